@@ -1,0 +1,40 @@
+# The few verbs of wharf. Meson and Ninja do the work; `make` on its own builds into build/.
+B ?= build
+PREFIX ?= /usr/local
+
+all: $(B)/build.ninja
+	@ninja -C $(B) --quiet
+
+$(B)/build.ninja:
+	@meson setup $(B) --prefix=$(PREFIX) >/dev/null || { meson setup $(B) --prefix=$(PREFIX); exit 1; }
+
+deps:
+	@scripts/deps build
+
+demo: deps all
+	@scripts/demo $(B) $(ARGS)
+
+test: deps all
+	@scripts/test $(B) $(ARGS)
+
+check: deps all
+	@scripts/check $(ARGS)
+
+bench: all
+	@scripts/deps bench
+	@meson setup --reconfigure $(B) >/dev/null; ninja -C $(B) --quiet
+	@scripts/bench $(B) $(ARGS)
+
+install: all
+	@meson install -C $(B) --no-rebuild
+
+format:
+	@git ls-files -z '*.c' '*.h' | xargs -0 clang-format -i
+
+hooks:
+	@git config core.hooksPath scripts/hooks
+
+clean:
+	@rm -rf $(B)
+
+.PHONY: all deps demo test check bench install format hooks clean

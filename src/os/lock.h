@@ -1,0 +1,59 @@
+/*
+ * lock - a mutex between the threads of one process: three states in one word (Drepper, "Futexes Are Tricky", mutex2).
+ *
+ * Why not pthread_mutex: a process that never made a second thread pays nothing (glibc says so in
+ * __libc_single_threaded), and a lock is four bytes. Never in shared memory: its holder may die there.
+ */
+#ifndef WH_OS_LOCK_H
+#define WH_OS_LOCK_H
+
+#include "base/bits.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/single_threaded.h>
+
+enum { WH_LOCK_FREE = 0, WH_LOCK_HELD = 1, WH_LOCK_CONTENDED = 2 };
+
+struct wh_lock {
+        _Atomic uint32_t word; /* one of the above */
+};
+
+#define WH_LOCK_INIT ((struct wh_lock){0})
+
+void wh_lock_slow(struct wh_lock *l);
+void wh_unlock_slow(struct wh_lock *l);
+
+static inline void wh_lock(struct wh_lock *l)
+{
+        if (__libc_single_threaded) {
+                /* Relaxed and no exchange: there is nobody to race with, and a thread made later sees it all. */
+                atomic_store_explicit(&l->word, WH_LOCK_HELD, memory_order_relaxed);
+                return;
+        }
+        uint32_t free_ = WH_LOCK_FREE;
+        /* [lock] Acquire, pairs with the release in wh_unlock(). */
+        if (wh_unlikely(!atomic_compare_exchange_strong_explicit(&l->word, &free_, WH_LOCK_HELD, memory_order_acquire,
+                                                                 memory_order_relaxed)))
+                wh_lock_slow(l);
+}
+
+static inline bool wh_trylock(struct wh_lock *l)
+{
+        uint32_t free_ = WH_LOCK_FREE;
+        return atomic_compare_exchange_strong_explicit(&l->word, &free_, WH_LOCK_HELD, memory_order_acquire,
+                                                       memory_order_relaxed);
+}
+
+static inline void wh_unlock(struct wh_lock *l)
+{
+        if (__libc_single_threaded) {
+                atomic_store_explicit(&l->word, WH_LOCK_FREE, memory_order_relaxed);
+                return;
+        }
+        /* [lock] Release, pairs with the acquire in wh_lock(). */
+        if (wh_unlikely(atomic_exchange_explicit(&l->word, WH_LOCK_FREE, memory_order_release) == WH_LOCK_CONTENDED))
+                wh_unlock_slow(l);
+}
+
+#endif

@@ -1,0 +1,619 @@
+#include "os/os.h"
+
+#include "base/trace.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/memfd.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+int (*wh_os_gate)(enum wh_os_call call);
+
+/* Ask the gate, make the call, turn -1 into a negative errno, and leave the caller's errno as it was. */
+#define OS_CALL(name, expr)                                                                                            \
+        ({                                                                                                             \
+                long r_ = wh_os_enter(WH_OS_##name);                                                                   \
+                if (r_ == 0) {                                                                                         \
+                        int saved_ = errno;                                                                            \
+                        r_ = (long)(expr);                                                                             \
+                        if (r_ == -1)                                                                                  \
+                                r_ = -errno;                                                                           \
+                        errno = saved_;                                                                                \
+                }                                                                                                      \
+                r_;                                                                                                    \
+        })
+
+const char *wh_os_call_name(enum wh_os_call call)
+{
+        static const char *const names[] = {
+#define WH_OS_NAME(n) #n,
+                WH_OS_CALLS(WH_OS_NAME)
+#undef WH_OS_NAME
+        };
+        return (unsigned)call < WH_OS_CALL_COUNT ? names[call] : "?";
+}
+
+/* ---- memory ---- */
+
+void *wh_os_calloc(size_t n, size_t size)
+{
+        return wh_os_enter(WH_OS_malloc) < 0 ? NULL : calloc(n, size);
+}
+
+void *wh_os_malloc(size_t size)
+{
+        return wh_os_enter(WH_OS_malloc) < 0 ? NULL : malloc(size);
+}
+
+void *wh_os_realloc(void *p, size_t size)
+{
+        return wh_os_enter(WH_OS_malloc) < 0 ? NULL : realloc(p, size);
+}
+
+int wh_os_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off, void **ret)
+{
+        void *p = MAP_FAILED;
+        long r = OS_CALL(mmap, (p = mmap(at, len, prot, flags, fd, off)) == MAP_FAILED ? -1 : 0);
+        if (r == 0)
+                *ret = p;
+        return (int)r;
+}
+
+int wh_os_munmap(void *p, size_t len)
+{
+        return (int)OS_CALL(munmap, munmap(p, len));
+}
+
+int wh_os_mprotect(void *p, size_t len, int prot)
+{
+        return (int)OS_CALL(mprotect, mprotect(p, len, prot));
+}
+
+int wh_os_madvise(void *p, size_t len, int advice)
+{
+        return (int)OS_CALL(madvise, madvise(p, len, advice));
+}
+
+int wh_os_mremap(void *p, size_t old_len, size_t len, int flags, void **ret)
+{
+        void *q = MAP_FAILED;
+        long r = OS_CALL(mremap, (q = mremap(p, old_len, len, flags)) == MAP_FAILED ? -1 : 0);
+        if (r == 0)
+                *ret = q;
+        return (int)r;
+}
+
+int wh_os_memfd(const char *name)
+{
+        int fd = (int)OS_CALL(memfd_create, memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL));
+        if (fd == -EINVAL) /* before Linux 6.3 */
+                fd = (int)OS_CALL(memfd_create, memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+        if (fd < 0)
+                return fd;
+        /* A memfd is born 0777: another user with a read-only descriptor could reopen it for writing through /proc. */
+        int r = wh_os_fchmod(fd, 0600);
+        if (r < 0) {
+                wh_os_close(fd);
+                return r;
+        }
+        return fd;
+}
+
+/*
+ * RLIMIT_FSIZE turns growing a file into SIGXFSZ, which kills by default. Library code may not change a signal's
+ * handling, so it asks for the limit first.
+ */
+static int os_file_limit(off_t end)
+{
+        struct rlimit lim;
+        if (end > 0 && getrlimit(RLIMIT_FSIZE, &lim) == 0 && lim.rlim_cur != RLIM_INFINITY &&
+            (uint64_t)end > (uint64_t)lim.rlim_cur)
+                return -EFBIG;
+        return 0;
+}
+
+int wh_os_ftruncate(int fd, off_t len)
+{
+        int r = os_file_limit(len);
+        return r < 0 ? r : (int)OS_CALL(ftruncate, ftruncate(fd, len));
+}
+
+int wh_os_fallocate(int fd, int mode, off_t off, off_t len)
+{
+        int r = mode & FALLOC_FL_PUNCH_HOLE ? 0 : os_file_limit(off + len);
+        return r < 0 ? r : (int)OS_CALL(fallocate, fallocate(fd, mode, off, len));
+}
+
+int wh_os_seal(int fd, int seals)
+{
+        return (int)OS_CALL(seal, fcntl(fd, F_ADD_SEALS, seals));
+}
+
+int wh_os_get_seals(int fd)
+{
+        return (int)OS_CALL(get_seals, fcntl(fd, F_GET_SEALS));
+}
+
+int wh_os_fstat(int fd, struct stat *ret)
+{
+        struct stat st;
+        int r = (int)OS_CALL(fstat, fstat(fd, &st));
+        if (r == 0)
+                *ret = st;
+        return r;
+}
+
+int wh_os_fstatfs(int fd, uint64_t *ret_magic)
+{
+        struct statfs fs;
+        int r = (int)OS_CALL(fstatfs, fstatfs(fd, &fs));
+        if (r == 0)
+                *ret_magic = (uint64_t)fs.f_type;
+        return r;
+}
+
+int wh_os_fchmod(int fd, mode_t mode)
+{
+        return (int)OS_CALL(fchmod, fchmod(fd, mode));
+}
+
+int wh_os_fchown(int fd, uid_t uid, gid_t gid)
+{
+        return (int)OS_CALL(fchown, fchown(fd, uid, gid));
+}
+
+/* ---- descriptors and files ---- */
+
+/*
+ * Descriptors to close in a forked child: one bit each, set and cleared with atomic operations, so that a fork() in
+ * the middle of another thread's call finds every bit either set or clear and no lock held.
+ */
+#define PRIVATE_FDS (1u << 20)
+static _Atomic uint64_t private_fds[PRIVATE_FDS / 64];
+static _Atomic uint32_t private_fds_top; /* one more than the highest word ever used */
+static pthread_once_t private_fds_once = PTHREAD_ONCE_INIT;
+
+static void private_fds_close_in_child(void)
+{
+        uint32_t top = atomic_load_explicit(&private_fds_top, memory_order_relaxed);
+        for (uint32_t w = 0; w < top; w++) {
+                uint64_t bits = atomic_exchange_explicit(&private_fds[w], 0, memory_order_relaxed);
+                for (; bits; bits &= bits - 1)
+                        close((int)(w * 64 + (uint32_t)__builtin_ctzll(bits)));
+        }
+}
+
+static void private_fds_init(void)
+{
+        pthread_atfork(NULL, NULL, private_fds_close_in_child);
+}
+
+void wh_os_fd_private(int fd)
+{
+        if (fd < 0 || (uint32_t)fd >= PRIVATE_FDS)
+                return;
+        pthread_once(&private_fds_once, private_fds_init);
+        uint32_t w = (uint32_t)fd / 64, top = atomic_load_explicit(&private_fds_top, memory_order_relaxed);
+        while (top <= w && !atomic_compare_exchange_weak_explicit(&private_fds_top, &top, w + 1, memory_order_relaxed,
+                                                                  memory_order_relaxed))
+                ;
+        atomic_fetch_or_explicit(&private_fds[w], (uint64_t)1 << (fd % 64), memory_order_relaxed);
+}
+
+int wh_os_close(int fd)
+{
+        if (fd < 0)
+                return 0;
+        if ((uint32_t)fd < PRIVATE_FDS) {
+                _Atomic uint64_t *word = &private_fds[(uint32_t)fd / 64];
+                uint64_t bit = (uint64_t)1 << (fd % 64);
+                if (atomic_load_explicit(word, memory_order_relaxed) & bit)
+                        atomic_fetch_and_explicit(word, ~bit, memory_order_relaxed);
+        }
+        /* A gate that fails close() only tells the caller so: Linux has always let go of the descriptor by then. */
+        int refused = wh_os_enter(WH_OS_close), saved = errno;
+        int r = close(fd) < 0 ? -errno : 0;
+        errno = saved;
+        return refused < 0 ? refused : r;
+}
+
+int wh_os_dup(int fd)
+{
+        return (int)OS_CALL(dup, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+ssize_t wh_os_read(int fd, void *buf, size_t len)
+{
+        return OS_CALL(read, read(fd, buf, len));
+}
+
+ssize_t wh_os_write(int fd, const void *buf, size_t len)
+{
+        return OS_CALL(write, write(fd, buf, len));
+}
+
+int wh_os_open(const char *path, int flags, mode_t mode)
+{
+        return (int)OS_CALL(open, open(path, flags | O_CLOEXEC, mode));
+}
+
+int wh_os_unlink(const char *path)
+{
+        return (int)OS_CALL(unlink, unlink(path));
+}
+
+int wh_os_mkdir(const char *path, mode_t mode)
+{
+        return (int)OS_CALL(mkdir, mkdir(path, mode));
+}
+
+int wh_os_rename(const char *from, const char *to)
+{
+        return (int)OS_CALL(rename, rename(from, to));
+}
+
+int wh_os_flock(int fd, int op)
+{
+        return (int)OS_CALL(flock, flock(fd, op));
+}
+
+int wh_os_nonblock(int fd, bool on)
+{
+        int fl = fcntl(fd, F_GETFL);
+        if (fl < 0)
+                return -errno;
+        fl = on ? fl | O_NONBLOCK : fl & ~O_NONBLOCK;
+        return fcntl(fd, F_SETFL, fl) < 0 ? -errno : 0;
+}
+
+ssize_t wh_os_readlink(const char *path, char *buf, size_t cap)
+{
+        return OS_CALL(readlink, readlink(path, buf, cap));
+}
+
+/* ---- sockets ---- */
+
+int wh_os_socketpair(int ret[2])
+{
+        int sv[2];
+        int r = (int)OS_CALL(socketpair, socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv));
+        if (r == 0) {
+                ret[0] = sv[0];
+                ret[1] = sv[1];
+        }
+        return r;
+}
+
+int wh_os_socket_unix(int type)
+{
+        return (int)OS_CALL(socket, socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+}
+
+static int unix_address(const char *path, struct sockaddr_un *ret)
+{
+        size_t n = strlen(path);
+        if (n >= sizeof ret->sun_path)
+                return -ENAMETOOLONG;
+        *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+        memcpy(ret->sun_path, path, n + 1);
+        return 0;
+}
+
+int wh_os_bind_unix(int fd, const char *path)
+{
+        struct sockaddr_un sa;
+        int r = unix_address(path, &sa);
+        return r < 0 ? r : (int)OS_CALL(bind, bind(fd, (struct sockaddr *)&sa, sizeof sa));
+}
+
+int wh_os_connect_unix(int fd, const char *path)
+{
+        struct sockaddr_un sa;
+        int r = unix_address(path, &sa);
+        return r < 0 ? r : (int)OS_CALL(connect, connect(fd, (struct sockaddr *)&sa, sizeof sa));
+}
+
+int wh_os_listen(int fd, int backlog)
+{
+        return (int)OS_CALL(listen, listen(fd, backlog));
+}
+
+int wh_os_accept(int fd)
+{
+        return (int)OS_CALL(accept, accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
+ssize_t wh_os_sendmsg(int fd, const struct msghdr *m, int flags)
+{
+        return OS_CALL(sendmsg, sendmsg(fd, m, flags | MSG_DONTWAIT | MSG_NOSIGNAL));
+}
+
+ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags)
+{
+        return OS_CALL(recvmsg, recvmsg(fd, m, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+}
+
+int wh_os_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
+{
+        return (int)OS_CALL(getsockopt, getsockopt(fd, level, name, val, len));
+}
+
+int wh_os_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
+{
+        return (int)OS_CALL(setsockopt, setsockopt(fd, level, name, val, len));
+}
+
+int wh_os_shutdown(int fd, int how)
+{
+        return (int)OS_CALL(shutdown, shutdown(fd, how));
+}
+
+/* ---- waiting ---- */
+
+int64_t wh_os_now_ns(void)
+{
+        struct timespec ts;
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+uint64_t wh_os_ticks_per_us(void)
+{
+#if defined(__x86_64__)
+        static _Atomic uint64_t known;
+        uint64_t v = atomic_load_explicit(&known, memory_order_relaxed);
+        if (v)
+                return v;
+        int64_t n0 = wh_os_now_ns(), n1;
+        uint64_t t0 = wh_os_ticks(), t1;
+        do {
+                n1 = wh_os_now_ns();
+                t1 = wh_os_ticks();
+        } while (n1 - n0 < 50000);
+        v = (t1 - t0) * 1000 / (uint64_t)(n1 - n0);
+        v = v ? v : 1;
+        atomic_store_explicit(&known, v, memory_order_relaxed);
+        return v;
+#else
+        return 1000;
+#endif
+}
+
+/* NULL for "for ever"; a deadline that is past becomes a zero wait. */
+static const struct timespec *time_left(int64_t deadline_ns, struct timespec *buf)
+{
+        if (deadline_ns == WH_NEVER)
+                return NULL;
+        int64_t left = deadline_ns <= 0 ? 0 : deadline_ns - wh_os_now_ns();
+        left = left < 0 ? 0 : left;
+        buf->tv_sec = left / 1000000000;
+        buf->tv_nsec = left % 1000000000;
+        return buf;
+}
+
+int wh_os_poll(struct pollfd *fds, unsigned n, int64_t deadline_ns)
+{
+        struct timespec ts;
+        return (int)OS_CALL(poll, ppoll(fds, n, time_left(deadline_ns, &ts), NULL));
+}
+
+int wh_os_epoll(void)
+{
+        return (int)OS_CALL(epoll_create, epoll_create1(EPOLL_CLOEXEC));
+}
+
+int wh_os_epoll_add(int ep, int fd, uint32_t events, void *ptr)
+{
+        struct epoll_event ev = {.events = events, .data.ptr = ptr};
+        return (int)OS_CALL(epoll_ctl, epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev));
+}
+
+int wh_os_epoll_mod(int ep, int fd, uint32_t events, void *ptr)
+{
+        struct epoll_event ev = {.events = events, .data.ptr = ptr};
+        return (int)OS_CALL(epoll_ctl, epoll_ctl(ep, EPOLL_CTL_MOD, fd, &ev));
+}
+
+int wh_os_epoll_del(int ep, int fd)
+{
+        return (int)OS_CALL(epoll_ctl, epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL));
+}
+
+int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns)
+{
+        if (deadline_ns == 0 || deadline_ns == WH_NEVER)
+                return (int)OS_CALL(epoll_wait, epoll_wait(ep, ev, n, deadline_ns ? -1 : 0));
+        struct timespec ts;
+        const struct timespec *left = time_left(deadline_ns, &ts);
+        int r = (int)OS_CALL(epoll_wait, syscall(SYS_epoll_pwait2, ep, ev, n, left, NULL, (size_t)8));
+        return r;
+}
+
+int wh_os_eventfd(void)
+{
+        return (int)OS_CALL(eventfd, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+int wh_os_eventfd_set(int fd)
+{
+        uint64_t one = 1;
+        ssize_t r = wh_os_write(fd, &one, sizeof one);
+        return r < 0 && r != -EAGAIN ? (int)r : 0; /* -EAGAIN: as full as it can be, so it is set */
+}
+
+int wh_os_eventfd_clear(int fd)
+{
+        uint64_t v;
+        ssize_t r = wh_os_read(fd, &v, sizeof v);
+        return r < 0 && r != -EAGAIN ? (int)r : 0;
+}
+
+int wh_os_futex_wait(_Atomic uint32_t *word, uint32_t expect, int64_t deadline_ns, bool shared)
+{
+        /* FUTEX_WAIT_BITSET takes an absolute time. */
+        struct timespec ts = {0}, *until = NULL;
+        if (deadline_ns != WH_NEVER) {
+                int64_t d = deadline_ns < 0 ? 0 : deadline_ns;
+                ts.tv_sec = d / 1000000000;
+                ts.tv_nsec = d % 1000000000;
+                until = &ts;
+        }
+        int op = FUTEX_WAIT_BITSET | (shared ? 0 : FUTEX_PRIVATE_FLAG);
+        return (int)OS_CALL(futex_wait, syscall(SYS_futex, word, op, expect, until, NULL, FUTEX_BITSET_MATCH_ANY));
+}
+
+int wh_os_futex_wake(_Atomic uint32_t *word, int n, bool shared)
+{
+        int op = FUTEX_WAKE | (shared ? 0 : FUTEX_PRIVATE_FLAG);
+        return (int)OS_CALL(futex_wake, syscall(SYS_futex, word, op, n, NULL, NULL, 0));
+}
+
+/* ---- processes ---- */
+
+pid_t wh_os_getpid(void)
+{
+        return getpid();
+}
+
+uid_t wh_os_getuid(void)
+{
+        return getuid();
+}
+
+gid_t wh_os_getgid(void)
+{
+        return getgid();
+}
+
+int wh_os_pidfd_open(pid_t pid)
+{
+        return (int)OS_CALL(pidfd_open, syscall(SYS_pidfd_open, pid, 0));
+}
+
+int wh_os_pidfd_kill(int pidfd, int sig)
+{
+        return (int)OS_CALL(pidfd_send_signal, syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0));
+}
+
+int wh_os_kill(pid_t pid, int sig)
+{
+        return (int)OS_CALL(kill, kill(pid, sig));
+}
+
+int wh_os_rlimit(int which, uint64_t *ret)
+{
+        struct rlimit lim;
+        int r = (int)OS_CALL(getrlimit, getrlimit((__rlimit_resource_t)which, &lim));
+        if (r == 0)
+                *ret = lim.rlim_cur == RLIM_INFINITY ? UINT64_MAX : lim.rlim_cur;
+        return r;
+}
+
+int wh_os_cpus(void)
+{
+        cpu_set_t set;
+        if (sched_getaffinity(0, sizeof set, &set) < 0)
+                return (int)sysconf(_SC_NPROCESSORS_ONLN);
+        int n = CPU_COUNT(&set);
+        return n > 0 ? n : 1;
+}
+
+ssize_t wh_os_process_vm_readv(pid_t pid, const struct iovec *to, unsigned n_to, const struct iovec *from, unsigned n)
+{
+        return OS_CALL(process_vm_readv, process_vm_readv(pid, to, n_to, from, n, 0));
+}
+
+ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_from, const struct iovec *to, unsigned n)
+{
+        return OS_CALL(process_vm_writev, process_vm_writev(pid, from, n_from, to, n, 0));
+}
+
+int wh_os_getrandom(void *buf, size_t len)
+{
+        ssize_t r = OS_CALL(getrandom, getrandom(buf, len, 0));
+        return r < 0 ? (int)r : (size_t)r == len ? 0 : -EIO;
+}
+
+/*
+ * In the grandchild: put each descriptor in its place and run. Between fork and exec only calls that are safe in a
+ * child of a threaded process are allowed, so everything was prepared before.
+ */
+static void spawn_grandchild(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet)
+{
+        setsid();
+        if (quiet) {
+                int null = open("/dev/null", O_RDWR);
+                for (int i = 0; i < 3 && null >= 0; i++)
+                        dup2(null, i);
+        }
+        /* First out of the way of every target, then down to it: the lists may overlap in any order. */
+        int high[16];
+        if (n_fds > sizeof high / sizeof *high)
+                _exit(126);
+        for (unsigned i = 0; i < n_fds; i++)
+                if ((high[i] = fcntl(fds[i], F_DUPFD, 64)) < 0)
+                        _exit(126);
+        for (unsigned i = 0; i < n_fds; i++)
+                if (dup2(high[i], 3 + (int)i) < 0)
+                        _exit(126);
+        syscall(SYS_close_range, 3 + n_fds, ~0u, 0);
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        execvpe(argv[0], argv, env);
+        _exit(127);
+}
+
+int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet)
+{
+        int r = wh_os_enter(WH_OS_spawn);
+        if (r < 0)
+                return r;
+        unsigned n_env = 0, n_extra = 0;
+        while (environ && environ[n_env])
+                n_env++;
+        while (env && env[n_extra])
+                n_extra++;
+        char **all = calloc(n_env + n_extra + 1, sizeof *all);
+        if (!all)
+                return wh_trace(-ENOMEM);
+        for (unsigned i = 0; i < n_env; i++)
+                all[i] = environ[i];
+        for (unsigned i = 0; i < n_extra; i++)
+                all[n_env + i] = env[i];
+
+        pid_t pid = fork();
+        if (pid == 0) {
+                pid_t grand = fork();
+                if (grand == 0)
+                        spawn_grandchild(argv, fds, n_fds, all, quiet);
+                _exit(grand < 0 ? 126 : 0);
+        }
+        r = pid < 0 ? -errno : 0;
+        free(all);
+        int st = 0;
+        while (pid > 0 && waitpid(pid, &st, 0) < 0 && errno == EINTR)
+                ;
+        if (r == 0 && !(WIFEXITED(st) && WEXITSTATUS(st) == 0))
+                r = -EAGAIN;
+        return r;
+}

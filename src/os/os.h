@@ -1,0 +1,171 @@
+/*
+ * os - every system call, clock and random source that wharf uses, one function each.
+ *
+ * Why: what passes through one seam can be counted, made to fail, delayed, or used as the place to be killed at.
+ * Nothing outside this folder makes a system call.
+ *
+ * Always true:
+ *   O1  Every function asks wh_os_gate first. In production the gate is NULL and costs one predictable load.
+ *   O2  Every function returns a negative errno on failure and never touches `errno` as a result.
+ *   O3  Every descriptor made here is close-on-exec; every send carries MSG_NOSIGNAL.
+ *   O4  No function restarts a wait after EINTR: callers know their deadlines, the seam does not.
+ */
+#ifndef WH_OS_OS_H
+#define WH_OS_OS_H
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* One name a call. The gate gets it; reports print it. */
+#define WH_OS_CALLS(X)                                                                                                 \
+        X(socketpair) X(socket) X(bind) X(listen) X(accept) X(connect) X(sendmsg) X(recvmsg) X(getsockopt)             \
+        X(setsockopt) X(shutdown) X(poll) X(epoll_create) X(epoll_ctl) X(epoll_wait) X(eventfd) X(read) X(write)       \
+        X(memfd_create) X(ftruncate) X(fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(fchmod) X(mmap) X(munmap) \
+        X(mprotect) X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock)                 \
+        X(pidfd_open) X(pidfd_send_signal) X(kill) X(futex_wait) X(futex_wake) X(getrandom) X(malloc)                  \
+        X(process_vm_readv) X(process_vm_writev) X(spawn) X(getrlimit) X(membarrier) X(shm_open) X(shm_unlink)         \
+        X(shmget) X(shmat) X(shmdt) X(shmctl) X(fchown) X(readdir) X(getcwd) X(readlink)
+
+enum wh_os_call {
+#define WH_OS_ENUM(n) WH_OS_##n,
+        WH_OS_CALLS(WH_OS_ENUM)
+#undef WH_OS_ENUM
+        WH_OS_CALL_COUNT
+};
+const char *wh_os_call_name(enum wh_os_call call);
+
+/*
+ * The gate, set by tests only, before any thread runs: 0 lets the call happen, a negative errno is returned in its
+ * place. It may also never return, or kill the process.
+ */
+extern int (*wh_os_gate)(enum wh_os_call call);
+
+static inline int wh_os_enter(enum wh_os_call call)
+{
+        int (*gate)(enum wh_os_call) = wh_os_gate;
+        return __builtin_expect(!!gate, 0) ? gate(call) : 0;
+}
+
+/* ---- memory ---- */
+/* NULL when there is none; the gate can make it fail. Zeroed. Freed with free(). */
+void *wh_os_calloc(size_t n, size_t size);
+void *wh_os_malloc(size_t size);
+void *wh_os_realloc(void *p, size_t size);
+int wh_os_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off, void **ret);
+int wh_os_munmap(void *p, size_t len);
+int wh_os_mprotect(void *p, size_t len, int prot);
+int wh_os_madvise(void *p, size_t len, int advice);
+int wh_os_mremap(void *p, size_t old_len, size_t len, int flags, void **ret);
+/* A memfd, mode 0600, that may be sealed and never be executed. Returns the descriptor. */
+int wh_os_memfd(const char *name);
+int wh_os_ftruncate(int fd, off_t len);
+/* Also reserves the blocks, so that a later touch cannot fail. -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less. */
+int wh_os_fallocate(int fd, int mode, off_t off, off_t len);
+int wh_os_seal(int fd, int seals);
+/* The seals, or a negative errno: -EINVAL for what cannot have any. */
+int wh_os_get_seals(int fd);
+int wh_os_fstat(int fd, struct stat *ret);
+/* The magic number of the file system that `fd` lives on. */
+int wh_os_fstatfs(int fd, uint64_t *ret_magic);
+int wh_os_fchmod(int fd, mode_t mode);
+int wh_os_fchown(int fd, uid_t uid, gid_t gid);
+
+/* ---- descriptors and files ---- */
+int wh_os_close(int fd); /* also forgets wh_os_fd_private(); -1 is allowed */
+int wh_os_dup(int fd);   /* close-on-exec, the lowest free number */
+ssize_t wh_os_read(int fd, void *buf, size_t len);
+ssize_t wh_os_write(int fd, const void *buf, size_t len);
+int wh_os_open(const char *path, int flags, mode_t mode);
+int wh_os_unlink(const char *path);
+int wh_os_mkdir(const char *path, mode_t mode);
+int wh_os_rename(const char *from, const char *to);
+int wh_os_flock(int fd, int op);
+int wh_os_nonblock(int fd, bool on);
+/* Length of the target, which is not terminated by a 0. */
+ssize_t wh_os_readlink(const char *path, char *buf, size_t cap);
+
+/*
+ * Descriptors that must not survive fork(): a child that keeps a copy of a socket hides the death of its parent. What
+ * is marked private is closed in the child, before fork() returns there. A no-op for numbers above the table.
+ */
+void wh_os_fd_private(int fd);
+
+/* ---- sockets ---- */
+/* A connected pair of non-blocking SOCK_SEQPACKET sockets. */
+int wh_os_socketpair(int ret[2]);
+int wh_os_socket_unix(int type);
+int wh_os_bind_unix(int fd, const char *path);
+int wh_os_connect_unix(int fd, const char *path);
+int wh_os_listen(int fd, int backlog);
+int wh_os_accept(int fd); /* non-blocking, close-on-exec */
+/* `flags` beside MSG_DONTWAIT | MSG_NOSIGNAL, which are always there. */
+ssize_t wh_os_sendmsg(int fd, const struct msghdr *m, int flags);
+/* `flags` beside MSG_DONTWAIT | MSG_CMSG_CLOEXEC, which are always there. */
+ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags);
+int wh_os_getsockopt(int fd, int level, int name, void *val, socklen_t *len);
+int wh_os_setsockopt(int fd, int level, int name, const void *val, socklen_t len);
+int wh_os_shutdown(int fd, int how);
+
+/* ---- waiting ---- */
+#define WH_NEVER INT64_MAX
+/* CLOCK_MONOTONIC, nanoseconds. Not gated: it cannot fail. */
+int64_t wh_os_now_ns(void);
+/*
+ * A cheap clock of unknown unit that only serves to notice that time passes (TSC; the monotonic clock elsewhere), and
+ * how many of its ticks make about a microsecond.
+ */
+static inline uint64_t wh_os_ticks(void)
+{
+#if defined(__x86_64__)
+        return __builtin_ia32_rdtsc();
+#else
+        return (uint64_t)wh_os_now_ns();
+#endif
+}
+uint64_t wh_os_ticks_per_us(void);
+/* Deadlines are CLOCK_MONOTONIC ns: WH_NEVER waits for ever, anything past returns at once. 0 on timeout. */
+int wh_os_poll(struct pollfd *fds, unsigned n, int64_t deadline_ns);
+int wh_os_epoll(void);
+int wh_os_epoll_add(int ep, int fd, uint32_t events, void *ptr);
+int wh_os_epoll_mod(int ep, int fd, uint32_t events, void *ptr);
+int wh_os_epoll_del(int ep, int fd);
+int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns);
+int wh_os_eventfd(void); /* non-blocking, starts at 0 */
+int wh_os_eventfd_set(int fd);
+int wh_os_eventfd_clear(int fd);
+/* 0 when woken (perhaps for nothing), -EAGAIN when *word was not `expect`, -ETIMEDOUT, -EINTR. */
+int wh_os_futex_wait(_Atomic uint32_t *word, uint32_t expect, int64_t deadline_ns, bool shared);
+int wh_os_futex_wake(_Atomic uint32_t *word, int n, bool shared); /* how many were woken */
+
+/* ---- processes ---- */
+pid_t wh_os_getpid(void);
+uid_t wh_os_getuid(void);
+gid_t wh_os_getgid(void);
+int wh_os_pidfd_open(pid_t pid);
+int wh_os_pidfd_kill(int pidfd, int sig);
+int wh_os_kill(pid_t pid, int sig);
+/* Soft limit; RLIM_INFINITY becomes UINT64_MAX. */
+int wh_os_rlimit(int which, uint64_t *ret);
+/* CPUs this thread may run on; at least 1. */
+int wh_os_cpus(void);
+ssize_t wh_os_process_vm_readv(pid_t pid, const struct iovec *to, unsigned n_to, const struct iovec *from, unsigned n);
+ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_from, const struct iovec *to, unsigned n);
+int wh_os_getrandom(void *buf, size_t len);
+/*
+ * Start argv[0] (found by PATH), detached in a session of its own, with `fds[i]` as descriptor 3 + i and nothing else
+ * but the standard three (from /dev/null when `quiet`). A grandchild, so the caller never has to wait for it. The
+ * environment gains `env`, a NULL-terminated list of NAME=VALUE that may be NULL.
+ */
+int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet);
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * wharf - the command. `wharf help` lists the verbs; each is a file beside this one.
+ */
+#include "verb.h"
+
+#include <string.h>
+
+extern const struct verb *const verbs[];
+const struct verb *const verbs[] = {
+        NULL,
+};
+
+static int help(FILE *to)
+{
+        fprintf(to, "usage: wharf VERB ...\n\n");
+        for (const struct verb *const *v = verbs; *v; v++)
+                fprintf(to, "  %-9s %s\n", (*v)->name, (*v)->summary);
+        fprintf(to, "\n`wharf VERB --help` says how to call one; man wharf(1) has the rest.\n");
+        return to == stdout ? EXIT_DONE : EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+        if (argc < 2)
+                return help(stderr);
+        if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+                return help(stdout);
+        if (!strcmp(argv[1], "--version")) {
+                puts("wharf " WHARF_VERSION);
+                return EXIT_DONE;
+        }
+        for (const struct verb *const *v = verbs; *v; v++)
+                if (!strcmp(argv[1], (*v)->name))
+                        return (*v)->run(*v, argc - 1, argv + 1);
+        return verb_fail(NULL, EXIT_USAGE, "there is no verb '%s'; `wharf help` lists them", argv[1]);
+}
