@@ -1,0 +1,225 @@
+/*
+ * wharf/message.h - sending and receiving.
+ *
+ * Bytes travel in the cheapest way for their number; the caller can ask for one, and sees which was used:
+ *
+ *      COLD      a frame on the link's socket: the first messages of a link, and all where shared memory is forbidden
+ *      INLINE    copied into the ring of the link's lane: up to WHARF_INLINE_MAX bytes
+ *      SECTION   written by the sender, and read by the receiver, in memory that both map
+ *      CHUNKS    larger than a section's block: pieces of a section, one behind the other, while the receiver copies
+ *      MEMORY    a sealed memory object of its own, handed over by descriptor (large replies, which must never wait)
+ *
+ * Copying receive (the default) copies first and then looks, so it is safe with any sender. Receiving in place shows
+ * you the sender's memory: it is read-only to you, and the sender can still change it while you read. Use it with
+ * senders you trust, or look at every byte only once.
+ *
+ * One thread's messages over one right arrive in the order it sent them. Nothing is promised between two rights.
+ *
+ * Errors, time, threads: see wharf/task.h.
+ */
+#ifndef WHARF_MESSAGE_H
+#define WHARF_MESSAGE_H
+
+#include "port.h"
+
+WHARF_BEGIN
+
+enum wharf_how {
+        WHARF_HOW_AUTO = 0,
+        WHARF_HOW_COLD = 1,
+        WHARF_HOW_INLINE = 2,
+        WHARF_HOW_SECTION = 3,
+        WHARF_HOW_CHUNKS = 4,
+        WHARF_HOW_MEMORY = 5,
+};
+
+#define WHARF_INLINE_MAX 256             /* bytes that are copied into the ring by default */
+#define WHARF_IN_PLACE_MAX (8u << 20)    /* largest payload that can be lent in one block */
+#define WHARF_ITEMS_MAX 64               /* rights and descriptors in one message */
+
+/* A right or a descriptor inside a message. */
+struct wharf_item {
+        uint32_t kind; /* WHARF_MAKE_SEND ... when sending, WHARF_GOT_* when received */
+        union {
+                wharf_name name; /* of this task */
+                int fd;
+        };
+};
+
+enum {
+        /* To send. A moved name is gone from this task once the call succeeds, and untouched if it fails. */
+        WHARF_COPY_FD = 1,   /* a descriptor; it stays open here */
+        WHARF_MOVE_FD = 2,   /* ... or is closed here */
+        WHARF_MAKE_SEND = 3, /* a new send right to a port of this task */
+        WHARF_COPY_SEND = 4, /* a new send right to the port that this right goes to */
+        WHARF_MOVE_SEND = 5, /* this send right itself */
+        WHARF_MOVE_REPLY = 6, /* a reply right: whoever gets it answers the call */
+        /* Received. The name or descriptor is yours to drop or close. */
+        WHARF_GOT_FD = 16,
+        WHARF_GOT_SEND = 17,
+        WHARF_GOT_REPLY = 18,
+};
+
+/* Who sent a message, in the kernel's words: never taken from the message itself. */
+struct wharf_sender {
+        uint64_t id; /* of its link, unique in this task for as long as it runs */
+        pid_t pid;   /* 0 where unknown: a sender in another, unrelated pid namespace */
+        uid_t uid;
+        gid_t gid;
+};
+
+enum {
+        /* wharf_recvmsg(): */
+        WHARF_RECV_IN_PLACE = 1, /* `data` will point at the sender's memory where it can; give it back */
+        WHARF_RECV_ALLOC = 2,    /* `data` will point at private memory of the right size; give it back */
+};
+
+enum {
+        WHARF_NOTICE_DEAD_NAME = 1, /* the receiver of the right `about` is gone */
+};
+
+/* A message, to send or received. Clear it, set `size`, then what you care about. */
+struct wharf_msg {
+        uint32_t size;    /* sizeof this struct */
+        uint32_t id;      /* what kind of message this is: yours, carried along */
+        uint32_t flags;   /* WHARF_RECV_* */
+        uint32_t how;     /* sending: how, usually WHARF_HOW_AUTO. After sending or receiving: how it was done */
+        void *data;       /* sending: the payload, borrowed. Receiving: where to copy it, or where it is in place */
+        size_t len_bytes; /* of the payload */
+        size_t cap_bytes; /* receiving: room at `data` */
+        struct wharf_item *items; /* rights and descriptors; receiving: room for them */
+        uint32_t n_items;
+        uint32_t cap_items; /* receiving: room at `items` */
+
+        /* Receiving only. */
+        uint64_t from;              /* in: 0 for any sender, or the id of the one to receive from */
+        struct wharf_sender sender; /* out */
+        wharf_name port;            /* out: which port of a set */
+        wharf_name reply;           /* out: the sender waits for an answer to this name; WHARF_NONE if not */
+        uint32_t notice;            /* out: not 0: this is no message but a notice of the system, WHARF_NOTICE_* */
+        wharf_name about;           /* out: whom the notice is about */
+
+        uint64_t held[4]; /* the library's: what wharf_release() needs */
+};
+
+/*
+ * Send `len` bytes, waiting for room if need be. Returns 0 once the message is queued: it will be delivered even if
+ * this task dies, unless the receiver dies first.
+ *
+ * @right        a send right. Borrowed.
+ * @data         Borrowed during the call, and copied.
+ * @deadline_ns  when to give up waiting.
+ *
+ * Errors: -EAGAIN     deadline_ns was 0 and the queue is full
+ *         -ETIMEDOUT  the queue stayed full until the deadline
+ *         -EPIPE      the receiver closed the port, or died
+ *         -EMSGSIZE   the port does not take messages of this size
+ *         -EMLINK, -EDQUOT, -ENOBUFS, -EPROTO, -EPROTONOSUPPORT  the receiver refused this link, and why
+ *         -EBADF, -EPERM, -ENOMEM, -EMFILE, -ESTALE
+ */
+WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns);
+
+/*
+ * The same with everything a message can have: id, rights and descriptors, the way of transport. All or nothing: after
+ * a failure every right is still yours.
+ *
+ * @msg  Borrowed; `how` is set to the way that was used. A payload from wharf_reserve() is consumed on success.
+ *
+ * Errors: as wharf_send(), and
+ *         -EINVAL        unknown kinds or ways; more than WHARF_ITEMS_MAX items; SECTION asked for more than
+ *                        WHARF_IN_PLACE_MAX bytes
+ *         -ETOOMANYREFS  too many rights on their way unread
+ */
+WHARF_API int wharf_sendmsg(wharf_task *task, wharf_name right, struct wharf_msg *msg, int64_t deadline_ns);
+
+/*
+ * Lend `len_bytes` of shared memory, to write a payload in place that wharf_sendmsg() then sends without copying it:
+ * msg->data is where. wharf_release() gives it back unsent.
+ *
+ * Errors: -EMSGSIZE (more than WHARF_IN_PLACE_MAX, or than the port takes), -EOPNOTSUPP (shared memory is forbidden
+ *         here), and as wharf_send()
+ */
+WHARF_API int wharf_reserve(wharf_task *task, wharf_name right, size_t len_bytes, struct wharf_msg *msg,
+                            int64_t deadline_ns);
+
+/*
+ * Receive one message from anyone, copied into `buf`.
+ *
+ * @name    a port, or a set of ports.
+ * @sender  NULL, or who sent it.
+ * @ret     the payload's length in bytes; or a negative errno. What a message carries beside bytes (rights, an answer
+ *          waited for) is dropped by this call; use wharf_recvmsg() where such may come.
+ *
+ * Errors: -EAGAIN     deadline_ns was 0 and there is none
+ *         -ETIMEDOUT  none came
+ *         -ENOTCONN   no sender is left and none can come
+ *         -EOVERFLOW  the message is larger than `cap_bytes`; it stays first in its queue
+ *         -ECANCELED  the port was closed meanwhile
+ *         -EBADF, -EPERM, -EBUSY (the port is in a set), -ENOMEM, -ESTALE
+ */
+WHARF_API ssize_t wharf_recv(wharf_task *task, wharf_name name, void *buf, size_t cap_bytes,
+                             struct wharf_sender *sender, int64_t deadline_ns);
+
+/*
+ * Receive one message with all it carries; from anyone, or from the one sender msg->from (symmetric direct
+ * communication), whose end is then -ENOTCONN.
+ *
+ * After success: everything marked "out" in struct wharf_msg is set, and with the flags WHARF_RECV_IN_PLACE or
+ * WHARF_RECV_ALLOC wharf_release() is owed. After -EOVERFLOW only len_bytes and n_items are set, to what is needed.
+ *
+ * Errors: as wharf_recv(); -ENOENT (msg->from is no sender of this port)
+ */
+WHARF_API int wharf_recvmsg(wharf_task *task, wharf_name name, struct wharf_msg *msg, int64_t deadline_ns);
+
+/* Give back the payload of a message received in place or allocated, or reserved and not sent. Never blocks. */
+WHARF_API void wharf_release(wharf_task *task, struct wharf_msg *msg);
+
+/*
+ * A pidfd of a sender, race-free where the kernel can do it (Linux 6.5), otherwise checked against its living link.
+ * Owned by the caller. Errors: -ENOENT (no such sender here any more), -ESRCH (dead), -EMFILE, -ESTALE
+ */
+WHARF_API int wharf_sender_pidfd(wharf_task *task, uint64_t sender_id, int *ret);
+
+/*
+ * Send, wait for the answer, receive it: one buffer to send from and one to receive into. Any number of calls may be
+ * outstanding on one right, from any threads.
+ *
+ * @ret  the reply's length in bytes; or a negative errno
+ *
+ * Errors: as wharf_send(), and
+ *         -ECONNRESET  the server died, or closed its port, before it replied
+ *         -ECANCELED   the server dropped the request
+ *         -EOVERFLOW   the reply is larger than `cap_bytes` and was dropped
+ */
+WHARF_API ssize_t wharf_call(wharf_task *task, wharf_name right, const void *req, size_t len_bytes, void *buf,
+                             size_t cap_bytes, int64_t deadline_ns);
+
+/* The same with all a message can have, both ways. `reply` takes the flags of wharf_recvmsg(). */
+WHARF_API int wharf_callmsg(wharf_task *task, wharf_name right, struct wharf_msg *req, struct wharf_msg *reply,
+                            int64_t deadline_ns);
+
+/*
+ * The two halves of a call, so that one thread can have many outstanding. Every call that was started must be finished
+ * or cancelled. After -EAGAIN, -ETIMEDOUT or -EOVERFLOW the call is still outstanding; any other result ends it.
+ * Cancelling forgets the call; a reply that still comes is dropped.
+ */
+WHARF_API int wharf_call_start(wharf_task *task, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
+                               uint32_t *ret_call);
+WHARF_API int wharf_call_finish(wharf_task *task, wharf_name right, uint32_t call, struct wharf_msg *reply,
+                                int64_t deadline_ns);
+WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t call);
+
+/*
+ * Answer a call. Never blocks, whatever the caller does. The reply right is consumed, also by failure with -EPIPE.
+ *
+ * @reply  the name that came with the request.
+ *
+ * Errors: -EPIPE (the caller is gone), -EMSGSIZE, -EBADF, -EPERM, -ENOMEM, -EMFILE, -ESTALE;
+ *         -ENOBUFS  the caller does not read its replies; the link to it was closed
+ */
+WHARF_API int wharf_reply(wharf_task *task, wharf_name reply, const void *data, size_t len_bytes);
+WHARF_API int wharf_replymsg(wharf_task *task, wharf_name reply, struct wharf_msg *msg);
+
+WHARF_END
+
+#endif

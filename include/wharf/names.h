@@ -1,0 +1,68 @@
+/*
+ * wharf/names.h - finding each other: names in a domain, kept by its server, wharfd.
+ *
+ * A server registers a right to its port under a name; a client looks it up and gets a right of its own. After that
+ * no message passes through wharfd. A name whose port is gone is gone at once.
+ *
+ * The user's own domain lives in $XDG_RUNTIME_DIR/wharf, or in /tmp/wharf-UID where that is unset (both 0700), or in
+ * $WHARF_DOMAIN, a directory. Its wharfd starts by itself on first use, and leaves when nobody needs it.
+ *
+ * Errors, time, threads: see wharf/task.h.
+ */
+#ifndef WHARF_NAMES_H
+#define WHARF_NAMES_H
+
+#include "port.h"
+
+WHARF_BEGIN
+
+#define WHARF_NAME_MAX 128 /* bytes of a name, without the 0; letters, digits and . _ - / : @ */
+
+/*
+ * Register a send right to `port`, a port of this task, under `name`.
+ *
+ * Errors: -EEXIST (somebody has it), -EINVAL (not a name), -EBADF, -EPERM, -ENOMEM,
+ *         -EHOSTDOWN (no wharfd, and none could be started; wharf_why() says why)
+ */
+WHARF_API int wharf_register(wharf_task *task, const char *name, wharf_name port);
+
+/* Take it back. Errors: -ENOENT (this task has not registered it). */
+WHARF_API int wharf_unregister(wharf_task *task, const char *name);
+
+/*
+ * Get a send right to the port registered as `name`, waiting until `deadline_ns` for somebody to register it; 0 asks
+ * only once.
+ *
+ * Errors: -ENOENT (nobody has registered it; or had until the deadline), -EINVAL, -EHOSTDOWN, -EMFILE, -ENOMEM
+ */
+WHARF_API int wharf_lookup(wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret);
+
+/* One registered name. */
+struct wharf_named {
+        char name[WHARF_NAME_MAX + 1];
+        pid_t pid; /* of the task that registered it */
+        uid_t uid;
+        wharf_port_id id;
+        uint32_t senders;           /* links, wharfd's own among them */
+        uint32_t receivers_waiting; /* threads */
+        uint64_t queued_messages;   /* as its owner last saw */
+        uint64_t received_messages;
+        uint64_t received_bytes;
+};
+
+/*
+ * List what is registered, sorted by name.
+ *
+ * @ret    an array; owned by the caller, free() it.
+ * @ret_n  how many.
+ *
+ * Errors: -EHOSTDOWN, -ENOMEM
+ */
+WHARF_API int wharf_names_list(wharf_task *task, struct wharf_named **ret, size_t *ret_n);
+
+/* Where this process's domain is, as a path. Borrowed; never NULL. Does not start anything. */
+WHARF_API const char *wharf_domain_path(void);
+
+WHARF_END
+
+#endif

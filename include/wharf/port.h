@@ -1,0 +1,155 @@
+/*
+ * wharf/port.h - ports: message queues with one receiver and any number of senders; and rights, the ability to use one.
+ *
+ * A right is a file descriptor inside: the kernel decides who holds one, passes it on only inside a message, and says
+ * when its other end is gone. Each send right has a private link to its port, so what one sender does never disturbs
+ * another: capacity, order and limits are per link.
+ *
+ * Errors, time, threads: see wharf/task.h.
+ */
+#ifndef WHARF_PORT_H
+#define WHARF_PORT_H
+
+#include "task.h"
+
+WHARF_BEGIN
+
+/* The same for every right to one port, in every task; chosen at random when the port is made. */
+typedef struct {
+        uint64_t v;
+} wharf_port_id;
+
+/* Clear it, set `size`, then what you care about. A zero field asks for the default. */
+struct wharf_port_opts {
+        uint32_t size;                 /* sizeof this struct */
+        uint32_t flags;                /* WHARF_PORT_* */
+        uint32_t capacity_records;     /* messages that may wait on one link; default 1024, at most 65536 */
+        uint32_t links_max;            /* senders at once; default 4096 */
+        uint64_t payload_bytes_max;    /* largest message accepted; default 1 GiB, at most 1 TiB */
+        uint64_t link_mapped_bytes_max; /* shared memory mapped for one sender; default 80 MiB */
+        uint64_t mapped_bytes_max;     /* ... and for all senders of this port; default 4 GiB */
+        uint32_t unread_rights_max;    /* rights and descriptors unread on one link; default 64, at most 250 */
+        uint32_t reserved;             /* 0 */
+};
+
+enum {
+        /* Receiving waits even while there is no sender: a right may still be made by another thread. */
+        WHARF_PORT_STAYS = 1,
+};
+
+/*
+ * Make a port; the caller holds its receive right. Never blocks.
+ *
+ * @opts  NULL for all defaults. Borrowed during the call.
+ * @ret   the port's name. Close it with wharf_drop().
+ *
+ * Errors: -EINVAL  opts asks for something no port can do; wharf_why() says which field
+ *         -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_port_new(wharf_task *task, const struct wharf_port_opts *opts, wharf_name *ret);
+
+/*
+ * Make a send right to a port of one's own. Usually it is simpler to put the port itself into a message
+ * (WHARF_MAKE_SEND, wharf/message.h). Never blocks.
+ *
+ * Errors: -EBADF, -EPERM  `port` is no port of this task
+ *         -EMLINK         the port has as many links as it accepts
+ *         -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_right_new(wharf_task *task, wharf_name port, wharf_name *ret);
+
+/*
+ * Make a second send right to the same port, with a link and a queue of its own. The port's owner is told, through the
+ * first right, who introduced it. May wait for room on that link.
+ *
+ * Errors: -EPIPE, -EAGAIN, -ETIMEDOUT, -EBADF, -EPERM, -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_right_copy(wharf_task *task, wharf_name right, int64_t deadline_ns, wharf_name *ret);
+
+/* What a name is. */
+enum wharf_kind {
+        WHARF_KIND_SEND = 1,
+        WHARF_KIND_PORT = 2,
+        WHARF_KIND_SET = 3,
+        WHARF_KIND_REPLY = 4, /* a send-once right that answers a call */
+};
+/* The kind, or -EBADF or -ESTALE. */
+WHARF_API int wharf_name_kind(wharf_task *task, wharf_name name);
+
+/*
+ * A set: receive from several ports at once. A port is in one set at most, and while it is in one it can only be
+ * received from through that. Adding and removing do not disturb what waits in the port.
+ *
+ * Errors: -EBADF, -EPERM, -EBUSY (the port is in a set already), -ENOENT (it is not in this set), -EMFILE, -ENOMEM
+ */
+WHARF_API int wharf_set_new(wharf_task *task, wharf_name *ret);
+WHARF_API int wharf_set_add(wharf_task *task, wharf_name set, wharf_name port);
+WHARF_API int wharf_set_remove(wharf_task *task, wharf_name set, wharf_name port);
+
+/*
+ * A descriptor that poll(), select() and epoll report as readable while a receive would not have to wait: for somebody
+ * else's event loop. Level-triggered. Then call wharf_recv() or wharf_recvmsg() with deadline 0 until -EAGAIN, or just
+ * once: what is left keeps the descriptor readable. It may now and then be readable for nothing.
+ *
+ * @name  a port or a set.
+ * @ret   Borrowed: owned by the port. Do not read from it, and do not close it.
+ *
+ * Errors: -EBADF, -EPERM, -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_port_fd(wharf_task *task, wharf_name name, int *ret);
+
+/*
+ * Ask to be told when the receiver of `right` is gone: a message with notice WHARF_NOTICE_DEAD_NAME and the right's name
+ * arrives at `port`, once. The notice for a right that is dead already comes at once.
+ *
+ * Errors: -EBADF, -EPERM, -EBUSY (it is watched already), -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_watch(wharf_task *task, wharf_name right, wharf_name port);
+
+/*
+ * Accept links from a listening SOCK_SEQPACKET Unix socket: whoever may connect to it gets a send right to `port`. The
+ * socket stays the caller's and must stay open as long as the port.
+ *
+ * Errors: -EINVAL (not a listening seqpacket socket), -EBADF, -EPERM, -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_port_listen(wharf_task *task, wharf_name port, int fd);
+
+/*
+ * Get a send right by connecting to such a socket.
+ *
+ * Errors: -ENOENT, -ECONNREFUSED, -EACCES, -EAGAIN (its queue of connections is full), -ENAMETOOLONG, -EMFILE, ...
+ */
+WHARF_API int wharf_right_connect(wharf_task *task, const char *path, wharf_name *ret);
+
+/* Clear it and set `size`. */
+struct wharf_port_stat {
+        uint32_t size;
+        uint32_t senders;             /* links that are open */
+        wharf_port_id id;
+        uint64_t queued_messages;     /* sent and not received, over all links; a moment's upper bound */
+        uint64_t received_messages;   /* since the port was made */
+        uint64_t received_bytes;
+        uint64_t mapped_bytes;        /* shared memory of its senders */
+        uint64_t refused_links;       /* links closed for breaking the protocol or a limit */
+        uint32_t receivers_waiting;   /* threads */
+        uint32_t reserved;
+};
+WHARF_API int wharf_port_stat(wharf_task *task, wharf_name port, struct wharf_port_stat *ret);
+
+/* How a right stands. Clear it and set `size`. */
+struct wharf_right_stat {
+        uint32_t size;
+        uint32_t attached;            /* 1 when messages travel in shared memory, 0 while they are frames on a socket */
+        wharf_port_id id;             /* of the port, as far as it is known; 0 otherwise */
+        uint64_t sent_messages;
+        uint64_t unread_messages;     /* upper bound: the receiver reports in batches. Counts after its death too. */
+        uint64_t payload_bytes_max;   /* what the port accepts */
+        uint64_t shared_bytes;        /* shared memory this link pays for */
+        int32_t dead;                 /* 0, or why nothing can be sent any more: a negative errno */
+        uint32_t reserved;
+};
+WHARF_API int wharf_right_stat(wharf_task *task, wharf_name right, struct wharf_right_stat *ret);
+
+WHARF_END
+
+#endif

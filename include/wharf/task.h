@@ -1,0 +1,115 @@
+/*
+ * wharf/task.h - a task: a process that uses wharf, and the names by which it knows its rights.
+ *
+ * Errors:  0 or a count on success, a negative errno on failure. A failed call changes nothing: outputs are
+ *          untouched, and what you passed in is still yours. One meaning for each number, wherever it appears:
+ *
+ *      -EPIPE           the receiver is gone, or closed the port: the right is a dead name
+ *      -ENOTCONN        no sender is left, and none can come: waiting for a message would never end
+ *      -ECONNRESET      the server died, or closed its port, before it replied
+ *      -ECANCELED       the server dropped the request without replying, or this wait was cancelled by closing
+ *      -EAGAIN          the deadline was 0 and the call would have had to wait
+ *      -ETIMEDOUT       the deadline passed
+ *      -EMSGSIZE        the message is larger than the port takes
+ *      -EOVERFLOW       the message is larger than the buffer, or carries more rights than there is room for; it stays
+ *                       where it is, and `len_bytes` and `n_items` say what it needs
+ *      -EBADF           no right of this task has that name (any more)
+ *      -EPERM           the name is of a kind of right that does not allow this
+ *      -ESTALE          the task belongs to the process before fork(); open one in the child
+ *      -ENOENT          nobody has registered that name
+ *      -EEXIST          somebody else has registered that name
+ *      -EPROTO          the other side broke the protocol; the link to it was closed
+ *      -EPROTONOSUPPORT the other side speaks another version of wharf's protocol
+ *      -EMLINK          the port has as many links as it accepts
+ *      -EDQUOT          the sender would make the receiver map more memory than it accepts from one sender
+ *      -ENOBUFS         the receiver maps as much memory as it accepts in all
+ *      -ETOOMANYREFS    too many rights or descriptors are on their way on this link, unread
+ *      -EMFILE, -ENFILE, -ENOMEM, -ENOSPC   this process, or the system, has no more of that
+ *      -EINVAL          an argument makes no sense; wharf_why() says which and why
+ *
+ * Time:    deadlines are CLOCK_MONOTONIC nanoseconds (wharf_in_ms() makes one); 0 means do not wait, WHARF_FOREVER
+ *          means no limit. Signals do not end a wait: it goes on until its deadline.
+ * Threads: everything may be called by any thread at any time, on the same names too, except wharf_task_close(),
+ *          which must come last.
+ * Fork:    the child holds no right of its parent: the library's descriptors are closed there and every call on the
+ *          parent's task answers -ESTALE. Only wharf_task_close() still works, and frees the memory.
+ * Signals: SIGPIPE is never raised. No function is async-signal-safe.
+ */
+#ifndef WHARF_TASK_H
+#define WHARF_TASK_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "api.h"
+
+WHARF_BEGIN
+
+/* Opaque; always handled by pointer. Most programs need one. */
+typedef struct wharf_task wharf_task;
+
+/*
+ * How a task knows a right, a port or a set of ports: a small integer that means nothing to anybody else, as in Mach
+ * (Accetta et al., "Mach: A New Kernel Foundation", 1986). Never a number that was just freed. 0 is no name.
+ */
+typedef uint32_t wharf_name;
+#define WHARF_NONE ((wharf_name)0)
+
+/* Clear it, set `size`, then what you care about. A zero field asks for the default. */
+struct wharf_task_opts {
+        uint32_t size;            /* sizeof this struct; how it grows without breaking callers */
+        uint32_t spin_us_max;     /* how long a wait may spin before it sleeps; default 50. It adapts below this. */
+#define WHARF_NO_SPIN UINT32_MAX  /* in spin_us_max: never spin */
+#define WHARF_SPIN (UINT32_MAX - 1) /* in spin_us_max: never sleep (for cores of their own) */
+        uint32_t reserved;        /* 0 */
+};
+
+/*
+ * Open a task. Starts no thread and talks to nobody.
+ *
+ * @opts  NULL for all defaults. Borrowed during the call.
+ * @ret   the new task. Owned by the caller; give it back with wharf_task_close().
+ *
+ * Errors: -EINVAL, -ENOMEM
+ */
+WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **ret);
+
+/*
+ * Drop every right, close every port and free the task. What its threads wait for ends with -ECANCELED, but they must
+ * have left before the memory goes: call this last. NULL is allowed. Returns NULL so that callers can write
+ * `t = wharf_task_close(t)`.
+ */
+WHARF_API wharf_task *wharf_task_close(wharf_task *task);
+
+/*
+ * Let go of a name. What that means depends on its kind:
+ *      a send right     what was sent stays sent; the receiver learns that this sender is gone
+ *      a port           every sender gets a dead name; unread messages, and the rights in them, are lost; threads that
+ *                       receive from it return -ECANCELED
+ *      a set            its ports leave it and live on
+ *      a reply right    the caller that waits for this reply gets -ECANCELED
+ *
+ * Errors: -EBADF, -ESTALE
+ */
+WHARF_API int wharf_drop(wharf_task *task, wharf_name name);
+
+/* One error in the words of this system ("the receiver is gone"), for any negative errno above; never NULL. */
+WHARF_API const char *wharf_strerror(int err);
+
+/*
+ * More about the last failed call of this thread: which argument, which limit, which file. Never NULL; "" when there
+ * is nothing to add. Borrowed until this thread's next call.
+ */
+WHARF_API const char *wharf_why(void);
+
+/* CLOCK_MONOTONIC, in ns, and the deadline that lies `ms` from now. */
+WHARF_API int64_t wharf_now_ns(void);
+WHARF_API int64_t wharf_in_ms(int64_t ms);
+
+/* "0.1.0" */
+WHARF_API const char *wharf_version(void);
+
+WHARF_END
+
+#endif

@@ -1,0 +1,10 @@
+/* wharf/wharf.h - all of wharf. */
+#ifndef WHARF_WHARF_H
+#define WHARF_WHARF_H
+
+#include "message.h"
+#include "names.h"
+#include "port.h"
+#include "task.h"
+
+#endif
