@@ -1,0 +1,370 @@
+#include "lane/lane.h"
+
+#include "base/cleanup.h"
+#include "base/trace.h"
+#include "memory/buddy.h"
+#include "os/os.h"
+
+#include <string.h>
+
+#define LANE_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
+#define OUT_SEALS (LANE_SEALS | F_SEAL_FUTURE_WRITE)
+#define TMPFS_MAGIC 0x01021994u
+
+/* ---- making memory to hand over ---- */
+
+/* A memfd of `len` bytes, reserved, mapped for writing and then sealed. */
+static int memory_new(const char *name, uint64_t len, int seals, int *ret_fd, void **ret_map)
+{
+        int fd = wh_os_memfd(name);
+        if (fd < 0)
+                return wh_trace(fd);
+        wh_os_fd_private(fd);
+        void *map = NULL;
+        int r = wh_os_ftruncate(fd, (off_t)len);
+        if (r == 0)
+                r = wh_os_fallocate(fd, 0, 0, (off_t)len);
+        if (r == 0)
+                r = wh_os_mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0, &map);
+        if (r == 0)
+                r = wh_os_madvise(map, len, MADV_DONTFORK);
+        if (r == 0)
+                r = wh_os_seal(fd, seals);
+        if (r < 0) {
+                if (map)
+                        wh_os_munmap(map, len);
+                wh_os_close(fd);
+                return wh_trace(r);
+        }
+        *ret_fd = fd;
+        *ret_map = map;
+        return 0;
+}
+
+/* What L2 asks of every memory that comes from another process. */
+static int memory_check(int fd, int seals, uint64_t bytes_max, uint64_t *ret_len)
+{
+        struct stat st;
+        uint64_t magic;
+        int r = wh_os_fstat(fd, &st);
+        if (r < 0)
+                return wh_trace(r);
+        if (!S_ISREG(st.st_mode) || (st.st_mode & 07777) != 0600)
+                return wh_trace(-EPROTO);
+        r = wh_os_get_seals(fd);
+        if (r == -EINVAL || (r >= 0 && (r & seals) != seals))
+                return wh_trace(-EPROTO);
+        if (r < 0)
+                return wh_trace(r);
+        r = wh_os_fstatfs(fd, &magic);
+        if (r < 0)
+                return wh_trace(r);
+        if (magic != TMPFS_MAGIC)
+                return wh_trace(-EPROTO); /* huge pages count otherwise, and other file systems may stall a load */
+        if (st.st_size <= 0 || st.st_size % WH_PAGE || (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size)
+                return wh_trace(-EPROTO);
+        if ((uint64_t)st.st_size > bytes_max)
+                return wh_trace(-EDQUOT);
+        *ret_len = (uint64_t)st.st_size;
+        return 0;
+}
+
+static int memory_map(int fd, uint64_t len, int prot, void **ret)
+{
+        void *map;
+        int r = wh_os_mmap(NULL, len, prot, MAP_SHARED | MAP_POPULATE, fd, 0, &map);
+        if (r < 0)
+                return wh_trace(r);
+        r = wh_os_madvise(map, len, MADV_DONTFORK);
+        if (r < 0) {
+                wh_os_munmap(map, len);
+                return wh_trace(r);
+        }
+        *ret = map;
+        return 0;
+}
+
+/* ---- the sender ---- */
+
+int wh_lane_tx_new(uint32_t ring_bytes, uint64_t capacity, struct wh_lane_tx **ret)
+{
+        uint64_t lines = wh_pow2_ceil(ring_bytes / WH_LINE);
+        lines = lines < WH_RING_LINES_MIN ? WH_RING_LINES_MIN : lines > WH_RING_LINES_MAX ? WH_RING_LINES_MAX : lines;
+        struct wh_lane_tx *lane = wh_os_calloc(1, sizeof *lane);
+        if (!lane)
+                return wh_trace(-ENOMEM);
+        lane->out_fd = lane->back_fd = -1;
+        lane->map_len = WH_PAGE + lines * WH_LINE;
+        for (unsigned i = 0; i < WH_SLOTS; i++)
+                lane->free_slot[i] = (uint16_t)(WH_SLOTS - 1 - i);
+        lane->n_free_slots = WH_SLOTS;
+
+        void *out = NULL, *back = NULL;
+        int r = memory_new("wharf-out", lane->map_len, OUT_SEALS, &lane->out_fd, &out);
+        if (r == 0) {
+                lane->ring.out = out;
+                r = memory_new("wharf-back", WH_PAGE, LANE_SEALS, &lane->back_fd, &back);
+                lane->ring.back = back;
+        }
+        if (r < 0) {
+                wh_lane_tx_free(lane);
+                return r;
+        }
+        struct wh_out *o = out;
+        o->magic = WH_LANE_MAGIC;
+        o->version = WH_LANE_VERSION;
+        o->ring_lines = (uint32_t)lines;
+        wh_ring_tx_init(&lane->ring, o, back, capacity);
+        *ret = lane;
+        return 0;
+}
+
+struct wh_lane_tx *wh_lane_tx_free(struct wh_lane_tx *lane)
+{
+        if (!lane)
+                return NULL;
+        while (lane->n_sections)
+                wh_lane_drop_section(lane);
+        if (lane->ring.out)
+                wh_os_munmap(lane->ring.out, lane->map_len);
+        if (lane->ring.back)
+                wh_os_munmap((void *)(uintptr_t)lane->ring.back, WH_PAGE);
+        wh_os_close(lane->out_fd);
+        wh_os_close(lane->back_fd);
+        free(lane);
+        return NULL;
+}
+
+int wh_lane_add_section(struct wh_lane_tx *lane, uint64_t len, unsigned *ret_index)
+{
+        if (lane->n_sections == WH_SECTIONS_MAX)
+                return -ENOSPC;
+        len = wh_pow2_ceil(len < WH_PAGE ? WH_PAGE : len);
+        struct wh_section_tx *s = &lane->section[lane->n_sections];
+        *s = (struct wh_section_tx){.fd = -1};
+        uint64_t units = len >> WH_SECTION_UNIT_LOG2;
+        s->buddy = wh_os_calloc(1, wh_buddy_size(wh_log2_ceil(units)));
+        if (!s->buddy)
+                return wh_trace(-ENOMEM);
+        wh_buddy_init(s->buddy, wh_log2_ceil(units));
+        void *map;
+        int r = memory_new("wharf-section", len, OUT_SEALS, &s->fd, &map);
+        if (r < 0) {
+                free(s->buddy);
+                return r;
+        }
+        s->map = map;
+        s->len = len;
+        lane->section_bytes += len;
+        *ret_index = lane->n_sections++;
+        return 0;
+}
+
+void wh_lane_drop_section(struct wh_lane_tx *lane)
+{
+        struct wh_section_tx *s = &lane->section[--lane->n_sections];
+        wh_os_munmap(s->map, s->len);
+        wh_os_close(s->fd);
+        free(s->buddy);
+        lane->section_bytes -= s->len;
+        *s = (struct wh_section_tx){.fd = -1};
+}
+
+static void slot_free(struct wh_lane_tx *lane, uint16_t slot)
+{
+        struct wh_slot *s = &lane->slot[slot];
+        wh_buddy_free(lane->section[s->section].buddy, s->unit);
+        *s = (struct wh_slot){0};
+        lane->free_slot[lane->n_free_slots++] = slot;
+        lane->blocks_out--;
+}
+
+/* Deal with what the receiver gave back since last time. */
+static int collect_released(struct wh_lane_tx *lane)
+{
+        const struct wh_back *back = lane->ring.back;
+        /* [section-released] Acquire, pairs with the release in wh_lane_release(): the receiver has read. */
+        uint32_t count = atomic_load_explicit(&back->released_count, memory_order_acquire);
+        uint32_t fresh = count - lane->released_seen;
+        if (wh_likely(fresh == 0))
+                return 0;
+        if (fresh > lane->blocks_out)
+                return -EPROTO; /* more than it ever had */
+        while (lane->released_seen != count) {
+                uint16_t slot = atomic_load_explicit(&back->released[lane->released_seen % WH_SLOTS],
+                                                     memory_order_relaxed);
+                if (slot >= WH_SLOTS || !lane->slot[slot].sent)
+                        return -EPROTO; /* L4 */
+                slot_free(lane, slot);
+                lane->released_seen++;
+        }
+        return 0;
+}
+
+static int lend(struct wh_lane_tx *lane, unsigned order, uint16_t *ret_slot, void **ret_mem)
+{
+        int r = -ENOSPC;
+        if (wh_unlikely(lane->n_free_slots == 0))
+                return -EAGAIN;
+        for (unsigned i = 0; i < lane->n_sections; i++) {
+                struct wh_section_tx *s = &lane->section[i];
+                if (s->len < (uint64_t)WH_SECTION_UNIT << order)
+                        continue;
+                int64_t unit = wh_buddy_alloc(s->buddy, order);
+                if (unit < 0) {
+                        r = -EAGAIN;
+                        continue;
+                }
+                uint16_t slot = lane->free_slot[--lane->n_free_slots];
+                lane->slot[slot] = (struct wh_slot){.unit = (uint32_t)unit, .section = (uint8_t)i, .in_use = true};
+                lane->blocks_out++;
+                *ret_slot = slot;
+                *ret_mem = s->map + ((uint64_t)unit << WH_SECTION_UNIT_LOG2);
+                return 0;
+        }
+        return r;
+}
+
+int wh_lane_lend(struct wh_lane_tx *lane, uint64_t len, uint16_t *ret_slot, void **ret_mem)
+{
+        uint64_t units = (len + WH_SECTION_UNIT - 1) >> WH_SECTION_UNIT_LOG2;
+        unsigned order = wh_log2_ceil(units ? units : 1);
+        /* The receiver's line is looked at only when we run out, so that it rarely moves between the cores. */
+        int r = lend(lane, order, ret_slot, ret_mem);
+        if (wh_likely(r == 0) || r == -ENOSPC)
+                return r;
+        uint32_t seen = lane->released_seen;
+        r = collect_released(lane);
+        if (wh_unlikely(r < 0)) {
+                lane->ring.broken = true;
+                return r;
+        }
+        return seen == lane->released_seen ? -EAGAIN : lend(lane, order, ret_slot, ret_mem);
+}
+
+void wh_lane_unlend(struct wh_lane_tx *lane, uint16_t slot)
+{
+        assert(lane->slot[slot].in_use && !lane->slot[slot].sent);
+        slot_free(lane, slot);
+}
+
+struct wh_rec_block wh_lane_block(const struct wh_lane_tx *lane, uint16_t slot, uint64_t len, uint64_t total)
+{
+        const struct wh_slot *s = &lane->slot[slot];
+        return (struct wh_rec_block){
+                .len = len,
+                .total = total,
+                .offset = s->unit << (WH_SECTION_UNIT_LOG2 - 6),
+                .slot = slot,
+                .section = s->section,
+        };
+}
+
+void wh_lane_slot_sent(struct wh_lane_tx *lane, uint16_t slot)
+{
+        lane->slot[slot].sent = true;
+}
+
+/* ---- the receiver ---- */
+
+int wh_lane_rx_open(int out_fd, int back_fd, uint64_t bytes_max, struct wh_lane_rx **ret)
+{
+        uint64_t out_len, back_len;
+        int r = memory_check(out_fd, OUT_SEALS, bytes_max, &out_len);
+        if (r < 0)
+                return r;
+        r = memory_check(back_fd, LANE_SEALS, WH_PAGE, &back_len);
+        if (r < 0)
+                return r == -EDQUOT ? -EPROTO : r;
+        if (out_len < WH_PAGE + WH_RING_LINES_MIN * WH_LINE || out_len > WH_PAGE + WH_RING_LINES_MAX * WH_LINE)
+                return wh_trace(-EPROTO);
+
+        struct wh_lane_rx *lane = wh_os_calloc(1, sizeof *lane);
+        if (!lane)
+                return wh_trace(-ENOMEM);
+        lane->map_len = out_len;
+        void *out = NULL, *back = NULL;
+        r = memory_map(out_fd, out_len, PROT_READ, &out);
+        if (r < 0) {
+                free(lane);
+                return r;
+        }
+        lane->ring.out = out;
+        r = memory_map(back_fd, WH_PAGE, PROT_READ | PROT_WRITE, &back);
+        if (r < 0) {
+                wh_lane_rx_free(lane);
+                return r;
+        }
+        lane->ring.back = back;
+
+        /* One copy of what the sender claims; the sender can still change the page, never the copy. */
+        struct {
+                uint64_t magic;
+                uint32_t version, ring_lines;
+        } head;
+        wh_shm_copy(&head, out, sizeof head);
+        if (head.magic != WH_LANE_MAGIC)
+                r = wh_trace(-EPROTO);
+        else if (head.version != WH_LANE_VERSION)
+                r = wh_trace(-EPROTONOSUPPORT);
+        else if (!wh_is_pow2(head.ring_lines) || WH_PAGE + (uint64_t)head.ring_lines * WH_LINE != out_len)
+                r = wh_trace(-EPROTO);
+        if (r < 0) {
+                wh_lane_rx_free(lane);
+                return r;
+        }
+        wh_ring_rx_init(&lane->ring, out, back, head.ring_lines);
+        lane->mapped_bytes = out_len + WH_PAGE;
+        *ret = lane;
+        return 0;
+}
+
+struct wh_lane_rx *wh_lane_rx_free(struct wh_lane_rx *lane)
+{
+        if (!lane)
+                return NULL;
+        for (unsigned i = 0; i < lane->n_sections; i++)
+                wh_os_munmap((void *)(uintptr_t)lane->section[i].map, lane->section[i].len);
+        if (lane->ring.out)
+                wh_os_munmap((void *)(uintptr_t)lane->ring.out, lane->map_len);
+        if (lane->ring.back)
+                wh_os_munmap(lane->ring.back, WH_PAGE);
+        free(lane);
+        return NULL;
+}
+
+int wh_lane_rx_add_section(struct wh_lane_rx *lane, int fd, uint64_t bytes_max)
+{
+        if (lane->n_sections == WH_SECTIONS_MAX)
+                return wh_trace(-EPROTO);
+        uint64_t len;
+        int r = memory_check(fd, OUT_SEALS, bytes_max, &len);
+        if (r < 0)
+                return r;
+        void *map;
+        r = memory_map(fd, len, PROT_READ, &map);
+        if (r < 0)
+                return r;
+        lane->section[lane->n_sections].map = map;
+        lane->section[lane->n_sections++].len = len;
+        lane->mapped_bytes += len;
+        return 0;
+}
+
+int wh_lane_at(const struct wh_lane_rx *lane, const struct wh_rec_block *b, const void **ret)
+{
+        if (b->section >= lane->n_sections || b->slot >= WH_SLOTS ||
+            !wh_inside((uint64_t)b->offset * WH_LINE, b->len, lane->section[b->section].len))
+                return wh_trace(-EPROTO);
+        *ret = lane->section[b->section].map + (uint64_t)b->offset * WH_LINE;
+        return 0;
+}
+
+bool wh_lane_release(struct wh_lane_rx *lane, uint16_t slot)
+{
+        struct wh_back *back = lane->ring.back;
+        atomic_store_explicit(&back->released[lane->released++ % WH_SLOTS], slot, memory_order_relaxed);
+        /* [section-released] Release, pairs with the acquire in collect_released(): read first, then give back. */
+        atomic_store_explicit(&back->released_count, lane->released, memory_order_release);
+        return wh_ring_wanted(&lane->ring);
+}

@@ -1,0 +1,111 @@
+/*
+ * lane - the shared memory of one direction of a link: two memories made by the sender, opened by the receiver, and
+ * the sections that join them when payloads are large.
+ *
+ * Why two: a page has one honest writer. `out` is sealed F_SEAL_FUTURE_WRITE before it is handed over, so the kernel
+ * lets the receiver map it for reading and nothing else; `back` is one page that the receiver writes.
+ *
+ * Always true:
+ *   L1  The sender pays: the memory is reserved (fallocate) before it is handed over, and the receiver refuses memory
+ *       whose blocks are not there, for reading a hole would make the reader pay.
+ *   L2  The receiver maps nothing it has not checked: seals, file system, size, mode, magic, version.
+ *   L3  Mappings are not inherited over fork (MADV_DONTFORK): a child can neither read nor write a lane.
+ *   L4  A slot is on its way at most once; the receiver's releases are claims, checked against the sender's own table.
+ */
+#ifndef WH_LANE_LANE_H
+#define WH_LANE_LANE_H
+
+#include "lane/ring.h"
+
+#include <sys/types.h>
+
+/* ---- the sender's side ---- */
+
+struct wh_buddy;
+
+struct wh_section_tx {
+        uint8_t *map;
+        uint64_t len;
+        struct wh_buddy *buddy; /* private: the receiver cannot touch the bookkeeping */
+        int fd;                 /* until it was handed over; then -1 */
+        bool announced;         /* the receiver was sent it */
+};
+
+struct wh_slot {
+        uint32_t unit;    /* where in the section, in WH_SECTION_UNIT */
+        uint8_t section;  /* index */
+        bool in_use;      /* lent, or on its way */
+        bool sent;        /* on its way: the receiver may release it */
+};
+
+enum {
+        WH_SECTION_UNIT_LOG2 = 8, /* the smallest block: 256 bytes */
+        WH_SECTION_UNIT = 1 << WH_SECTION_UNIT_LOG2,
+};
+
+struct wh_lane_tx {
+        struct wh_ring_tx ring;
+        int out_fd, back_fd; /* until they were handed over; then -1 */
+        uint64_t map_len;    /* of `out` */
+        struct wh_section_tx section[WH_SECTIONS_MAX];
+        unsigned n_sections;
+        uint64_t section_bytes; /* in all sections */
+        struct wh_slot slot[WH_SLOTS];
+        uint16_t free_slot[WH_SLOTS];
+        unsigned n_free_slots;
+        uint32_t released_seen; /* entries of back->released that were dealt with */
+        unsigned blocks_out;    /* slots in use */
+};
+
+/*
+ * Make a lane for `capacity` unread records in a ring of at least `ring_bytes`. The descriptors to hand over are
+ * out_fd and back_fd. Errors: -ENOMEM, -EMFILE, and what memfd_create or fallocate say.
+ */
+int wh_lane_tx_new(uint32_t ring_bytes, uint64_t capacity, struct wh_lane_tx **ret);
+struct wh_lane_tx *wh_lane_tx_free(struct wh_lane_tx *lane);
+
+/*
+ * Lend `len` bytes of a section, to be written in place. 0; -EAGAIN: no room until the receiver releases something;
+ * -ENOSPC: no section here can ever hold `len`, add one; -EPROTO: the receiver released what it never had.
+ */
+int wh_lane_lend(struct wh_lane_tx *lane, uint64_t len, uint16_t *ret_slot, void **ret_mem);
+/* Take back what was lent and not sent. */
+void wh_lane_unlend(struct wh_lane_tx *lane, uint16_t slot);
+/* The record that names a lent block. The slot is the receiver's from the publication on. */
+struct wh_rec_block wh_lane_block(const struct wh_lane_tx *lane, uint16_t slot, uint64_t len, uint64_t total);
+void wh_lane_slot_sent(struct wh_lane_tx *lane, uint16_t slot);
+/* Add a section of `len` bytes (rounded up to a power of two). Its descriptor is section[*ret_index].fd. */
+int wh_lane_add_section(struct wh_lane_tx *lane, uint64_t len, unsigned *ret_index);
+/* Remove the last section again, which was not announced. */
+void wh_lane_drop_section(struct wh_lane_tx *lane);
+
+/* ---- the receiver's side ---- */
+
+struct wh_lane_rx {
+        struct wh_ring_rx ring;
+        uint64_t map_len;
+        struct {
+                const uint8_t *map;
+                uint64_t len;
+        } section[WH_SECTIONS_MAX];
+        unsigned n_sections;
+        uint64_t mapped_bytes; /* all of it; what quotas count */
+        uint32_t released;     /* entries of back->released written, and told */
+};
+
+/*
+ * Map what a sender handed over, or refuse. The descriptors stay the caller's. `bytes_max` limits what is mapped.
+ * Errors: -EPROTO not a lane, or not sealed and reserved as one; -EPROTONOSUPPORT another version; -EDQUOT larger
+ * than bytes_max; -ENOMEM.
+ */
+int wh_lane_rx_open(int out_fd, int back_fd, uint64_t bytes_max, struct wh_lane_rx **ret);
+struct wh_lane_rx *wh_lane_rx_free(struct wh_lane_rx *lane);
+/* Map one more section; the same errors. */
+int wh_lane_rx_add_section(struct wh_lane_rx *lane, int fd, uint64_t bytes_max);
+
+/* Where a block's bytes are, checked against its section: -EPROTO when outside. `b` is a private copy. */
+int wh_lane_at(const struct wh_lane_rx *lane, const struct wh_rec_block *b, const void **ret);
+/* Give a block back. True when the sender waits for room and must be rung. */
+bool wh_lane_release(struct wh_lane_rx *lane, uint16_t slot);
+
+#endif

@@ -1,0 +1,132 @@
+/*
+ * layout - what two processes map: the two memories of a lane, and its sections.
+ *
+ *      out       written by the sender, sealed so that the receiver can only read it: header page, then the ring
+ *      back      one page written by the receiver: how far it has read, what it released, whether it is asleep
+ *      section   written by the sender, sealed like `out`: larger payloads, read in place
+ *
+ * Every field has one writer (the claim word, kept for rendezvous, is the one exception and is not used by records).
+ * Fixed-width integers and offsets only. A change here is a new WH_LANE_VERSION, and a peer of another version is
+ * refused by name (-EPROTONOSUPPORT), never guessed at.
+ */
+#ifndef WH_LANE_LAYOUT_H
+#define WH_LANE_LAYOUT_H
+
+#include "base/bits.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WH_LANE_MAGIC 0x656e616c66726877u /* "whrflane" */
+#define WH_SECTION_MAGIC 0x7463657366726877u
+#define WH_LANE_VERSION 1u
+
+enum {
+        WH_LINE = 64,              /* records start at multiples of this; the unit of ring positions */
+        WH_RING_LINES_MIN = 64,    /* 4 KiB */
+        WH_RING_LINES_MAX = 65536, /* 4 MiB */
+        WH_RECORD_BODY_MAX = 2048, /* bytes after a record's head; what reserve() accepts at most */
+        WH_SECTIONS_MAX = 4,       /* a lane has no more sections than this */
+        WH_SLOTS = 512,            /* payloads in sections that may be on their way at once */
+};
+
+/*
+ * The head of a record: one 64-bit word, stored last and with release, so that a record is there whole or not at all.
+ *
+ *      bits  0..15  body length in bytes
+ *      bits 16..19  kind, WH_REC_*
+ *      bits 20..31  zero
+ *      bits 32..63  stamp: bit 63 set, bits 32..62 the low 31 bits of the record's number
+ */
+enum wh_rec_kind {
+        WH_REC_PAD = 1,     /* nothing; the next record is at the start of the ring */
+        WH_REC_PLAIN = 2,   /* the body is the payload, with no id, no call, no rights */
+        WH_REC_INLINE = 3,  /* struct wh_rec_ext, then the payload */
+        WH_REC_BLOCK = 4,   /* ext, then struct wh_rec_block: the payload lies in a section */
+        WH_REC_CHUNK = 5,   /* ext, then struct wh_rec_block: a part of a payload, in order */
+        WH_REC_DROPPED = 6, /* ext: the call ext.call ends without a reply, for the reason ext.arg (an errno) */
+        WH_REC_END = 7,     /* the sender will write no more here */
+};
+
+struct wh_rec_ext {
+        uint32_t id;      /* the user's word for what this message is */
+        uint32_t call;    /* 0, or the number by which its reply is known */
+        uint16_t n_items; /* rights and descriptors, in the ITEMS frame of this message's number */
+        uint16_t zero;
+        uint32_t arg;
+};
+static_assert(sizeof(struct wh_rec_ext) == 16, "both processes rely on this layout");
+
+struct wh_rec_block {
+        uint64_t len;     /* bytes of payload in this block */
+        uint64_t total;   /* of the whole message; more than `len` only in chunks */
+        uint32_t offset;  /* in the section, in units of WH_LINE bytes */
+        uint16_t slot;    /* what the receiver gives back when done */
+        uint16_t section; /* index of the section */
+};
+static_assert(sizeof(struct wh_rec_block) == 24, "both processes rely on this layout");
+
+/* First page of `out`. All by the sender. */
+struct wh_out {
+        /* Constant after the hand-over; the receiver reads them once. */
+        uint64_t magic;
+        uint32_t version;
+        uint32_t ring_lines; /* a power of two */
+        uint8_t pad0[WH_LINE - 16];
+        /* [lane-want] Not 0: the sender waits for room, and this is its generation: ring once for each. */
+        _Atomic uint32_t want;
+        uint8_t pad1[WH_LINE - 4];
+        /* [lane-frames] Frames other than doorbells that were, or are about to be, sent on the socket. */
+        _Atomic uint32_t frames;
+        uint8_t pad2[WH_LINE - 4];
+        /* Statistics, for `wharf ls`; never decided upon. */
+        _Atomic uint64_t sent_messages;
+        _Atomic uint64_t sent_bytes;
+        uint8_t pad3[WH_PAGE - 3 * WH_LINE - 16];
+};
+static_assert(sizeof(struct wh_out) == WH_PAGE, "the ring starts on the second page");
+
+/* The one page of `back`. All by the receiver, but `claim`. */
+struct wh_back {
+        /* [ring-taken] The receiver has finished with this many lines, and this many records. */
+        _Atomic uint64_t taken_lines;
+        _Atomic uint64_t taken_records;
+        uint8_t pad0[WH_LINE - 16];
+        /* [lane-asleep] 0: awake. Otherwise the generation of a sleep: ring once for each. */
+        _Atomic uint32_t asleep;
+        uint8_t pad1[WH_LINE - 4];
+        /* OFFERED / TAKEN / WITHDRAWN by compare-and-swap, for rendezvous; not used by records. */
+        _Atomic uint64_t claim;
+        uint8_t pad2[WH_LINE - 8];
+        /* [section-released] How many entries of `released` were ever written. */
+        _Atomic uint32_t released_count;
+        uint8_t pad3[1024 - 3 * WH_LINE - 4];
+        _Atomic uint16_t released[WH_SLOTS]; /* slots, a ring */
+        uint8_t pad4[WH_PAGE - 1024 - 2 * WH_SLOTS];
+};
+static_assert(sizeof(struct wh_back) == WH_PAGE, "both processes rely on this layout");
+static_assert(offsetof(struct wh_back, released) == 1024, "both processes rely on this layout");
+
+static inline uint64_t wh_rec_head(enum wh_rec_kind kind, uint32_t len, uint64_t number)
+{
+        return (uint64_t)(0x80000000u | (uint32_t)(number & 0x7fffffffu)) << 32 | (uint32_t)kind << 16 | len;
+}
+
+static inline uint32_t wh_rec_lines(uint32_t body_len)
+{
+        return (8 + body_len + WH_LINE - 1) / WH_LINE;
+}
+
+/*
+ * The one way bytes are copied to and from memory that another process maps. A single pass: what was copied is what
+ * gets checked and used, and the compiler may not read the source again.
+ */
+static inline void wh_shm_copy(void *to, const void *from, size_t n)
+{
+        __builtin_memcpy(to, from, n);
+        __asm__ __volatile__("" : : "r"(to) : "memory");
+}
+
+#endif

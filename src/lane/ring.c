@@ -1,0 +1,136 @@
+#include "lane/ring.h"
+
+void wh_ring_tx_init(struct wh_ring_tx *tx, struct wh_out *out, const struct wh_back *back, uint64_t capacity)
+{
+        *tx = (struct wh_ring_tx){
+                .out = out,
+                .back = back,
+                .ring = (uint8_t *)out + WH_PAGE,
+                .lines = out->ring_lines,
+                .cleared = out->ring_lines, /* fresh memory is zero */
+                .capacity = capacity,
+        };
+}
+
+void wh_ring_rx_init(struct wh_ring_rx *rx, const struct wh_out *out, struct wh_back *back, uint32_t ring_lines)
+{
+        *rx = (struct wh_ring_rx){
+                .out = out,
+                .back = back,
+                .ring = (const uint8_t *)out + WH_PAGE,
+                .lines = ring_lines,
+                .batch_lines = ring_lines / 4,
+        };
+}
+
+bool wh_ring_refresh(struct wh_ring_tx *tx)
+{
+        /*
+         * [ring-taken] Acquire, pairs with the release in wh_ring_publish_taken(): the receiver has finished with
+         * the lines before we write there again. Both words only ever grow; a receiver that lies loses its own
+         * messages, never our memory (R5).
+         */
+        uint64_t lines = atomic_load_explicit(&tx->back->taken_lines, memory_order_acquire);
+        uint64_t records = atomic_load_explicit(&tx->back->taken_records, memory_order_acquire);
+        if (lines - tx->taken_lines > tx->pos - tx->taken_lines ||
+            records - tx->taken_records > tx->records - tx->taken_records) {
+                tx->broken = true;
+                return false;
+        }
+        tx->taken_lines = lines;
+        tx->taken_records = records;
+        return true;
+}
+
+void *wh_ring_reserve_slow(struct wh_ring_tx *tx, uint32_t len)
+{
+        assert(len <= WH_RECORD_BODY_MAX);
+        if (tx->broken)
+                return NULL;
+        uint64_t at = tx->pos & (tx->lines - 1);
+        uint32_t need = wh_rec_lines(len);
+        uint64_t pad = at + need > tx->lines ? tx->lines - at : 0;
+        /* One line more than the record and its pad: the successor's head must be clear as well (R2). */
+        uint64_t end = tx->pos + pad + need + 1;
+        uint64_t records = tx->records + (pad ? 2 : 1);
+
+        if (end - tx->taken_lines > tx->lines || records - tx->taken_records > tx->capacity) {
+                if (!wh_ring_refresh(tx))
+                        return NULL;
+                /* A pad counts as a record while it is unread, so an empty ring must always take one message. */
+                if (end - tx->taken_lines > tx->lines ||
+                    (records - tx->taken_records > tx->capacity && tx->taken_records != tx->records))
+                        return NULL;
+        }
+        wh_ring_clear_ahead(tx, (uint32_t)(end - tx->pos));
+        if (pad) {
+                wh_ring_publish(tx, WH_REC_PAD, 0);
+                tx->pos += pad - 1; /* a pad is as long as what is left, whatever its length field says */
+                wh_ring_clear_ahead(tx, need + 1);
+        }
+        return tx->ring + (tx->pos & (tx->lines - 1)) * WH_LINE + 8;
+}
+
+void wh_ring_want(struct wh_ring_tx *tx, bool waiting)
+{
+        /* One writer, so no read-modify-write: a generation that was never there before, or 0. */
+        static _Atomic uint32_t generations; /* private memory: shared only by this process's threads */
+        uint32_t g = 0;
+        if (waiting) {
+                do
+                        g = atomic_fetch_add_explicit(&generations, 1, memory_order_relaxed) + 1;
+                while (g == 0);
+        }
+        atomic_store_explicit(&tx->out->want, g, memory_order_relaxed);
+        /* [lane-want] Full fence, pairs with the one in wh_ring_wanted(): announce, then look again. */
+        if (waiting)
+                atomic_thread_fence(memory_order_seq_cst);
+}
+
+bool wh_ring_wanted(struct wh_ring_rx *rx)
+{
+        /* [lane-want] Full fence, pairs with the one in wh_ring_want(): give room, then look who waits. */
+        atomic_thread_fence(memory_order_seq_cst);
+        uint32_t want = atomic_load_explicit(&rx->out->want, memory_order_relaxed);
+        if (wh_likely(want == 0 || want == rx->want_rung))
+                return false;
+        rx->want_rung = want;
+        return true;
+}
+
+bool wh_ring_publish_taken(struct wh_ring_rx *rx)
+{
+        if (rx->holds)
+                return false; /* all of it is told when the last hold goes */
+        rx->published_lines = rx->pos;
+        /* [ring-taken] Release, pairs with the acquire in wh_ring_refresh(): we have read, now it may be overwritten. */
+        atomic_store_explicit(&rx->back->taken_records, rx->records, memory_order_release);
+        atomic_store_explicit(&rx->back->taken_lines, rx->pos, memory_order_release);
+        return wh_ring_wanted(rx);
+}
+
+bool wh_ring_hold(struct wh_ring_rx *rx, const struct wh_rec *rec)
+{
+        bool ring = !rx->holds && wh_ring_publish_taken(rx); /* what came before the first hold is free */
+        rx->holds++;
+        rx->pos += wh_rec_lines(rec->len);
+        rx->records++;
+        return ring;
+}
+
+bool wh_ring_unhold(struct wh_ring_rx *rx)
+{
+        assert(rx->holds > 0);
+        return --rx->holds == 0 && wh_ring_publish_taken(rx);
+}
+
+bool wh_ring_sleep(struct wh_ring_rx *rx)
+{
+        bool ring = rx->published_lines != rx->pos && wh_ring_publish_taken(rx);
+        if (++rx->generation == 0)
+                rx->generation = 1;
+        atomic_store_explicit(&rx->back->asleep, rx->generation, memory_order_relaxed);
+        /* [lane-asleep] Full fence, pairs with the one in wh_ring_must_ring(): announce, then look again. */
+        atomic_thread_fence(memory_order_seq_cst);
+        return ring;
+}

@@ -1,0 +1,204 @@
+/*
+ * ring - records of variable size between one sender and one receiver, who need not trust each other.
+ *
+ * Why: a lock in shared memory stays locked when its holder dies. Here the sender publishes with a single store into
+ * the record's own head, so death between any two instructions leaves a ring the survivor can still use, and a small
+ * message moves one cache line.
+ *
+ * Always true while both sides are honest:
+ *   R1  A record is whole exactly when its head carries the stamp of the number the receiver expects next.
+ *   R2  The heads of the lines [pos, cleared) are zero: whatever an old payload looked like, the receiver never takes
+ *       it for a record. The record being published ends at or before `cleared`, so its successor's place is clear
+ *       before it becomes visible.
+ *   R3  pos - taken_lines <= ring_lines, and cleared - taken_lines <= ring_lines.
+ *   R4  Only the sender stores into `out`; only the receiver stores into `back`. Each keeps its own truth in private
+ *       memory and treats the shared words as output.
+ *   R5  Honest or not, the other side only makes claims: load once into a local, check, then use.
+ *
+ * Not here: sections (section.h), making and checking the memory (lane.h), sleeping (the port layer).
+ */
+#ifndef WH_LANE_RING_H
+#define WH_LANE_RING_H
+
+#include "lane/layout.h"
+
+#include <errno.h>
+#include <stdbool.h>
+
+/* The sender's side; all of it private memory. */
+struct wh_ring_tx {
+        struct wh_out *out;
+        const struct wh_back *back;
+        uint8_t *ring;
+        uint64_t lines;         /* size of the ring; a power of two */
+        uint64_t pos;           /* where the next record starts; counts up for ever */
+        uint64_t cleared;       /* heads are zero up to here (R2) */
+        uint64_t taken_lines;   /* what the receiver was last seen to have finished with */
+        uint64_t taken_records; /* likewise */
+        uint64_t records;       /* published so far; the next record's number */
+        uint64_t capacity;      /* records that may be unread at once */
+        uint32_t rung;          /* the last generation of back->asleep that was rung for */
+        bool broken;            /* the receiver claimed what cannot be */
+};
+
+struct wh_ring_rx {
+        const struct wh_out *out;
+        struct wh_back *back;
+        const uint8_t *ring;
+        uint64_t lines;
+        uint64_t pos;
+        uint64_t records;
+        uint64_t published_lines; /* what back says */
+        uint32_t batch_lines;     /* publish at the latest when this many lines were taken since */
+        uint32_t holds;           /* records held in place by the user */
+        uint32_t generation;      /* of the last sleep */
+        uint32_t want_rung;       /* the last generation of out->want that was rung for */
+};
+
+/* A record as its receiver found it: copied numbers, and the place of the body in shared memory. */
+struct wh_rec {
+        enum wh_rec_kind kind;
+        uint32_t len;
+        const uint8_t *body; /* read it once, with wh_shm_copy(), or in place knowing that it may change */
+};
+
+void wh_ring_tx_init(struct wh_ring_tx *tx, struct wh_out *out, const struct wh_back *back, uint64_t capacity);
+/* `ring_lines` was read from `out` once, and checked, by wh_lane_open(). */
+void wh_ring_rx_init(struct wh_ring_rx *rx, const struct wh_out *out, struct wh_back *back, uint32_t ring_lines);
+
+/*
+ * Where the body of the next record goes: `len` bytes, at most WH_RECORD_BODY_MAX. NULL when the ring is full (by
+ * records or by bytes) or broken. Writing there changes nothing until wh_ring_publish(); calling again forgets it.
+ */
+void *wh_ring_reserve_slow(struct wh_ring_tx *tx, uint32_t len);
+static inline void *wh_ring_reserve(struct wh_ring_tx *tx, uint32_t len)
+{
+        uint64_t at = tx->pos & (tx->lines - 1);
+        uint32_t need = wh_rec_lines(len);
+        /* All in sight: room by records, the lines are clear (R2), and the record does not wrap. */
+        if (wh_likely(tx->records - tx->taken_records < tx->capacity && tx->pos + need < tx->cleared &&
+                      at + need <= tx->lines))
+                return tx->ring + at * WH_LINE + 8;
+        return wh_ring_reserve_slow(tx, len);
+}
+
+/* Extends the cleared lines after a publication, off the path of the message just sent. */
+static inline void wh_ring_clear_ahead(struct wh_ring_tx *tx, uint32_t ahead)
+{
+        uint64_t to = tx->pos + ahead, limit = tx->taken_lines + tx->lines;
+        if (to > limit)
+                to = limit;
+        while (tx->cleared < to) {
+                uint64_t at = tx->cleared++ & (tx->lines - 1);
+                /* Relaxed: ordered before any later record by that record's release. */
+                atomic_store_explicit((_Atomic uint64_t *)(void *)(tx->ring + at * WH_LINE), 0, memory_order_relaxed);
+        }
+}
+
+/* How far ahead of the position heads are kept clear: the common records never have to wait for clearing. */
+enum { WH_RING_AHEAD = 8 };
+
+/* Make the record that was reserved visible. From here on it will be delivered, whatever happens to the sender. */
+static inline void wh_ring_publish(struct wh_ring_tx *tx, enum wh_rec_kind kind, uint32_t len)
+{
+        uint8_t *rec = tx->ring + (tx->pos & (tx->lines - 1)) * WH_LINE;
+        /* [ring-head] Release, pairs with the acquire in wh_ring_peek(): bytes first, then the stamp. */
+        atomic_store_explicit((_Atomic uint64_t *)(void *)rec, wh_rec_head(kind, len, tx->records),
+                              memory_order_release);
+        tx->pos += wh_rec_lines(len);
+        tx->records++;
+        wh_ring_clear_ahead(tx, WH_RING_AHEAD);
+}
+
+/*
+ * Does the receiver have to be rung? Call after publishing. Orders the publication before looking, as the sleeper
+ * orders its announcement before its last look, so that one of the two sees the other.
+ */
+static inline bool wh_ring_must_ring(struct wh_ring_tx *tx)
+{
+        /* [lane-asleep] Full fence, pairs with the one in wh_ring_sleep(): publish, then look. */
+        atomic_thread_fence(memory_order_seq_cst);
+        uint32_t asleep = atomic_load_explicit(&tx->back->asleep, memory_order_relaxed);
+        if (wh_likely(asleep == 0 || asleep == tx->rung))
+                return false;
+        tx->rung = asleep;
+        return true;
+}
+
+/* Look again at what the receiver has finished with. False when it claims the impossible: the ring is then broken. */
+bool wh_ring_refresh(struct wh_ring_tx *tx);
+/* Announce that the sender waits for room. Look once more after this, before sleeping. */
+void wh_ring_want(struct wh_ring_tx *tx, bool waiting);
+/* Upper bound of the records that were not taken. */
+static inline uint64_t wh_ring_unread(const struct wh_ring_tx *tx)
+{
+        return tx->records - tx->taken_records;
+}
+
+/*
+ * The next record, if one is whole. 1: *ret is it; 0: nothing yet; -EPROTO: the sender wrote what no honest sender
+ * writes. Pads are skipped on the way. Looks, and changes nothing that the sender can see.
+ */
+static inline int wh_ring_peek(struct wh_ring_rx *rx, struct wh_rec *ret)
+{
+        for (;;) {
+                uint64_t at = rx->pos & (rx->lines - 1);
+                const uint8_t *rec = rx->ring + at * WH_LINE;
+                /* [ring-head] Acquire, pairs with the release in wh_ring_publish(). One load: head and length agree. */
+                uint64_t head =
+                        atomic_load_explicit((const _Atomic uint64_t *)(const void *)rec, memory_order_acquire);
+                if ((uint32_t)(head >> 32) != (0x80000000u | (uint32_t)(rx->records & 0x7fffffffu)))
+                        return 0;
+                uint32_t len = head & 0xffff, kind = (head >> 16) & 0xffff;
+                if (wh_unlikely(kind < WH_REC_PAD || kind > WH_REC_END || at + wh_rec_lines(len) > rx->lines))
+                        return -EPROTO;
+                if (wh_unlikely(kind == WH_REC_PAD)) {
+                        /* A pad reaches exactly to the end of the ring, so that none follows another. */
+                        if (at == 0 || len != 0)
+                                return -EPROTO;
+                        rx->pos += rx->lines - at;
+                        rx->records++;
+                        continue;
+                }
+                ret->kind = (enum wh_rec_kind)kind;
+                ret->len = len;
+                ret->body = rec + 8;
+                return 1;
+        }
+}
+
+/* Call after giving room, of any kind: does the sender wait for it, and has it not been rung for this wait? */
+bool wh_ring_wanted(struct wh_ring_rx *rx);
+/* Tell the sender how far we are. True when it waits for room and must be rung. */
+bool wh_ring_publish_taken(struct wh_ring_rx *rx);
+
+/* Finished with the record that wh_ring_peek() gave. True when the sender must be rung, since it waits for room. */
+static inline bool wh_ring_advance(struct wh_ring_rx *rx, const struct wh_rec *rec)
+{
+        rx->pos += wh_rec_lines(rec->len);
+        rx->records++;
+        if (wh_likely(rx->pos - rx->published_lines < rx->batch_lines))
+                return false;
+        return wh_ring_publish_taken(rx);
+}
+
+/*
+ * Hold the record just peeked in place while going on to the next; its bytes stay until wh_ring_unhold(), and so does
+ * all that comes after it. Instead of wh_ring_advance(), and answers like it.
+ */
+bool wh_ring_hold(struct wh_ring_rx *rx, const struct wh_rec *rec);
+bool wh_ring_unhold(struct wh_ring_rx *rx);
+
+/*
+ * Announce sleep; the caller must look (peek) once more afterwards, and may sleep only if there is nothing. True when
+ * the sender waits for room and must be rung.
+ */
+bool wh_ring_sleep(struct wh_ring_rx *rx);
+/* Awake again, without having been rung. */
+static inline void wh_ring_awake(struct wh_ring_rx *rx)
+{
+        /* Relaxed: a late reader only rings for nothing. */
+        atomic_store_explicit(&rx->back->asleep, 0, memory_order_relaxed);
+}
+
+#endif
