@@ -295,7 +295,7 @@ ssize_t wh_os_readlink(const char *path, char *buf, size_t cap)
 int wh_os_socketpair(int ret[2])
 {
         int sv[2];
-        int r = (int)OS_CALL(socketpair, socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv));
+        int r = (int)OS_CALL(socketpair, socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv));
         if (r == 0) {
                 ret[0] = sv[0];
                 ret[1] = sv[1];

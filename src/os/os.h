@@ -101,7 +101,7 @@ ssize_t wh_os_readlink(const char *path, char *buf, size_t cap);
 void wh_os_fd_private(int fd);
 
 /* ---- sockets ---- */
-/* A connected pair of non-blocking SOCK_SEQPACKET sockets. */
+/* A connected pair of SOCK_SEQPACKET sockets. Every use says MSG_DONTWAIT, so O_NONBLOCK does not matter. */
 int wh_os_socketpair(int ret[2]);
 int wh_os_socket_unix(int type);
 int wh_os_bind_unix(int fd, const char *path);

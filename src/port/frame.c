@@ -1,0 +1,162 @@
+#include "port/frame.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <string.h>
+
+int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
+{
+        union {
+                struct cmsghdr align;
+                char space[CMSG_SPACE(WH_FDS_MAX * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+        } control;
+        f->magic = WH_FRAME_MAGIC;
+        f->version = WH_FRAME_VERSION;
+        f->len = (uint32_t)len;
+        struct iovec iov[2] = {{f, sizeof *f}, {(void *)(uintptr_t)data, len}};
+        struct msghdr m = {.msg_iov = iov, .msg_iovlen = len ? 2 : 1};
+        size_t used = 0;
+        if (f->n_fds) {
+                assert(f->n_fds <= WH_FDS_MAX);
+                struct cmsghdr *c = &control.align;
+                c->cmsg_level = SOL_SOCKET;
+                c->cmsg_type = SCM_RIGHTS;
+                c->cmsg_len = CMSG_LEN(f->n_fds * sizeof(int));
+                memcpy(CMSG_DATA(c), fds, f->n_fds * sizeof(int));
+                used += CMSG_SPACE(f->n_fds * sizeof(int));
+        }
+        if (cred) {
+                struct cmsghdr *c = (struct cmsghdr *)(void *)(control.space + used);
+                struct ucred me = {wh_os_getpid(), wh_os_getuid(), wh_os_getgid()};
+                c->cmsg_level = SOL_SOCKET;
+                c->cmsg_type = SCM_CREDENTIALS;
+                c->cmsg_len = CMSG_LEN(sizeof me);
+                memcpy(CMSG_DATA(c), &me, sizeof me);
+                used += CMSG_SPACE(sizeof me);
+        }
+        if (used) {
+                m.msg_control = control.space;
+                m.msg_controllen = used;
+        }
+        ssize_t r;
+        do
+                r = wh_os_sendmsg(sock, &m, 0);
+        while (r == -EINTR);
+        if (r == -ECONNRESET || r == -ENOTCONN || r == -ECONNREFUSED)
+                r = -EPIPE;
+        return r < 0 ? (int)r : 0;
+}
+
+int wh_frame_bell(int sock)
+{
+        char byte = 0;
+        struct iovec iov = {&byte, 1};
+        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+        ssize_t r;
+        do
+                r = wh_os_sendmsg(sock, &m, 0);
+        while (r == -EINTR);
+        return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN ? -EPIPE : 0;
+}
+
+static void close_all(const int *fds, unsigned n)
+{
+        for (unsigned i = 0; i < n; i++)
+                wh_os_close(fds[i]);
+}
+
+/* Collects what came beside the bytes. Returns how many descriptors, all in `fds`; surplus ones are closed. */
+static unsigned take_control(struct msghdr *m, int *fds, struct wh_cred *cred, bool *ret_surplus)
+{
+        unsigned n = 0;
+        *ret_surplus = false;
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+                if (c->cmsg_level != SOL_SOCKET)
+                        continue;
+                if (c->cmsg_type == SCM_RIGHTS) {
+                        size_t k = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                        for (size_t i = 0; i < k; i++) {
+                                int fd;
+                                memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
+                                if (n < WH_FDS_MAX) {
+                                        fds[n++] = fd;
+                                } else {
+                                        wh_os_close(fd);
+                                        *ret_surplus = true;
+                                }
+                        }
+                } else if (c->cmsg_type == SCM_CREDENTIALS && cred) {
+                        struct ucred u;
+                        memcpy(&u, CMSG_DATA(c), sizeof u);
+                        *cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
+                }
+        }
+        return n;
+}
+
+int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
+{
+        union {
+                struct cmsghdr align;
+                char space[CMSG_SPACE(253 * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+        } control;
+        struct iovec iov[2] = {{f, sizeof *f}, {data, WH_COLD_MAX + WH_FDS_MAX}};
+        struct msghdr m = {
+                .msg_iov = iov, .msg_iovlen = 2, .msg_control = control.space, .msg_controllen = sizeof control.space};
+        ssize_t r;
+        /* After the peer died with unread data the first read says ECONNRESET, and the next ones the data: go on. */
+        for (int resets = 0;;) {
+                r = wh_os_recvmsg(sock, &m, 0);
+                if (r == -EINTR)
+                        continue;
+                if (r == -ECONNRESET && resets++ == 0)
+                        continue;
+                break;
+        }
+        if (r == -EAGAIN)
+                return 0;
+        if (r == 0 || r == -ECONNRESET || r == -ENOTCONN || r == -EPIPE)
+                return -EPIPE;
+        if (r < 0)
+                return wh_trace((int)r);
+
+        bool surplus;
+        if (cred)
+                cred->known = false;
+        unsigned n = take_control(&m, fds, cred, &surplus);
+        int err = 0;
+        if (m.msg_flags & MSG_CTRUNC)
+                err = wh_trace(-EMFILE); /* descriptors came and the kernel had no room for them here */
+        else if (r == 1 && n == 0) {
+                *f = (struct wh_frame){.type = WH_FRAME_BELL};
+                return 1;
+        } else if (surplus || (m.msg_flags & MSG_TRUNC) || r < (ssize_t)sizeof *f || f->magic != WH_FRAME_MAGIC)
+                err = wh_trace(-EPROTO);
+        else if (f->version != WH_FRAME_VERSION)
+                err = wh_trace(-EPROTONOSUPPORT);
+        else if (f->n_fds != n || f->len != (size_t)r - sizeof *f || f->type == WH_FRAME_BELL ||
+                 f->type >= WH_FRAME_TYPES)
+                err = wh_trace(-EPROTO);
+        if (err < 0) {
+                close_all(fds, n);
+                return err;
+        }
+        return 1;
+}
+
+int wh_frame_check_socket(int fd)
+{
+        int domain = 0, type = 0, listening = 0;
+        socklen_t len = sizeof domain;
+        if (wh_os_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0)
+                return -EPROTO;
+        len = sizeof type;
+        if (wh_os_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+                return -EPROTO;
+        len = sizeof listening;
+        if (wh_os_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0)
+                return -EPROTO;
+        return domain == AF_UNIX && type == SOCK_SEQPACKET && !listening ? 0 : -EPROTO;
+}

@@ -1,0 +1,98 @@
+/*
+ * frame - one datagram on a link's socket.
+ *
+ * Everything that is not a record in a lane: the greeting, cold messages, the descriptors that belong to records, the
+ * making and changing of links. A doorbell is a datagram of one byte and no frame at all.
+ *
+ * Always true of what wh_frame_recv() returns: the head was copied before it was looked at, magic and version are
+ * ours, `len` is what really came, and the descriptors number exactly n_fds. Anything else is -EPROTO.
+ */
+#ifndef WH_PORT_FRAME_H
+#define WH_PORT_FRAME_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define WH_FRAME_MAGIC 0x46485257u
+#define WH_FRAME_VERSION 1u
+
+enum {
+        WH_COLD_MAX = 16 << 10, /* payload bytes in one cold frame */
+        WH_FDS_MAX = 66,        /* WHARF_ITEMS_MAX and what the library adds */
+};
+
+/* Who sends it is said by the arrow: H the holder of the send right, O the owner of the port. */
+enum wh_frame_type {
+        WH_FRAME_BELL = 0,      /* not a frame: one byte. "look at the lane" */
+        WH_FRAME_HELLO = 1,     /* O > H  struct wh_hello */
+        WH_FRAME_MESSAGE = 2,   /* both   the kinds of n_fds items, then payload; arg: WH_MSG_* */
+        WH_FRAME_ITEMS = 3,     /* both   the kinds; the descriptors of record number `seq` */
+        WH_FRAME_ATTACH = 4,    /* both   descriptors out and back: data travels in this lane from here on */
+        WH_FRAME_SECTION = 5,   /* both   one descriptor: the next section of the lane */
+        WH_FRAME_REBIND = 6,    /* H > O  one descriptor: the pair I made; I sent `seq` messages before it */
+        WH_FRAME_ADOPT = 7,     /* H > O  one descriptor: a link for somebody whom I introduce */
+        WH_FRAME_REFUSE = 8,    /* O > H  arg: the errno for which the link ends here */
+        WH_FRAME_VIA = 9,       /* O > H  one descriptor: the reply to `call` comes there */
+        WH_FRAME_DROPPED = 10,  /* O > H  the call `call` ends without a reply, for the errno `arg` */
+        WH_FRAME_TYPES
+};
+
+enum {
+        WH_MSG_FIRST = 1,  /* of the fragments of a message */
+        WH_MSG_LAST = 2,
+        WH_MSG_MEMORY = 4, /* the payload is in the last descriptor, a sealed memory of `total` bytes */
+};
+
+struct wh_frame {
+        uint32_t magic;
+        uint16_t version;
+        uint8_t type;
+        uint8_t n_fds;
+        uint64_t seq;
+        uint64_t total;
+        uint32_t id;
+        uint32_t call;
+        uint32_t arg;
+        uint32_t len; /* bytes behind this head */
+};
+static_assert(sizeof(struct wh_frame) == 40, "both processes rely on this layout");
+
+struct wh_hello {
+        uint64_t port_id;
+        uint64_t payload_bytes_max;
+        uint64_t link_mapped_bytes_max;
+        uint32_t capacity_records;
+        uint32_t unread_rights_max;
+};
+static_assert(sizeof(struct wh_hello) == 32, "both processes rely on this layout");
+
+/* Which process sent a frame, in the kernel's words. */
+struct wh_cred {
+        pid_t pid;
+        uid_t uid;
+        gid_t gid;
+        bool known;
+};
+
+/*
+ * Send one frame with `len` bytes of `data` and f->n_fds descriptors; fills in magic, version and len. `cred` adds this
+ * process's credentials for the other side to see. -EAGAIN: the socket is full; -EPIPE: nobody is there any more.
+ */
+int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred);
+/* A doorbell. A full socket counts as rung. 0 or -EPIPE. */
+int wh_frame_bell(int sock);
+
+/*
+ * Receive one. 1: *f (with type WH_FRAME_BELL for a doorbell), its bytes in `data` (of WH_COLD_MAX + WH_FDS_MAX) and
+ * its descriptors in `fds` (of WH_FDS_MAX), which are the caller's to close. 0: nothing there now. -EPIPE: the end,
+ * with everything read. -EPROTO, -EPROTONOSUPPORT; -EMFILE when descriptors came and there was no room for them.
+ */
+int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
+
+/* Is `fd` an end of a connected SOCK_SEQPACKET Unix socket? 0 or -EPROTO. */
+int wh_frame_check_socket(int fd);
+
+#endif

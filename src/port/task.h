@@ -1,0 +1,46 @@
+/*
+ * task - the process's side of everything: its names, its links, its pools.
+ */
+#ifndef WH_PORT_TASK_H
+#define WH_PORT_TASK_H
+
+#include "port/table.h"
+#include "wharf/task.h"
+
+#include <stdbool.h>
+
+enum { WH_KIND_LINK = 8 }; /* beside enum wharf_kind: the owner's end of a link, in the table of links */
+enum { WH_KINDS = 9 };
+
+struct wharf_task {
+        /*
+         * A page that the kernel empties in a forked child (MADV_WIPEONFORK): 1 here, 0 there, whichever way the child
+         * was made.
+         */
+        const _Atomic uint32_t *ours;
+        struct wh_table names;
+        struct wh_table links; /* their numbers are the ids of senders */
+        struct wh_lock lock;   /* the pools, and the service */
+        struct wh_object *pool[WH_KINDS];
+        uint32_t spin_us_max;
+        uint64_t ticks_per_us;
+        int cpus;
+        void *service;
+        void (*service_free)(void *);
+};
+
+static inline bool wh_task_ours(const wharf_task *t)
+{
+        return wh_likely(atomic_load_explicit(t->ours, memory_order_relaxed) != 0);
+}
+
+/* A zeroed object of `size` bytes, from the pool of its kind or fresh; its lock is free. NULL: no memory. */
+void *wh_task_take(wharf_task *t, uint8_t kind, size_t size);
+/* Back to the pool. It has no name any more. */
+void wh_task_give(wharf_task *t, struct wh_object *o);
+
+/* What the name service keeps in a task; freed by wharf_task_close(), before the names go. */
+void *wh_task_service(wharf_task *t);
+void wh_task_service_set(wharf_task *t, void *p, void (*free_fn)(void *));
+
+#endif
