@@ -143,10 +143,10 @@ int wh_lane_add_section(struct wh_lane_tx *lane, uint64_t len, unsigned *ret_ind
         struct wh_section_tx *s = &lane->section[lane->n_sections];
         *s = (struct wh_section_tx){.fd = -1};
         uint64_t units = len >> WH_SECTION_UNIT_LOG2;
-        s->buddy = wh_os_calloc(1, wh_buddy_size(wh_log2_ceil(units)));
+        s->buddy = wh_os_calloc(1, wh_round_up(sizeof *s->buddy, 8) + wh_buddy_bookkeeping_bytes((uint32_t)units));
         if (!s->buddy)
                 return wh_trace(-ENOMEM);
-        wh_buddy_init(s->buddy, wh_log2_ceil(units));
+        wh_buddy_init(s->buddy, (uint8_t *)s->buddy + wh_round_up(sizeof *s->buddy, 8), (uint32_t)units);
         void *map;
         int r = memory_new("wharf-section", len, OUT_SEALS, &s->fd, &map);
         if (r < 0) {

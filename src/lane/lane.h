@@ -28,7 +28,6 @@ struct wh_section_tx {
         uint64_t len;
         struct wh_buddy *buddy; /* private: the receiver cannot touch the bookkeeping */
         int fd;                 /* until it was handed over; then -1 */
-        bool announced;         /* the receiver was sent it */
 };
 
 struct wh_slot {

@@ -150,7 +150,7 @@ static inline int wh_ring_peek(struct wh_ring_rx *rx, struct wh_rec *ret)
                 if ((uint32_t)(head >> 32) != (0x80000000u | (uint32_t)(rx->records & 0x7fffffffu)))
                         return 0;
                 uint32_t len = head & 0xffff, kind = (head >> 16) & 0xffff;
-                if (wh_unlikely(kind < WH_REC_PAD || kind > WH_REC_END || at + wh_rec_lines(len) > rx->lines))
+                if (wh_unlikely(kind < WH_REC_PAD || kind >= WH_REC_KINDS || at + wh_rec_lines(len) > rx->lines))
                         return -EPROTO;
                 if (wh_unlikely(kind == WH_REC_PAD)) {
                         /* A pad reaches exactly to the end of the ring, so that none follows another. */

@@ -34,8 +34,11 @@ static inline bool wh_task_ours(const wharf_task *t)
         return wh_likely(atomic_load_explicit(t->ours, memory_order_relaxed) != 0);
 }
 
-/* A zeroed object of `size` bytes, from the pool of its kind or fresh; its lock is free. NULL: no memory. */
-void *wh_task_take(wharf_task *t, uint8_t kind, size_t size);
+/*
+ * An object of `size` bytes, from the pool of its kind or fresh; zeroed but for the first `keep` bytes, which hold the
+ * locks and names that a late holder of a stale name may be touching right now (T1). NULL: no memory.
+ */
+void *wh_task_take(wharf_task *t, uint8_t kind, size_t size, size_t keep);
 /* Back to the pool. It has no name any more. */
 void wh_task_give(wharf_task *t, struct wh_object *o);
 

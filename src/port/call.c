@@ -1,0 +1,654 @@
+/*
+ * Calls and replies, and how the holder's end of a link waits.
+ *
+ * A call is a message with a number; its reply comes back on the same link with that number, in any order. One thread
+ * at a time, the leader, reads the link for all; replies for others are kept in their call until they look. A reply
+ * right that was passed on makes the reply come over a socket of its own (VIA).
+ *
+ * Always true:
+ *   C1  A call is in l->calls from before its request is sent until it is finished or cancelled.
+ *   C2  A call ends exactly once: with its reply, with DROPPED, or with the end of the link or of its VIA socket.
+ *   C3  A reply never waits: what finds no place in the lane goes as a memory of its own, and where even that finds
+ *       none the link is closed, for then the caller reads none of its replies.
+ */
+#include "port/items.h"
+#include "port/object.h"
+#include "port/port.h"
+#include "port/why.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- waiting at the holder's end ---- */
+
+void wh_holder_turn(struct wh_link *l)
+{
+        atomic_fetch_add_explicit(&l->turn, 1, memory_order_relaxed);
+        if (l->waiters)
+                wh_os_futex_wake(&l->turn, INT32_MAX, false);
+}
+
+static bool reply_there(struct wh_link *l)
+{
+        struct wh_rec rec;
+        return l->stash.full || (l->rx && wh_ring_peek(&l->rx->ring, &rec) != 0);
+}
+
+/* Did the receiver give back any room since `seen`? */
+struct room {
+        uint64_t records, lines;
+        uint32_t released;
+};
+
+static struct room room_now(const struct wh_link *l)
+{
+        const struct wh_back *b = l->tx->ring.back;
+        return (struct room){
+                atomic_load_explicit(&b->taken_records, memory_order_relaxed),
+                atomic_load_explicit(&b->taken_lines, memory_order_relaxed),
+                atomic_load_explicit(&b->released_count, memory_order_relaxed),
+        };
+}
+
+static bool room_came(const struct wh_link *l)
+{
+        struct room r = room_now(l);
+        const struct wh_ring_tx *ring = &l->tx->ring;
+        return r.records != ring->taken_records || r.lines != ring->taken_lines || r.released != l->tx->released_seen;
+}
+
+static bool holder_spin(struct wh_link *l, bool room)
+{
+        wharf_task *t = l->task;
+        bool forever = t->spin_us_max == WHARF_SPIN;
+        room = room && l->tx && !l->sock_full;
+        if (!room && !l->rx && !forever)
+                return false; /* nothing to look at: frames come by the socket */
+        uint32_t us = l->spin_us;
+        if (!forever && us == 0) {
+                if (t->spin_us_max == 0 || ++l->spin_misses % 64)
+                        return false;
+                us = t->spin_us_max;
+        }
+        uint64_t start = wh_os_ticks(), limit = (uint64_t)us * t->ticks_per_us, looked = start;
+        uint32_t turn = atomic_load_explicit(&l->turn, memory_order_relaxed);
+        for (;;) {
+                for (int i = 0; i < 32; i++) {
+                        if (reply_there(l) || (room && room_came(l))) {
+                                l->spin_us = t->spin_us_max;
+                                l->spin_misses = 0;
+                                return true;
+                        }
+                        wh_relax();
+                }
+                uint64_t now = wh_os_ticks();
+                if (now - looked > 8 * t->ticks_per_us) {
+                        looked = now;
+                        struct pollfd p = {.fd = l->sock, .events = POLLIN};
+                        if (forever && wh_os_poll(&p, 1, 0) > 0)
+                                return false; /* the slow way reads it */
+                        if (forever && l->over)
+                                return true;
+                }
+                if (!forever && now - start > limit)
+                        break;
+                if (atomic_load_explicit(&l->turn, memory_order_relaxed) != turn)
+                        return true;
+                wh_unlock(&l->o.lock);
+                wh_relax();
+                wh_lock(&l->o.lock);
+        }
+        if (++l->spin_misses >= 8) {
+                l->spin_us = 0;
+                l->spin_misses = 0;
+        }
+        return false;
+}
+
+enum { VIAS_MAX = 31 }; /* delegated replies polled at once; more wait their turn */
+
+static void via_read(struct wh_link *l, struct wh_call *c);
+
+int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, bool room)
+{
+        if (deadline_ns == 0)
+                return -EAGAIN;
+        l->room_waiters += room;
+        l->waiters++;
+        int r = 0;
+        if (l->leader) {
+                uint32_t turn = atomic_load_explicit(&l->turn, memory_order_relaxed);
+                bool asleep = true;
+                if (room && l->tx) {
+                        wh_ring_want(&l->tx->ring, true);
+                        asleep = !room_came(l);
+                }
+                wh_unlock(&l->o.lock);
+                if (asleep)
+                        r = wh_os_futex_wait(&l->turn, turn, deadline_ns, false);
+                wh_lock(&l->o.lock);
+                r = r == -ETIMEDOUT ? r : 0;
+        } else {
+                l->leader = true;
+                bool found = holder_spin(l, room);
+                if (!found) {
+                        /* Announce what we wait for, look once more, then sleep (as in wh_inbox_wait()). */
+                        if (l->rx && wh_ring_sleep(&l->rx->ring))
+                                wh_link_bell(l);
+                        if (l->room_waiters && l->tx)
+                                wh_ring_want(&l->tx->ring, true);
+                        found = reply_there(l) || (l->room_waiters && l->tx && !l->sock_full && room_came(l)) || l->over;
+                }
+                if (!found) {
+                        struct pollfd p[1 + VIAS_MAX];
+                        unsigned n = 1;
+                        p[0] = (struct pollfd){.fd = l->sock, .events = (short)(POLLIN | (l->sock_full ? POLLOUT : 0))};
+                        wh_list_for(k, &l->calls) {
+                                struct wh_call *c = wh_container(k, struct wh_call, node);
+                                if (c->via >= 0 && !c->done && n <= VIAS_MAX)
+                                        p[n++] = (struct pollfd){.fd = c->via, .events = POLLIN};
+                        }
+                        wh_unlock(&l->o.lock);
+                        int k = wh_os_poll(p, n, deadline_ns);
+                        wh_lock(&l->o.lock);
+                        r = k == 0 ? -ETIMEDOUT : k == -EINTR ? 0 : k < 0 ? k : 0;
+                        if (k > 0 && p[0].revents & (POLLHUP | POLLERR))
+                                l->hung_up = true;
+                        if (k > 0 && p[0].revents & POLLIN) {
+                                l->sock_ready = true;
+                                l->arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
+                        }
+                        if (k > 0 && n > 1) {
+                                wh_list_for(q, &l->calls) {
+                                        struct wh_call *c = wh_container(q, struct wh_call, node);
+                                        if (c->via >= 0 && !c->done)
+                                                via_read(l, c);
+                                }
+                        }
+                }
+                if (l->rx)
+                        wh_ring_awake(&l->rx->ring);
+                l->leader = false;
+                if (l->sock_ready && l->over == 0) {
+                        /* Greetings, refusals, the end: whoever waits for room wants to know. Replies stay put. */
+                        while (!l->stash.full && wh_link_pump(l) > 0 && !l->sock_ended)
+                                ;
+                }
+        }
+        l->waiters--;
+        l->room_waiters -= room;
+        if (l->tx && l->room_waiters == 0 && atomic_load_explicit(&l->tx->ring.out->want, memory_order_relaxed))
+                wh_ring_want(&l->tx->ring, false);
+        if (!l->leader && l->waiters)
+                wh_holder_turn(l);
+        return r;
+}
+
+/* ---- sending with patience ---- */
+
+int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
+{
+        wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        bool mine = false;
+        int r;
+        for (;;) {
+                if (wh_likely(!l->tx_busy || mine)) {
+                        r = wh_link_try_send(l, o);
+                        if (wh_likely(r != -EAGAIN))
+                                break;
+                        if (o->started)
+                                mine = l->tx_busy = true; /* nobody else's message may come between the pieces */
+                }
+                r = wh_holder_wait(l, deadline_ns, true);
+                if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != name)
+                        r = -ECANCELED;
+                if (r < 0)
+                        break;
+        }
+        if (mine) {
+                l->tx_busy = false;
+                if (r < 0)
+                        l->abort_owed = true;
+                wh_holder_turn(l);
+        }
+        return r;
+}
+
+/* ---- calls ---- */
+
+static void call_end(struct wh_link *l, struct wh_call *c, int result)
+{
+        c->done = true;
+        c->result = result;
+        wh_stash_done(&c->part);
+        wh_os_close(c->via);
+        c->via = -1;
+        wh_holder_turn(l);
+}
+
+static void call_free(struct wh_call *c)
+{
+        wh_list_remove(&c->node);
+        wh_stash_done(&c->reply);
+        wh_stash_done(&c->part);
+        wh_items_done(&c->items);
+        wh_os_close(c->via);
+        free(c);
+}
+
+void wh_calls_done(struct wh_link *l)
+{
+        wh_list_for_safe(n, &l->calls)
+                call_free(wh_container(n, struct wh_call, node));
+}
+
+static struct wh_call *call_find(struct wh_link *l, uint32_t number)
+{
+        wh_list_for(n, &l->calls) {
+                struct wh_call *c = wh_container(n, struct wh_call, node);
+                if (c->number == number)
+                        return c;
+        }
+        return NULL;
+}
+
+/* Put the message that is next into its call, for another thread or for later. */
+static void call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *in)
+{
+        if (in->dropped) {
+                call_end(l, c, -in->dropped);
+                return;
+        }
+        if (in->where == WH_IN_STASH && !l->direct) {
+                c->reply = l->stash;
+                l->stash = (struct wh_stash){.full = true}; /* emptied by wh_link_took() */
+        } else {
+                uint8_t *own = in->len ? wh_os_malloc(in->len) : NULL;
+                if (in->len && !own) {
+                        call_end(l, c, -ENOMEM);
+                        return;
+                }
+                if (in->len)
+                        wh_shm_copy(own, in->bytes, in->len);
+                c->reply = (struct wh_stash){
+                        .full = true, .bytes = own, .len = in->len, .room = in->len, .id = in->id, .how = in->how};
+        }
+        if (in->n_items) {
+                c->items = l->items;
+                l->items.n = 0;
+        }
+        call_end(l, c, 0);
+}
+
+void wh_call_via(struct wh_link *l, uint32_t number, int sock)
+{
+        struct wh_call *c = call_find(l, number);
+        if (!c || c->done || c->via >= 0 || wh_frame_check_socket(sock) < 0) {
+                wh_os_close(sock);
+                return;
+        }
+        wh_os_fd_private(sock);
+        c->via = sock;
+        wh_holder_turn(l);
+}
+
+/*
+ * A delegated reply: the frames of one message, on a socket that belongs to this call alone. A link of its own, for as
+ * long as that takes, so that the same code checks it.
+ */
+static void via_read(struct wh_link *l, struct wh_call *c)
+{
+        struct wh_link via = {.task = l->task, .sock = c->via, .sock_ready = true, .stash = c->part};
+        struct wh_incoming in = {0};
+        wh_list_init(&via.calls);
+        int r = wh_link_next(&via, &in);
+        if (r == 0) {
+                c->part = via.stash;
+                return;
+        }
+        via.sock = -1; /* call_end() closes it */
+        c->part = (struct wh_stash){0};
+        if (r < 0) {
+                wh_link_done(&via);
+                call_end(l, c, r == -EPIPE ? -ECANCELED : r);
+                return;
+        }
+        c->reply = via.stash;
+        c->items = via.items;
+        via.stash = (struct wh_stash){0};
+        via.items.n = 0;
+        wh_link_done(&via);
+        call_end(l, c, in.dropped ? -in.dropped : 0);
+}
+
+WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
+                               uint32_t *ret_call)
+{
+        struct wh_call *c = wh_os_calloc(1, sizeof *c);
+        if (!c)
+                return wh_fail(wh_trace(-ENOMEM), NULL);
+        c->via = -1;
+        int r = wh_send_message(t, right, req, c, deadline_ns);
+        if (r < 0)
+                free(c);
+        else
+                *ret_call = (uint32_t)r;
+        return r < 0 ? r : 0;
+}
+
+int wh_call_add(struct wh_link *l, struct wh_call *c)
+{
+        do
+                c->number = ++l->last_call;
+        while (c->number == 0 || call_find(l, c->number));
+        wh_list_push_back(&l->calls, &c->node);
+        return 0;
+}
+
+/* What the end of a link means to a call that still waits. */
+static int call_link_error(const struct wh_link *l)
+{
+        return l->over == -EPIPE ? -ECONNRESET : l->over;
+}
+
+/* Deliver the reply that was kept. */
+static int call_take_kept(struct wh_link *l, struct wh_call *c, struct wharf_msg *m)
+{
+        struct wh_stash stash = l->stash;
+        struct wh_items items = l->items;
+        bool direct = l->direct;
+        /* The same code as for a message from the link itself: lend it the call's. */
+        l->stash = c->reply;
+        l->items = c->items;
+        l->direct = false;
+        struct wh_incoming in = {.where = WH_IN_STASH,
+                                 .bytes = c->reply.bytes,
+                                 .len = c->reply.len,
+                                 .id = c->reply.id,
+                                 .how = c->reply.how,
+                                 .n_items = c->items.n};
+        uint64_t seq = l->rx_seq;
+        int r = wh_deliver(l->task, l, &in, m, atomic_load(&l->o.name));
+        l->rx_seq = seq; /* it was counted when it came */
+        c->reply = l->stash;
+        c->items = l->items;
+        l->stash = stash;
+        l->items = items;
+        l->direct = direct;
+        return r;
+}
+
+WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, struct wharf_msg *m, int64_t deadline_ns)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return wh_fail(err, NULL);
+        int r = wh_call_wait(l, right, call, m, deadline_ns);
+        if (atomic_load_explicit(&l->o.name, memory_order_relaxed) == right && l->waiters && !l->leader)
+                wh_holder_turn(l);
+        wh_unlock(&l->o.lock);
+        return r < 0 ? wh_fail(r, NULL) : 0;
+}
+
+int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct wharf_msg *m, int64_t deadline_ns)
+{
+        struct wh_call *c = call_find(l, call);
+        if (!c)
+                return wh_fail(-EINVAL, "call %u is not outstanding on this right", call);
+        struct wh_incoming in = {0};
+        if (!(m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC))) {
+                in.direct = m->data;
+                in.direct_room = m->cap_bytes;
+        }
+        for (;;) {
+                if (c->done) {
+                        int r = c->result;
+                        if (r == 0)
+                                r = call_take_kept(l, c, m);
+                        if (r == 0 || (r < 0 && c->result < 0))
+                                call_free(c);
+                        wh_link_privatise(l);
+                        return r;
+                }
+                /* Whoever comes first reads for all; a leader that sleeps has nothing to read. */
+                int r = wh_link_next(l, &in);
+                if (r == 1) {
+                        struct wh_call *for_call = call_find(l, in.call);
+                        if (for_call == c && !in.dropped && !c->done) {
+                                r = wh_deliver(l->task, l, &in, m, right);
+                                if (r == 0) {
+                                        call_free(c);
+                                        return 0;
+                                }
+                                call_keep(l, c, &in); /* it does not fit: the next one in the queue must not wait */
+                                wh_link_took(l, &in);
+                                if (c->done && c->result == 0)
+                                        return r;
+                                continue;
+                        }
+                        wh_link_privatise(l);
+                        in.bytes = in.where == WH_IN_STASH ? l->stash.bytes : in.bytes;
+                        if (for_call && !for_call->done)
+                                call_keep(l, for_call, &in);
+                        wh_link_took(l, &in); /* nobody's: its call was cancelled */
+                        continue;
+                }
+                if (r < 0) {
+                        if (c->via >= 0)
+                                via_read(l, c);
+                        if (c->done)
+                                continue;
+                        r = call_link_error(l);
+                        call_free(c);
+                        return r;
+                }
+                r = wh_holder_wait(l, deadline_ns, false);
+                if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != right)
+                        return -ECANCELED;
+                if (r < 0) {
+                        if (c->done)
+                                continue;
+                        wh_link_privatise(l);
+                        return r;
+                }
+        }
+}
+
+WHARF_API int wharf_call_cancel(wharf_task *t, wharf_name right, uint32_t call)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return wh_fail(err, NULL);
+        struct wh_call *c = call_find(l, call);
+        if (c)
+                call_free(c);
+        wh_unlock(&l->o.lock);
+        return c ? 0 : wh_fail(-EINVAL, "call %u is not outstanding on this right", call);
+}
+
+WHARF_API int wharf_callmsg(wharf_task *t, wharf_name right, struct wharf_msg *req, struct wharf_msg *reply,
+                            int64_t deadline_ns)
+{
+        if (reply->size != sizeof *reply)
+                return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", reply->size, sizeof *reply);
+        uint32_t call;
+        int r = wharf_call_start(t, right, req, deadline_ns, &call);
+        if (r < 0)
+                return r;
+        r = wharf_call_finish(t, right, call, reply, deadline_ns);
+        if (r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW)
+                wharf_call_cancel(t, right, call);
+        return r < 0 ? wh_fail(r, NULL) : 0;
+}
+
+WHARF_API ssize_t wharf_call(wharf_task *t, wharf_name right, const void *req, size_t len_bytes, void *buf,
+                             size_t cap_bytes, int64_t deadline_ns)
+{
+        struct wharf_msg q = {.size = sizeof q, .data = (void *)(uintptr_t)req, .len_bytes = len_bytes};
+        struct wharf_msg a = {.size = sizeof a, .data = buf, .cap_bytes = cap_bytes};
+        int r = wharf_callmsg(t, right, &q, &a, deadline_ns);
+        return r < 0 ? r : (ssize_t)a.len_bytes;
+}
+
+/* ---- replies ---- */
+
+int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *ret)
+{
+        struct wh_reply *y = wh_task_take(t, WHARF_KIND_REPLY, sizeof *y, sizeof y->o);
+        if (!y)
+                return wh_trace(-ENOMEM);
+        y->link = l;
+        y->call = call;
+        int r = wh_table_add(&t->names, &y->o);
+        if (r < 0) {
+                wh_task_give(t, &y->o);
+                return r;
+        }
+        atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+        *ret = atomic_load_explicit(&y->o.name, memory_order_relaxed);
+        return 0;
+}
+
+/* Take the reply right `name` out of the task. */
+static int reply_take(wharf_task *t, wharf_name name, struct wh_reply *ret)
+{
+        struct wh_object *o = wh_table_find(&t->names, name);
+        if (!o)
+                return -EBADF;
+        wh_lock(&o->lock);
+        int r = atomic_load_explicit(&o->name, memory_order_relaxed) != name ? -EBADF
+                : o->kind != WHARF_KIND_REPLY                                ? -EPERM
+                                                                             : 0;
+        if (r == 0) {
+                ret->link = ((struct wh_reply *)o)->link;
+                ret->call = ((struct wh_reply *)o)->call;
+                wh_table_remove(&t->names, o);
+        }
+        wh_unlock(&o->lock);
+        if (r == 0)
+                wh_task_give(t, o);
+        return r;
+}
+
+/* Send on the owner's end, without ever waiting (C3). The link is not locked. */
+static int reply_send(struct wh_link *l, struct wh_outgoing *o)
+{
+        wh_lock(&l->o.lock);
+        int r = l->tx_over ? l->tx_over : 0;
+        if (r == 0) {
+                if (o->how == WHARF_HOW_AUTO && o->len > WHARF_IN_PLACE_MAX)
+                        o->how = WHARF_HOW_MEMORY; /* pieces would wait for the caller */
+                r = wh_link_try_send(l, o);
+                if ((r == -EAGAIN || r == -EDQUOT) && o->len > WHARF_INLINE_MAX && o->how != WHARF_HOW_MEMORY) {
+                        o->how = WHARF_HOW_MEMORY;
+                        r = wh_link_try_send(l, o);
+                }
+        }
+        if (r == -EAGAIN) {
+                wh_os_shutdown(l->sock, SHUT_RDWR);
+                l->tx_over = -ENOBUFS;
+                r = -ENOBUFS;
+        }
+        wh_unlock(&l->o.lock);
+        return r;
+}
+
+void wh_reply_forget(wharf_task *t, wharf_name name)
+{
+        struct wh_reply y;
+        if (reply_take(t, name, &y) == 0)
+                wh_link_unref(y.link);
+}
+
+int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name)
+{
+        struct wh_reply y;
+        int r = reply_take(t, name, &y);
+        if (r < 0)
+                return r;
+        struct wh_outgoing out;
+        wh_outgoing_init(&out, NULL, 0);
+        out.call = y.call;
+        out.dropped = ECANCELED;
+        reply_send(y.link, &out);
+        wh_link_unref(y.link);
+        return 0;
+}
+
+void wh_reply_via(wharf_task *t, wharf_name name, int sock)
+{
+        struct wh_reply y;
+        if (reply_take(t, name, &y) < 0)
+                return;
+        wh_lock(&y.link->o.lock);
+        if (y.link->tx_over == 0) {
+                struct wh_frame f = {.type = WH_FRAME_VIA, .n_fds = 1, .call = y.call};
+                wh_link_frame(y.link, &f, NULL, 0, &sock, false);
+        }
+        wh_unlock(&y.link->o.lock);
+        wh_link_unref(y.link);
+}
+
+WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *m)
+{
+        if (m->size != sizeof *m)
+                return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        struct wh_object *named = wh_table_find(&t->names, reply);
+        if (named && named->kind == WHARF_KIND_SEND && atomic_load(&named->name) == reply) {
+                /* A send-once right that came in a message: answering is sending its one message. */
+                int err;
+                struct wh_link *l = wh_holder_lock(t, reply, &err);
+                bool once = l && l->once;
+                if (l)
+                        wh_unlock(&l->o.lock);
+                if (!once)
+                        return wh_fail(l ? -EPERM : err, NULL);
+                int r = wh_send_message(t, reply, m, NULL, 0);
+                if (r == 0 || r == -EPIPE)
+                        wharf_drop(t, reply);
+                return r < 0 ? wh_fail(r, NULL) : 0;
+        }
+        struct wh_outgoing o;
+        struct wh_items_out items;
+        wh_outgoing_init(&o, m->data, m->len_bytes);
+        o.id = m->id;
+        o.how = m->how == WHARF_HOW_CHUNKS || m->how == WHARF_HOW_COLD ? WHARF_HOW_AUTO : m->how;
+        int r = wh_items_prepare(t, m, &o, &items, 0);
+        if (r < 0)
+                return r;
+        struct wh_reply y;
+        r = reply_take(t, reply, &y);
+        if (r < 0) {
+                wh_items_finish(t, m, &items, false);
+                return wh_fail(r, NULL);
+        }
+        o.call = y.call;
+        r = reply_send(y.link, &o);
+        wh_items_finish(t, m, &items, r == 0);
+        if (r < 0 && r != -EPIPE && r != -ENOBUFS) {
+                /* The right is still the caller's to use: under its number it would be another one, so end the call. */
+                struct wh_outgoing drop;
+                wh_outgoing_init(&drop, NULL, 0);
+                drop.call = y.call;
+                drop.dropped = ECANCELED;
+                reply_send(y.link, &drop);
+        }
+        wh_link_unref(y.link);
+        if (r == 0)
+                m->how = o.how;
+        return r < 0 ? wh_fail(r, NULL) : 0;
+}
+
+WHARF_API int wharf_reply(wharf_task *t, wharf_name reply, const void *data, size_t len_bytes)
+{
+        struct wharf_msg m = {.size = sizeof m, .data = (void *)(uintptr_t)data, .len_bytes = len_bytes};
+        return wharf_replymsg(t, reply, &m);
+}

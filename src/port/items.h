@@ -1,0 +1,26 @@
+/*
+ * items - rights and descriptors while they travel: made ready before a message is sent, settled after it.
+ *
+ * All or nothing: preparing only makes what can be unmade (new pairs); what cannot (dropping the moved name, telling a
+ * caller where its reply will come from) happens after the message is on its way.
+ */
+#ifndef WH_PORT_ITEMS_H
+#define WH_PORT_ITEMS_H
+
+#include "port/link.h"
+
+struct wh_items_out {
+        struct wh_outgoing *o;
+        bool close[WHARF_ITEMS_MAX]; /* o->fd[i] was made for this message */
+        int via[WHARF_ITEMS_MAX];    /* -1, or the other end of a delegated reply */
+};
+
+/* Fills o's items from the message. May wait for room on the links of rights that are copied. */
+int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoing *o, struct wh_items_out *out,
+                     int64_t deadline_ns);
+void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_out *out, bool sent);
+
+/* Turns the first `n` kept descriptors into names and descriptors of the user. On failure nothing has changed. */
+int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wharf_item *to);
+
+#endif

@@ -1,0 +1,248 @@
+/*
+ * link - one send right's private connection to its port: a socket, and in each direction, once worth it, a lane.
+ *
+ * The holder of the send right has one end, the owner of the port the other. Both ends are this one struct; requests
+ * travel from holder to owner, replies from owner to holder, by the same code.
+ *
+ * Always true:
+ *   K1  Messages of one direction are numbered 0, 1, 2 ... whatever way they travel. Frames and records interleave in
+ *       one order: cold messages come first, ATTACH ends them, records carry all that follows.
+ *   K2  The descriptors of a record are in the ITEMS frame of its number, which was sent before the record.
+ *   K3  Whatever the peer claims is copied, then checked. A peer that breaks the protocol loses this link, no more.
+ *   K4  `over` is 0 while the link lives, and then forever the errno that says why it ended.
+ *   K5  A link that came in a message is provisional: before its first message the holder makes a pair of its own and
+ *       sends one end over the old one (REBIND), so whoever introduced it can neither read, write, hide nor forge.
+ *
+ * Guards: at the holder everything is under o.lock. At the owner, receiving (rx, stash, items, sock) is under the
+ * inbox's lock and sending (tx, sock) under o.lock; `sock` changes only with both held.
+ */
+#ifndef WH_PORT_LINK_H
+#define WH_PORT_LINK_H
+
+#include "base/list.h"
+#include "lane/lane.h"
+#include "port/frame.h"
+#include "port/task.h"
+#include "wharf/message.h"
+
+struct wh_port;
+struct wh_inbox;
+
+/* A whole message in private memory: read from the socket, put together from chunks, or kept for another thread. */
+struct wh_stash {
+        bool full;
+        bool mapped;      /* `bytes` is a mapping of a descriptor (MEMORY), of `len` bytes */
+        uint8_t *bytes;   /* malloc()ed otherwise; NULL when len is 0 */
+        uint64_t len;     /* of the whole message */
+        uint64_t have;    /* less than `len` while it is being put together */
+        uint64_t room;    /* allocated */
+        uint32_t id, call;
+        uint8_t how;      /* enum wharf_how */
+        bool building;    /* fragments or chunks are still to come */
+};
+
+/* Descriptors that came ahead of their message. */
+struct wh_items {
+        uint64_t seq;
+        unsigned n;
+        uint8_t kind[WHARF_ITEMS_MAX + 2];
+        int fd[WHARF_ITEMS_MAX + 2];
+};
+
+/* Kinds of items on the wire. */
+enum {
+        WH_ITEM_FD = 1,
+        WH_ITEM_SEND = 2,
+        WH_ITEM_REPLY = 3,  /* a send-once right: a socket that takes one message */
+        WH_ITEM_MEMORY = 4, /* the payload itself; never shown to the user */
+};
+
+/* A call that waits for its reply; at the holder. */
+struct wh_call {
+        struct wh_list node;
+        uint32_t number;
+        bool done;
+        int result;           /* when done: 0 with `reply` full, or why there is none */
+        struct wh_stash reply;
+        struct wh_items items;
+        int via;              /* -1, or the socket on which a delegated reply comes */
+        struct wh_stash part; /* of a delegated reply */
+};
+
+struct wh_link {
+        struct wh_object o; /* the name: at the holder of a send right, at the owner the sender's id */
+        wharf_task *task;
+        int sock;
+        int over;         /* K4; everything that came was delivered */
+        int tx_over;      /* nothing can be sent any more, for this errno; receiving may go on */
+        bool owner;       /* which end this is */
+        bool provisional; /* K5; at the holder */
+        bool once;        /* a send-once right: one message and no more */
+        bool connected;   /* the socket was connected by the sender itself: SO_PEERCRED is right */
+        struct wh_hello hello;
+        bool greeted;
+
+        /* sending */
+        struct wh_lane_tx *tx;
+        uint64_t tx_seq;
+        uint32_t cold_sent;      /* frames; few, then the lane is attached */
+        uint32_t cold_bytes;
+        uint32_t items_unread;   /* sent since the receiver was last seen to have all */
+        uint64_t items_record;   /* the last record with items */
+        bool no_lane;            /* shared memory cannot be made here: stay cold */
+        bool tx_busy;            /* a thread is in the middle of a message of several pieces */
+        bool abort_owed;         /* such a message was given up: the receiver is told before the next */
+        bool sock_full;          /* what we wait for is room in the socket */
+        uint64_t probed_at;      /* ticks: when the socket was last asked whether the receiver lives */
+
+        /* receiving */
+        struct wh_lane_rx *rx;
+        uint64_t rx_seq;
+        uint32_t frames_got;     /* since the lane came */
+        uint32_t arms;           /* sleeps announced since the socket was last emptied */
+        bool sock_ready;         /* there may be something to read on the socket */
+        bool hung_up;            /* the kernel says that the other side is gone; there may be more to read */
+        bool sock_ended;         /* ... and everything was read */
+        struct wh_stash stash;
+        struct wh_items items;
+        bool direct;             /* stash.bytes is the buffer of the receive that is running */
+
+        /* the owner's end */
+        struct wh_port *port;
+        struct wh_inbox *inbox;
+        struct wh_list in_port;  /* of port->links */
+        struct wh_list hot;      /* of inbox->hot, while recently busy */
+        struct wh_cred cred;
+        uint64_t introducer;     /* id of the link that sent ADOPT; 0 */
+        uint64_t mapped;         /* counted against the port's limit */
+        uint32_t served, empty;  /* for the round robin */
+        bool armed;              /* the sender will ring */
+        _Atomic uint32_t refs;   /* the port's, each reply right's, each held payload's */
+
+        /* the holder's end */
+        struct wh_list calls;
+        uint32_t last_call;
+        bool leader;             /* a thread waits on the socket for all */
+        uint32_t waiters;        /* threads that use this link and sleep */
+        uint32_t room_waiters;
+        _Atomic uint32_t turn;   /* futex: changes whenever a waiter should look again */
+        struct wh_inbox *watch;  /* dead-name notice is to go there */
+        wharf_name watch_port;
+        uint32_t spin_us;        /* what spinning is worth, as learned */
+        uint32_t spin_misses;
+};
+
+/* ---- link.c: life ---- */
+
+struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, bool owner);
+/* The link ends now, for the reason `err`; the first reason stays. Closes nothing. */
+void wh_link_end(struct wh_link *l, int err);
+/* Frees what a link holds (lanes, stash, items, socket). The object itself goes back to its pool by the caller. */
+void wh_link_done(struct wh_link *l);
+void wh_stash_done(struct wh_stash *s);
+void wh_items_done(struct wh_items *i);
+
+/* ---- link_tx.c: sending; under the sending guard ---- */
+
+struct wh_outgoing {
+        const void *data;
+        uint64_t len;
+        uint32_t id, call;
+        uint32_t how;           /* asked for; then used */
+        unsigned n_items;
+        uint8_t kind[WHARF_ITEMS_MAX + 2];
+        int fd[WHARF_ITEMS_MAX + 2];
+        int slot;               /* a lent block that holds the payload already, or -1 */
+        int dropped;            /* not 0: this is no message but the end of `call`, for this errno */
+        bool items_sent;        /* progress over waits */
+        bool started;
+        uint64_t done;
+};
+
+/* One step: 0 when all is sent; -EAGAIN when there is no room now; otherwise the message cannot be sent. */
+int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o);
+/*
+ * Send, waiting for room until `deadline_ns`; the lock is given up while it waits. At the holder's end only: replies
+ * never wait.
+ */
+int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns);
+/* All but the arrays, which are large and seldom needed. */
+static inline void wh_outgoing_init(struct wh_outgoing *o, const void *data, uint64_t len)
+{
+        o->data = data;
+        o->len = len;
+        o->id = o->call = 0;
+        o->how = WHARF_HOW_AUTO;
+        o->n_items = 0;
+        o->slot = -1;
+        o->dropped = 0;
+        o->items_sent = o->started = false;
+        o->done = 0;
+}
+/* Before the first message of a provisional link: K5. Harmless where a pair cannot be made. */
+int wh_link_rebind(struct wh_link *l);
+/* Make the lane, or stay cold. 0; -EAGAIN when the socket is full. */
+int wh_link_attach(struct wh_link *l);
+/* Lend a block, adding a section where there is none that large. -EAGAIN: none free now. */
+int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret);
+/* Send a frame, counting it where the peer must know that one is there. */
+int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred);
+void wh_link_bell(struct wh_link *l);
+/* Has the receiver died? Asked of the socket at most once a millisecond. */
+void wh_link_probe(struct wh_link *l, bool now);
+
+/* ---- link_rx.c: receiving; under the receiving guard ---- */
+
+/* The next message of a link, described and not yet taken. */
+struct wh_incoming {
+        uint8_t *direct; /* in: chunks may go straight into this buffer, with room for so many bytes; or NULL */
+        uint64_t direct_room;
+        enum { WH_IN_RECORD, WH_IN_BLOCK, WH_IN_STASH } where;
+        const uint8_t *bytes;
+        uint64_t len;
+        uint32_t id, call;
+        uint8_t how;
+        unsigned n_items;
+        int dropped; /* not 0: the call `call` ended for this errno */
+        struct wh_rec rec;
+        uint16_t slot;
+};
+
+/*
+ * 1: *in is the next message. 0: nothing now. Negative: the link is over and everything it held was delivered; the
+ * errno is l->over.
+ */
+int wh_link_next(struct wh_link *l, struct wh_incoming *in);
+/* Done with it; descriptors in l->items that nobody took are closed. */
+void wh_link_took(struct wh_link *l, const struct wh_incoming *in);
+/* The same, but a payload in shared memory stays until wh_link_unhold(). False when there is nothing to hold. */
+bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in);
+/* Read what the socket has. 1: something changed; 0: nothing more; negative: the link is over. */
+int wh_link_pump(struct wh_link *l);
+/* Stop putting chunks into a buffer that is about to be used otherwise. -ENOMEM ends the link. */
+void wh_link_privatise(struct wh_link *l);
+/* Drop the beginning of a message that will not be finished. */
+void wh_link_forget_part(struct wh_link *l);
+/* The receiver will sleep: announce it, so that the sender rings. False when something is there after all. */
+bool wh_link_arm(struct wh_link *l);
+
+/*
+ * Delivers a whole message into the user's struct and takes it from the link; see message.c. `with_reply`: a request's
+ * answer gets a name. -EOVERFLOW and other failures leave the message where it is.
+ */
+int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder);
+
+/* ---- port.c, for link_rx.c: what only an owner's end receives ---- */
+int wh_port_adopt(struct wh_link *introducer, int sock);
+int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_cred *cred);
+/* May this link map `bytes` more? The bytes it may, or -EDQUOT / -ENOBUFS when none. */
+int64_t wh_port_may_map(struct wh_link *l);
+void wh_port_mapped(struct wh_link *l);
+
+/* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
+void wh_watch_socket(struct wh_link *l, bool add);
+
+/* ---- call.c, for link_rx.c: what only a holder's end receives ---- */
+void wh_call_via(struct wh_link *l, uint32_t call, int sock);
+
+#endif

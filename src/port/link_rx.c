@@ -1,0 +1,608 @@
+/*
+ * Receiving on a link: frames from the socket, records from the lane, one message after another (K1).
+ *
+ * The socket is read only when it must be: a doorbell stays in it unread (it said all it had to say by waking us), and
+ * so does an ITEMS frame until its record is next. `out->frames` tells that something other than doorbells is there.
+ */
+#include "port/link.h"
+
+#include "base/cleanup.h"
+#include "base/trace.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BELLS_MAX = 32 }; /* doorbells left in the socket, which holds 278, before it is emptied */
+
+/* The payload's limit: the port's own for requests, the caller's for replies. */
+static uint64_t payload_limit(const struct wh_link *l)
+{
+        return l->hello.payload_bytes_max ? l->hello.payload_bytes_max : (uint64_t)1 << 40;
+}
+
+/* Ends the link for a breach; an owner says why before hanging up. */
+static int rx_break(struct wh_link *l, int err)
+{
+        if (l->owner && !l->over) {
+                struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-err};
+                wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
+        }
+        wh_link_end(l, err);
+        if (l->tx_over == 0 && !l->owner)
+                l->tx_over = err;
+        return err;
+}
+
+/* ---- messages in private memory ---- */
+
+/* Room for a message of `total` bytes, or -EMSGSIZE, -ENOMEM. */
+static int stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t call, enum wharf_how how)
+{
+        struct wh_stash *s = &l->stash;
+        if (total > payload_limit(l))
+                return -EMSGSIZE;
+        uint8_t *bytes = NULL;
+        if (total && !(bytes = wh_os_malloc(total)))
+                return -ENOMEM;
+        *s = (struct wh_stash){
+                .bytes = bytes, .len = total, .room = total, .id = id, .call = call, .how = how, .building = true};
+        return 0;
+}
+
+static void stash_finish(struct wh_link *l)
+{
+        l->stash.building = false;
+        l->stash.full = true;
+}
+
+void wh_link_forget_part(struct wh_link *l)
+{
+        if (!l->stash.building)
+                return;
+        if (l->direct)
+                l->stash.bytes = NULL;
+        l->direct = false;
+        wh_stash_done(&l->stash);
+        wh_items_done(&l->items);
+}
+
+void wh_link_privatise(struct wh_link *l)
+{
+        if (!l->direct)
+                return;
+        struct wh_stash *s = &l->stash;
+        uint8_t *own = wh_os_malloc(s->len);
+        if (own)
+                memcpy(own, s->bytes, s->have);
+        s->bytes = own;
+        l->direct = false;
+        if (!own) {
+                s->building = s->full = false;
+                rx_break(l, -ENOMEM);
+        }
+}
+
+/* The payload as a memory of its own: immutable by the kernel's word, or refused. */
+static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, uint32_t call)
+{
+        const int want = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+        struct stat st;
+        uint64_t magic;
+        int seals = wh_os_get_seals(fd);
+        if (seals < 0 || (seals & want) != want || wh_os_fstat(fd, &st) < 0 || wh_os_fstatfs(fd, &magic) < 0 ||
+            magic != 0x01021994u || (uint64_t)st.st_size != total)
+                return wh_trace(-EPROTO);
+        if (total > payload_limit(l))
+                return -EMSGSIZE;
+        void *map = NULL;
+        int r = total ? wh_os_mmap(NULL, total, PROT_READ, MAP_SHARED, fd, 0, &map) : 0;
+        if (r < 0)
+                return r;
+        l->stash = (struct wh_stash){.full = true,
+                                     .mapped = total > 0,
+                                     .bytes = map,
+                                     .len = total,
+                                     .have = total,
+                                     .room = total,
+                                     .id = id,
+                                     .call = call,
+                                     .how = WHARF_HOW_MEMORY};
+        return 0;
+}
+
+/* ---- frames ---- */
+
+/* Checks the kinds that came with descriptors, and keeps both. On success the descriptors are the link's. */
+static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t *kinds, const int *fds)
+{
+        if (l->items.n || f->len < f->n_fds)
+                return -EPROTO;
+        for (unsigned i = 0; i < f->n_fds; i++) {
+                if (kinds[i] < WH_ITEM_FD || kinds[i] > WH_ITEM_MEMORY)
+                        return -EPROTO;
+                if ((kinds[i] == WH_ITEM_SEND || kinds[i] == WH_ITEM_REPLY) && wh_frame_check_socket(fds[i]) < 0)
+                        return -EPROTO;
+                if (kinds[i] == WH_ITEM_MEMORY && i + 1 != f->n_fds)
+                        return -EPROTO;
+        }
+        l->items.seq = f->seq;
+        l->items.n = f->n_fds;
+        memcpy(l->items.kind, kinds, f->n_fds);
+        memcpy(l->items.fd, fds, f->n_fds * sizeof *fds);
+        return 0;
+}
+
+/* The last kept item, if it is a payload in a memory of its own. -1 otherwise. */
+static int items_take_memory(struct wh_link *l)
+{
+        unsigned n = l->items.n;
+        if (n == 0 || l->items.kind[n - 1] != WH_ITEM_MEMORY)
+                return -1;
+        l->items.n--;
+        return l->items.fd[n - 1];
+}
+
+static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, const int *fds,
+                         bool *ret_kept)
+{
+        const unsigned n_items = f->n_fds;
+        if (l->rx || f->seq != l->rx_seq || f->len < n_items)
+                return -EPROTO;
+        if (f->arg & WH_MSG_FIRST) {
+                wh_link_forget_part(l); /* what was begun and not finished was given up */
+                int r = items_keep(l, f, data, fds);
+                if (r < 0)
+                        return r;
+                *ret_kept = true;
+                int memory = items_take_memory(l);
+                if (!!(f->arg & WH_MSG_MEMORY) != (memory >= 0)) {
+                        wh_os_close(memory);
+                        return -EPROTO;
+                }
+                if (memory >= 0) {
+                        r = stash_memory(l, memory, f->total, f->id, f->call);
+                        wh_os_close(memory);
+                        return r;
+                }
+                r = stash_begin(l, f->total, f->id, f->call, WHARF_HOW_COLD);
+                if (r < 0)
+                        return r;
+        } else if (!l->stash.building || n_items) {
+                return -EPROTO;
+        }
+        struct wh_stash *s = &l->stash;
+        uint64_t n = f->len - n_items;
+        if (n > s->len - s->have)
+                return -EPROTO;
+        if (n)
+                memcpy(s->bytes + s->have, data + n_items, n);
+        s->have += n;
+        if (f->arg & WH_MSG_LAST) {
+                if (s->have != s->len)
+                        return -EPROTO;
+                stash_finish(l);
+        }
+        return 0;
+}
+
+static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *fds)
+{
+        if (l->rx || f->n_fds != 2 || l->stash.building)
+                return -EPROTO;
+        int64_t room = l->owner ? wh_port_may_map(l) : (int64_t)1 << 40;
+        if (room < 0)
+                return (int)room;
+        int r = wh_lane_rx_open(fds[0], fds[1], (uint64_t)room, &l->rx);
+        if (r == 0) {
+                l->frames_got = 0;
+                if (l->owner)
+                        wh_port_mapped(l);
+        }
+        return r;
+}
+
+static int frame_section(struct wh_link *l, const struct wh_frame *f, const int *fds)
+{
+        if (!l->rx || f->n_fds != 1)
+                return -EPROTO;
+        int64_t room = l->owner ? wh_port_may_map(l) : (int64_t)1 << 40;
+        if (room < 0)
+                return (int)room;
+        int r = wh_lane_rx_add_section(l->rx, fds[0], (uint64_t)room);
+        if (r == 0 && l->owner)
+                wh_port_mapped(l);
+        return r;
+}
+
+static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_t *data)
+{
+        struct wh_hello h;
+        if (l->owner || f->n_fds || f->len != sizeof h)
+                return -EPROTO;
+        memcpy(&h, data, sizeof h);
+        if (h.capacity_records == 0 || h.capacity_records > 65536 || h.payload_bytes_max == 0)
+                return -EPROTO;
+        l->hello = h;
+        l->greeted = true;
+        return 0;
+}
+
+/* Dispatches one frame. What of `fds` is kept is marked by *ret_kept (all or none). */
+static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, int *fds,
+                      const struct wh_cred *cred, bool *ret_kept)
+{
+        switch ((enum wh_frame_type)f->type) {
+        case WH_FRAME_HELLO:
+                return frame_hello(l, f, data);
+        case WH_FRAME_MESSAGE:
+                return frame_message(l, f, data, fds, ret_kept);
+        case WH_FRAME_ITEMS: {
+                int r = !l->rx || f->n_fds == 0 ? -EPROTO : items_keep(l, f, data, fds);
+                *ret_kept = r == 0;
+                return r;
+        }
+        case WH_FRAME_ATTACH:
+                return frame_attach(l, f, fds);
+        case WH_FRAME_SECTION:
+                return frame_section(l, f, fds);
+        case WH_FRAME_REBIND:
+                if (!l->owner || f->n_fds != 1 || l->rx || l->tx || l->stash.building || f->seq != l->rx_seq)
+                        return -EPROTO;
+                *ret_kept = true;
+                return wh_port_rebound(l, fds[0], f->seq, cred);
+        case WH_FRAME_ADOPT:
+                if (!l->owner || f->n_fds != 1)
+                        return -EPROTO;
+                *ret_kept = true;
+                return wh_port_adopt(l, fds[0]);
+        case WH_FRAME_REFUSE:
+                if (l->owner || f->n_fds)
+                        return -EPROTO;
+                l->tx_over = f->arg == 0 || f->arg > 4095 ? -EPROTO : -(int)f->arg;
+                return 0;
+        case WH_FRAME_VIA:
+                if (l->owner || f->n_fds != 1)
+                        return -EPROTO;
+                *ret_kept = true;
+                wh_call_via(l, f->call, fds[0]);
+                return 0;
+        case WH_FRAME_DROPPED:
+                if (l->owner || f->n_fds || l->rx || l->stash.building)
+                        return -EPROTO;
+                /* It stands in the order of messages, so it waits its turn like one. */
+                l->stash = (struct wh_stash){.full = true, .call = f->call, .how = WHARF_HOW_AUTO};
+                l->stash.have = f->arg ? f->arg : ECANCELED;
+                return 0;
+        case WH_FRAME_BELL:
+        case WH_FRAME_TYPES:
+                break;
+        }
+        return -EPROTO;
+}
+
+int wh_link_pump(struct wh_link *l)
+{
+        uint8_t data[WH_COLD_MAX + WH_FDS_MAX];
+        int fds[WH_FDS_MAX];
+        struct wh_frame f;
+        struct wh_cred cred = {0};
+        int changed = 0;
+
+        while (!l->stash.full && !l->sock_ended && !l->over) {
+                int r = wh_frame_recv(l->sock, &f, data, fds, l->owner ? &cred : NULL);
+                if (r == 0) {
+                        l->sock_ready = false;
+                        l->arms = 0;
+                        break;
+                }
+                if (r == -EPIPE) {
+                        l->sock_ended = true;
+                        if (!l->owner && l->tx_over == 0)
+                                l->tx_over = -EPIPE;
+                        return 1;
+                }
+                if (r < 0)
+                        return rx_break(l, r);
+                if (f.type == WH_FRAME_BELL)
+                        continue;
+                if (l->rx)
+                        l->frames_got++;
+                bool kept = false, had_rx = l->rx != NULL;
+                if (cred.known && l->owner && !l->cred.known)
+                        l->cred = cred;
+                r = frame_take(l, &f, data, fds, &cred, &kept);
+                if (!kept)
+                        for (unsigned i = 0; i < f.n_fds; i++)
+                                wh_os_close(fds[i]);
+                if (r < 0)
+                        return rx_break(l, r);
+                changed = 1;
+                /* Leave what follows where it is until its turn: descriptors of later records, the next lane's data. */
+                if (l->items.n || (l->rx && !had_rx))
+                        break;
+        }
+        return changed;
+}
+
+/* ---- records ---- */
+
+/* The descriptors of the record that is next (K2). */
+static int record_items(struct wh_link *l, unsigned n)
+{
+        while (l->items.n == 0) {
+                int r = wh_link_pump(l);
+                if (r < 0)
+                        return r;
+                if (r == 0 || (l->sock_ended && l->items.n == 0))
+                        return wh_trace(-EPROTO); /* they were to be sent before the record */
+        }
+        return l->items.seq == l->rx_seq && l->items.n == n ? 0 : wh_trace(-EPROTO);
+}
+
+static void record_done(struct wh_link *l, const struct wh_rec *rec)
+{
+        if (wh_unlikely(wh_ring_advance(&l->rx->ring, rec)))
+                wh_link_bell(l);
+}
+
+/* Where a block lies; its section's frame may still be unread. */
+static int block_at(struct wh_link *l, const struct wh_rec_block *b, const void **ret)
+{
+        while (b->section >= l->rx->n_sections && b->section < WH_SECTIONS_MAX) {
+                int r = wh_link_pump(l);
+                if (r <= 0 || l->sock_ended)
+                        break;
+        }
+        return wh_lane_at(l->rx, b, ret);
+}
+
+/* One more piece of a message in pieces. */
+static int record_chunk(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext,
+                        const struct wh_rec_block *b)
+{
+        struct wh_stash *s = &l->stash;
+        const void *bytes;
+        int r = block_at(l, b, &bytes);
+        if (r < 0)
+                return r;
+        if (!s->building) {
+                if (ext->n_items && (r = record_items(l, ext->n_items)) < 0)
+                        return r;
+                if (in->direct && b->total <= in->direct_room && b->total <= payload_limit(l)) {
+                        *s = (struct wh_stash){.bytes = in->direct,
+                                               .len = b->total,
+                                               .room = b->total,
+                                               .id = ext->id,
+                                               .call = ext->call,
+                                               .how = WHARF_HOW_CHUNKS,
+                                               .building = true};
+                        l->direct = true;
+                } else if ((r = stash_begin(l, b->total, ext->id, ext->call, WHARF_HOW_CHUNKS)) < 0) {
+                        return r;
+                }
+        }
+        if (b->total != s->len || b->len == 0 || b->len > s->len - s->have)
+                return wh_trace(-EPROTO);
+        wh_shm_copy(s->bytes + s->have, bytes, b->len);
+        s->have += b->len;
+        record_done(l, &in->rec);
+        if (wh_lane_release(l->rx, b->slot))
+                wh_link_bell(l);
+        if (s->have == s->len)
+                stash_finish(l);
+        return 0;
+}
+
+/* 1: *in is a message; 0: look again; negative: a breach. */
+static int record_take(struct wh_link *l, struct wh_incoming *in)
+{
+        struct wh_rec_ext ext;
+        struct wh_rec_block b = {0};
+        const struct wh_rec *rec = &in->rec;
+        bool block = rec->kind == WH_REC_BLOCK || rec->kind == WH_REC_CHUNK || rec->kind == WH_REC_MEMORY;
+
+        if (rec->kind == WH_REC_END) {
+                if (l->rx->ring.holds || l->stash.building)
+                        return wh_trace(-EPROTO);
+                l->rx = wh_lane_rx_free(l->rx);
+                l->sock_ready = true;
+                return 0;
+        }
+        if (rec->len < sizeof ext || (block && rec->len != sizeof ext + sizeof b))
+                return wh_trace(-EPROTO);
+        wh_shm_copy(&ext, rec->body, sizeof ext);
+        if (block)
+                wh_shm_copy(&b, rec->body + sizeof ext, sizeof b);
+        if (rec->kind == WH_REC_ABORT) {
+                wh_link_forget_part(l);
+                record_done(l, rec);
+                return 0;
+        }
+        if (l->stash.building && rec->kind != WH_REC_CHUNK)
+                return wh_trace(-EPROTO);
+        if (ext.n_items > WHARF_ITEMS_MAX + 1 || ext.zero)
+                return wh_trace(-EPROTO);
+        if (rec->kind == WH_REC_CHUNK)
+                return record_chunk(l, in, &ext, &b);
+
+        in->dropped = 0;
+        in->id = ext.id;
+        in->call = ext.call;
+        in->n_items = ext.n_items;
+        int r = ext.n_items ? record_items(l, ext.n_items) : 0;
+        if (r < 0)
+                return r;
+        switch (rec->kind) {
+        case WH_REC_INLINE:
+                in->where = WH_IN_RECORD;
+                in->bytes = rec->body + sizeof ext;
+                in->len = rec->len - sizeof ext;
+                in->how = WHARF_HOW_INLINE;
+                break;
+        case WH_REC_BLOCK: {
+                const void *bytes;
+                r = block_at(l, &b, &bytes);
+                if (r < 0 || b.total != b.len)
+                        return wh_trace(-EPROTO);
+                in->where = WH_IN_BLOCK;
+                in->bytes = bytes;
+                in->len = b.len;
+                in->slot = b.slot;
+                in->how = WHARF_HOW_SECTION;
+                break;
+        }
+        case WH_REC_MEMORY: {
+                int fd = items_take_memory(l);
+                if (fd < 0)
+                        return wh_trace(-EPROTO);
+                r = stash_memory(l, fd, b.total, ext.id, ext.call);
+                wh_os_close(fd);
+                if (r == 0)
+                        record_done(l, rec);
+                return r;
+        }
+        case WH_REC_DROPPED:
+                if (l->owner)
+                        return wh_trace(-EPROTO);
+                in->where = WH_IN_RECORD;
+                in->bytes = NULL;
+                in->len = 0;
+                in->dropped = ext.arg && ext.arg < 4096 ? (int)ext.arg : ECANCELED;
+                break;
+        default:
+                return wh_trace(-EPROTO);
+        }
+        if (in->len > payload_limit(l))
+                return wh_trace(-EPROTO);
+        return 1;
+}
+
+static void from_stash(struct wh_link *l, struct wh_incoming *in)
+{
+        const struct wh_stash *s = &l->stash;
+        in->where = WH_IN_STASH;
+        in->bytes = s->bytes;
+        in->len = s->len;
+        in->id = s->id;
+        in->call = s->call;
+        in->how = s->how;
+        in->n_items = l->items.n;
+        in->dropped = s->how == WHARF_HOW_AUTO ? (int)s->have : 0;
+}
+
+int wh_link_next(struct wh_link *l, struct wh_incoming *in)
+{
+        bool last_look = false;
+        for (;;) {
+                if (wh_unlikely(l->stash.full)) {
+                        from_stash(l, in);
+                        return 1;
+                }
+                if (wh_unlikely(l->over))
+                        return l->over;
+                struct wh_lane_rx *rx = l->rx;
+                if (wh_likely(rx)) {
+                        int r = wh_ring_peek(&rx->ring, &in->rec);
+                        if (wh_likely(r > 0)) {
+                                if (wh_likely(in->rec.kind == WH_REC_PLAIN && !l->stash.building)) {
+                                        in->where = WH_IN_RECORD;
+                                        in->bytes = in->rec.body;
+                                        in->len = in->rec.len;
+                                        in->id = in->call = 0;
+                                        in->n_items = 0;
+                                        in->dropped = 0;
+                                        in->how = WHARF_HOW_INLINE;
+                                        return 1;
+                                }
+                                r = record_take(l, in);
+                                if (r > 0)
+                                        return 1;
+                                if (r == 0)
+                                        continue; /* a chunk, a memory, an end: it is taken, look again */
+                        }
+                        if (wh_unlikely(r < 0)) {
+                                rx_break(l, r);
+                                continue;
+                        }
+                }
+                if (l->sock_ended) {
+                        /* What was published before the end is visible now; only then is the end the end. */
+                        if (!last_look) {
+                                last_look = true;
+                                continue;
+                        }
+                        wh_link_end(l, l->tx_over && l->tx_over != -EPIPE ? l->tx_over : -EPIPE);
+                        continue;
+                }
+                if (wh_likely(!l->sock_ready))
+                        return 0;
+                /* [lane-frames] Acquire, pairs with the release in wh_link_frame(). */
+                if (rx && !l->hung_up &&
+                    (l->items.n || /* those of the next record: what follows them is not for now */
+                     (l->arms < BELLS_MAX &&
+                      atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got)))
+                        return 0;
+                if (wh_link_pump(l) == 0)
+                        return 0;
+        }
+}
+
+void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
+{
+        if (wh_unlikely(l->items.n && in->n_items))
+                wh_items_done(&l->items);
+        switch (in->where) {
+        case WH_IN_BLOCK:
+                record_done(l, &in->rec);
+                if (wh_unlikely(wh_lane_release(l->rx, in->slot)))
+                        wh_link_bell(l);
+                break;
+        case WH_IN_RECORD:
+                record_done(l, &in->rec);
+                if (in->dropped)
+                        return; /* not a message: no number (K1) */
+                break;
+        case WH_IN_STASH:
+                if (l->direct) {
+                        l->direct = false;
+                        l->stash.bytes = NULL;
+                }
+                wh_stash_done(&l->stash);
+                if (in->dropped)
+                        return;
+                break;
+        }
+        l->rx_seq++;
+}
+
+bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
+{
+        switch (in->where) {
+        case WH_IN_BLOCK:
+                record_done(l, &in->rec);
+                break;
+        case WH_IN_RECORD:
+                if (wh_ring_hold(&l->rx->ring, &in->rec))
+                        wh_link_bell(l);
+                break;
+        case WH_IN_STASH:
+                return false;
+        }
+        l->rx_seq++;
+        return true;
+}
+
+bool wh_link_arm(struct wh_link *l)
+{
+        struct wh_lane_rx *rx = l->rx;
+        if (!rx)
+                return true; /* every frame wakes us */
+        if (wh_ring_sleep(&rx->ring))
+                wh_link_bell(l);
+        l->arms++;
+        l->armed = true;
+        struct wh_rec rec;
+        return wh_ring_peek(&rx->ring, &rec) == 0;
+}

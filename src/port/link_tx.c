@@ -1,0 +1,547 @@
+/*
+ * Sending on a link: the choice of the way, and each way.
+ *
+ *      nothing attached yet     cold frames, WH_COLD_FRAMES of them at most; then ATTACH
+ *      up to WHARF_INLINE_MAX   a record
+ *      up to WHARF_IN_PLACE_MAX a block of a section, and a record that names it
+ *      more                     blocks of WH_CHUNK bytes, one after another
+ *      on request, and for replies that must not wait: a sealed memory of its own
+ *
+ * Every way first makes sure of its place and only then does what cannot be taken back, so -EAGAIN changes nothing
+ * but o->done, the progress of a message in pieces.
+ */
+#include "port/link.h"
+
+#include "base/cleanup.h"
+#include "base/trace.h"
+#include "memory/buddy.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+        WH_COLD_FRAMES = 16,          /* far from filling a socket, which holds 278 */
+        WH_COLD_BYTES = 64 << 10,     /* likewise: 208 KiB */
+        WH_CHUNK = 128 << 10,         /* keeps both sides busy, and stays in the cache */
+        WH_SECTION_BYTES = 1 << 20,   /* the first section of a lane, unless a payload needs more */
+        WH_SECTION_BYTES_MAX = 64 << 20,
+        WH_PROBE_EVERY = 8,           /* messages between two looks at the clock */
+};
+
+static void tx_fail(struct wh_link *l, int err)
+{
+        if (l->tx_over == 0)
+                l->tx_over = err;
+}
+
+void wh_link_probe(struct wh_link *l, bool now)
+{
+        uint64_t t = wh_os_ticks();
+        if (!now && t - l->probed_at < 1000 * l->task->ticks_per_us)
+                return;
+        l->probed_at = t;
+        struct pollfd p = {.fd = l->sock, .events = 0};
+        if (wh_os_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLERR)))
+                return;
+        if (!l->owner) {
+                /* The last frame may say why: a refusal by its number, rather than a death. */
+                l->sock_ready = true;
+                while (!l->stash.full && wh_link_pump(l) > 0)
+                        ;
+        }
+        tx_fail(l, -EPIPE);
+}
+
+int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
+{
+        _Atomic uint32_t *count = l->tx ? &l->tx->ring.out->frames : NULL;
+        uint32_t n = 0;
+        if (count) {
+                /* [lane-frames] Before the frame goes, so that whoever is woken by it knows that it is there. */
+                n = atomic_load_explicit(count, memory_order_relaxed);
+                atomic_store_explicit(count, n + 1, memory_order_release);
+        }
+        int r = wh_frame_send(l->sock, f, data, len, fds, cred);
+        if (r < 0 && count)
+                atomic_store_explicit(count, n, memory_order_release);
+        if (r == -EAGAIN)
+                l->sock_full = true;
+        else if (r == -EPIPE)
+                wh_link_probe(l, true);
+        return r == -EPIPE && l->tx_over ? l->tx_over : r;
+}
+
+void wh_link_bell(struct wh_link *l)
+{
+        if (wh_frame_bell(l->sock) == -EPIPE)
+                wh_link_probe(l, true);
+}
+
+/* ---- setting up ---- */
+
+int wh_link_rebind(struct wh_link *l)
+{
+        if (!l->provisional)
+                return 0;
+        l->sock_ready = true;
+        while (!l->stash.full && wh_link_pump(l) > 0) /* the greeting lies there already */
+                ;
+        if (l->over || l->tx_over)
+                return l->tx_over ? l->tx_over : l->over;
+        int sv[2];
+        int r = wh_os_socketpair(sv);
+        if (r < 0) {
+                /* Forbidden in this sandbox, or no descriptors left: the link works as it is, on its introducer's word. */
+                if (r != -EMFILE && r != -ENFILE && r != -ENOMEM)
+                        l->provisional = false;
+                return 0;
+        }
+        wh_os_fd_private(sv[0]);
+        struct wh_frame f = {.type = WH_FRAME_REBIND, .n_fds = 1, .seq = l->tx_seq};
+        r = wh_link_frame(l, &f, NULL, 0, &sv[1], true);
+        wh_os_close(sv[1]);
+        if (r < 0) {
+                wh_os_close(sv[0]);
+                return r;
+        }
+        if (l->watch) {
+                wh_watch_socket(l, false);
+                wh_os_close(l->sock);
+                l->sock = sv[0];
+                wh_watch_socket(l, true);
+        } else {
+                wh_os_close(l->sock);
+                l->sock = sv[0];
+        }
+        l->provisional = false;
+        return 0;
+}
+
+int wh_link_attach(struct wh_link *l)
+{
+        if (l->tx)
+                return 0;
+        uint64_t capacity = l->greeted ? l->hello.capacity_records : 1024;
+        struct wh_lane_tx *lane;
+        int r = wh_lane_tx_new((uint32_t)(capacity < 1024 ? capacity * 2 * WH_LINE : 1024 * 2 * WH_LINE), capacity, &lane);
+        if (r < 0) {
+                l->no_lane = true;
+                return 0;
+        }
+        struct wh_frame f = {.type = WH_FRAME_ATTACH, .n_fds = 2};
+        r = wh_link_frame(l, &f, NULL, 0, (int[]){lane->out_fd, lane->back_fd}, false);
+        if (r < 0) {
+                wh_lane_tx_free(lane);
+                return r;
+        }
+        wh_os_close(wh_steal_fd(&lane->out_fd));
+        wh_os_close(wh_steal_fd(&lane->back_fd));
+        l->tx = lane;
+        l->no_lane = false;
+        l->provisional = false; /* from here on the pair stays */
+        return 0;
+}
+
+/* Hand a new section to the receiver. */
+static int section_add(struct wh_link *l, uint64_t len)
+{
+        struct wh_lane_tx *tx = l->tx;
+        uint64_t limit = l->greeted ? l->hello.link_mapped_bytes_max : 80u << 20;
+        uint64_t used = tx->map_len + WH_PAGE + tx->section_bytes, need = wh_pow2_ceil(len);
+        if (used >= limit || limit - used < need)
+                return -EDQUOT;
+        uint64_t want = need > WH_SECTION_BYTES_MAX / 8 ? WH_SECTION_BYTES_MAX : need * 8;
+        want = want < WH_SECTION_BYTES ? WH_SECTION_BYTES : want;
+        while (want > need && want > limit - used)
+                want /= 2;
+        unsigned i;
+        int r;
+        while ((r = wh_lane_add_section(tx, want, &i)) < 0 && want > need && (r == -ENOMEM || r == -ENOSPC))
+                want /= 2;
+        if (r < 0)
+                return r;
+        struct wh_frame f = {.type = WH_FRAME_SECTION, .n_fds = 1, .arg = i};
+        r = wh_link_frame(l, &f, NULL, 0, &tx->section[i].fd, false);
+        if (r < 0) {
+                wh_lane_drop_section(tx);
+                return r;
+        }
+        wh_os_close(wh_steal_fd(&tx->section[i].fd));
+        return 0;
+}
+
+int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret)
+{
+        int r = wh_lane_lend(l->tx, len, ret_slot, ret);
+        if (wh_likely(r != -ENOSPC))
+                return r;
+        r = section_add(l, len);
+        return r < 0 ? r : wh_lane_lend(l->tx, len, ret_slot, ret);
+}
+
+/* ---- the ways ---- */
+
+/* After a record was published: count it, ring if the receiver sleeps, and now and then ask whether it lives. */
+static inline int tx_published(struct wh_link *l)
+{
+        struct wh_ring_tx *ring = &l->tx->ring;
+        if (wh_unlikely(wh_ring_must_ring(ring)))
+                wh_link_bell(l);
+        return l->tx_over;
+}
+
+static inline int tx_sent(struct wh_link *l, struct wh_outgoing *o, enum wharf_how how)
+{
+        o->how = how;
+        l->tx_seq++;
+        struct wh_out *out = l->tx->ring.out;
+        atomic_store_explicit(&out->sent_messages, l->tx_seq, memory_order_relaxed);
+        if (wh_unlikely(l->tx_seq % WH_PROBE_EVERY == 0))
+                wh_link_probe(l, false);
+        return tx_published(l);
+}
+
+static int tx_full(struct wh_link *l)
+{
+        if (l->tx->ring.broken) {
+                tx_fail(l, wh_trace(-EPROTO));
+                return -EPROTO;
+        }
+        return -EAGAIN;
+}
+
+/* The ITEMS frame of the next record. */
+static int send_items(struct wh_link *l, struct wh_outgoing *o)
+{
+        if (o->n_items == 0 || o->items_sent)
+                return 0;
+        struct wh_frame f = {.type = WH_FRAME_ITEMS, .n_fds = (uint8_t)o->n_items, .seq = l->tx_seq};
+        int r = wh_link_frame(l, &f, o->kind, o->n_items, o->fd, false);
+        if (r == 0)
+                o->items_sent = true;
+        return r;
+}
+
+static struct wh_rec_ext rec_ext(const struct wh_outgoing *o)
+{
+        return (struct wh_rec_ext){.id = o->id, .call = o->call, .n_items = (uint16_t)o->n_items};
+}
+
+static void count_items(struct wh_link *l, struct wh_outgoing *o)
+{
+        if (o->n_items == 0)
+                return;
+        l->items_unread += o->n_items;
+        l->items_record = l->tx ? l->tx->ring.records : 0;
+}
+
+static int send_inline(struct wh_link *l, struct wh_outgoing *o)
+{
+        struct wh_ring_tx *ring = &l->tx->ring;
+        struct wh_rec_ext ext = rec_ext(o);
+        uint32_t len = (uint32_t)(sizeof ext + o->len);
+        uint8_t *body = wh_ring_reserve(ring, len);
+        if (!body)
+                return tx_full(l);
+        int r = send_items(l, o);
+        if (r < 0)
+                return r;
+        wh_shm_copy(body, &ext, sizeof ext);
+        wh_shm_copy(body + sizeof ext, o->data, o->len);
+        wh_ring_publish(ring, WH_REC_INLINE, len);
+        count_items(l, o);
+        return tx_sent(l, o, WHARF_HOW_INLINE);
+}
+
+/* The record of a block that holds its bytes already. */
+static void publish_block(struct wh_link *l, struct wh_outgoing *o, uint8_t *body, uint16_t slot, uint64_t len,
+                          enum wh_rec_kind kind)
+{
+        struct wh_rec_ext ext = rec_ext(o);
+        struct wh_rec_block block = wh_lane_block(l->tx, slot, len, o->len);
+        wh_shm_copy(body, &ext, sizeof ext);
+        wh_shm_copy(body + sizeof ext, &block, sizeof block);
+        wh_lane_slot_sent(l->tx, slot);
+        wh_ring_publish(&l->tx->ring, kind, sizeof ext + sizeof block);
+}
+
+enum { BLOCK_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_block) };
+
+static int send_block(struct wh_link *l, struct wh_outgoing *o)
+{
+        uint8_t *body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY);
+        if (!body)
+                return tx_full(l);
+        uint16_t slot = (uint16_t)o->slot;
+        void *mem;
+        int r;
+        if (o->slot < 0) {
+                r = wh_link_lend(l, o->len, &slot, &mem);
+                if (r < 0)
+                        return r == -EAGAIN ? tx_full(l) : r;
+                wh_shm_copy(mem, o->data, o->len);
+        }
+        r = send_items(l, o);
+        if (r < 0) {
+                if (o->slot < 0)
+                        wh_lane_unlend(l->tx, slot);
+                return r;
+        }
+        publish_block(l, o, body, slot, o->len, WH_REC_BLOCK);
+        count_items(l, o);
+        return tx_sent(l, o, WHARF_HOW_SECTION);
+}
+
+static int send_chunks(struct wh_link *l, struct wh_outgoing *o)
+{
+        while (o->done < o->len) {
+                uint64_t n = o->len - o->done < WH_CHUNK ? o->len - o->done : WH_CHUNK;
+                uint8_t *body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY);
+                if (!body)
+                        return tx_full(l);
+                uint16_t slot;
+                void *mem;
+                int r = wh_link_lend(l, n, &slot, &mem);
+                if (r < 0)
+                        return r == -EAGAIN ? tx_full(l) : r;
+                wh_shm_copy(mem, (const uint8_t *)o->data + o->done, n);
+                r = send_items(l, o);
+                if (r < 0) {
+                        wh_lane_unlend(l->tx, slot);
+                        return r;
+                }
+                publish_block(l, o, body, slot, n, WH_REC_CHUNK);
+                o->done += n;
+                o->started = true;
+                if (o->done < o->len && (r = tx_published(l)) < 0)
+                        return r;
+        }
+        count_items(l, o);
+        return tx_sent(l, o, WHARF_HOW_CHUNKS);
+}
+
+/* Cold frames. One is enough for most messages; where no lane can be made, a large one is cut into many. */
+static int send_cold(struct wh_link *l, struct wh_outgoing *o)
+{
+        do {
+                uint8_t buf[WH_COLD_MAX + WH_FDS_MAX];
+                bool first = o->done == 0 && !o->started;
+                unsigned n_items = first ? o->n_items : 0;
+                uint64_t n = o->len - o->done < WH_COLD_MAX ? o->len - o->done : WH_COLD_MAX;
+                struct wh_frame f = {
+                        .type = WH_FRAME_MESSAGE,
+                        .n_fds = (uint8_t)n_items,
+                        .seq = l->tx_seq,
+                        .total = o->len,
+                        .id = o->id,
+                        .call = o->call,
+                        .arg = (first ? WH_MSG_FIRST : 0) | (o->done + n == o->len ? WH_MSG_LAST : 0),
+                };
+                memcpy(buf, o->kind, n_items);
+                memcpy(buf + n_items, (const uint8_t *)o->data + o->done, n);
+                int r = wh_link_frame(l, &f, buf, n_items + n, o->fd, false);
+                if (r < 0)
+                        return r;
+                o->done += n;
+                o->started = true;
+        } while (o->done < o->len);
+        count_items(l, o);
+        l->cold_sent++;
+        l->cold_bytes += (uint32_t)o->len;
+        l->tx_seq++;
+        o->how = WHARF_HOW_COLD;
+        return 0;
+}
+
+/* The payload as a sealed memory of its own. */
+static int memory_new(const void *data, uint64_t len, int *ret)
+{
+        int fd = wh_os_memfd("wharf-message");
+        if (fd < 0)
+                return wh_trace(fd);
+        wh_os_fd_private(fd);
+        for (uint64_t done = 0; done < len;) {
+                uint64_t n = len - done < (1u << 30) ? len - done : 1u << 30;
+                ssize_t r = wh_os_write(fd, (const uint8_t *)data + done, n);
+                if (r <= 0 && r != -EINTR) {
+                        wh_os_close(fd);
+                        return wh_trace(r == 0 ? -ENOSPC : (int)r);
+                }
+                done += r > 0 ? (uint64_t)r : 0;
+        }
+        int r = wh_os_seal(fd, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+        if (r < 0) {
+                wh_os_close(fd);
+                return wh_trace(r);
+        }
+        *ret = fd;
+        return 0;
+}
+
+static int send_memory(struct wh_link *l, struct wh_outgoing *o)
+{
+        uint8_t *body = NULL;
+        if (l->tx && !(body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY)))
+                return tx_full(l);
+        struct wh_outgoing with = *o;
+        int r = memory_new(o->data, o->len, &with.fd[with.n_items]);
+        if (r < 0)
+                return r;
+        with.kind[with.n_items++] = WH_ITEM_MEMORY;
+        if (!l->tx) {
+                struct wh_frame f = {
+                        .type = WH_FRAME_MESSAGE,
+                        .n_fds = (uint8_t)with.n_items,
+                        .seq = l->tx_seq,
+                        .total = o->len,
+                        .id = o->id,
+                        .call = o->call,
+                        .arg = WH_MSG_FIRST | WH_MSG_LAST | WH_MSG_MEMORY,
+                };
+                r = wh_link_frame(l, &f, with.kind, with.n_items, with.fd, false);
+        } else {
+                r = send_items(l, &with);
+        }
+        wh_os_close(with.fd[with.n_items - 1]);
+        if (r < 0)
+                return r;
+        count_items(l, &with);
+        if (!l->tx) {
+                l->cold_sent++;
+                l->tx_seq++;
+                o->how = WHARF_HOW_MEMORY;
+                return 0;
+        }
+        struct wh_rec_ext ext = rec_ext(&with);
+        struct wh_rec_block block = {.len = o->len, .total = o->len};
+        wh_shm_copy(body, &ext, sizeof ext);
+        wh_shm_copy(body + sizeof ext, &block, sizeof block);
+        wh_ring_publish(&l->tx->ring, WH_REC_MEMORY, BLOCK_BODY);
+        return tx_sent(l, o, WHARF_HOW_MEMORY);
+}
+
+static int send_dropped(struct wh_link *l, struct wh_outgoing *o)
+{
+        if (!l->tx) {
+                struct wh_frame f = {.type = WH_FRAME_DROPPED, .call = o->call, .arg = (uint32_t)o->dropped};
+                return wh_link_frame(l, &f, NULL, 0, NULL, false);
+        }
+        struct wh_rec_ext ext = {.call = o->call, .arg = (uint32_t)o->dropped};
+        uint8_t *body = wh_ring_reserve(&l->tx->ring, sizeof ext);
+        if (!body)
+                return tx_full(l);
+        wh_shm_copy(body, &ext, sizeof ext);
+        wh_ring_publish(&l->tx->ring, WH_REC_DROPPED, sizeof ext);
+        return tx_published(l);
+}
+
+/* ---- the choice ---- */
+
+/* The receiver drops what it has of a message that was given up. */
+static int send_abort(struct wh_link *l)
+{
+        if (l->tx) {
+                struct wh_rec_ext ext = {0};
+                uint8_t *body = wh_ring_reserve(&l->tx->ring, sizeof ext);
+                if (!body)
+                        return tx_full(l);
+                wh_shm_copy(body, &ext, sizeof ext);
+                wh_ring_publish(&l->tx->ring, WH_REC_ABORT, sizeof ext);
+        } /* a cold message that begins says as much */
+        l->abort_owed = false;
+        return 0;
+}
+
+static bool stays_cold(const struct wh_link *l, const struct wh_outgoing *o)
+{
+        if (o->slot >= 0)
+                return false;
+        if (l->once || o->how == WHARF_HOW_COLD || l->no_lane)
+                return true;
+        return o->how == WHARF_HOW_AUTO && o->len <= WH_COLD_MAX && l->cold_sent < WH_COLD_FRAMES &&
+               l->cold_bytes + o->len <= WH_COLD_BYTES && (!l->greeted || l->cold_sent < l->hello.capacity_records);
+}
+
+static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)
+{
+        unsigned max = l->greeted ? l->hello.unread_rights_max : WHARF_ITEMS_MAX;
+        if (o->n_items == 0 || o->items_sent || l->items_unread + o->n_items <= max)
+                return 0;
+        if (l->tx) {
+                wh_ring_refresh(&l->tx->ring);
+                if (l->tx->ring.taken_records >= l->items_record)
+                        l->items_unread = 0;
+        }
+        return l->items_unread + o->n_items <= max ? 0 : -ETOOMANYREFS;
+}
+
+static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
+{
+        int r = l->tx_over ? l->tx_over : l->over;
+        if (r < 0)
+                return r;
+        if (l->abort_owed && !o->started && (r = send_abort(l)) < 0)
+                return r;
+        if (o->dropped)
+                return send_dropped(l, o);
+        if (!o->started && (r = wh_link_rebind(l)) < 0)
+                return r;
+        if (l->greeted && !l->owner && o->len > l->hello.payload_bytes_max)
+                return -EMSGSIZE;
+        if ((r = items_allowed(l, o)) < 0)
+                return r;
+        if (o->how == WHARF_HOW_MEMORY)
+                return send_memory(l, o);
+        if (!l->tx) {
+                if (l->no_lane && l->cold_sent % 64 == 63 && !o->started)
+                        l->no_lane = false; /* what was short then may not be now */
+                if (!stays_cold(l, o)) {
+                        r = wh_link_attach(l);
+                        if (r < 0)
+                                return r;
+                }
+                if (!l->tx) {
+                        if (o->slot >= 0)
+                                return -EOPNOTSUPP;
+                        return l->once && o->len > WH_COLD_MAX ? send_memory(l, o) : send_cold(l, o);
+                }
+        }
+        if (o->slot >= 0)
+                return send_block(l, o);
+        switch (o->how) {
+        case WHARF_HOW_SECTION:
+                return o->len ? send_block(l, o) : send_inline(l, o);
+        case WHARF_HOW_CHUNKS:
+                return o->len ? send_chunks(l, o) : send_inline(l, o);
+        case WHARF_HOW_INLINE:
+                return send_inline(l, o);
+        }
+        if (o->len <= WHARF_INLINE_MAX)
+                return send_inline(l, o);
+        if (o->started || o->len > WHARF_IN_PLACE_MAX)
+                return send_chunks(l, o);
+        r = send_block(l, o);
+        if (r == -EDQUOT) /* the receiver maps no more for us: smaller blocks will do */
+                r = send_chunks(l, o);
+        return r;
+}
+
+int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o)
+{
+        /* The common message: small, bytes only, on an attached lane. */
+        if (wh_likely(l->tx && !(l->tx_over | l->over | (int)o->n_items | o->dropped) && o->how == WHARF_HOW_AUTO &&
+                      (o->id | o->call) == 0 && o->len <= WHARF_INLINE_MAX && o->slot < 0 && !l->abort_owed)) {
+                if (wh_unlikely(l->greeted && o->len > l->hello.payload_bytes_max))
+                        return -EMSGSIZE;
+                void *body = wh_ring_reserve(&l->tx->ring, (uint32_t)o->len);
+                if (wh_unlikely(!body))
+                        return tx_full(l);
+                wh_shm_copy(body, o->data, o->len);
+                wh_ring_publish(&l->tx->ring, WH_REC_PLAIN, (uint32_t)o->len);
+                return tx_sent(l, o, WHARF_HOW_INLINE);
+        }
+        l->sock_full = false;
+        return send_by_choice(l, o);
+}

@@ -1,0 +1,581 @@
+/*
+ * Sending and receiving: the public calls.
+ */
+#include "port/items.h"
+#include "port/object.h"
+#include "port/port.h"
+#include "port/why.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What msg->held[0] says: which wharf_release() it takes. [1] is a link's id or a right's name, [2] a slot or length. */
+enum {
+        HELD_NOTHING = 0,
+        HELD_MALLOC = 1,
+        HELD_MAP = 2,
+        HELD_OWNER_RECORD = 3, /* at a port's end */
+        HELD_OWNER_BLOCK = 4,
+        HELD_HOLDER_RECORD = 5, /* a reply in place */
+        HELD_HOLDER_BLOCK = 6,
+        HELD_RESERVED = 7,
+};
+
+/* ---- sending ---- */
+
+WHARF_API int wharf_send(wharf_task *t, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns)
+{
+        int r;
+        struct wh_link *l = wh_holder_lock(t, right, &r);
+        if (wh_unlikely(!l))
+                return wh_fail(r, NULL);
+        struct wh_outgoing o;
+        wh_outgoing_init(&o, data, len_bytes);
+        if (wh_unlikely(l->once))
+                r = -EPERM;
+        else if (wh_likely(!l->tx_busy))
+                r = wh_link_try_send(l, &o);
+        else
+                r = -EAGAIN;
+        if (wh_unlikely(r == -EAGAIN)) {
+                if (deadline_ns == 0 && len_bytes > WHARF_IN_PLACE_MAX && !o.started)
+                        o.how = WHARF_HOW_MEMORY; /* in pieces it would have to wait */
+                r = wh_link_send(l, &o, deadline_ns);
+        }
+        wh_unlock(&l->o.lock);
+        return wh_likely(r == 0) ? 0 : wh_fail(r, NULL);
+}
+
+static int message_check(const struct wharf_msg *m)
+{
+        if (m->size != sizeof *m)
+                return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
+        if (m->how > WHARF_HOW_MEMORY)
+                return wh_fail(-EINVAL, "wharf_msg.how is %u", m->how);
+        if (m->how == WHARF_HOW_SECTION && m->len_bytes > WHARF_IN_PLACE_MAX)
+                return wh_fail(-EINVAL, "%zu bytes in one block, at most %u", m->len_bytes, WHARF_IN_PLACE_MAX);
+        if (m->how == WHARF_HOW_INLINE && m->len_bytes > WH_RECORD_BODY_MAX - sizeof(struct wh_rec_ext))
+                return wh_fail(-EINVAL, "%zu bytes inline, at most %zu", m->len_bytes,
+                               WH_RECORD_BODY_MAX - sizeof(struct wh_rec_ext));
+        return 0;
+}
+
+/* With a call: its number on success, which the reply will carry. */
+int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns)
+{
+        int err, r = message_check(m);
+        if (r < 0)
+                return r;
+        struct wh_outgoing o;
+        struct wh_items_out items;
+        wh_outgoing_init(&o, m->data, m->len_bytes);
+        o.id = m->id;
+        o.how = m->how;
+        if (m->held[0] == HELD_RESERVED) {
+                if (m->held[1] != right)
+                        return wh_fail(-EINVAL, "the payload was reserved on another right");
+                o.slot = (int)m->held[2];
+                if (m->len_bytes > m->held[3])
+                        return wh_fail(-EINVAL, "%zu bytes, but only %zu were reserved", m->len_bytes,
+                                       (size_t)m->held[3]);
+        }
+        if (m->n_items == 0)
+                items.o = &o;
+        else if ((r = wh_items_prepare(t, m, &o, &items, deadline_ns)) < 0)
+                return r;
+
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l) {
+                wh_items_finish(t, m, &items, false);
+                return wh_fail(err, NULL);
+        }
+        r = l->once && l->tx_seq ? -EPERM : 0;
+        if (r == 0 && call) {
+                wh_call_add(l, call);
+                o.call = call->number;
+        }
+        if (r == 0)
+                r = wh_link_send(l, &o, deadline_ns);
+        if (r < 0 && call && o.call)
+                wh_list_remove(&call->node);
+        wh_unlock(&l->o.lock);
+        wh_items_finish(t, m, &items, r == 0);
+        if (r < 0)
+                return wh_fail(r, NULL);
+        m->how = o.how;
+        if (o.slot >= 0) {
+                m->held[0] = HELD_NOTHING;
+                m->data = NULL;
+        }
+        return call ? (int)(call->number & INT32_MAX) : 0;
+}
+
+WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m, int64_t deadline_ns)
+{
+        return wh_send_message(t, right, m, NULL, deadline_ns);
+}
+
+WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, struct wharf_msg *m, int64_t deadline_ns)
+{
+        int err;
+        if (m->size != sizeof *m)
+                return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
+        if (len_bytes > WHARF_IN_PLACE_MAX)
+                return wh_fail(-EMSGSIZE, "%zu bytes in one block, at most %u", len_bytes, WHARF_IN_PLACE_MAX);
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return wh_fail(err, NULL);
+        uint16_t slot;
+        void *mem;
+        int r;
+        for (;;) {
+                l->sock_full = false;
+                r = l->tx_over ? l->tx_over : l->once ? -EPERM : wh_link_rebind(l);
+                if (r == 0 && l->greeted && len_bytes > l->hello.payload_bytes_max)
+                        r = -EMSGSIZE;
+                if (r == 0)
+                        r = wh_link_attach(l);
+                if (r == 0 && !l->tx)
+                        r = -EOPNOTSUPP;
+                if (r == 0)
+                        r = wh_link_lend(l, len_bytes, &slot, &mem);
+                if (r != -EAGAIN)
+                        break;
+                r = wh_holder_wait(l, deadline_ns, true);
+                if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != right)
+                        r = -ECANCELED;
+                if (r < 0)
+                        break;
+        }
+        wh_unlock(&l->o.lock);
+        if (r < 0)
+                return wh_fail(r, NULL);
+        m->data = mem;
+        m->len_bytes = len_bytes;
+        m->held[0] = HELD_RESERVED;
+        m->held[1] = right;
+        m->held[2] = slot;
+        m->held[3] = len_bytes;
+        return 0;
+}
+
+/* ---- receiving ---- */
+
+/* The payload to the user, in the way he asked for. Nothing is taken from the link yet but by holding. */
+static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder,
+                           bool *ret_held)
+{
+        *ret_held = false;
+        m->held[0] = HELD_NOTHING;
+        if (m->flags & WHARF_RECV_IN_PLACE && in->where != WH_IN_STASH) {
+                m->data = (void *)(uintptr_t)in->bytes;
+                m->held[0] = in->where == WH_IN_BLOCK ? (holder ? HELD_HOLDER_BLOCK : HELD_OWNER_BLOCK)
+                                                      : (holder ? HELD_HOLDER_RECORD : HELD_OWNER_RECORD);
+                m->held[1] = holder ? holder : atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                m->held[2] = in->slot;
+                *ret_held = true;
+                return 0;
+        }
+        if (m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC)) {
+                if (in->where == WH_IN_STASH) {
+                        struct wh_stash *s = &l->stash;
+                        m->data = s->bytes;
+                        m->held[0] = s->mapped ? HELD_MAP : HELD_MALLOC;
+                        m->held[2] = s->room;
+                        s->bytes = NULL;
+                        s->mapped = false;
+                        return 0;
+                }
+                void *own = wh_os_malloc(in->len ? in->len : 1);
+                if (!own)
+                        return wh_trace(-ENOMEM);
+                wh_shm_copy(own, in->bytes, in->len);
+                m->data = own;
+                m->held[0] = HELD_MALLOC;
+                return 0;
+        }
+        if (in->bytes != m->data && in->len)
+                wh_shm_copy(m->data, in->bytes, in->len);
+        return 0;
+}
+
+int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder)
+{
+        bool whole = m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC);
+        if (wh_unlikely((!whole && in->len > m->cap_bytes) || in->n_items > m->cap_items)) {
+                m->len_bytes = in->len;
+                m->n_items = in->n_items;
+                return -EOVERFLOW;
+        }
+        wharf_name reply = WHARF_NONE;
+        int r = 0;
+        if (wh_unlikely(in->call && !holder) && (r = wh_reply_new(t, l, in->call, &reply)) < 0)
+                return r;
+        unsigned n_items = in->n_items;
+        if (wh_unlikely(n_items))
+                r = wh_items_accept(t, &l->items, n_items, m->items);
+        bool held = false;
+        if (r == 0)
+                r = deliver_payload(l, in, m, holder, &held);
+        if (wh_unlikely(r < 0)) {
+                if (reply)
+                        wh_reply_forget(t, reply);
+                return r;
+        }
+        m->len_bytes = in->len;
+        m->n_items = n_items;
+        m->id = in->id;
+        m->how = in->how;
+        m->reply = reply;
+        m->notice = 0;
+        m->about = WHARF_NONE;
+        if (wh_unlikely(held)) {
+                wh_link_hold(l, in);
+                if (!holder)
+                        atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+        } else {
+                wh_link_took(l, in);
+        }
+        return 0;
+}
+
+static void deliver_notice(struct wh_inbox *in, struct wharf_msg *m)
+{
+        struct wh_notice *n = wh_container(wh_list_pop_front(&in->notices), struct wh_notice, node);
+        m->len_bytes = 0;
+        m->n_items = 0;
+        m->id = 0;
+        m->reply = WHARF_NONE;
+        m->notice = n->what;
+        m->about = n->about;
+        m->port = n->port;
+        m->sender = (struct wharf_sender){0};
+        m->held[0] = HELD_NOTHING;
+        free(n);
+}
+
+/* One link that may have a message: 1 delivered, 0 none, negative: this call fails. */
+static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m, struct wh_incoming *inc)
+{
+        inc->direct = NULL;
+        if (in->direct == NULL && !(m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC))) {
+                inc->direct = m->data;
+                inc->direct_room = m->cap_bytes;
+        }
+        int r = wh_link_next(l, inc);
+        if (wh_unlikely(l->direct))
+                in->direct = l;
+        if (wh_likely(r == 1)) {
+                struct wh_port *p = l->port;
+                if (wh_unlikely(in->direct)) {
+                        if (in->direct != l || !l->stash.full) {
+                                /* Another link's chunks are in the buffer that this message needs. */
+                                wh_link_privatise(in->direct);
+                        }
+                        in->direct = NULL;
+                }
+                m->sender = (struct wharf_sender){atomic_load_explicit(&l->o.name, memory_order_relaxed), l->cred.pid,
+                                                  l->cred.uid, l->cred.gid};
+                m->port = atomic_load_explicit(&p->o.name, memory_order_relaxed);
+                r = wh_deliver(in->task, l, inc, m, WHARF_NONE);
+                if (wh_unlikely(r < 0)) {
+                        wh_link_privatise(l);
+                        return r;
+                }
+                p->received_messages++;
+                p->received_bytes += m->len_bytes;
+                in->since_look++;
+                l->empty = 0;
+                return 1;
+        }
+        if (wh_unlikely(r < 0)) {
+                wh_port_remove_link(l);
+                return 0;
+        }
+        return 0;
+}
+
+enum {
+        TURN_BUDGET = 64,   /* messages from one link before the next has its turn */
+        LOOK_EVERY = 256,   /* messages before the idle links are asked about */
+        COOL_AFTER = 4096,  /* looks in vain, while others are busy, before a link is armed and left alone */
+};
+
+/* The hot links, round robin. 1 delivered, 0 none. */
+static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming *inc)
+{
+        struct wh_list *n = in->hot.next;
+        while (n != &in->hot) {
+                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                n = n->next;
+                int r = try_link(in, l, m, inc);
+                if (wh_likely(r == 1)) {
+                        /* Only one link: no turns to take. */
+                        if (wh_unlikely(in->hot.next->next != &in->hot) && ++l->served >= TURN_BUDGET) {
+                                l->served = 0;
+                                wh_list_remove(&l->hot);
+                                wh_list_push_back(&in->hot, &l->hot);
+                        }
+                        return 1;
+                }
+                if (r < 0)
+                        return r;
+                if (wh_list_linked(&l->hot) && in->hot.next->next != &in->hot) {
+                        l->served = 0;
+                        if (++l->empty >= COOL_AFTER && (!l->rx || wh_link_arm(l)))
+                                wh_list_remove(&l->hot);
+                        else if (l->rx && l->armed) {
+                                wh_ring_awake(&l->rx->ring);
+                                l->armed = false;
+                        }
+                }
+        }
+        return 0;
+}
+
+/* No sender is left and none can come: no links, nobody listens for new ones, and the port does not insist to stay. */
+static bool deserted(const struct wh_inbox *in, const struct wh_port *p)
+{
+        if (!wh_list_empty(&in->notices))
+                return false;
+        if (p)
+                return p->n_links == 0 && p->listen_fd < 0 && !(p->opts.flags & WHARF_PORT_STAYS);
+        wh_list_for(n, &in->ports) {
+                const struct wh_port *q = wh_container(n, struct wh_port, in_inbox);
+                if (q->n_links || q->listen_fd >= 0 || q->opts.flags & WHARF_PORT_STAYS)
+                        return false;
+        }
+        return true;
+}
+
+static bool still_there(const struct wh_inbox *in, const struct wh_port *p, wharf_name name)
+{
+        if (p)
+                return atomic_load_explicit(&p->o.name, memory_order_relaxed) == name && p->inbox == in;
+        const struct wh_set *s = wh_container(in, struct wh_set, inbox);
+        return atomic_load_explicit(&s->o.name, memory_order_relaxed) == name;
+}
+
+/* The link that msg->from means, if it is in this inbox. */
+static struct wh_link *chosen_link(struct wh_inbox *in, const struct wharf_msg *m)
+{
+        struct wh_link *l = (struct wh_link *)wh_table_find(&in->task->links, (uint32_t)m->from);
+        if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != m->from || l->inbox != in || !l->port)
+                return NULL;
+        return l;
+}
+
+static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, struct wharf_msg *m, int64_t deadline_ns)
+{
+        struct wh_incoming inc;
+        bool chosen_seen = false;
+        int r;
+        for (;;) {
+                if (wh_unlikely(!wh_list_empty(&in->notices)) && !m->from) {
+                        deliver_notice(in, m);
+                        r = 0;
+                        break;
+                }
+                if (wh_likely(!m->from)) {
+                        if (wh_unlikely(in->since_look >= LOOK_EVERY) && !in->leader)
+                                wh_inbox_look(in);
+                        r = try_hot(in, m, &inc);
+                } else {
+                        struct wh_link *l = chosen_link(in, m);
+                        if (!l) {
+                                r = chosen_seen ? -ENOTCONN : -ENOENT;
+                                break;
+                        }
+                        chosen_seen = true;
+                        r = try_link(in, l, m, &inc);
+                        if (r == 0 && !chosen_link(in, m))
+                                continue;
+                }
+                if (wh_likely(r != 0)) {
+                        r = r == 1 ? 0 : r;
+                        break;
+                }
+                if (wh_unlikely(!m->from && deserted(in, p))) {
+                        r = -ENOTCONN;
+                        break;
+                }
+                r = wh_inbox_wait(in, deadline_ns);
+                if (wh_unlikely(!still_there(in, p, name))) {
+                        r = -ECANCELED;
+                        break;
+                }
+                if (wh_unlikely(r == -ETIMEDOUT)) {
+                        /* What came in the last moment counts. */
+                        deadline_ns = 0;
+                        r = m->from ? 0 : try_hot(in, m, &inc);
+                        if (r == 0 && m->from && chosen_link(in, m))
+                                r = try_link(in, chosen_link(in, m), m, &inc);
+                        r = r == 1 ? 0 : r == 0 ? -ETIMEDOUT : r;
+                        break;
+                }
+                if (wh_unlikely(r < 0))
+                        break;
+        }
+        if (wh_unlikely(in->direct)) {
+                if (in->direct->direct)
+                        wh_link_privatise(in->direct);
+                in->direct = NULL;
+        }
+        if (wh_unlikely(p && p->status && r == 0))
+                wh_port_tell_status(p);
+        wh_inbox_leave(in);
+        return r;
+}
+
+WHARF_API int wharf_recvmsg(wharf_task *t, wharf_name name, struct wharf_msg *m, int64_t deadline_ns)
+{
+        int r;
+        struct wh_port *p;
+        if (wh_unlikely(m->size != sizeof *m))
+                return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
+        struct wh_inbox *in = wh_inbox_lock(t, name, &p, &r);
+        if (wh_unlikely(!in))
+                return wh_fail(r, NULL);
+        r = receive(in, p, name, m, deadline_ns);
+        wh_unlock(&in->lock);
+        return wh_likely(r == 0) ? 0 : wh_fail(r, NULL);
+}
+
+WHARF_API ssize_t wharf_recv(wharf_task *t, wharf_name name, void *buf, size_t cap_bytes, struct wharf_sender *sender,
+                             int64_t deadline_ns)
+{
+        struct wharf_item items[WHARF_ITEMS_MAX];
+        struct wharf_msg m;
+        m.size = sizeof m;
+        m.flags = 0;
+        m.data = buf;
+        m.cap_bytes = cap_bytes;
+        m.items = items;
+        m.cap_items = WHARF_ITEMS_MAX;
+        m.from = 0;
+        do {
+                int r = wharf_recvmsg(t, name, &m, deadline_ns);
+                if (wh_unlikely(r < 0))
+                        return r;
+        } while (wh_unlikely(m.notice)); /* nobody asked this call for notices */
+        for (unsigned i = 0; i < m.n_items; i++) {
+                if (items[i].kind == WHARF_GOT_FD)
+                        wh_os_close(items[i].fd);
+                else
+                        wharf_drop(t, items[i].name);
+        }
+        if (wh_unlikely(m.reply))
+                wharf_drop(t, m.reply);
+        if (sender)
+                *sender = m.sender;
+        return (ssize_t)m.len_bytes;
+}
+
+/* ---- giving back ---- */
+
+/* Lock the inbox of an owner's end that a held payload keeps alive; its port may be closed, or in a set by now. */
+static struct wh_inbox *held_lock(wharf_task *t, uint32_t id, struct wh_link **ret)
+{
+        for (;;) {
+                struct wh_link *l = (struct wh_link *)wh_table_find(&t->links, id);
+                if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != id)
+                        return NULL;
+                struct wh_inbox *in = l->inbox;
+                wh_lock(&in->lock);
+                if (l->inbox == in) {
+                        *ret = l;
+                        return in;
+                }
+                wh_unlock(&in->lock);
+        }
+}
+
+WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
+{
+        uint64_t kind = m->held[0], slot = m->held[2];
+        struct wh_link *l;
+        int err;
+        m->held[0] = HELD_NOTHING;
+        switch (kind) {
+        case HELD_NOTHING:
+                return;
+        case HELD_MALLOC:
+                free(m->data);
+                break;
+        case HELD_MAP:
+                wh_os_munmap(m->data, m->held[2]);
+                break;
+        case HELD_OWNER_RECORD:
+        case HELD_OWNER_BLOCK: {
+                if (!wh_task_ours(t))
+                        break;
+                struct wh_inbox *in = held_lock(t, (uint32_t)m->held[1], &l);
+                if (!in)
+                        break;
+                bool ring = kind == HELD_OWNER_BLOCK ? wh_lane_release(l->rx, (uint16_t)slot)
+                                                     : wh_ring_unhold(&l->rx->ring);
+                if (ring && l->sock >= 0)
+                        wh_link_bell(l);
+                wh_link_unref(l);
+                wh_unlock(&in->lock);
+                break;
+        }
+        case HELD_HOLDER_RECORD:
+        case HELD_HOLDER_BLOCK:
+        case HELD_RESERVED:
+                l = wh_holder_lock(t, (wharf_name)m->held[1], &err);
+                if (!l)
+                        break; /* the right was dropped, and its memory with it */
+                if (kind == HELD_RESERVED)
+                        wh_lane_unlend(l->tx, (uint16_t)slot);
+                else if (l->rx && (kind == HELD_HOLDER_BLOCK ? wh_lane_release(l->rx, (uint16_t)slot)
+                                                             : wh_ring_unhold(&l->rx->ring)))
+                        wh_link_bell(l);
+                wh_unlock(&l->o.lock);
+                break;
+        }
+        m->data = NULL;
+}
+
+WHARF_API int wharf_sender_pidfd(wharf_task *t, uint64_t sender_id, int *ret)
+{
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        struct wh_link *l;
+        struct wh_inbox *in = held_lock(t, (uint32_t)sender_id, &l);
+        if (!in || !l->port) {
+                if (in)
+                        wh_unlock(&in->lock);
+                return wh_fail(-ENOENT, NULL);
+        }
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+        int fd = -1;
+        socklen_t len = sizeof fd;
+        struct ucred maker = {0};
+        socklen_t maker_len = sizeof maker;
+        /* The pair was made by its sender at the rebind: the kernel remembers that very process, not its number. */
+        int r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERCRED, &maker, &maker_len);
+        if (r == 0 && l->cred.known && maker.pid == l->cred.pid) {
+                r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len);
+                if (r == -ENOPROTOOPT || r == -EINVAL) {
+                        fd = wh_os_pidfd_open(l->cred.pid);
+                        struct pollfd p = {.fd = l->sock};
+                        r = fd < 0 ? fd : wh_os_poll(&p, 1, 0) > 0 && p.revents & POLLHUP ? -ESRCH : 0;
+                        if (r < 0)
+                                wh_os_close(fd);
+                }
+        } else {
+                r = -ESRCH;
+        }
+        wh_unlock(&in->lock);
+        if (r < 0)
+                return wh_fail(r, NULL);
+        *ret = fd;
+        return 0;
+}

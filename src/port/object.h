@@ -1,0 +1,54 @@
+/*
+ * object - finding and letting go of what a name stands for; one function a kind, so that task.c needs to know none.
+ */
+#ifndef WH_PORT_OBJECT_H
+#define WH_PORT_OBJECT_H
+
+#include "port/link.h"
+
+/* A reply right: answers one call of one link. */
+struct wh_reply {
+        struct wh_object o;
+        struct wh_link *link; /* a reference */
+        uint32_t call;
+};
+
+/* Lock and return the holder's end that `name` stands for; NULL with *err when it is none. Unlock with wh_unlock(). */
+struct wh_link *wh_holder_lock(wharf_task *t, wharf_name name, int *err);
+
+int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name);
+int wh_set_drop(wharf_task *t, struct wh_object *o, wharf_name name);
+int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name);
+int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name);
+
+/*
+ * Sleep until the link may have room, or a reply, or is over; the lock is given up meanwhile. 0, -EAGAIN for deadline
+ * 0, -ETIMEDOUT.
+ */
+int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, bool room);
+/* Let every thread that waits on this link look again. */
+void wh_holder_turn(struct wh_link *l);
+/* Forget all calls; their threads have left. */
+void wh_calls_done(struct wh_link *l);
+/* Tell the caller that the reply to `reply` comes over `sock`, and consume the right. */
+void wh_reply_via(wharf_task *t, wharf_name reply, int sock);
+/* A reply right for `call`; takes a reference to the link. */
+int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *ret);
+
+/* Undo wh_reply_new(), telling nobody. */
+void wh_reply_forget(wharf_task *t, wharf_name reply);
+int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns);
+/* Number a call and put it among the outstanding ones; the link is locked. */
+int wh_call_add(struct wh_link *l, struct wh_call *c);
+/* Wait for the reply of `call`; the link is locked. */
+int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct wharf_msg *m, int64_t deadline_ns);
+
+/* Free the memory of everything, in a forked child: no socket is touched, nobody is told. */
+void wh_task_forget(wharf_task *t);
+
+/* A new send right from the end of a link. Takes `sock` only on success. */
+int wh_right_from_socket(wharf_task *t, int sock, bool provisional, bool once, wharf_name *ret);
+/* Drop one reference to an owner's end; the last one frees it. */
+void wh_link_unref(struct wh_link *l);
+
+#endif

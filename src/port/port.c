@@ -1,0 +1,920 @@
+#include "port/port.h"
+
+#include "base/cleanup.h"
+#include "base/trace.h"
+#include "os/os.h"
+#include "port/status.h"
+#include "port/why.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What an epoll entry stands for: the id of a link, or one of these with a name. Ids use 32 bits. */
+enum {
+        EP_LINK = 0,
+        EP_BELL = 1,
+        EP_LISTEN = 2,
+        EP_WATCH = 3,
+};
+
+static void *ep_tag(unsigned kind, uint32_t name)
+{
+        return (void *)((uintptr_t)kind << 32 | name);
+}
+
+/* ---- inbox ---- */
+
+static int inbox_init(struct wh_inbox *in, wharf_task *t)
+{
+        int ep = wh_os_epoll();
+        if (ep < 0)
+                return wh_trace(ep);
+        wh_os_fd_private(ep);
+        in->task = t;
+        in->ep = ep;
+        in->bell = -1;
+        in->bell_set = in->pollable = in->leader = false;
+        in->waiters = in->since_look = in->spin_misses = 0;
+        in->spin_us = t->spin_us_max;
+        in->direct = NULL;
+        wh_list_init(&in->hot);
+        wh_list_init(&in->ports);
+        wh_list_init(&in->notices);
+        return 0;
+}
+
+static void inbox_done(struct wh_inbox *in)
+{
+        struct wh_list *n;
+        while ((n = wh_list_pop_front(&in->notices)))
+                free(wh_container(n, struct wh_notice, node));
+        wh_os_close(in->ep);
+        wh_os_close(in->bell);
+        in->ep = in->bell = -1;
+}
+
+static int inbox_bell(struct wh_inbox *in, bool set)
+{
+        if (in->bell < 0) {
+                if (!set)
+                        return 0;
+                int fd = wh_os_eventfd();
+                if (fd < 0)
+                        return wh_trace(fd);
+                wh_os_fd_private(fd);
+                int r = wh_os_epoll_add(in->ep, fd, EPOLLIN, ep_tag(EP_BELL, 0));
+                if (r < 0) {
+                        wh_os_close(fd);
+                        return wh_trace(r);
+                }
+                in->bell = fd;
+        }
+        if (in->bell_set == set)
+                return 0;
+        int r = set ? wh_os_eventfd_set(in->bell) : wh_os_eventfd_clear(in->bell);
+        if (r == 0)
+                in->bell_set = set;
+        return r;
+}
+
+void wh_inbox_wake_all(struct wh_inbox *in)
+{
+        atomic_fetch_add_explicit(&in->turn, 1, memory_order_relaxed);
+        if (in->waiters) {
+                inbox_bell(in, true); /* the leader, in epoll_wait() */
+                wh_os_futex_wake(&in->turn, INT32_MAX, false);
+        }
+}
+
+void wh_inbox_leave(struct wh_inbox *in)
+{
+        if (wh_unlikely(in->waiters && !in->leader)) {
+                atomic_fetch_add_explicit(&in->turn, 1, memory_order_relaxed);
+                wh_os_futex_wake(&in->turn, INT32_MAX, false);
+        }
+        if (wh_unlikely(in->pollable))
+                inbox_bell(in, true); /* P3; the next receive that finds nothing takes it back */
+}
+
+static void make_hot(struct wh_inbox *in, struct wh_link *l)
+{
+        if (!wh_list_linked(&l->hot)) {
+                l->served = l->empty = 0;
+                wh_list_push_back(&in->hot, &l->hot);
+        }
+        if (l->armed && l->rx)
+                wh_ring_awake(&l->rx->ring);
+        l->armed = false;
+}
+
+static void notice_add(struct wh_inbox *in, uint32_t what, wharf_name about, wharf_name port)
+{
+        struct wh_notice *n = wh_os_malloc(sizeof *n);
+        if (!n)
+                return; /* the right itself still tells whoever asks */
+        *n = (struct wh_notice){.what = what, .about = about, .port = port};
+        wh_list_push_back(&in->notices, &n->node);
+}
+
+/* The receiver of a watched right is gone. */
+static void watched_died(struct wh_inbox *in, wharf_name name)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(in->task, name, &err);
+        if (!l)
+                return;
+        if (l->watch == in) {
+                wh_watch_socket(l, false);
+                l->watch = NULL;
+                notice_add(in, WHARF_NOTICE_DEAD_NAME, name, l->watch_port);
+        }
+        wh_unlock(&l->o.lock);
+}
+
+static void accept_links(struct wh_inbox *in, wharf_name name)
+{
+        struct wh_object *o = wh_table_find(&in->task->names, name);
+        struct wh_port *p = (struct wh_port *)o;
+        if (!o || o->kind != WHARF_KIND_PORT || atomic_load(&o->name) != name || atomic_load(&p->inbox) != in)
+                return;
+        for (int i = 0; i < 64; i++) {
+                int fd = wh_os_accept(p->listen_fd);
+                if (fd < 0)
+                        return;
+                wh_os_fd_private(fd);
+                struct wh_link *l;
+                if (wh_port_add_link(p, fd, 0, &l) < 0) {
+                        wh_os_close(fd);
+                        p->refused++;
+                        continue;
+                }
+                struct ucred u;
+                socklen_t len = sizeof u;
+                l->connected = true;
+                if (wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0)
+                        l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
+                struct wh_hello h;
+                wh_port_hello(p, &h);
+                struct wh_frame f = {.type = WH_FRAME_HELLO};
+                wh_frame_send(fd, &f, &h, sizeof h, NULL, false);
+        }
+}
+
+static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
+{
+        uint32_t name = (uint32_t)(uintptr_t)ev->data.ptr;
+        switch ((uintptr_t)ev->data.ptr >> 32) {
+        case EP_BELL:
+                if (!in->pollable)
+                        inbox_bell(in, false);
+                return;
+        case EP_LISTEN:
+                accept_links(in, name);
+                return;
+        case EP_WATCH:
+                watched_died(in, name);
+                return;
+        case EP_LINK: {
+                struct wh_link *l = (struct wh_link *)wh_table_find(&in->task->links, name);
+                /* Stale where a link was closed after the kernel had reported it. */
+                if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != name || l->inbox != in)
+                        return;
+                l->sock_ready = true;
+                if (ev->events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR))
+                        l->hung_up = true;
+                make_hot(in, l);
+                return;
+        }
+        }
+}
+
+enum { EVENTS = 64 };
+
+void wh_inbox_look(struct wh_inbox *in)
+{
+        struct epoll_event ev[EVENTS];
+        in->since_look = 0;
+        int n = wh_os_epoll_wait(in->ep, ev, EVENTS, 0);
+        for (int i = 0; i < n; i++)
+                inbox_event(in, &ev[i]);
+}
+
+static bool hot_has_message(struct wh_inbox *in)
+{
+        struct wh_rec rec;
+        wh_list_for(n, &in->hot) {
+                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                if (l->rx && wh_ring_peek(&l->rx->ring, &rec) != 0)
+                        return true;
+        }
+        return false;
+}
+
+/* Spin for a while, giving the lock away now and then. True when there is something. */
+static bool inbox_spin(struct wh_inbox *in, int64_t deadline_ns)
+{
+        wharf_task *t = in->task;
+        bool forever = t->spin_us_max == WHARF_SPIN;
+        if (wh_list_empty(&in->hot) && !forever)
+                return false;
+        uint32_t us = in->spin_us;
+        if (!forever && us == 0) {
+                /* Learned that it does not pay. Try again now and then: circumstances change. */
+                if (t->spin_us_max == 0 || ++in->spin_misses % 64)
+                        return false;
+                us = t->spin_us_max;
+        }
+        uint64_t start = wh_os_ticks(), limit = (uint64_t)us * t->ticks_per_us, looked = start;
+        uint32_t turn = atomic_load_explicit(&in->turn, memory_order_relaxed);
+        for (;;) {
+                for (int i = 0; i < 32; i++) {
+                        if (hot_has_message(in)) {
+                                if (!forever) {
+                                        in->spin_us = t->spin_us_max;
+                                        in->spin_misses = 0;
+                                }
+                                return true;
+                        }
+                        wh_relax();
+                }
+                uint64_t now = wh_os_ticks();
+                if (atomic_load_explicit(&in->turn, memory_order_relaxed) != turn)
+                        return true;
+                if (now - looked > 8 * t->ticks_per_us || wh_list_empty(&in->hot)) {
+                        size_t before = (size_t)in->hot.prev;
+                        looked = now;
+                        wh_inbox_look(in);
+                        if ((size_t)in->hot.prev != before || !wh_list_empty(&in->notices))
+                                return true;
+                        if (forever && deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns)
+                                return false;
+                        wh_list_for(n, &in->hot) {
+                                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                                if (l->sock_ready && (!l->rx || l->hung_up))
+                                        return true;
+                        }
+                }
+                if (!forever && now - start > limit)
+                        break;
+                wh_unlock(&in->lock);
+                wh_relax();
+                wh_lock(&in->lock);
+        }
+        if (!forever && ++in->spin_misses >= 8) {
+                in->spin_us = 0;
+                in->spin_misses = 0;
+        }
+        return false;
+}
+
+/* P1: announce to every hot link that we sleep, and let it cool. False when one has something after all. */
+static bool inbox_arm(struct wh_inbox *in)
+{
+        wh_list_for_safe(n, &in->hot) {
+                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                if (!wh_link_arm(l) || l->over || l->hung_up || (!l->rx && l->sock_ready)) {
+                        if (l->rx)
+                                wh_ring_awake(&l->rx->ring);
+                        l->armed = false;
+                        return false;
+                }
+                wh_list_remove(&l->hot);
+        }
+        return true;
+}
+
+static void inbox_tell_waiting(struct wh_inbox *in)
+{
+        wh_list_for(n, &in->ports)
+                wh_port_tell_status(wh_container(n, struct wh_port, in_inbox));
+}
+
+int wh_inbox_wait(struct wh_inbox *in, int64_t deadline_ns)
+{
+        if (deadline_ns == 0) {
+                if (in->leader)
+                        return -EAGAIN; /* another thread is there, and will see to it */
+                if (!in->pollable) {
+                        if (in->since_look++ % 16 && !wh_list_empty(&in->hot))
+                                return -EAGAIN;
+                        size_t before = (size_t)in->hot.prev;
+                        wh_inbox_look(in);
+                        return (size_t)in->hot.prev != before || !wh_list_empty(&in->notices) ? 0 : -EAGAIN;
+                }
+                wh_inbox_look(in);
+                if (!inbox_arm(in) || !wh_list_empty(&in->notices))
+                        return 0;
+                inbox_bell(in, false); /* P3: everything is armed, and nothing was there */
+                return -EAGAIN;
+        }
+        if (in->leader) {
+                uint32_t turn = atomic_load_explicit(&in->turn, memory_order_relaxed);
+                in->waiters++;
+                wh_unlock(&in->lock);
+                int r = wh_os_futex_wait(&in->turn, turn, deadline_ns, false);
+                wh_lock(&in->lock);
+                in->waiters--;
+                return r == -ETIMEDOUT ? r : 0;
+        }
+
+        in->leader = true;
+        in->waiters++;
+        int r = 0;
+        if (!inbox_spin(in, deadline_ns) && inbox_arm(in)) {
+                struct epoll_event ev[EVENTS];
+                if (in->pollable)
+                        inbox_bell(in, false);
+                inbox_tell_waiting(in);
+                wh_unlock(&in->lock);
+                int n = wh_os_epoll_wait(in->ep, ev, EVENTS, deadline_ns);
+                wh_lock(&in->lock);
+                for (int i = 0; i < n; i++)
+                        inbox_event(in, &ev[i]);
+                r = n == 0 ? -ETIMEDOUT : n == -EINTR ? 0 : n < 0 ? n : 0;
+                in->since_look = 0;
+        }
+        in->waiters--;
+        in->leader = false;
+        return r;
+}
+
+/* ---- finding ---- */
+
+static struct wh_inbox *port_inbox_lock(struct wh_port *p, wharf_name name)
+{
+        for (;;) {
+                struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_acquire);
+                if (!in)
+                        return NULL;
+                wh_lock(&in->lock);
+                if (wh_likely(atomic_load_explicit(&p->inbox, memory_order_relaxed) == in)) {
+                        if (wh_likely(atomic_load_explicit(&p->o.name, memory_order_relaxed) == name && !p->closing))
+                                return in;
+                        wh_unlock(&in->lock);
+                        return NULL;
+                }
+                wh_unlock(&in->lock); /* it moved into or out of a set meanwhile */
+        }
+}
+
+struct wh_port *wh_port_lock(wharf_task *t, wharf_name name, int *err)
+{
+        if (wh_unlikely(!wh_task_ours(t))) {
+                *err = -ESTALE;
+                return NULL;
+        }
+        struct wh_object *o = wh_table_find(&t->names, name);
+        *err = -EBADF;
+        if (!o || atomic_load_explicit(&o->name, memory_order_relaxed) != name)
+                return NULL;
+        if (o->kind != WHARF_KIND_PORT) {
+                *err = -EPERM;
+                return NULL;
+        }
+        return port_inbox_lock((struct wh_port *)o, name) ? (struct wh_port *)o : NULL;
+}
+
+struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **ret_port, int *err)
+{
+        if (wh_unlikely(!wh_task_ours(t))) {
+                *err = -ESTALE;
+                return NULL;
+        }
+        struct wh_object *o = wh_table_find(&t->names, name);
+        *err = -EBADF;
+        if (wh_unlikely(!o || atomic_load_explicit(&o->name, memory_order_relaxed) != name))
+                return NULL;
+        if (wh_likely(o->kind == WHARF_KIND_PORT)) {
+                struct wh_port *p = (struct wh_port *)o;
+                struct wh_inbox *in = port_inbox_lock(p, name);
+                if (wh_unlikely(in && in != &p->own)) {
+                        wh_unlock(&in->lock);
+                        *err = -EBUSY;
+                        return NULL;
+                }
+                *ret_port = p;
+                return in;
+        }
+        if (o->kind != WHARF_KIND_SET) {
+                *err = -EPERM;
+                return NULL;
+        }
+        struct wh_set *s = (struct wh_set *)o;
+        wh_lock(&s->inbox.lock);
+        if (atomic_load_explicit(&o->name, memory_order_relaxed) != name || s->closing) {
+                wh_unlock(&s->inbox.lock);
+                return NULL;
+        }
+        *ret_port = NULL;
+        return &s->inbox;
+}
+
+/* ---- ports ---- */
+
+static int port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret)
+{
+        struct wharf_port_opts o = {.size = sizeof o};
+        if (opts) {
+                if (opts->size < 8 || opts->size > sizeof o)
+                        return wh_fail(-EINVAL, "wharf_port_opts.size is %u, expected %zu", opts->size, sizeof o);
+                memcpy(&o, opts, opts->size);
+        }
+        if (o.flags & ~(uint32_t)WHARF_PORT_STAYS)
+                return wh_fail(-EINVAL, "wharf_port_opts.flags has unknown bits 0x%x", o.flags);
+        if (o.capacity_records > 65536)
+                return wh_fail(-EINVAL, "wharf_port_opts.capacity_records is %u, at most 65536", o.capacity_records);
+        if (o.unread_rights_max > 250)
+                return wh_fail(-EINVAL, "wharf_port_opts.unread_rights_max is %u, at most 250", o.unread_rights_max);
+        if (o.payload_bytes_max > (uint64_t)1 << 40)
+                return wh_fail(-EINVAL, "wharf_port_opts.payload_bytes_max is more than 1 TiB");
+        if (o.reserved)
+                return wh_fail(-EINVAL, "wharf_port_opts.reserved must be 0");
+        o.capacity_records = o.capacity_records ? o.capacity_records : 1024;
+        o.links_max = o.links_max ? o.links_max : 4096;
+        o.payload_bytes_max = o.payload_bytes_max ? o.payload_bytes_max : (uint64_t)1 << 30;
+        o.link_mapped_bytes_max = o.link_mapped_bytes_max ? o.link_mapped_bytes_max : 80u << 20;
+        o.mapped_bytes_max = o.mapped_bytes_max ? o.mapped_bytes_max : (uint64_t)4 << 30;
+        o.unread_rights_max = o.unread_rights_max ? o.unread_rights_max : 64;
+        *ret = o;
+        return 0;
+}
+
+WHARF_API int wharf_port_new(wharf_task *t, const struct wharf_port_opts *opts, wharf_name *ret)
+{
+        struct wharf_port_opts o;
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        int r = port_opts(opts, &o);
+        if (r < 0)
+                return r;
+        struct wh_port *p = wh_task_take(t, WHARF_KIND_PORT, sizeof *p, offsetof(struct wh_port, own.task));
+        if (!p)
+                return wh_fail(wh_trace(-ENOMEM), NULL);
+        p->task = t;
+        p->opts = o;
+        p->listen_fd = p->status_fd = -1;
+        wh_list_init(&p->links);
+        wh_list_init(&p->in_inbox);
+        p->own.ep = p->own.bell = -1;
+        r = wh_os_getrandom(&p->id.v, sizeof p->id.v);
+        if (r == 0)
+                r = inbox_init(&p->own, t);
+        if (r == 0) {
+                wh_list_push_back(&p->own.ports, &p->in_inbox);
+                atomic_store_explicit(&p->inbox, &p->own, memory_order_release);
+                r = wh_table_add(&t->names, &p->o);
+        }
+        if (r < 0) {
+                atomic_store_explicit(&p->inbox, NULL, memory_order_relaxed);
+                if (p->own.ep >= 0)
+                        inbox_done(&p->own);
+                wh_task_give(t, &p->o);
+                return wh_fail(r, NULL);
+        }
+        *ret = atomic_load_explicit(&p->o.name, memory_order_relaxed);
+        return 0;
+}
+
+/* Wait until no thread is in a receive from this inbox any more. The lock is held. */
+static void inbox_expel(struct wh_inbox *in)
+{
+        while (in->waiters) {
+                wh_inbox_wake_all(in);
+                wh_unlock(&in->lock);
+                wh_relax();
+                wh_os_futex_wait(&in->turn, atomic_load(&in->turn), wh_os_now_ns() + 100000, false);
+                wh_lock(&in->lock);
+        }
+}
+
+int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
+{
+        struct wh_port *p = (struct wh_port *)o;
+        struct wh_inbox *in = port_inbox_lock(p, name);
+        if (!in)
+                return -EBADF;
+        p->closing = true;
+        wh_table_remove(&t->names, o);
+        if (in == &p->own)
+                inbox_expel(in);
+        wh_list_for_safe(n, &p->links)
+                wh_port_remove_link(wh_container(n, struct wh_link, in_port));
+        if (p->listen_fd >= 0)
+                wh_os_epoll_del(in->ep, p->listen_fd);
+        wh_list_remove(&p->in_inbox);
+        if (p->status) {
+                atomic_store_explicit(&p->status->senders, 0, memory_order_relaxed);
+                wh_os_munmap(p->status, WH_PAGE);
+                wh_os_close(p->status_fd);
+                p->status = NULL;
+        }
+        if (in != &p->own)
+                wh_inbox_wake_all(in); /* its last sender may be gone with it */
+        atomic_store_explicit(&p->inbox, NULL, memory_order_release);
+        wh_unlock(&in->lock);
+        inbox_done(&p->own);
+        wh_task_give(t, o);
+        return 0;
+}
+
+void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
+{
+        *ret = (struct wh_hello){
+                .port_id = p->id.v,
+                .payload_bytes_max = p->opts.payload_bytes_max,
+                .link_mapped_bytes_max = p->opts.link_mapped_bytes_max,
+                .capacity_records = p->opts.capacity_records,
+                .unread_rights_max = p->opts.unread_rights_max,
+        };
+}
+
+/* ---- links of a port ---- */
+
+int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh_link **ret)
+{
+        wharf_task *t = p->task;
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        if (p->n_links >= p->opts.links_max)
+                return -EMLINK;
+        struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, true);
+        if (!l)
+                return wh_trace(-ENOMEM);
+        l->port = p;
+        l->inbox = in;
+        l->introducer = introducer;
+        wh_port_hello(p, &l->hello); /* for the limit of a payload */
+        int on = 1;
+        int r = wh_table_add(&t->links, &l->o);
+        if (r == 0) {
+                uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                r = wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+                if (r == 0)
+                        r = wh_os_epoll_add(in->ep, sock, EPOLLIN | EPOLLRDHUP | EPOLLET, ep_tag(EP_LINK, id));
+                if (r < 0)
+                        wh_table_remove(&t->links, &l->o);
+        }
+        if (r < 0) {
+                l->sock = -1;
+                wh_task_give(t, &l->o);
+                return wh_trace(r);
+        }
+        wh_list_push_back(&p->links, &l->in_port);
+        p->n_links++;
+        *ret = l;
+        return 0;
+}
+
+void wh_link_unref(struct wh_link *l)
+{
+        if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) > 1)
+                return;
+        wharf_task *t = l->task;
+        wh_table_remove(&t->links, &l->o);
+        wh_link_done(l);
+        wh_task_give(t, &l->o);
+}
+
+void wh_port_remove_link(struct wh_link *l)
+{
+        struct wh_port *p = l->port;
+        struct wh_inbox *in = l->inbox;
+        wh_list_remove(&l->in_port);
+        wh_list_remove(&l->hot);
+        p->n_links--;
+        p->mapped -= l->mapped;
+        if (l->over && l->over != -EPIPE)
+                p->refused++;
+        if (in->direct == l)
+                in->direct = NULL;
+        wh_link_end(l, -EPIPE);
+        wh_lock(&l->o.lock);
+        wh_os_epoll_del(in->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
+        wh_os_close(l->sock);
+        l->sock = -1;
+        l->tx_over = -EPIPE;
+        wh_unlock(&l->o.lock);
+        l->port = NULL;
+        wh_link_unref(l);
+}
+
+int64_t wh_port_may_map(struct wh_link *l)
+{
+        struct wh_port *p = l->port;
+        uint64_t mine = l->rx ? l->rx->mapped_bytes : 0;
+        if (mine >= p->opts.link_mapped_bytes_max)
+                return -EDQUOT;
+        if (p->mapped >= p->opts.mapped_bytes_max)
+                return -ENOBUFS;
+        uint64_t a = p->opts.link_mapped_bytes_max - mine, b = p->opts.mapped_bytes_max - p->mapped;
+        return (int64_t)(a < b ? a : b);
+}
+
+void wh_port_mapped(struct wh_link *l)
+{
+        uint64_t now = l->rx ? l->rx->mapped_bytes : 0;
+        l->port->mapped += now - l->mapped;
+        l->mapped = now;
+}
+
+int wh_port_adopt(struct wh_link *introducer, int sock)
+{
+        struct wh_link *l;
+        wh_os_fd_private(sock);
+        int r = wh_frame_check_socket(sock);
+        if (r == 0)
+                r = wh_port_add_link(introducer->port, sock, atomic_load(&introducer->o.name), &l);
+        if (r < 0) {
+                /* The introduced one is told why; the introducer has done nothing wrong. */
+                struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r};
+                wh_frame_send(sock, &f, NULL, 0, NULL, false);
+                wh_os_close(sock);
+                introducer->port->refused++;
+                return r == -EPROTO ? r : 0;
+        }
+        make_hot(introducer->inbox, l); /* it may have sent already: look, rather than wait for an edge */
+        return 0;
+}
+
+int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_cred *cred)
+{
+        wh_os_fd_private(sock);
+        int on = 1;
+        if (wh_frame_check_socket(sock) < 0 || !cred->known ||
+            wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0) {
+                wh_os_close(sock);
+                return wh_trace(-EPROTO);
+        }
+        uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        int r = wh_os_epoll_add(l->inbox->ep, sock, EPOLLIN | EPOLLRDHUP | EPOLLET, ep_tag(EP_LINK, id));
+        if (r < 0) {
+                wh_os_close(sock);
+                return wh_trace(r);
+        }
+        wh_lock(&l->o.lock);
+        wh_os_epoll_del(l->inbox->ep, l->sock);
+        wh_os_close(l->sock);
+        l->sock = sock;
+        wh_unlock(&l->o.lock);
+        l->cred = *cred;
+        l->hung_up = false;
+        l->sock_ready = true;
+        struct wh_hello h;
+        wh_port_hello(l->port, &h);
+        struct wh_frame f = {.type = WH_FRAME_HELLO};
+        wh_frame_send(sock, &f, &h, sizeof h, NULL, false);
+        return 0;
+}
+
+void wh_watch_socket(struct wh_link *l, bool add)
+{
+        uint32_t name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        if (add)
+                wh_os_epoll_add(l->watch->ep, l->sock, EPOLLRDHUP | EPOLLET, ep_tag(EP_WATCH, name));
+        else
+                wh_os_epoll_del(l->watch->ep, l->sock);
+}
+
+/* ---- public: rights to a port, sets, descriptors, figures ---- */
+
+WHARF_API int wharf_port_fd(wharf_task *t, wharf_name name, int *ret)
+{
+        int err;
+        struct wh_port *p;
+        struct wh_inbox *in = wh_inbox_lock(t, name, &p, &err);
+        if (!in)
+                return wh_fail(err, NULL);
+        int r = inbox_bell(in, true); /* readable until a receive finds nothing: then everything is armed (P3) */
+        if (r == 0) {
+                in->pollable = true;
+                *ret = in->ep;
+        }
+        wh_unlock(&in->lock);
+        return r < 0 ? wh_fail(r, NULL) : 0;
+}
+
+WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
+{
+        int err, on = 0, type = 0;
+        socklen_t len = sizeof on;
+        if (wh_os_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &len) < 0 || !on)
+                return wh_fail(-EINVAL, "descriptor %d is no listening socket", fd);
+        len = sizeof type;
+        if (wh_os_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
+                return wh_fail(-EINVAL, "descriptor %d is no SOCK_SEQPACKET socket", fd);
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return wh_fail(err, NULL);
+        struct wh_inbox *in = p->inbox;
+        int r = p->listen_fd >= 0 ? -EBUSY : wh_os_nonblock(fd, true);
+        if (r == 0)
+                r = wh_os_epoll_add(in->ep, fd, EPOLLIN, ep_tag(EP_LISTEN, port));
+        if (r == 0)
+                p->listen_fd = fd;
+        wh_unlock(&in->lock);
+        return r < 0 ? wh_fail(r, NULL) : 0;
+}
+
+void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret)
+{
+        uint64_t queued = 0;
+        wh_list_for(n, &p->links) {
+                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                if (!l->rx) {
+                        queued += l->stash.full;
+                        continue;
+                }
+                /* A claim of the sender's; more than a ring can hold is no number at all. */
+                uint64_t sent = atomic_load_explicit(&l->rx->ring.out->sent_messages, memory_order_relaxed);
+                uint64_t d = sent - l->rx_seq;
+                queued += d <= 65536 ? d : 0;
+        }
+        *ret = (struct wharf_port_stat){
+                .size = sizeof *ret,
+                .senders = p->n_links,
+                .id = p->id,
+                .queued_messages = queued,
+                .received_messages = p->received_messages,
+                .received_bytes = p->received_bytes,
+                .mapped_bytes = p->mapped,
+                .refused_links = p->refused,
+                .receivers_waiting = atomic_load_explicit(&p->inbox, memory_order_relaxed)->waiters,
+        };
+}
+
+WHARF_API int wharf_port_stat(wharf_task *t, wharf_name port, struct wharf_port_stat *ret)
+{
+        int err;
+        if (ret->size != sizeof *ret)
+                return wh_fail(-EINVAL, "wharf_port_stat.size is %u, expected %zu", ret->size, sizeof *ret);
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return wh_fail(err, NULL);
+        struct wh_inbox *in = p->inbox;
+        wh_port_stat_locked(p, ret);
+        wh_unlock(&in->lock);
+        return wh_fail(0, NULL);
+}
+
+static void forget(struct wh_object *o, void *arg)
+{
+        struct wh_link *l = (struct wh_link *)o;
+        /* The lanes were not inherited (MADV_DONTFORK) and the sockets are closed: only private memory is left. */
+        wharf_task *t = arg;
+        if (o->kind == WHARF_KIND_SEND || o->kind == WH_KIND_LINK) {
+                if (!l->stash.mapped && !l->direct)
+                        free(l->stash.bytes);
+                for (unsigned i = 0; l->tx && i < l->tx->n_sections; i++)
+                        free(l->tx->section[i].buddy);
+                free(l->tx);
+                free(l->rx);
+                wh_list_for_safe(n, &l->calls)
+                        free(wh_container(n, struct wh_call, node));
+        } else if (o->kind == WHARF_KIND_PORT || o->kind == WHARF_KIND_SET) {
+                struct wh_inbox *in =
+                        o->kind == WHARF_KIND_PORT ? &((struct wh_port *)o)->own : &((struct wh_set *)o)->inbox;
+                wh_list_for_safe(n, &in->notices)
+                        free(wh_container(n, struct wh_notice, node));
+        }
+        o->next_free = t->pool[o->kind];
+        t->pool[o->kind] = o;
+}
+
+void wh_task_forget(wharf_task *t)
+{
+        wh_table_each(&t->links, forget, t);
+        wh_table_each(&t->names, forget, t);
+}
+
+/* Move a port, with its links, from one inbox to another; both are locked. On failure it stays where it is. */
+static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *to)
+{
+        int r = p->listen_fd >= 0 ? wh_os_epoll_add(to->ep, p->listen_fd, EPOLLIN, ep_tag(EP_LISTEN, p->o.name)) : 0;
+        struct wh_list *stop = &p->links;
+        wh_list_for(n, &p->links) {
+                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                if (r < 0 || (r = wh_os_epoll_add(to->ep, l->sock, EPOLLIN | EPOLLRDHUP | EPOLLET,
+                                                  ep_tag(EP_LINK, l->o.name))) < 0) {
+                        stop = n;
+                        break;
+                }
+        }
+        struct wh_inbox *out = r < 0 ? to : from; /* whose entries go */
+        for (struct wh_list *n = p->links.next; n != stop; n = n->next) {
+                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                wh_os_epoll_del(out->ep, l->sock);
+                if (r < 0)
+                        continue;
+                wh_list_remove(&l->hot);
+                l->inbox = to;
+                l->sock_ready = true;
+                make_hot(to, l);
+        }
+        if (p->listen_fd >= 0)
+                wh_os_epoll_del(out->ep, p->listen_fd);
+        if (r < 0)
+                return r;
+        if (from->direct && from->direct->port == p)
+                from->direct = NULL;
+        wh_list_remove(&p->in_inbox);
+        wh_list_push_back(&to->ports, &p->in_inbox);
+        wh_list_for_safe(n, &from->notices) {
+                struct wh_notice *k = wh_container(n, struct wh_notice, node);
+                if (k->port == p->o.name) {
+                        wh_list_remove(n);
+                        wh_list_push_back(&to->notices, n);
+                }
+        }
+        atomic_store_explicit(&p->inbox, to, memory_order_release);
+        wh_inbox_wake_all(from);
+        wh_inbox_wake_all(to);
+        return 0;
+}
+
+WHARF_API int wharf_set_new(wharf_task *t, wharf_name *ret)
+{
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        struct wh_set *s = wh_task_take(t, WHARF_KIND_SET, sizeof *s, offsetof(struct wh_set, inbox.task));
+        if (!s)
+                return wh_fail(wh_trace(-ENOMEM), NULL);
+        int r = inbox_init(&s->inbox, t);
+        if (r == 0 && (r = wh_table_add(&t->names, &s->o)) < 0)
+                inbox_done(&s->inbox);
+        if (r < 0) {
+                wh_task_give(t, &s->o);
+                return wh_fail(r, NULL);
+        }
+        *ret = atomic_load_explicit(&s->o.name, memory_order_relaxed);
+        return 0;
+}
+
+/* Two inboxes, locked in the order of their addresses so that nobody waits in a circle. */
+static void lock_two(struct wh_inbox *a, struct wh_inbox *b)
+{
+        wh_lock(a < b ? &a->lock : &b->lock);
+        wh_lock(a < b ? &b->lock : &a->lock);
+}
+
+static int set_change(wharf_task *t, wharf_name set, wharf_name port, bool add)
+{
+        if (!wh_task_ours(t))
+                return -ESTALE;
+        struct wh_object *so = wh_table_find(&t->names, set), *po = wh_table_find(&t->names, port);
+        if (!so || !po || atomic_load(&so->name) != set || atomic_load(&po->name) != port)
+                return -EBADF;
+        if (so->kind != WHARF_KIND_SET || po->kind != WHARF_KIND_PORT)
+                return -EPERM;
+        struct wh_set *s = (struct wh_set *)so;
+        struct wh_port *p = (struct wh_port *)po;
+        lock_two(&s->inbox, &p->own);
+        int r;
+        if (atomic_load(&so->name) != set || atomic_load(&po->name) != port || s->closing || p->closing)
+                r = -EBADF;
+        else if (add)
+                r = p->inbox != &p->own ? -EBUSY : port_move(p, &p->own, &s->inbox);
+        else
+                r = p->inbox != &s->inbox ? -ENOENT : port_move(p, &s->inbox, &p->own);
+        wh_unlock(&s->inbox.lock);
+        wh_unlock(&p->own.lock);
+        return r;
+}
+
+WHARF_API int wharf_set_add(wharf_task *t, wharf_name set, wharf_name port)
+{
+        return wh_fail(set_change(t, set, port, true), NULL);
+}
+
+WHARF_API int wharf_set_remove(wharf_task *t, wharf_name set, wharf_name port)
+{
+        return wh_fail(set_change(t, set, port, false), NULL);
+}
+
+int wh_set_drop(wharf_task *t, struct wh_object *o, wharf_name name)
+{
+        struct wh_set *s = (struct wh_set *)o;
+        for (;;) {
+                wh_lock(&s->inbox.lock);
+                if (atomic_load(&o->name) != name || s->closing) {
+                        wh_unlock(&s->inbox.lock);
+                        return -EBADF;
+                }
+                struct wh_list *first = s->inbox.ports.next;
+                wharf_name port = first == &s->inbox.ports
+                                          ? WHARF_NONE
+                                          : atomic_load(&wh_container(first, struct wh_port, in_inbox)->o.name);
+                if (port == WHARF_NONE)
+                        break;
+                wh_unlock(&s->inbox.lock);
+                int r = set_change(t, name, port, false);
+                if (r < 0 && r != -ENOENT && r != -EBADF)
+                        return r;
+        }
+        s->closing = true;
+        wh_table_remove(&t->names, o);
+        inbox_expel(&s->inbox);
+        wh_unlock(&s->inbox.lock);
+        inbox_done(&s->inbox);
+        wh_task_give(t, o);
+        return 0;
+}

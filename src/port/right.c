@@ -1,0 +1,419 @@
+/*
+ * Send rights: made, copied, dropped; and the items of messages, which are rights and descriptors on their way.
+ */
+#include "port/items.h"
+#include "port/object.h"
+#include "port/port.h"
+#include "port/why.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct wh_link *wh_holder_lock(wharf_task *t, wharf_name name, int *err)
+{
+        if (wh_unlikely(!wh_task_ours(t))) {
+                *err = -ESTALE;
+                return NULL;
+        }
+        struct wh_object *o = wh_table_find(&t->names, name);
+        if (wh_unlikely(!o || o->kind != WHARF_KIND_SEND)) {
+                *err = o && atomic_load_explicit(&o->name, memory_order_relaxed) == name ? -EPERM : -EBADF;
+                return NULL;
+        }
+        wh_lock(&o->lock);
+        if (wh_unlikely(atomic_load_explicit(&o->name, memory_order_relaxed) != name)) {
+                wh_unlock(&o->lock);
+                *err = -EBADF;
+                return NULL;
+        }
+        return (struct wh_link *)o;
+}
+
+int wh_right_from_socket(wharf_task *t, int sock, bool provisional, bool once, wharf_name *ret)
+{
+        struct wh_link *l = wh_link_new(t, WHARF_KIND_SEND, sock, false);
+        if (!l)
+                return wh_trace(-ENOMEM);
+        l->provisional = provisional;
+        l->once = once;
+        int r = wh_table_add(&t->names, &l->o);
+        if (r < 0) {
+                l->sock = -1;
+                wh_task_give(t, &l->o);
+                return r;
+        }
+        wh_os_fd_private(sock);
+        *ret = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        return 0;
+}
+
+/* A pair for a new right to somebody's port, with the greeting waiting at the holder's end. */
+static int pair_new(const struct wh_hello *h, int *ret_owner, int *ret_holder)
+{
+        int sv[2];
+        int r = wh_os_socketpair(sv);
+        if (r < 0)
+                return wh_trace(r);
+        wh_os_fd_private(sv[0]);
+        wh_os_fd_private(sv[1]);
+        struct wh_frame f = {.type = WH_FRAME_HELLO};
+        r = h ? wh_frame_send(sv[0], &f, h, sizeof *h, NULL, false) : 0;
+        if (r < 0) {
+                wh_os_close(sv[0]);
+                wh_os_close(sv[1]);
+                return wh_trace(r);
+        }
+        *ret_owner = sv[0];
+        *ret_holder = sv[1];
+        return 0;
+}
+
+/* A new link to a port of this task; *ret is the holder's end. */
+static int mint(wharf_task *t, wharf_name port, int *ret)
+{
+        int err, ours, theirs;
+        struct wh_hello h;
+        struct wh_link *l;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return err;
+        struct wh_inbox *in = p->inbox;
+        wh_port_hello(p, &h);
+        int r = pair_new(&h, &ours, &theirs);
+        if (r == 0 && (r = wh_port_add_link(p, ours, 0, &l)) < 0) {
+                wh_os_close(ours);
+                wh_os_close(theirs);
+        }
+        if (r == 0)
+                *ret = theirs;
+        wh_unlock(&in->lock);
+        return r;
+}
+
+/* A new link to the port of a right that we hold, introduced over it; the link is locked. *ret is the holder's end. */
+static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
+{
+        int r = l->once ? -EPERM : 0, owner = -1, holder = -1;
+        while (r == 0) {
+                r = wh_link_rebind(l);
+                if (r == 0 && owner < 0)
+                        r = pair_new(l->greeted ? &l->hello : NULL, &owner, &holder);
+                if (r == 0) {
+                        struct wh_frame f = {.type = WH_FRAME_ADOPT, .n_fds = 1};
+                        r = wh_link_frame(l, &f, NULL, 0, &owner, false);
+                        if (r == 0)
+                                break;
+                }
+                if (r == -EAGAIN)
+                        r = wh_holder_wait(l, deadline_ns, true);
+        }
+        wh_os_close(owner);
+        if (r < 0)
+                wh_os_close(holder);
+        else
+                *ret = holder;
+        return r;
+}
+
+WHARF_API int wharf_right_new(wharf_task *t, wharf_name port, wharf_name *ret)
+{
+        int sock;
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        int r = mint(t, port, &sock);
+        if (r == 0 && (r = wh_right_from_socket(t, sock, true, false, ret)) < 0)
+                wh_os_close(sock);
+        return wh_fail(r, NULL);
+}
+
+WHARF_API int wharf_right_copy(wharf_task *t, wharf_name right, int64_t deadline_ns, wharf_name *ret)
+{
+        int sock, err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return wh_fail(err, NULL);
+        int r = introduce(l, deadline_ns, &sock);
+        wh_unlock(&l->o.lock);
+        if (r == 0 && (r = wh_right_from_socket(t, sock, true, false, ret)) < 0)
+                wh_os_close(sock);
+        return wh_fail(r, NULL);
+}
+
+WHARF_API int wharf_right_connect(wharf_task *t, const char *path, wharf_name *ret)
+{
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        int sock = wh_os_socket_unix(SOCK_SEQPACKET);
+        if (sock < 0)
+                return wh_fail(sock, NULL);
+        wh_os_fd_private(sock);
+        int r;
+        do
+                r = wh_os_connect_unix(sock, path);
+        while (r == -EINTR);
+        if (r == 0)
+                r = wh_right_from_socket(t, sock, false, false, ret);
+        if (r < 0) {
+                wh_os_close(sock);
+                return wh_fail(r, "%s", path);
+        }
+        return wh_fail(0, NULL);
+}
+
+int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
+{
+        struct wh_link *l = (struct wh_link *)o;
+        wh_lock(&o->lock);
+        if (atomic_load_explicit(&o->name, memory_order_relaxed) != name) {
+                wh_unlock(&o->lock);
+                return -EBADF;
+        }
+        if (l->watch)
+                wh_watch_socket(l, false);
+        wh_table_remove(&t->names, o);
+        wh_link_end(l, -ECANCELED);
+        l->tx_over = -ECANCELED;
+        while (l->waiters) {
+                /* Wakes the one that polls the socket; the others look at `turn`. */
+                wh_os_shutdown(l->sock, SHUT_RDWR);
+                wh_holder_turn(l);
+                wh_unlock(&o->lock);
+                wh_os_futex_wait(&l->turn, atomic_load(&l->turn), wh_os_now_ns() + 100000, false);
+                wh_lock(&o->lock);
+        }
+        wh_calls_done(l);
+        wh_link_done(l);
+        wh_unlock(&o->lock);
+        wh_task_give(t, o);
+        return 0;
+}
+
+WHARF_API int wharf_drop(wharf_task *t, wharf_name name)
+{
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        struct wh_object *o = wh_table_find(&t->names, name);
+        if (!o || atomic_load_explicit(&o->name, memory_order_relaxed) != name)
+                return wh_fail(-EBADF, NULL);
+        switch (o->kind) {
+        case WHARF_KIND_SEND:
+                return wh_fail(wh_right_drop(t, o, name), NULL);
+        case WHARF_KIND_PORT:
+                return wh_fail(wh_port_drop(t, o, name), NULL);
+        case WHARF_KIND_SET:
+                return wh_fail(wh_set_drop(t, o, name), NULL);
+        default:
+                return wh_fail(wh_reply_drop(t, o, name), NULL);
+        }
+}
+
+WHARF_API int wharf_name_kind(wharf_task *t, wharf_name name)
+{
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        struct wh_object *o = wh_table_find(&t->names, name);
+        if (!o || atomic_load_explicit(&o->name, memory_order_relaxed) != name)
+                return wh_fail(-EBADF, NULL);
+        return o->kind;
+}
+
+WHARF_API int wharf_watch(wharf_task *t, wharf_name right, wharf_name port)
+{
+        int err;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return wh_fail(err, NULL);
+        struct wh_inbox *in = p->inbox;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        int r = l ? 0 : err;
+        if (l && l->watch)
+                r = -EBUSY;
+        else if (l) {
+                l->watch = in;
+                l->watch_port = port;
+                wh_watch_socket(l, true);
+        }
+        if (l)
+                wh_unlock(&l->o.lock);
+        wh_unlock(&in->lock);
+        return wh_fail(r, NULL);
+}
+
+WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_right_stat *ret)
+{
+        int err;
+        if (ret->size != sizeof *ret)
+                return wh_fail(-EINVAL, "wharf_right_stat.size is %u, expected %zu", ret->size, sizeof *ret);
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return wh_fail(err, NULL);
+        wh_link_probe(l, true);
+        if (l->tx)
+                wh_ring_refresh(&l->tx->ring);
+        *ret = (struct wharf_right_stat){
+                .size = sizeof *ret,
+                .attached = l->tx != NULL,
+                .id = {l->hello.port_id},
+                .sent_messages = l->tx_seq,
+                .unread_messages = l->tx ? wh_ring_unread(&l->tx->ring) : 0,
+                .payload_bytes_max = l->hello.payload_bytes_max,
+                .shared_bytes = l->tx ? l->tx->map_len + WH_PAGE + l->tx->section_bytes : 0,
+                .dead = l->tx_over,
+        };
+        wh_unlock(&l->o.lock);
+        return wh_fail(0, NULL);
+}
+
+/* ---- items on their way out ---- */
+
+/* May the socket itself go? Only if nothing was ever read from or written to it. */
+static bool untouched(const struct wh_link *l)
+{
+        return l->once || (l->provisional && !l->greeted && l->tx_seq == 0 && l->rx_seq == 0 && l->tx_over == 0 &&
+                           !l->tx && !l->watch && wh_list_empty(&l->calls));
+}
+
+static int item_send(wharf_task *t, struct wharf_item *it, struct wh_items_out *out, unsigned i, int64_t deadline_ns)
+{
+        int err, sock = -1;
+        struct wh_link *l = wh_holder_lock(t, it->name, &err);
+        if (!l)
+                return err;
+        int r = 0;
+        out->o->kind[i] = l->once ? WH_ITEM_REPLY : WH_ITEM_SEND;
+        if (it->kind == WHARF_MOVE_SEND && untouched(l)) {
+                /* The name stays until the message is on its way; the copy goes as soon as it is. */
+                r = wh_os_dup(l->sock);
+                if (r >= 0) {
+                        wh_os_fd_private(r);
+                        out->o->fd[i] = r;
+                        out->close[i] = true;
+                        r = 0;
+                }
+        } else if ((r = introduce(l, deadline_ns, &sock)) == 0) {
+                out->o->fd[i] = sock;
+                out->close[i] = true;
+        }
+        wh_unlock(&l->o.lock);
+        return r;
+}
+
+static int item_reply(wharf_task *t, struct wharf_item *it, struct wh_items_out *out, unsigned i)
+{
+        struct wh_object *o = wh_table_find(&t->names, it->name);
+        if (!o || atomic_load(&o->name) != it->name)
+                return -EBADF;
+        if (o->kind != WHARF_KIND_REPLY)
+                return -EPERM;
+        int to_caller, to_new;
+        int r = pair_new(NULL, &to_caller, &to_new);
+        if (r < 0)
+                return r;
+        out->o->kind[i] = WH_ITEM_REPLY;
+        out->o->fd[i] = to_new;
+        out->close[i] = true;
+        out->via[i] = to_caller;
+        return 0;
+}
+
+int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoing *o, struct wh_items_out *out,
+                     int64_t deadline_ns)
+{
+        out->o = o;
+        if (m->n_items > WHARF_ITEMS_MAX)
+                return wh_fail(-EINVAL, "%u items, at most %d", m->n_items, WHARF_ITEMS_MAX);
+        int r = 0;
+        for (unsigned i = 0; i < m->n_items && r == 0; i++) {
+                struct wharf_item *it = &m->items[i];
+                out->close[i] = false;
+                out->via[i] = -1;
+                switch (it->kind) {
+                case WHARF_COPY_FD:
+                case WHARF_MOVE_FD:
+                        o->kind[i] = WH_ITEM_FD;
+                        o->fd[i] = it->fd;
+                        r = it->fd < 0 ? -EBADF : 0;
+                        break;
+                case WHARF_MAKE_SEND:
+                        o->kind[i] = WH_ITEM_SEND;
+                        r = mint(t, it->name, &o->fd[i]);
+                        out->close[i] = r == 0;
+                        break;
+                case WHARF_COPY_SEND:
+                case WHARF_MOVE_SEND:
+                        r = item_send(t, it, out, i, deadline_ns);
+                        break;
+                case WHARF_MOVE_REPLY:
+                        r = item_reply(t, it, out, i);
+                        break;
+                default:
+                        r = wh_fail(-EINVAL, "items[%u].kind is %u", i, it->kind);
+                }
+                if (r == 0)
+                        o->n_items++;
+        }
+        if (r < 0)
+                wh_items_finish(t, m, out, false);
+        return r;
+}
+
+void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_out *out, bool sent)
+{
+        struct wh_outgoing *o = out->o;
+        for (unsigned i = 0; i < o->n_items; i++) {
+                if (out->close[i])
+                        wh_os_close(o->fd[i]);
+                if (out->via[i] >= 0) {
+                        if (sent)
+                                wh_reply_via(t, m->items[i].name, out->via[i]);
+                        wh_os_close(out->via[i]);
+                }
+                if (!sent)
+                        continue;
+                if (m->items[i].kind == WHARF_MOVE_FD)
+                        wh_os_close(m->items[i].fd);
+                else if (m->items[i].kind == WHARF_MOVE_SEND)
+                        wharf_drop(t, m->items[i].name);
+        }
+        o->n_items = 0;
+}
+
+/* ---- items that arrived ---- */
+
+int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wharf_item *to)
+{
+        struct wharf_item got[WHARF_ITEMS_MAX];
+        unsigned i = 0;
+        int r = 0;
+        for (; i < n; i++) {
+                if (from->kind[i] == WH_ITEM_FD) {
+                        got[i] = (struct wharf_item){.kind = WHARF_GOT_FD, .fd = from->fd[i]};
+                        continue;
+                }
+                bool once = from->kind[i] == WH_ITEM_REPLY;
+                got[i].kind = once ? WHARF_GOT_REPLY : WHARF_GOT_SEND;
+                r = wh_right_from_socket(t, from->fd[i], !once, once, &got[i].name);
+                if (r < 0)
+                        break;
+        }
+        if (r < 0) {
+                /* All or nothing: the names go again, the sockets stay where they were. */
+                while (i--) {
+                        int err;
+                        if (got[i].kind == WHARF_GOT_FD)
+                                continue;
+                        struct wh_link *l = wh_holder_lock(t, got[i].name, &err);
+                        l->sock = -1;
+                        wh_unlock(&l->o.lock);
+                        wharf_drop(t, got[i].name);
+                }
+                return r;
+        }
+        memcpy(to, got, n * sizeof *got);
+        from->n = 0;
+        return 0;
+}

@@ -1,0 +1,127 @@
+#include "port/task.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+#include "port/object.h"
+#include "port/why.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **ret)
+{
+        struct wharf_task_opts o = {.size = sizeof o};
+        if (opts && (opts->size < sizeof o.size || opts->size > sizeof o))
+                return wh_fail(-EINVAL, "wharf_task_opts.size is %u, expected %zu", opts->size, sizeof o);
+        if (opts)
+                memcpy(&o, opts, opts->size);
+        if (o.reserved)
+                return wh_fail(-EINVAL, "wharf_task_opts.reserved must be 0");
+
+        wharf_task *t = wh_os_calloc(1, sizeof *t);
+        if (!t)
+                return wh_fail(wh_trace(-ENOMEM), NULL);
+        void *page;
+        int r = wh_os_mmap(NULL, WH_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &page);
+        if (r == 0) {
+                r = wh_os_madvise(page, WH_PAGE, MADV_WIPEONFORK);
+                if (r < 0)
+                        wh_os_munmap(page, WH_PAGE);
+        }
+        if (r < 0) {
+                free(t);
+                return wh_fail(wh_trace(r), NULL);
+        }
+        atomic_store_explicit((_Atomic uint32_t *)page, 1, memory_order_relaxed);
+        t->ours = page;
+        t->cpus = wh_os_cpus();
+        t->ticks_per_us = wh_os_ticks_per_us();
+        t->spin_us_max = o.spin_us_max ? o.spin_us_max : 50;
+        if (o.spin_us_max == WHARF_NO_SPIN || (t->cpus == 1 && o.spin_us_max != WHARF_SPIN))
+                t->spin_us_max = 0; /* on one core the other side runs only while we sleep */
+        *ret = t;
+        return 0;
+}
+
+static void drop_one(struct wh_object *o, void *arg)
+{
+        wharf_drop(arg, atomic_load_explicit(&o->name, memory_order_relaxed));
+}
+
+WHARF_API wharf_task *wharf_task_close(wharf_task *t)
+{
+        if (!t)
+                return NULL;
+        if (t->service_free)
+                t->service_free(t->service);
+        if (wh_task_ours(t))
+                wh_table_each(&t->names, drop_one, t);
+        else
+                wh_task_forget(t); /* in a forked child: descriptors are closed, mappings were never there */
+        wh_table_done(&t->names);
+        wh_table_done(&t->links);
+        for (unsigned k = 0; k < WH_KINDS; k++)
+                for (struct wh_object *o = t->pool[k], *next; o; o = next) {
+                        next = o->next_free;
+                        free(o);
+                }
+        wh_os_munmap((void *)(uintptr_t)t->ours, WH_PAGE);
+        free(t);
+        return NULL;
+}
+
+void *wh_task_take(wharf_task *t, uint8_t kind, size_t size, size_t keep)
+{
+        wh_lock(&t->lock);
+        struct wh_object *o = t->pool[kind];
+        if (o)
+                t->pool[kind] = o->next_free;
+        wh_unlock(&t->lock);
+        if (o) {
+                memset((char *)o + keep, 0, size - keep);
+        } else if (!(o = wh_os_calloc(1, size))) {
+                return NULL;
+        }
+        o->kind = kind;
+        return o;
+}
+
+void wh_task_give(wharf_task *t, struct wh_object *o)
+{
+        wh_lock(&t->lock);
+        o->next_free = t->pool[o->kind];
+        t->pool[o->kind] = o;
+        wh_unlock(&t->lock);
+}
+
+void *wh_task_service(wharf_task *t)
+{
+        wh_lock(&t->lock);
+        void *p = t->service;
+        wh_unlock(&t->lock);
+        return p;
+}
+
+void wh_task_service_set(wharf_task *t, void *p, void (*free_fn)(void *))
+{
+        wh_lock(&t->lock);
+        t->service = p;
+        t->service_free = free_fn;
+        wh_unlock(&t->lock);
+}
+
+WHARF_API int64_t wharf_now_ns(void)
+{
+        return wh_os_now_ns();
+}
+
+WHARF_API int64_t wharf_in_ms(int64_t ms)
+{
+        return wh_os_now_ns() + ms * 1000000;
+}
+
+WHARF_API const char *wharf_version(void)
+{
+        return WHARF_VERSION;
+}
