@@ -58,6 +58,16 @@ static inline bool wh_inside(uint64_t offset, uint64_t len, uint64_t limit)
         return offset <= limit && len <= limit - offset;
 }
 
+/* Ask for a cache line that will be written soon. */
+static inline void wh_prefetch_write(const void *p)
+{
+#if defined(__x86_64__)
+        __asm__ __volatile__("prefetchw %0" : : "m"(*(const char *)p));
+#else
+        __builtin_prefetch(p, 1);
+#endif
+}
+
 /* Tells the core that we spin. */
 static inline void wh_relax(void)
 {

@@ -62,11 +62,10 @@ void *wh_ring_reserve_slow(struct wh_ring_tx *tx, uint32_t len)
                     (records - tx->taken_records > tx->capacity && tx->taken_records != tx->records))
                         return NULL;
         }
-        wh_ring_clear_ahead(tx, (uint32_t)(end - tx->pos));
+        wh_ring_clear(tx, end);
         if (pad) {
                 wh_ring_publish(tx, WH_REC_PAD, 0);
                 tx->pos += pad - 1; /* a pad is as long as what is left, whatever its length field says */
-                wh_ring_clear_ahead(tx, need + 1);
         }
         return tx->ring + (tx->pos & (tx->lines - 1)) * WH_LINE + 8;
 }
@@ -100,28 +99,13 @@ bool wh_ring_wanted(struct wh_ring_rx *rx)
 
 bool wh_ring_publish_taken(struct wh_ring_rx *rx)
 {
-        if (rx->holds)
-                return false; /* all of it is told when the last hold goes */
-        rx->published_lines = rx->pos;
+        uint64_t lines = rx->holds ? rx->held_lines : rx->pos;
+        rx->published_lines = lines;
         /* [ring-taken] Release, pairs with the acquire in wh_ring_refresh(): we have read, now it may be overwritten. */
-        atomic_store_explicit(&rx->back->taken_records, rx->records, memory_order_release);
-        atomic_store_explicit(&rx->back->taken_lines, rx->pos, memory_order_release);
+        atomic_store_explicit(&rx->back->taken_records, rx->holds ? rx->held_records : rx->records,
+                              memory_order_release);
+        atomic_store_explicit(&rx->back->taken_lines, lines, memory_order_release);
         return wh_ring_wanted(rx);
-}
-
-bool wh_ring_hold(struct wh_ring_rx *rx, const struct wh_rec *rec)
-{
-        bool ring = !rx->holds && wh_ring_publish_taken(rx); /* what came before the first hold is free */
-        rx->holds++;
-        rx->pos += wh_rec_lines(rec->len);
-        rx->records++;
-        return ring;
-}
-
-bool wh_ring_unhold(struct wh_ring_rx *rx)
-{
-        assert(rx->holds > 0);
-        return --rx->holds == 0 && wh_ring_publish_taken(rx);
 }
 
 bool wh_ring_sleep(struct wh_ring_rx *rx)

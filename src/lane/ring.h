@@ -51,6 +51,8 @@ struct wh_ring_rx {
         uint64_t published_lines; /* what back says */
         uint32_t batch_lines;     /* publish at the latest when this many lines were taken since */
         uint32_t holds;           /* records held in place by the user */
+        uint64_t held_lines;      /* with holds: where the first of them begins; not told beyond that */
+        uint64_t held_records;
         uint32_t generation;      /* of the last sleep */
         uint32_t want_rung;       /* the last generation of out->want that was rung for */
 };
@@ -82,10 +84,10 @@ static inline void *wh_ring_reserve(struct wh_ring_tx *tx, uint32_t len)
         return wh_ring_reserve_slow(tx, len);
 }
 
-/* Extends the cleared lines after a publication, off the path of the message just sent. */
-static inline void wh_ring_clear_ahead(struct wh_ring_tx *tx, uint32_t ahead)
+/* Clears heads up to the line `to`, as far as the receiver is done with them (R3). */
+static inline void wh_ring_clear(struct wh_ring_tx *tx, uint64_t to)
 {
-        uint64_t to = tx->pos + ahead, limit = tx->taken_lines + tx->lines;
+        uint64_t limit = tx->taken_lines + tx->lines;
         if (to > limit)
                 to = limit;
         while (tx->cleared < to) {
@@ -95,8 +97,21 @@ static inline void wh_ring_clear_ahead(struct wh_ring_tx *tx, uint32_t ahead)
         }
 }
 
-/* How far ahead of the position heads are kept clear: the common records never have to wait for clearing. */
-enum { WH_RING_AHEAD = 8 };
+/*
+ * Heads are cleared a stretch at a time, ahead of the records that will end there, so that the common record finds its
+ * place clear; and the stretch behind is asked for from the other core's cache meanwhile, so that neither clearing nor
+ * the fence behind a publication waits for it.
+ */
+enum { WH_RING_STRETCH = 16 };
+
+static inline void wh_ring_clear_ahead(struct wh_ring_tx *tx)
+{
+        if (wh_likely(tx->cleared - tx->pos > WH_RING_STRETCH))
+                return;
+        wh_ring_clear(tx, tx->cleared + WH_RING_STRETCH);
+        for (uint64_t i = 0; i < WH_RING_STRETCH; i++)
+                wh_prefetch_write(tx->ring + ((tx->cleared + i) & (tx->lines - 1)) * WH_LINE);
+}
 
 /* Make the record that was reserved visible. From here on it will be delivered, whatever happens to the sender. */
 static inline void wh_ring_publish(struct wh_ring_tx *tx, enum wh_rec_kind kind, uint32_t len)
@@ -107,11 +122,10 @@ static inline void wh_ring_publish(struct wh_ring_tx *tx, enum wh_rec_kind kind,
                               memory_order_release);
         tx->pos += wh_rec_lines(len);
         tx->records++;
-        wh_ring_clear_ahead(tx, WH_RING_AHEAD);
 }
 
 /*
- * Does the receiver have to be rung? Call after publishing. Orders the publication before looking, as the sleeper
+ * Does the receiver have to be rung? Call after publishing; then wh_ring_clear_ahead(). Orders the publication before looking, as the sleeper
  * orders its announcement before its last look, so that one of the two sees the other.
  */
 static inline bool wh_ring_must_ring(struct wh_ring_tx *tx)
@@ -183,11 +197,25 @@ static inline bool wh_ring_advance(struct wh_ring_rx *rx, const struct wh_rec *r
 }
 
 /*
- * Hold the record just peeked in place while going on to the next; its bytes stay until wh_ring_unhold(), and so does
- * all that comes after it. Instead of wh_ring_advance(), and answers like it.
+ * Hold the record just peeked in place while going on to the next: its bytes stay until wh_ring_unhold(), and so does
+ * all that comes after it. Instead of wh_ring_advance().
  */
-bool wh_ring_hold(struct wh_ring_rx *rx, const struct wh_rec *rec);
-bool wh_ring_unhold(struct wh_ring_rx *rx);
+static inline void wh_ring_hold(struct wh_ring_rx *rx, const struct wh_rec *rec)
+{
+        if (rx->holds++ == 0) {
+                rx->held_lines = rx->pos;
+                rx->held_records = rx->records;
+        }
+        rx->pos += wh_rec_lines(rec->len);
+        rx->records++;
+}
+
+/* Let one go. Answers like wh_ring_advance(). */
+static inline bool wh_ring_unhold(struct wh_ring_rx *rx)
+{
+        assert(rx->holds > 0);
+        return --rx->holds == 0 && rx->pos - rx->published_lines >= rx->batch_lines && wh_ring_publish_taken(rx);
+}
 
 /*
  * Announce sleep; the caller must look (peek) once more afterwards, and may sleep only if there is nothing. True when

@@ -27,6 +27,7 @@ static bool put(const void *bytes, uint32_t len)
                 return false;
         wh_shm_copy(body, bytes, len);
         wh_ring_publish(&tx->ring, WH_REC_PLAIN, len);
+        wh_ring_clear_ahead(&tx->ring);
         return true;
 }
 
@@ -289,6 +290,7 @@ TEST(a_held_record_keeps_its_place_until_let_go)
         CHECK(!put("efgh", 4));
         CHECK_MEM(held, "abcd", 4);
         wh_ring_unhold(&rx->ring);
+        wh_ring_publish_taken(&rx->ring);
         for (int i = 0; i < 4; i++)
                 CHECK(put("efgh", 4));
         lane_close();

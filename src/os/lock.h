@@ -56,4 +56,24 @@ static inline void wh_unlock(struct wh_lock *l)
                 wh_unlock_slow(l);
 }
 
+/* A count of references; the same economy. wh_ref_drop() is true for the last one. */
+static inline void wh_ref_take(_Atomic uint32_t *refs)
+{
+        if (__libc_single_threaded)
+                atomic_store_explicit(refs, atomic_load_explicit(refs, memory_order_relaxed) + 1, memory_order_relaxed);
+        else
+                atomic_fetch_add_explicit(refs, 1, memory_order_relaxed);
+}
+
+static inline bool wh_ref_drop(_Atomic uint32_t *refs)
+{
+        if (__libc_single_threaded) {
+                uint32_t n = atomic_load_explicit(refs, memory_order_relaxed) - 1;
+                atomic_store_explicit(refs, n, memory_order_relaxed);
+                return n == 0;
+        }
+        /* [ref] Acquire and release: what other holders did comes before what the last one frees. */
+        return atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
+}
+
 #endif

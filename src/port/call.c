@@ -510,7 +510,7 @@ int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *re
                 wh_task_give(t, &y->o);
                 return r;
         }
-        atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+        wh_ref_take(&l->refs);
         *ret = atomic_load_explicit(&y->o.name, memory_order_relaxed);
         return 0;
 }

@@ -584,8 +584,7 @@ bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
                 record_done(l, &in->rec);
                 break;
         case WH_IN_RECORD:
-                if (wh_ring_hold(&l->rx->ring, &in->rec))
-                        wh_link_bell(l);
+                wh_ring_hold(&l->rx->ring, &in->rec);
                 break;
         case WH_IN_STASH:
                 return false;

@@ -189,6 +189,7 @@ static inline int tx_published(struct wh_link *l)
         struct wh_ring_tx *ring = &l->tx->ring;
         if (wh_unlikely(wh_ring_must_ring(ring)))
                 wh_link_bell(l);
+        wh_ring_clear_ahead(ring);
         return l->tx_over;
 }
 

@@ -87,7 +87,7 @@ void wh_inbox_wake_all(struct wh_inbox *in)
         }
 }
 
-void wh_inbox_leave(struct wh_inbox *in)
+void wh_inbox_leave_slow(struct wh_inbox *in)
 {
         if (wh_unlikely(in->waiters && !in->leader)) {
                 atomic_fetch_add_explicit(&in->turn, 1, memory_order_relaxed);
@@ -567,7 +567,7 @@ int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh
 
 void wh_link_unref(struct wh_link *l)
 {
-        if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) > 1)
+        if (!wh_ref_drop(&l->refs))
                 return;
         wharf_task *t = l->task;
         wh_table_remove(&t->links, &l->o);

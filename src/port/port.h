@@ -84,7 +84,12 @@ int wh_inbox_wait(struct wh_inbox *in, int64_t deadline_ns);
 /* Ask epoll, without waiting, which links have something. */
 void wh_inbox_look(struct wh_inbox *in);
 /* A thread leaves a receive: let another lead, and keep P3. */
-void wh_inbox_leave(struct wh_inbox *in);
+void wh_inbox_leave_slow(struct wh_inbox *in);
+static inline void wh_inbox_leave(struct wh_inbox *in)
+{
+        if (wh_unlikely(in->waiters | in->pollable))
+                wh_inbox_leave_slow(in);
+}
 void wh_inbox_wake_all(struct wh_inbox *in);
 
 /* Add the owner's end of a link; takes `sock` only on success. */
