@@ -307,12 +307,13 @@ static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m,
 enum {
         TURN_BUDGET = 64,   /* messages from one link before the next has its turn */
         LOOK_EVERY = 256,   /* messages before the idle links are asked about */
+        SPINS_IN_PLACE = 256, /* looks at one link, with the inbox locked: a few microseconds */
         COOL_AFTER = 4096,  /* looks in vain, while others are busy, before a link is armed and left alone */
 };
 
 /*
  * The common message, in one piece of code: small, bytes only, from the link that was busy last, in the port's own
- * inbox. 1 delivered; 0 anything else, to be done the long way. Looks only, until it knows.
+ * inbox. 1 delivered; 0 there is none yet; -1 something else, to be done the long way.
  */
 static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes, size_t *ret_len,
                                 struct wh_link **ret_link)
@@ -322,11 +323,14 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
         struct wh_rec rec;
         if (wh_unlikely(n == &in->hot || n->next != &in->hot || in->direct || in->since_look >= LOOK_EVERY ||
                         !wh_list_empty(&in->notices)))
+                return -1;
+        if (wh_unlikely(!l->rx || l->over || l->hung_up || l->stash.full || l->stash.building))
+                return -1;
+        int r = wh_ring_peek(&l->rx->ring, &rec);
+        if (r == 0)
                 return 0;
-        if (wh_unlikely(!l->rx || l->over || l->stash.full || l->stash.building))
-                return 0;
-        if (wh_ring_peek(&l->rx->ring, &rec) <= 0 || rec.kind != WH_REC_PLAIN || rec.len > cap_bytes)
-                return 0;
+        if (wh_unlikely(r < 0 || rec.kind != WH_REC_PLAIN || rec.len > cap_bytes))
+                return -1;
         wh_shm_copy(buf, rec.body, rec.len);
         if (wh_unlikely(wh_ring_advance(&l->rx->ring, &rec)))
                 wh_link_bell(l);
@@ -520,12 +524,20 @@ WHARF_API ssize_t wharf_recv(wharf_task *t, wharf_name name, void *buf, size_t c
                 return wh_fail(err, NULL);
         size_t len;
         struct wh_link *l;
-        if (wh_likely(receive_plain(in, buf, cap_bytes, &len, &l))) {
-                if (sender)
-                        *sender = link_sender(l);
-                wh_inbox_leave(in);
-                wh_unlock(&in->lock);
-                return (ssize_t)len;
+        /* Spin right here for a few microseconds, before the long way, which can do everything and takes longer. */
+        unsigned spins = deadline_ns && (in->spin_us && t->spin_us_max) && !in->leader ? SPINS_IN_PLACE : 0;
+        for (;;) {
+                int r = receive_plain(in, buf, cap_bytes, &len, &l);
+                if (wh_likely(r > 0)) {
+                        if (sender)
+                                *sender = link_sender(l);
+                        wh_inbox_leave(in);
+                        wh_unlock(&in->lock);
+                        return (ssize_t)len;
+                }
+                if (r < 0 || spins-- == 0)
+                        break;
+                wh_relax();
         }
         wh_unlock(&in->lock);
         return receive_bytes(t, name, buf, cap_bytes, sender, deadline_ns);
