@@ -98,6 +98,8 @@ int wh_lane_tx_new(uint32_t ring_bytes, uint64_t capacity, struct wh_lane_tx **r
         for (unsigned i = 0; i < WH_SLOTS; i++)
                 lane->free_slot[i] = (uint16_t)(WH_SLOTS - 1 - i);
         lane->n_free_slots = WH_SLOTS;
+        for (unsigned i = 0; i < WH_ORDERS; i++)
+                lane->idle[i] = WH_SLOTS;
 
         void *out = NULL, *back = NULL;
         int r = memory_new("wharf-out", lane->map_len, OUT_SEALS, &lane->out_fd, &out);
@@ -170,13 +172,33 @@ void wh_lane_drop_section(struct wh_lane_tx *lane)
         *s = (struct wh_section_tx){.fd = -1};
 }
 
-static void slot_free(struct wh_lane_tx *lane, uint16_t slot)
+/* The block is free to use again, and keeps its slot (L5). */
+static void slot_idle(struct wh_lane_tx *lane, uint16_t slot)
 {
         struct wh_slot *s = &lane->slot[slot];
-        wh_buddy_free(lane->section[s->section].buddy, s->unit);
-        *s = (struct wh_slot){0};
-        lane->free_slot[lane->n_free_slots++] = slot;
+        s->in_use = s->sent = false;
+        s->next = WH_SLOTS;
+        if (lane->idle[s->order] == WH_SLOTS)
+                lane->idle[s->order] = slot;
+        else
+                lane->slot[lane->idle_last[s->order]].next = slot;
+        lane->idle_last[s->order] = slot;
+        lane->n_idle++;
         lane->blocks_out--;
+}
+
+/* Give all idle blocks back to their sections, where they merge. */
+static void idle_flush(struct wh_lane_tx *lane)
+{
+        for (unsigned order = 0; order < WH_ORDERS; order++)
+                while (lane->idle[order] != WH_SLOTS) {
+                        uint16_t slot = lane->idle[order];
+                        struct wh_slot *s = &lane->slot[slot];
+                        lane->idle[order] = s->next;
+                        wh_buddy_free(lane->section[s->section].buddy, s->unit);
+                        lane->free_slot[lane->n_free_slots++] = slot;
+                }
+        lane->n_idle = 0;
 }
 
 /* Deal with what the receiver gave back since last time. */
@@ -195,57 +217,80 @@ static int collect_released(struct wh_lane_tx *lane)
                                                      memory_order_relaxed);
                 if (slot >= WH_SLOTS || !lane->slot[slot].sent)
                         return -EPROTO; /* L4 */
-                slot_free(lane, slot);
+                slot_idle(lane, slot);
                 lane->released_seen++;
         }
         return 0;
 }
 
-static int lend(struct wh_lane_tx *lane, unsigned order, uint16_t *ret_slot, void **ret_mem)
+/* A fresh block from the sections. */
+static int lend_fresh(struct wh_lane_tx *lane, unsigned order, uint16_t *ret_slot)
 {
         int r = -ENOSPC;
-        if (wh_unlikely(lane->n_free_slots == 0))
-                return -EAGAIN;
         for (unsigned i = 0; i < lane->n_sections; i++) {
                 struct wh_section_tx *s = &lane->section[i];
                 if (s->len < (uint64_t)WH_SECTION_UNIT << order)
                         continue;
+                r = -EAGAIN;
+                if (lane->n_free_slots == 0)
+                        break;
                 int64_t unit = wh_buddy_alloc(s->buddy, order);
-                if (unit < 0) {
-                        r = -EAGAIN;
+                if (unit < 0)
                         continue;
-                }
-                uint16_t slot = lane->free_slot[--lane->n_free_slots];
-                lane->slot[slot] = (struct wh_slot){.unit = (uint32_t)unit, .section = (uint8_t)i, .in_use = true};
-                lane->blocks_out++;
-                *ret_slot = slot;
-                *ret_mem = s->map + ((uint64_t)unit << WH_SECTION_UNIT_LOG2);
+                *ret_slot = lane->free_slot[--lane->n_free_slots];
+                lane->slot[*ret_slot] = (struct wh_slot){
+                        .unit = (uint32_t)unit, .section = (uint8_t)i, .order = (uint8_t)order};
                 return 0;
         }
         return r;
 }
 
+static int lend_idle(struct wh_lane_tx *lane, unsigned order, uint16_t *ret_slot)
+{
+        uint16_t slot = lane->idle[order];
+        if (slot == WH_SLOTS)
+                return -EAGAIN;
+        lane->idle[order] = lane->slot[slot].next;
+        lane->n_idle--;
+        *ret_slot = slot;
+        return 0;
+}
+
+enum { COLLECT_EVERY = 8 }; /* blocks between two looks at the receiver's line: it moves between the cores each time */
+
 int wh_lane_lend(struct wh_lane_tx *lane, uint64_t len, uint16_t *ret_slot, void **ret_mem)
 {
         uint64_t units = (len + WH_SECTION_UNIT - 1) >> WH_SECTION_UNIT_LOG2;
         unsigned order = wh_log2_ceil(units ? units : 1);
-        /* The receiver's line is looked at only when we run out, so that it rarely moves between the cores. */
-        int r = lend(lane, order, ret_slot, ret_mem);
-        if (wh_likely(r == 0) || r == -ENOSPC)
-                return r;
-        uint32_t seen = lane->released_seen;
-        r = collect_released(lane);
+        uint16_t slot;
+        int r = lane->lent++ % COLLECT_EVERY ? 0 : collect_released(lane);
+        if (wh_likely(r == 0))
+                r = lend_fresh(lane, order, &slot);
+        if (r == -EAGAIN)
+                r = lend_idle(lane, order, &slot);
+        if (r == -EAGAIN && (r = collect_released(lane)) == 0)
+                r = lend_idle(lane, order, &slot);
+        if (r == -EAGAIN && lane->n_idle) {
+                idle_flush(lane);
+                r = lend_fresh(lane, order, &slot);
+        }
         if (wh_unlikely(r < 0)) {
-                lane->ring.broken = true;
+                if (r == -EPROTO)
+                        lane->ring.broken = true;
                 return r;
         }
-        return seen == lane->released_seen ? -EAGAIN : lend(lane, order, ret_slot, ret_mem);
+        struct wh_slot *s = &lane->slot[slot];
+        s->in_use = true;
+        lane->blocks_out++;
+        *ret_slot = slot;
+        *ret_mem = lane->section[s->section].map + ((uint64_t)s->unit << WH_SECTION_UNIT_LOG2);
+        return 0;
 }
 
 void wh_lane_unlend(struct wh_lane_tx *lane, uint16_t slot)
 {
         assert(lane->slot[slot].in_use && !lane->slot[slot].sent);
-        slot_free(lane, slot);
+        slot_idle(lane, slot);
 }
 
 struct wh_rec_block wh_lane_block(const struct wh_lane_tx *lane, uint16_t slot, uint64_t len, uint64_t total)

@@ -11,6 +11,9 @@
  *   L2  The receiver maps nothing it has not checked: seals, file system, size, mode, magic, version.
  *   L3  Mappings are not inherited over fork (MADV_DONTFORK): a child can neither read nor write a lane.
  *   L4  A slot is on its way at most once; the receiver's releases are claims, checked against the sender's own table.
+ *   L5  A block that comes back stays with its slot, idle, in a queue of its size, and is lent again only when no fresh
+ *       one is left: what was released last is still in the receiver's cache, where writing to it costs most. All idle
+ *       ones go back to the buddy allocator before a request is refused.
  */
 #ifndef WH_LANE_LANE_H
 #define WH_LANE_LANE_H
@@ -31,15 +34,18 @@ struct wh_section_tx {
 };
 
 struct wh_slot {
-        uint32_t unit;    /* where in the section, in WH_SECTION_UNIT */
-        uint8_t section;  /* index */
-        bool in_use;      /* lent, or on its way */
-        bool sent;        /* on its way: the receiver may release it */
+        uint32_t unit;   /* where in the section, in WH_SECTION_UNIT */
+        uint16_t next;   /* in the queue of idle ones of its order; WH_SLOTS ends it */
+        uint8_t section; /* index */
+        uint8_t order;   /* the block has WH_SECTION_UNIT << order bytes */
+        bool in_use;     /* lent, or on its way */
+        bool sent;       /* on its way: the receiver may release it */
 };
 
 enum {
         WH_SECTION_UNIT_LOG2 = 8, /* the smallest block: 256 bytes */
         WH_SECTION_UNIT = 1 << WH_SECTION_UNIT_LOG2,
+        WH_ORDERS = 32,
 };
 
 struct wh_lane_tx {
@@ -52,8 +58,11 @@ struct wh_lane_tx {
         struct wh_slot slot[WH_SLOTS];
         uint16_t free_slot[WH_SLOTS];
         unsigned n_free_slots;
-        uint32_t released_seen; /* entries of back->released that were dealt with */
-        unsigned blocks_out;    /* slots in use */
+        uint16_t idle[WH_ORDERS], idle_last[WH_ORDERS]; /* queues by order: the longest idle, the last */
+        unsigned n_idle;
+        uint32_t released_seen;   /* entries of back->released that were dealt with */
+        uint32_t lent;            /* blocks ever lent: when to look for releases */
+        unsigned blocks_out;      /* slots in use */
 };
 
 /*

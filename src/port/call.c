@@ -195,13 +195,18 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
         wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
         bool mine = false;
         int r;
-        for (;;) {
+        for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
                 if (wh_likely(!l->tx_busy || mine)) {
                         r = wh_link_try_send(l, o);
                         if (wh_likely(r != -EAGAIN))
                                 break;
                         if (o->started)
                                 mine = l->tx_busy = true; /* nobody else's message may come between the pieces */
+                        if (spins && !l->sock_full) {
+                                spins--;
+                                wh_relax();
+                                continue;
+                        }
                 }
                 r = wh_holder_wait(l, deadline_ns, true);
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != name)

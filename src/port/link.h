@@ -166,6 +166,16 @@ int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o);
  * never wait.
  */
 int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns);
+/* The short way for a payload that was reserved and filled: -EAGAIN when only the long way can tell what is wrong. */
+int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len);
+/*
+ * How often to look for room right where one is, with the link locked, before waiting in the long way: a few
+ * microseconds at most, and only where spinning has been paying.
+ */
+static inline unsigned wh_spins_in_place(const struct wh_link *l, int64_t deadline_ns)
+{
+        return deadline_ns && l->spin_us && l->tx && !l->leader ? 256 : 0;
+}
 /* All but the arrays, which are large and seldom needed. */
 static inline void wh_outgoing_init(struct wh_outgoing *o, const void *data, uint64_t len)
 {

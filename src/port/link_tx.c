@@ -25,8 +25,11 @@ enum {
         WH_COLD_FRAMES = 16,          /* far from filling a socket, which holds 278 */
         WH_COLD_BYTES = 64 << 10,     /* likewise: 208 KiB */
         WH_CHUNK = 128 << 10,         /* keeps both sides busy, and stays in the cache */
-        WH_SECTION_BYTES = 1 << 20,   /* the first section of a lane, unless a payload needs more */
+        WH_SECTION_BYTES = 64 << 10,      /* the smallest section */
         WH_SECTION_BYTES_MAX = 64 << 20,
+        WH_SECTION_BLOCKS = 16,           /* the first section holds so many payloads of the size that needs it */
+        WH_SECTION_BLOCKS_BUSY = 64,      /* ... and a link that keeps running out, so many, */
+        WH_SECTION_BYTES_BUSY = 4 << 20,  /* up to this */
         WH_PROBE_EVERY = 8,           /* messages between two looks at the clock */
 };
 
@@ -145,14 +148,14 @@ int wh_link_attach(struct wh_link *l)
 }
 
 /* Hand a new section to the receiver. */
-static int section_add(struct wh_link *l, uint64_t len)
+static int section_add(struct wh_link *l, uint64_t len, unsigned blocks)
 {
         struct wh_lane_tx *tx = l->tx;
         uint64_t limit = l->greeted ? l->hello.link_mapped_bytes_max : 80u << 20;
         uint64_t used = tx->map_len + WH_PAGE + tx->section_bytes, need = wh_pow2_ceil(len);
         if (used >= limit || limit - used < need)
                 return -EDQUOT;
-        uint64_t want = need > WH_SECTION_BYTES_MAX / 8 ? WH_SECTION_BYTES_MAX : need * 8;
+        uint64_t want = need > WH_SECTION_BYTES_MAX / blocks ? WH_SECTION_BYTES_MAX : need * blocks;
         want = want < WH_SECTION_BYTES ? WH_SECTION_BYTES : want;
         while (want > need && want > limit - used)
                 want /= 2;
@@ -174,11 +177,16 @@ static int section_add(struct wh_link *l, uint64_t len)
 
 int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret)
 {
-        int r = wh_lane_lend(l->tx, len, ret_slot, ret);
-        if (wh_likely(r != -ENOSPC))
-                return r;
-        r = section_add(l, len);
-        return r < 0 ? r : wh_lane_lend(l->tx, len, ret_slot, ret);
+        struct wh_lane_tx *tx = l->tx;
+        int r = wh_lane_lend(tx, len, ret_slot, ret);
+        if (wh_likely(r == 0))
+                return 0;
+        if (r == -ENOSPC)
+                r = section_add(l, len, WH_SECTION_BLOCKS);
+        else if (r == -EAGAIN && tx->n_sections < WH_SECTIONS_MAX && tx->section_bytes < WH_SECTION_BYTES_BUSY &&
+                 tx->section_bytes < len * WH_SECTION_BLOCKS_BUSY && section_add(l, len, WH_SECTION_BLOCKS_BUSY) == 0)
+                r = 0; /* where it cannot grow, it waits */
+        return r < 0 ? r : wh_lane_lend(tx, len, ret_slot, ret);
 }
 
 /* ---- the ways ---- */
@@ -293,6 +301,20 @@ static int send_block(struct wh_link *l, struct wh_outgoing *o)
         publish_block(l, o, body, slot, o->len, WH_REC_BLOCK);
         count_items(l, o);
         return tx_sent(l, o, WHARF_HOW_SECTION);
+}
+
+int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len)
+{
+        if (wh_unlikely(l->tx_over | l->over || l->tx_busy || l->abort_owed))
+                return -EAGAIN;
+        uint8_t *body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY);
+        if (wh_unlikely(!body))
+                return -EAGAIN;
+        struct wh_outgoing o;
+        wh_outgoing_init(&o, NULL, len);
+        o.id = id;
+        publish_block(l, &o, body, slot, len, WH_REC_BLOCK);
+        return tx_sent(l, &o, WHARF_HOW_SECTION);
 }
 
 static int send_chunks(struct wh_link *l, struct wh_outgoing *o)

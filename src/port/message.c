@@ -116,7 +116,40 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
 
 WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m, int64_t deadline_ns)
 {
+        if (m->held[0] == HELD_RESERVED && m->n_items == 0 && m->how == WHARF_HOW_AUTO && m->size == sizeof *m &&
+            m->held[1] == right && m->len_bytes <= m->held[3]) {
+                int r;
+                struct wh_link *l = wh_holder_lock(t, right, &r);
+                if (wh_unlikely(!l))
+                        return wh_fail(r, NULL);
+                r = wh_link_send_lent(l, m->id, (uint16_t)m->held[2], m->len_bytes);
+                wh_unlock(&l->o.lock);
+                if (wh_likely(r == 0)) {
+                        m->how = WHARF_HOW_SECTION;
+                        m->held[0] = HELD_NOTHING;
+                        m->data = NULL;
+                        return 0;
+                }
+                if (r != -EAGAIN)
+                        return wh_fail(r, NULL);
+        }
         return wh_send_message(t, right, m, NULL, deadline_ns);
+}
+
+static int reserve_try(struct wh_link *l, size_t len_bytes, uint16_t *ret_slot, void **ret)
+{
+        int r = l->tx_over ? l->tx_over : l->once ? -EPERM : 0;
+        if (r == 0 && wh_unlikely(!l->tx)) {
+                l->sock_full = false;
+                r = wh_link_rebind(l);
+                if (r == 0)
+                        r = wh_link_attach(l);
+                if (r == 0 && !l->tx)
+                        r = -EOPNOTSUPP;
+        }
+        if (r == 0 && l->greeted && len_bytes > l->hello.payload_bytes_max)
+                r = -EMSGSIZE;
+        return r < 0 ? r : wh_link_lend(l, len_bytes, ret_slot, ret);
 }
 
 WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, struct wharf_msg *m, int64_t deadline_ns)
@@ -132,19 +165,15 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
         uint16_t slot;
         void *mem;
         int r;
-        for (;;) {
-                l->sock_full = false;
-                r = l->tx_over ? l->tx_over : l->once ? -EPERM : wh_link_rebind(l);
-                if (r == 0 && l->greeted && len_bytes > l->hello.payload_bytes_max)
-                        r = -EMSGSIZE;
-                if (r == 0)
-                        r = wh_link_attach(l);
-                if (r == 0 && !l->tx)
-                        r = -EOPNOTSUPP;
-                if (r == 0)
-                        r = wh_link_lend(l, len_bytes, &slot, &mem);
-                if (r != -EAGAIN)
+        for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
+                r = reserve_try(l, len_bytes, &slot, &mem);
+                if (wh_likely(r != -EAGAIN))
                         break;
+                if (spins) {
+                        spins--;
+                        wh_relax();
+                        continue;
+                }
                 r = wh_holder_wait(l, deadline_ns, true);
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != right)
                         r = -ECANCELED;
@@ -411,6 +440,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
 {
         struct wh_incoming inc;
         bool chosen_seen = false;
+        unsigned spins = deadline_ns && in->spin_us && in->task->spin_us_max ? SPINS_IN_PLACE : 0;
         int r;
         for (;;) {
                 if (wh_unlikely(!wh_list_empty(&in->notices)) && !m->from) {
@@ -440,6 +470,15 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                 if (wh_unlikely(!m->from && deserted(in, p))) {
                         r = -ENOTCONN;
                         break;
+                }
+                if (spins && !in->leader) {
+                        /* As in wharf_recv(): a while right here. */
+                        while (spins && !wh_inbox_has_message(in)) {
+                                spins--;
+                                wh_relax();
+                        }
+                        if (spins && spins--)
+                                continue;
                 }
                 r = wh_inbox_wait(in, deadline_ns);
                 if (wh_unlikely(!still_there(in, p, name))) {

@@ -200,7 +200,7 @@ void wh_inbox_look(struct wh_inbox *in)
                 inbox_event(in, &ev[i]);
 }
 
-static bool hot_has_message(struct wh_inbox *in)
+bool wh_inbox_has_message(struct wh_inbox *in)
 {
         struct wh_rec rec;
         wh_list_for(n, &in->hot) {
@@ -229,7 +229,7 @@ static bool inbox_spin(struct wh_inbox *in, int64_t deadline_ns)
         uint32_t turn = atomic_load_explicit(&in->turn, memory_order_relaxed);
         for (;;) {
                 for (int i = 0; i < 32; i++) {
-                        if (hot_has_message(in)) {
+                        if (wh_inbox_has_message(in)) {
                                 if (!forever) {
                                         in->spin_us = t->spin_us_max;
                                         in->spin_misses = 0;

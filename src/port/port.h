@@ -81,6 +81,8 @@ struct wh_port *wh_port_lock(wharf_task *t, wharf_name name, int *err);
  * everything armed.
  */
 int wh_inbox_wait(struct wh_inbox *in, int64_t deadline_ns);
+/* Is there a record in the lane of a hot link? */
+bool wh_inbox_has_message(struct wh_inbox *in);
 /* Ask epoll, without waiting, which links have something. */
 void wh_inbox_look(struct wh_inbox *in);
 /* A thread leaves a receive: let another lead, and keep P3. */
