@@ -3,9 +3,11 @@
 #include <dirent.h>
 #include <ftw.h>
 #include <grp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <time.h>
 
@@ -134,6 +136,18 @@ static unsigned entries(const char *path)
         return n;
 }
 
+static unsigned entries_sysv(void)
+{
+        FILE *f = fopen("/proc/sysvipc/shm", "re");
+        char line[512];
+        unsigned n = 0;
+        while (f && fgets(line, sizeof line, f))
+                n++;
+        if (f)
+                fclose(f);
+        return n;
+}
+
 /* Mappings of memfds, System V segments and /dev/shm: what wharf shares. Anonymous shared memory is the tests' own. */
 static unsigned shared_maps(void)
 {
@@ -161,9 +175,22 @@ static unsigned live_children(void)
         return n;
 }
 
+/*
+ * A /dev/shm and a System V namespace of this test's own, so that what other programs do there is neither seen nor
+ * touched. Without the right to make them both are left out of the comparison.
+ */
+static bool own_shm(void)
+{
+        if (unshare(CLONE_NEWNS | CLONE_NEWIPC) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                return false;
+        return mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "size=2g,mode=1777") == 0;
+}
+
+static bool shm_is_ours;
+
 static struct world world_now(void)
 {
-        return (struct world){entries("/proc/self/fd"), shared_maps(), entries("/dev/shm"), live_children()};
+        return (struct world){entries("/proc/self/fd"), shared_maps(), shm_is_ours ? entries("/dev/shm") + entries_sysv() : 0, live_children()};
 }
 
 static void run_one(int i)
@@ -173,6 +200,7 @@ static void run_one(int i)
                 running = running->next;
         engine_pid = getpid();
         random_state = test_seed;
+        shm_is_ours = own_shm();
         struct world before = world_now();
         running->run();
         struct world after = world_now();
@@ -180,7 +208,7 @@ static void run_one(int i)
                 nftw(dir_path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
         if (memcmp(&before, &after, sizeof before))
                 test_fail(running->file, 0,
-                          "left behind: descriptors %u -> %u, shared mappings %u -> %u, /dev/shm %u -> %u, "
+                          "left behind: descriptors %u -> %u, shared mappings %u -> %u, /dev/shm and System V %u -> %u, "
                           "processes %u -> %u",
                           before.fds, after.fds, before.maps, after.maps, before.shm, after.shm, before.children,
                           after.children);
