@@ -46,16 +46,17 @@ static int memory_check(int fd, int seals, uint64_t bytes_max, uint64_t *ret_len
 {
         struct stat st;
         uint64_t magic;
-        int r = wh_os_fstat(fd, &st);
-        if (r < 0)
-                return wh_trace(r);
-        if (!S_ISREG(st.st_mode) || (st.st_mode & 07777) != 0600)
-                return wh_trace(-EPROTO);
-        r = wh_os_get_seals(fd);
+        /* Seals first: until they are there the maker can still cut or punch what anything else was asked about. */
+        int r = wh_os_get_seals(fd);
         if (r == -EINVAL || (r >= 0 && (r & seals) != seals))
                 return wh_trace(-EPROTO);
         if (r < 0)
                 return wh_trace(r);
+        r = wh_os_fstat(fd, &st);
+        if (r < 0)
+                return wh_trace(r);
+        if (!S_ISREG(st.st_mode) || (st.st_mode & 07777) != 0600)
+                return wh_trace(-EPROTO);
         r = wh_os_fstatfs(fd, &magic);
         if (r < 0)
                 return wh_trace(r);

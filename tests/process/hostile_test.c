@@ -1,0 +1,311 @@
+/*
+ * What the other side may do to us: frames, records and descriptors that no honest peer sends, at moments it chooses,
+ * and honest peers at moments that are rare. The attacker speaks through the library's own inner functions, so that
+ * all but the one lie is right.
+ */
+#include "test.h"
+
+#include "os/os.h"
+#include "port/link.h"
+#include "port/object.h"
+#include "port/port.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* ---- helpers ---- */
+
+static wharf_task *task_new(void)
+{
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        return t;
+}
+
+static wharf_name port_new(wharf_task *t, const struct wharf_port_opts *o)
+{
+        wharf_name p;
+        CHECK_EQ(wharf_port_new(t, o, &p), 0);
+        return p;
+}
+
+static wharf_name right_new(wharf_task *t, wharf_name port)
+{
+        wharf_name r;
+        CHECK_EQ(wharf_right_new(t, port, &r), 0);
+        return r;
+}
+
+/* A right whose messages travel in a lane from the first on; the port has taken everything. */
+static wharf_name right_attached(wharf_task *t, wharf_name port)
+{
+        wharf_name r = right_new(t, port);
+        struct wharf_msg m = {.size = sizeof m, .how = WHARF_HOW_INLINE, .data = (char[]){'a'}, .len_bytes = 1};
+        char got;
+        CHECK_EQ(wharf_sendmsg(t, r, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(wharf_recv(t, port, &got, 1, NULL, WHARF_FOREVER), 1);
+        return r;
+}
+
+static struct wh_link *holder(wharf_task *t, wharf_name right)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        CHECK(l);
+        wh_unlock(&l->o.lock);
+        return l;
+}
+
+static unsigned open_fds(void)
+{
+        unsigned n = 0;
+        for (int fd = 0; fd < 512; fd++)
+                n += fcntl(fd, F_GETFD) >= 0;
+        return n;
+}
+
+/* The records that no honest sender writes. */
+static void put_record(struct wh_link *l, enum wh_rec_kind kind, const void *body, uint32_t len)
+{
+        void *at = wh_ring_reserve(&l->tx->ring, len);
+        CHECK(at);
+        memcpy(at, body, len);
+        wh_ring_publish(&l->tx->ring, kind, len);
+        if (wh_ring_must_ring(&l->tx->ring))
+                wh_frame_bell(l->sock);
+}
+
+/* The right's peer is served as ever: what one link did has not disturbed another. */
+static void still_serves(wharf_task *t, wharf_name port, wharf_name right)
+{
+        char buf[16];
+        CHECK_EQ(wharf_send(t, right, "well", 4, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(5000)), 4);
+        CHECK_MEM(buf, "well", 4);
+}
+
+/* ---- descriptors ---- */
+
+static void send_raw(int sock, const void *bytes, size_t len, const int *fds, unsigned n_fds)
+{
+        union {
+                struct cmsghdr align;
+                char space[CMSG_SPACE(8 * sizeof(int))];
+        } control = {0};
+        struct iovec iov = {(void *)(uintptr_t)bytes, len};
+        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+        if (n_fds) {
+                m.msg_control = control.space;
+                m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+                control.align.cmsg_level = SOL_SOCKET;
+                control.align.cmsg_type = SCM_RIGHTS;
+                control.align.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+                memcpy(CMSG_DATA(&control.align), fds, n_fds * sizeof(int));
+        }
+        CHECK_EQ(sendmsg(sock, &m, MSG_DONTWAIT | MSG_NOSIGNAL), len);
+}
+
+/*
+ * Goal:   an empty datagram, which reads like the end of the socket, brings no descriptors into the receiver.
+ * Method: send one with a descriptor beside it.
+ */
+TEST(empty_datagram_leaks_nothing)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), good = right_new(t, port), bad = right_new(t, port);
+        still_serves(t, port, good);
+        unsigned before = open_fds();
+        char buf[16];
+        send_raw(holder(t, bad)->sock, "", 0, (int[]){0, 1}, 2);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(30)), -ETIMEDOUT);
+        CHECK_LE(open_fds(), before);
+        still_serves(t, port, good);
+        wharf_task_close(t);
+}
+
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76
+#endif
+
+/*
+ * Goal:   who kept a copy of the receiver's end cannot fill the receiver's table of descriptors.
+ * Method: ask, through the copy, for a pidfd with each datagram (SO_PASSPIDFD), and send some.
+ */
+TEST(pidfds_asked_for_by_the_sender_are_closed)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right = right_new(t, port);
+        int sv[2], on = 1;
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        if (setsockopt(sv[1], SOL_SOCKET, SO_PASSPIDFD, &on, sizeof on) < 0)
+                test_skip("this kernel has no SO_PASSPIDFD");
+        struct wh_frame f = {.type = WH_FRAME_ADOPT, .n_fds = 1};
+        CHECK_EQ(wh_frame_send(holder(t, right)->sock, &f, NULL, 0, &sv[1], false), 0);
+        char buf[16];
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+        unsigned before = open_fds();
+        for (int i = 0; i < 20; i++)
+                CHECK_EQ(wh_frame_bell(sv[0]), 0);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+        CHECK_EQ(open_fds(), before);
+        close(sv[0]);
+        close(sv[1]);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   more descriptors than a message may have never reach the user, nor his queue.
+ * Method: frames and records that carry 65 and 66 of them.
+ */
+TEST(too_many_items_end_the_link)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), good = right_new(t, port);
+        still_serves(t, port, good);
+        int fds[WH_FDS_MAX];
+        uint8_t kinds[WH_FDS_MAX];
+        for (unsigned i = 0; i < WH_FDS_MAX; i++) {
+                fds[i] = 0;
+                kinds[i] = WH_ITEM_FD;
+        }
+        for (unsigned n = WHARF_ITEMS_MAX + 1; n <= WH_FDS_MAX; n++) {
+                wharf_name bad = right_new(t, port), lane = right_attached(t, port);
+                struct wh_frame f = {.type = WH_FRAME_MESSAGE, .n_fds = (uint8_t)n, .arg = WH_MSG_FIRST | WH_MSG_LAST};
+                CHECK_EQ(wh_frame_send(holder(t, bad)->sock, &f, kinds, n, fds, false), 0);
+                struct wh_link *l = holder(t, lane);
+                struct wh_frame g = {.type = WH_FRAME_ITEMS, .n_fds = (uint8_t)n, .seq = l->tx_seq};
+                CHECK_EQ(wh_link_frame(l, &g, kinds, n, fds, false), 0);
+                struct wh_rec_ext ext = {.n_items = (uint16_t)n};
+                put_record(l, WH_REC_INLINE, &ext, sizeof ext);
+                struct wharf_item items[WH_FDS_MAX];
+                char buf[16];
+                struct wharf_msg m = {
+                        .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = WH_FDS_MAX};
+                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(10)), -ETIMEDOUT);
+                still_serves(t, port, good);
+                wharf_drop(t, bad);
+                wharf_drop(t, lane);
+        }
+        wharf_task_close(t);
+}
+
+/* ---- who sent it ---- */
+
+/*
+ * Goal:   nobody gets another's name by hiding his own: least of all root's.
+ * Method: introduce a pair, keep a copy of the owner's end, forbid credentials through it, then send. And the same
+ *         with a message that was queued before the owner could ask for credentials.
+ */
+TEST(hidden_credentials_are_nobodys)
+{
+        for (int early = 0; early < 2; early++) {
+                wharf_task *t = task_new();
+                wharf_name port = port_new(t, NULL), right = right_new(t, port);
+                int sv[2], off = 0;
+                char buf[16];
+                struct wharf_sender from = {0};
+                struct wh_frame m = {.type = WH_FRAME_MESSAGE, .total = 2, .arg = WH_MSG_FIRST | WH_MSG_LAST};
+                struct wh_frame f = {.type = WH_FRAME_ADOPT, .n_fds = 1};
+                CHECK_EQ(wh_os_socketpair(sv), 0);
+                if (early)
+                        CHECK_EQ(wh_frame_send(sv[0], &m, "hi", 2, NULL, false), 0);
+                CHECK_EQ(wh_frame_send(holder(t, right)->sock, &f, NULL, 0, &sv[1], false), 0);
+                if (!early) {
+                        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+                        CHECK_EQ(setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &off, sizeof off), 0);
+                        CHECK_EQ(wh_frame_send(sv[0], &m, "hi", 2, NULL, false), 0);
+                }
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, &from, wharf_in_ms(5000)), 2);
+                CHECK_EQ(from.pid, 0);
+                CHECK_EQ(from.uid, (uid_t)-1);
+                CHECK_EQ(from.gid, (gid_t)-1);
+                close(sv[0]);
+                close(sv[1]);
+                wharf_task_close(t);
+        }
+}
+
+/* ---- memory ---- */
+
+static int changing_fd = -1;
+
+static int change_before_seals(enum wh_os_call call)
+{
+        if (call == WH_OS_get_seals && changing_fd >= 0) {
+                int fd = changing_fd;
+                changing_fd = -1;
+                CHECK_EQ(ftruncate(fd, 0), 0);
+                CHECK_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE), 0);
+        }
+        return 0;
+}
+
+/*
+ * Goal:   memory that is cut while it is being examined is refused, not read (SIGBUS).
+ * Method: cut and seal it just before its seals are asked for.
+ */
+TEST(memory_cut_while_examined)
+{
+        int out = memfd_create("out", MFD_ALLOW_SEALING | MFD_CLOEXEC), back;
+        struct wh_lane_tx *honest;
+        struct wh_lane_rx *rx;
+        CHECK_EQ(wh_lane_tx_new(4096, 16, &honest), 0);
+        back = honest->back_fd;
+        CHECK_EQ(fchmod(out, 0600), 0);
+        CHECK_EQ(ftruncate(out, (off_t)honest->map_len), 0);
+        CHECK_EQ(fallocate(out, 0, 0, (off_t)honest->map_len), 0);
+        changing_fd = out;
+        wh_os_gate = change_before_seals;
+        int r = wh_lane_rx_open(out, back, 1 << 20, &rx);
+        wh_os_gate = NULL;
+        CHECK_EQ(r, -EPROTO);
+        wh_lane_tx_free(honest);
+        close(out);
+}
+
+/*
+ * Goal:   a payload that is read in place stays mapped, whatever the sender says.
+ * Method: the sender ends its lane while the receiver holds a block of it.
+ */
+TEST(end_of_a_lane_with_a_block_held)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right = right_attached(t, port), good = right_new(t, port);
+        static char data[4096] = {'x'};
+        char buf[16];
+        CHECK_EQ(wharf_send(t, right, data, sizeof data, WHARF_FOREVER), 0);
+        struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_IN_PLACE};
+        CHECK_EQ(wharf_recvmsg(t, port, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(m.how, WHARF_HOW_SECTION);
+        put_record(holder(t, right), WH_REC_END, "", 0);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+        CHECK_EQ(*(volatile char *)m.data, 'x');
+        wharf_release(t, &m);
+        still_serves(t, port, good);
+        wharf_task_close(t);
+}
+
+/* ---- limits ---- */
+
+/*
+ * Goal:   no sender gets a message past the port's limit, to lie first in the queue of a receiver with that much room.
+ * Method: a record of plain bytes, one larger than the limit.
+ */
+TEST(plain_record_beyond_the_limit)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts),
+                                                                .payload_bytes_max = 16});
+        wharf_name good = right_new(t, port), bad = right_attached(t, port);
+        static char data[600];
+        char buf[16];
+        put_record(holder(t, bad), WH_REC_PLAIN, data, sizeof data);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+        still_serves(t, port, good);
+        wharf_task_close(t);
+}
