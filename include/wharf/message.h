@@ -64,8 +64,8 @@ enum {
 struct wharf_sender {
         uint64_t id; /* of its link, unique in this task for as long as it runs */
         pid_t pid;   /* 0 where unknown: a sender in another, unrelated pid namespace */
-        uid_t uid;
-        gid_t gid;
+        uid_t uid; /* (uid_t)-1 where unknown: the sender has kept the kernel from saying */
+        gid_t gid; /* likewise */
 };
 
 enum {

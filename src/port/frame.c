@@ -6,6 +6,11 @@
 #include <errno.h>
 #include <string.h>
 
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 4
+#endif
+#define OVERFLOW_ID 65534u /* the kernel's word for an id it cannot show */
+
 int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
 {
         union {
@@ -87,10 +92,17 @@ static unsigned take_control(struct msghdr *m, int *fds, struct wh_cred *cred, b
                                         *ret_surplus = true;
                                 }
                         }
+                } else if (c->cmsg_type == SCM_PIDFD) {
+                        /* Whoever kept a copy of our end can ask for these, one with each datagram. */
+                        int fd;
+                        memcpy(&fd, CMSG_DATA(c), sizeof fd);
+                        wh_os_close(fd);
                 } else if (c->cmsg_type == SCM_CREDENTIALS && cred) {
                         struct ucred u;
                         memcpy(&u, CMSG_DATA(c), sizeof u);
-                        *cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
+                        /* A datagram older than our asking for credentials has none, and shows as nobody's. */
+                        if (u.pid != 0 || u.uid != OVERFLOW_ID)
+                                *cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
                 }
         }
         return n;
@@ -117,7 +129,7 @@ int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
         }
         if (r == -EAGAIN)
                 return 0;
-        if (r == 0 || r == -ECONNRESET || r == -ENOTCONN || r == -EPIPE)
+        if (r == -ECONNRESET || r == -ENOTCONN || r == -EPIPE)
                 return -EPIPE;
         if (r < 0)
                 return wh_trace((int)r);
@@ -127,7 +139,9 @@ int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
                 cred->known = false;
         unsigned n = take_control(&m, fds, cred, &surplus);
         int err = 0;
-        if (m.msg_flags & MSG_CTRUNC)
+        if (r == 0)
+                err = -EPIPE; /* the end; or an empty datagram, which no honest peer sends and may have descriptors */
+        else if (m.msg_flags & MSG_CTRUNC)
                 err = wh_trace(-EMFILE); /* descriptors came and the kernel had no room for them here */
         else if (r == 1 && n == 0) {
                 *f = (struct wh_frame){.type = WH_FRAME_BELL};

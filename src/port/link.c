@@ -18,6 +18,7 @@ struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, bool owner)
         l->sock_ready = true;
         l->spin_us = t->spin_us_max;
         l->watch_port = WHARF_NONE;
+        l->cred = (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1}; /* nobody, until the kernel says who */
         wh_list_init(&l->in_port);
         wh_list_init(&l->hot);
         wh_list_init(&l->calls);
