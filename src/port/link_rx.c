@@ -126,6 +126,8 @@ static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t
                         return -EPROTO;
                 if (kinds[i] == WH_ITEM_MEMORY && i + 1 != f->n_fds)
                         return -EPROTO;
+                if (kinds[i] != WH_ITEM_MEMORY && i >= WHARF_ITEMS_MAX)
+                        return -EPROTO; /* more than any receiver has room for */
         }
         l->items.seq = f->seq;
         l->items.n = f->n_fds;
