@@ -508,7 +508,8 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                 if (wh_likely(rx)) {
                         int r = wh_ring_peek(&rx->ring, &in->rec);
                         if (wh_likely(r > 0)) {
-                                if (wh_likely(in->rec.kind == WH_REC_PLAIN && !l->stash.building)) {
+                                if (wh_likely(in->rec.kind == WH_REC_PLAIN && !l->stash.building &&
+                                              in->rec.len <= payload_limit(l))) {
                                         in->where = WH_IN_RECORD;
                                         in->bytes = in->rec.body;
                                         in->len = in->rec.len;
