@@ -98,6 +98,7 @@ struct wh_lane_rx {
         } section[WH_SECTIONS_MAX];
         unsigned n_sections;
         uint64_t mapped_bytes; /* all of it; what quotas count */
+        uint32_t blocks_held;  /* shown to the user in place: as long as there are any, nothing is unmapped */
         uint32_t released;     /* entries of back->released written, and told */
 };
 

@@ -406,7 +406,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
         bool block = rec->kind == WH_REC_BLOCK || rec->kind == WH_REC_CHUNK || rec->kind == WH_REC_MEMORY;
 
         if (rec->kind == WH_REC_END) {
-                if (l->rx->ring.holds || l->stash.building)
+                if (l->rx->ring.holds || l->rx->blocks_held || l->stash.building)
                         return wh_trace(-EPROTO);
                 l->rx = wh_lane_rx_free(l->rx);
                 l->sock_ready = true;
@@ -584,6 +584,7 @@ bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
 {
         switch (in->where) {
         case WH_IN_BLOCK:
+                l->rx->blocks_held++;
                 record_done(l, &in->rec);
                 break;
         case WH_IN_RECORD:

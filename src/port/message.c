@@ -601,6 +601,15 @@ static struct wh_inbox *held_lock(wharf_task *t, uint32_t id, struct wh_link **r
         }
 }
 
+/* What is held keeps its lane, so there is one. True when the sender waits for the room. */
+static bool release_held(struct wh_lane_rx *rx, bool block, uint16_t slot)
+{
+        if (!block)
+                return wh_ring_unhold(&rx->ring);
+        rx->blocks_held--;
+        return wh_lane_release(rx, slot);
+}
+
 WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
 {
         uint64_t kind = m->held[0], slot = m->held[2];
@@ -623,9 +632,7 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                 struct wh_inbox *in = held_lock(t, (uint32_t)m->held[1], &l);
                 if (!in)
                         break;
-                bool ring = kind == HELD_OWNER_BLOCK ? wh_lane_release(l->rx, (uint16_t)slot)
-                                                     : wh_ring_unhold(&l->rx->ring);
-                if (ring && l->sock >= 0)
+                if (release_held(l->rx, kind == HELD_OWNER_BLOCK, (uint16_t)slot) && l->sock >= 0)
                         wh_link_bell(l);
                 wh_link_unref(l);
                 wh_unlock(&in->lock);
@@ -639,8 +646,7 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                         break; /* the right was dropped, and its memory with it */
                 if (kind == HELD_RESERVED)
                         wh_lane_unlend(l->tx, (uint16_t)slot);
-                else if (l->rx && (kind == HELD_HOLDER_BLOCK ? wh_lane_release(l->rx, (uint16_t)slot)
-                                                             : wh_ring_unhold(&l->rx->ring)))
+                else if (release_held(l->rx, kind == HELD_HOLDER_BLOCK, (uint16_t)slot))
                         wh_link_bell(l);
                 wh_unlock(&l->o.lock);
                 break;
