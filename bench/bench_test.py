@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Tests of the benchmarks themselves: what the table concludes from known figures, and what one peer prints.
+
+    bench_test.py TABLE PEER_PIPE      TABLE is table.py; PEER_PIPE a built peer that needs nothing but the kernel
+
+No test looks at how fast anything is.
+"""
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+
+TABLE, PEER = sys.argv[1], sys.argv[2]
+
+
+def table(text, *options):
+    """(exit status, standard output) of the table for that raw file."""
+    with tempfile.NamedTemporaryFile("w", suffix=".csv", delete=False) as raw:
+        raw.write(text)
+    try:
+        done = subprocess.run([sys.executable, TABLE, *options, raw.name], capture_output=True, text=True, check=False)
+    finally:
+        os.unlink(raw.name)
+    return done.returncode, done.stdout
+
+
+def line_of(output, measure):
+    return next(line for line in output.splitlines() if line.startswith(measure))
+
+
+def equal(got, expected):
+    assert got == expected, f"{got!r} is not {expected!r}"
+
+
+def test_median_and_spread_are_over_the_rounds():
+    _, out = table("pipe,pp,spin,64,p50_ns,30\npipe,pp,spin,64,p50_ns,10\npipe,pp,spin,64,p50_ns,20\n", "--csv")
+    equal(out.splitlines()[1], "pipe,pp,spin,64,p50_ns,20,10,30")
+
+
+def test_even_rounds_take_the_middle_of_two():
+    _, out = table("".join(f"pipe,pp,spin,64,p50_ns,{v}\n" for v in (40, 10, 30, 20)), "--csv")
+    equal(out.splitlines()[1], "pipe,pp,spin,64,p50_ns,25,10,40")
+
+
+def test_lower_is_better_at_the_limit_and_beyond():
+    at_limit = "wharf,pp,spin,64,p50_ns,75\nck_ring,pp,spin,64,p50_ns,100\n"
+    equal(line_of(table(at_limit)[1], "round trip 64 B, spinning").split()[-1], "PASS")
+    beyond = "wharf,pp,spin,64,p50_ns,76\nck_ring,pp,spin,64,p50_ns,100\n"
+    equal(line_of(table(beyond)[1], "round trip 64 B, spinning").split()[-1], "SHORT")
+
+
+def test_higher_is_better_at_the_limit_and_below():
+    at_limit = "wharf,tp,spin,64,msg_per_s,3e6\nopenmpi,tp,spin,64,msg_per_s,1e6\n"
+    equal(line_of(table(at_limit)[1], "one way 64 B").split()[-1], "PASS")
+    below = "wharf,tp,spin,64,msg_per_s,2.99e6\nopenmpi,tp,spin,64,msg_per_s,1e6\n"
+    equal(line_of(table(below)[1], "one way 64 B").split()[-1], "SHORT")
+
+
+def test_the_best_kernel_peer_is_the_one_compared_with():
+    raw = "wharf,pp,block,64,p50_ns,100\npipe,pp,block,64,p50_ns,101\nposix_mq,pp,block,64,p50_ns,90\n"
+    line = line_of(table(raw)[1], "round trip 64 B, sleeping")
+    assert "posix_mq" in line, line
+    equal(line.split()[-1], "SHORT")
+
+
+def test_idle_is_judged_by_the_range_of_the_kernel_peers():
+    kernel = "pipe,idle,block,64,cpu_ns_per_s,30\nposix_mq,idle,block,64,cpu_ns_per_s,60\n"
+    equal(line_of(table(kernel + "wharf,idle,block,64,cpu_ns_per_s,60\n")[1], "blocked").split()[-1], "PASS")
+    equal(line_of(table(kernel + "wharf,idle,block,64,cpu_ns_per_s,61\n")[1], "blocked").split()[-1], "SHORT")
+
+
+def test_what_was_not_measured_is_not_judged():
+    status, out = table("pipe,pp,block,64,p50_ns,1\n")
+    equal(status, 0)
+    equal(line_of(out, "round trip 64 B, sleeping").split()[-1], "-")
+    assert "PASS" not in out and "SHORT" not in out, out
+
+
+def test_remarks_are_skipped_and_the_machine_is_named():
+    status, out = table("# machine: two cores\n# pipe,pp,spin,8 failed\n")
+    equal(status, 0)
+    equal(out.splitlines()[-1], "two cores")
+
+
+def test_a_damaged_line_is_refused():
+    for line in ("pipe,pp,spin,64,p50_ns", "pipe,pp,spin,64,p50_ns,fast", "pipe,pp,spin,x,p50_ns,1",
+                 "pipe,pp,spin,64,p50_ns,1,2"):
+        status, out = table(line + "\n")
+        assert status == 1 and not out, line
+
+
+def peer(*options):
+    return subprocess.run([PEER, "-t", "0.01", "-1", *options], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_peer_prints_what_was_asked_for():
+    done = peer("-w", "pp,tp", "-m", "block", "-s", "8,61")
+    equal(done.returncode, 0)
+    lines = [line.split(",") for line in done.stdout.splitlines()]
+    equal([line[:5] for line in lines],
+          [["pipe", "pp", "block/onecore", size, m] for size in ("8", "64")
+           for m in ("min_ns", "p50_ns", "p99_ns", "p999_ns")] +
+          [["pipe", "tp", "block/onecore", size, m] for size in ("8", "64") for m in ("msg_per_s", "GB_per_s")])
+    assert all(float(line[5]) > 0 for line in lines), done.stdout
+
+
+def test_four_clients_are_all_received():
+    done = peer("-w", "fanin", "-m", "block")
+    equal(done.returncode, 0)
+    equal([line.split(",")[4] for line in done.stdout.splitlines()], ["msg_per_s", "GB_per_s"])
+
+
+def test_bad_options_are_refused():
+    for options in (("-w", "nothing"), ("-m", "fast"), ("-s", "0"), ("-s", "64,x"), ("-t", "0"), ("-x",), ("word",)):
+        done = peer(*options)
+        assert done.returncode == 1 and not done.stdout and "usage:" in done.stderr, options
+
+
+def main():
+    passed = failed = 0
+    for name, run in sorted(globals().items()):
+        if not name.startswith("test_"):
+            continue
+        try:
+            run()
+            passed += 1
+        except Exception:
+            failed += 1
+            print(f"{name} failed", file=sys.stderr)
+            traceback.print_exc()
+    print(f"bench: {passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
