@@ -29,6 +29,11 @@ def line_of(output, measure):
     return next(line for line in output.splitlines() if line.startswith(measure))
 
 
+def verdict_of(output, measure):
+    """The only word of that line that can be one."""
+    return [word for word in line_of(output, measure).split() if word in ("PASS", "SHORT", "-")][-1]
+
+
 def equal(got, expected):
     assert got == expected, f"{got!r} is not {expected!r}"
 
@@ -45,35 +50,42 @@ def test_even_rounds_take_the_middle_of_two():
 
 def test_lower_is_better_at_the_limit_and_beyond():
     at_limit = "wharf,pp,spin,64,p50_ns,75\nck_ring,pp,spin,64,p50_ns,100\n"
-    equal(line_of(table(at_limit)[1], "round trip 64 B, spinning").split()[-1], "PASS")
+    equal(verdict_of(table(at_limit)[1], "round trip 64 B, spinning"), "PASS")
     beyond = "wharf,pp,spin,64,p50_ns,76\nck_ring,pp,spin,64,p50_ns,100\n"
-    equal(line_of(table(beyond)[1], "round trip 64 B, spinning").split()[-1], "SHORT")
+    equal(verdict_of(table(beyond)[1], "round trip 64 B, spinning"), "SHORT")
 
 
 def test_higher_is_better_at_the_limit_and_below():
     at_limit = "wharf,tp,spin,64,msg_per_s,3e6\nopenmpi,tp,spin,64,msg_per_s,1e6\n"
-    equal(line_of(table(at_limit)[1], "one way 64 B").split()[-1], "PASS")
+    equal(verdict_of(table(at_limit)[1], "one way 64 B"), "PASS")
     below = "wharf,tp,spin,64,msg_per_s,2.99e6\nopenmpi,tp,spin,64,msg_per_s,1e6\n"
-    equal(line_of(table(below)[1], "one way 64 B").split()[-1], "SHORT")
+    equal(verdict_of(table(below)[1], "one way 64 B"), "SHORT")
+
+
+def test_ratios_within_rounds_ignore_a_machine_that_changes_its_speed():
+    raw = "".join(f"# round {r}\nwharf,pp,spin,64,p50_ns,{w}\nck_ring,pp,spin,64,p50_ns,{c}\n"
+                  for r, (w, c) in enumerate(((50, 100), (500, 1000), (60, 100)), 1))
+    line = line_of(table(raw)[1], "round trip 64 B, spinning")
+    assert line.endswith("PASS  0.5 [0.5..0.6]"), line
 
 
 def test_the_best_kernel_peer_is_the_one_compared_with():
     raw = "wharf,pp,block,64,p50_ns,100\npipe,pp,block,64,p50_ns,101\nposix_mq,pp,block,64,p50_ns,90\n"
-    line = line_of(table(raw)[1], "round trip 64 B, sleeping")
-    assert "posix_mq" in line, line
-    equal(line.split()[-1], "SHORT")
+    _, out = table(raw)
+    assert "posix_mq" in line_of(out, "round trip 64 B, sleeping"), out
+    equal(verdict_of(out, "round trip 64 B, sleeping"), "SHORT")
 
 
 def test_idle_is_judged_by_the_range_of_the_kernel_peers():
     kernel = "pipe,idle,block,64,cpu_ns_per_s,30\nposix_mq,idle,block,64,cpu_ns_per_s,60\n"
-    equal(line_of(table(kernel + "wharf,idle,block,64,cpu_ns_per_s,60\n")[1], "blocked").split()[-1], "PASS")
-    equal(line_of(table(kernel + "wharf,idle,block,64,cpu_ns_per_s,61\n")[1], "blocked").split()[-1], "SHORT")
+    equal(verdict_of(table(kernel + "wharf,idle,block,64,cpu_ns_per_s,60\n")[1], "blocked"), "PASS")
+    equal(verdict_of(table(kernel + "wharf,idle,block,64,cpu_ns_per_s,61\n")[1], "blocked"), "SHORT")
 
 
 def test_what_was_not_measured_is_not_judged():
     status, out = table("pipe,pp,block,64,p50_ns,1\n")
     equal(status, 0)
-    equal(line_of(out, "round trip 64 B, sleeping").split()[-1], "-")
+    equal(verdict_of(out, "round trip 64 B, sleeping"), "-")
     assert "PASS" not in out and "SHORT" not in out, out
 
 

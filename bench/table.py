@@ -4,8 +4,12 @@
     table.py RAW.csv                the table
     table.py --csv RAW.csv          every figure: median, lowest and highest round
 
-A raw line is peer,workload,mode,size,metric,value; a line that begins with '#' is a remark. Remarks that begin with
-'# machine: ' and '# load: ' are printed below the table. Exit status: 0, or 1 when a line cannot be read.
+A raw line is peer,workload,mode,size,metric,value; a line that begins with '#' is a remark. '# round N' begins a round;
+what follows '# machine: ' and '# load: ' is printed below the table. Exit status: 0, or 1 when a line cannot be read.
+
+The verdict is about the ratio of the medians. Beside it stands the median of the ratios within each round, with the
+lowest and the highest: what is compared is measured one right after the other, so that ratio does not suffer when the
+machine changes its speed between two rounds.
 """
 import statistics
 import sys
@@ -16,21 +20,28 @@ KERNEL_PEERS = ("pipe", "unix_seqpacket", "unix_stream", "posix_mq")
 class Figure:
     """One measure of one peer over all rounds."""
 
-    def __init__(self, peer, values):
+    def __init__(self, peer, values, by_round=None):
         self.peer = peer
         self.median = statistics.median(values)
         self.low, self.high = min(values), max(values)
+        self.by_round = by_round or {}
+
+    def ratios_to(self, other):
+        return [v / other.by_round[r] for r, v in self.by_round.items() if other.by_round.get(r)]
 
 
 class Figures:
     def __init__(self, lines):
-        values, self.machine, self.load = {}, [], []
+        values, by_round, current, rounds = {}, {}, None, 0
+        self.machine, self.load = [], []
         for number, line in enumerate(lines, 1):
             line = line.strip()
             if line.startswith("# machine: "):
                 self.machine.append(line[len("# machine: "):])
             if line.startswith("# load: "):
                 self.load.append(line[len("# load: "):])
+            if line.startswith("# round "):
+                current, rounds = line, rounds + 1
             if not line or line.startswith("#"):
                 continue
             fields = line.split(",")
@@ -41,8 +52,10 @@ class Figures:
             except (ValueError, IndexError):
                 raise SystemExit(f"table: line {number} is no figure: {line}")
             values.setdefault(key, []).append(value)
-        self.by_key = {k: Figure(k[0], v) for k, v in values.items()}
-        self.rounds = max((len(v) for v in values.values()), default=0)
+            if current:
+                by_round.setdefault(key, {})[current] = value
+        self.by_key = {k: Figure(k[0], v, by_round.get(k)) for k, v in values.items()}
+        self.rounds = rounds or max((len(v) for v in values.values()), default=0)
 
     def get(self, *key):
         return self.by_key.get(key)
@@ -113,17 +126,19 @@ def targets(f):
 
 
 def judged(wharf, other, how, limit):
-    """(ratio, target, verdict) as text."""
+    """(ratio of medians, target, verdict, ratios within rounds) as text."""
     signs = {"le": "<=", "ge": ">="}
     target = "in range" if how == "in" else f"{signs[how]} {limit:g}"
     if wharf is None or other is None:
-        return "-", target, "-"
+        return "-", target, "-", ""
+    rounds = wharf.ratios_to(other)
+    by_round = f"{statistics.median(rounds):.3g} [{min(rounds):.3g}..{max(rounds):.3g}]" if rounds else ""
     ratio = wharf.median / other.median
     if how == "in":
         ok = wharf.median <= other.high
     else:
         ok = ratio <= limit if how == "le" else ratio >= limit
-    return f"{ratio:.3g}", target, "PASS" if ok else "SHORT"
+    return f"{ratio:.3g}", target, "PASS" if ok else "SHORT", by_round
 
 
 def rows_print(rows):
@@ -164,7 +179,7 @@ def reports_print(f):
 
 def table_print(f):
     print(f"Medians of {f.rounds} rounds [lowest..highest]. ns and CPU: lower is better; msg/s: higher is better.\n")
-    rows = [("measure", "wharf", "beside", "", "ratio", "to reach", "")]
+    rows = [("measure", "wharf", "beside", "", "ratio", "to reach", "", "round by round")]
     for measure, wharf, other, how, limit in targets(f):
         rows.append((measure, shown(wharf), other.peer if other else "", shown(other),
                      *judged(wharf, other, how, limit)))
