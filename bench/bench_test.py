@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tests of the benchmarks themselves: what the table concludes from known figures, and what one peer prints.
 
-    bench_test.py TABLE PEER_PIPE      TABLE is table.py; PEER_PIPE a built peer that needs nothing but the kernel
+    bench_test.py TABLE PROGRAMS      TABLE is table.py; PROGRAMS the folder of the built benchmarks
 
 No test looks at how fast anything is.
 """
@@ -11,7 +11,7 @@ import sys
 import tempfile
 import traceback
 
-TABLE, PEER = sys.argv[1], sys.argv[2]
+TABLE, PROGRAMS = sys.argv[1], sys.argv[2]
 
 
 def table(text, *options):
@@ -102,8 +102,14 @@ def test_a_damaged_line_is_refused():
         assert status == 1 and not out, line
 
 
-def peer(*options):
-    return subprocess.run([PEER, "-t", "0.01", "-1", *options], capture_output=True, text=True, check=False, timeout=60)
+def program(name, *options):
+    return subprocess.run([os.path.join(PROGRAMS, name), *options], capture_output=True, text=True, check=False,
+                          timeout=60)
+
+
+def peer(*options, name="peer_pipe"):
+    """All on one core, so that a machine with one can run the tests."""
+    return program(name, "-t", "0.01", "-1", *options)
 
 
 def test_a_peer_prints_what_was_asked_for():
@@ -127,6 +133,34 @@ def test_bad_options_are_refused():
     for options in (("-w", "nothing"), ("-m", "fast"), ("-s", "0"), ("-s", "64,x"), ("-t", "0"), ("-x",), ("word",)):
         done = peer(*options)
         assert done.returncode == 1 and not done.stdout and "usage:" in done.stderr, options
+
+
+def test_wharf_takes_part_in_every_workload():
+    for mode in ("block", "default"):
+        done = peer("-w", "pp,tp,tphdr,fanin", "-m", mode, "-s", "8,64,1000,65536", name="peer_wharf")
+        equal((done.returncode, done.stderr), (0, ""))
+        measured = {tuple(line.split(",")[1:4]) for line in done.stdout.splitlines()}
+        equal(measured, {(work, f"{mode}/onecore", size) for work in ("pp", "tp", "tphdr")
+                         for size in ("8", "64", "1000", "65536")} | {("fanin", f"{mode}/onecore", "64")})
+
+
+def test_setting_up_is_measured_for_wharf_and_by_hand():
+    for name in ("byhand", "setup_wharf"):
+        done = peer(name=name)
+        equal((done.returncode, done.stderr), (0, ""))
+        equal([line.split(",")[1] for line in done.stdout.splitlines() if "p50_ns" in line],
+              ["make", "carry", "first", "first16"])
+
+
+def test_links_end_up_in_shared_memory():
+    done = program("footprint")
+    equal((done.returncode, done.stderr), (0, ""))
+    assert "wharf,footprint,attached-holder,0,attached,1\n" in done.stdout, done.stdout
+
+
+def test_the_program_that_is_counted_runs_by_itself_too():
+    for call in ("send", "recv"):
+        equal(program("calls", call).returncode, 0)
 
 
 def main():
