@@ -554,6 +554,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
 
 void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
 {
+        bool tell = in->n_items && l->rx; /* rights count as unread until the sender is told otherwise */
         if (wh_unlikely(l->items.n && in->n_items))
                 wh_items_done(&l->items);
         switch (in->where) {
@@ -578,6 +579,8 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                 break;
         }
         l->rx_seq++;
+        if (wh_unlikely(tell) && wh_ring_publish_taken(&l->rx->ring))
+                wh_link_bell(l);
 }
 
 bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
