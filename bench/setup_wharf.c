@@ -19,6 +19,15 @@ static void check(int r, const char *call)
         bench_die("%s %s", call, wharf_why());
 }
 
+/* Let the port notice, off the clock, that a sender is gone. */
+static void port_settle(void)
+{
+        char bytes[SETUP_BYTES];
+        ssize_t r = wharf_recv(task, port, bytes, sizeof(bytes), NULL, 0);
+        if (r != -EAGAIN)
+                bench_die("a message nobody sent");
+}
+
 static void pass(wharf_name right)
 {
         char bytes[SETUP_BYTES] = {0};
@@ -62,6 +71,7 @@ static void right_carry(void)
 static void right_uncarry(void)
 {
         check(wharf_drop(task, carried), "wharf_drop");
+        port_settle();
 }
 
 static void right_fresh(void)
@@ -77,6 +87,7 @@ static void message_pass(void)
 static void right_unfresh(void)
 {
         check(wharf_drop(task, fresh), "wharf_drop");
+        port_settle();
 }
 
 static const struct setup_peer peer = {
