@@ -40,8 +40,8 @@ static void slots_close(struct bench_run *run)
 static void slots_join(struct bench_run *run)
 {
         struct slots *s = run->state;
-        s->out = (struct slot *)(s->shared + (run->party ? 0 : s->stride_bytes));
-        s->in = (struct slot *)(s->shared + (run->party ? s->stride_bytes : 0));
+        s->out = (void *)(s->shared + (run->party ? 0 : s->stride_bytes)); /* a page boundary: aligned for anything */
+        s->in = (void *)(s->shared + (run->party ? s->stride_bytes : 0));
 }
 
 static void slots_send(struct bench_run *run, void *buf, size_t len_bytes)
