@@ -46,7 +46,7 @@ WHARF_API int wharf_heap_policy_by_name(const char *name, enum wharf_heap_policy
 
 /* wharf_heap_opts.flags */
 #define WHARF_HEAP_OUTSIDE 1u  /* fit policies: headers outside the managed range, as buddy and fixed always do */
-#define WHARF_HEAP_NO_CACHE 2u /* buddy: a freed block merges at once, even if that is slower */
+#define WHARF_HEAP_NO_CACHE 2u /* buddy: a freed block merges at once, not only when a request would fail; slower */
 #define WHARF_HEAP_GUARD 4u    /* eight guard bytes behind every block, checked when it is freed or resized */
 
 #define WHARF_HEAP_OWNERS_MAX 1022u
@@ -122,8 +122,8 @@ WHARF_API wharf_heap *wharf_heap_close(wharf_heap *heap);
  * served in the order in which they came. A request that does not wait takes what it finds, even if others wait.
  *
  * @bytes        at least 1.
- * @align_bytes  a power of two up to 4096 (64 in a heap that manages less than 64 KiB), or 0 for the natural one:
- *               the block's size rounded up to a power of two, at most 16.
+ * @align_bytes  a power of two up to 4096 (64 in a heap that manages less than 64 KiB), or 0 for the natural one: 16
+ *               with headers inside, else a unit; buddy blocks are aligned to their size anyway.
  * @ret_offset   where the block begins, from the heap's base. Owned by this task (see wharf_heap_give()).
  *
  * Errors: -EINVAL     bytes or align_bytes cannot be

@@ -494,6 +494,11 @@ pid_t wh_os_getpid(void)
         return getpid();
 }
 
+pid_t wh_os_gettid(void)
+{
+        return (pid_t)syscall(SYS_gettid);
+}
+
 uid_t wh_os_getuid(void)
 {
         return getuid();

@@ -149,6 +149,7 @@ int wh_os_futex_wake(_Atomic uint32_t *word, int n, bool shared); /* how many we
 
 /* ---- processes ---- */
 pid_t wh_os_getpid(void);
+pid_t wh_os_gettid(void);
 uid_t wh_os_getuid(void);
 gid_t wh_os_getgid(void);
 int wh_os_pidfd_open(pid_t pid);
