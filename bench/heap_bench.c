@@ -184,9 +184,11 @@ static struct result *result_of(const char *workload, const char *policy, const 
         while (r < results + RESULTS_MAX - 1 && r->metric &&
                (strcmp(r->workload, workload) || strcmp(r->policy, policy) || strcmp(r->metric, metric)))
                 r++;
-        snprintf(r->workload, sizeof r->workload, "%s", workload);
-        r->policy = policy;
-        r->metric = metric;
+        if (!r->metric) {
+                snprintf(r->workload, sizeof r->workload, "%s", workload);
+                r->policy = policy;
+                r->metric = metric;
+        }
         return r;
 }
 

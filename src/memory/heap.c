@@ -294,12 +294,16 @@ void wharf_heap_why(wharf_heap *heap, struct wharf_heap_fault *ret)
         wh_unlock(&heap->fault_lock);
 }
 
-/* How many wait is derived from their entries. */
+/* How many wait, and how many were granted something, is derived from their entries. */
 static void count_waiting(struct wharf_heap *h)
 {
-        uint32_t n = 0;
-        for (uint32_t i = 0; i < h->head.waiters_max; i++)
-                n += atomic_load_explicit(&h->waiters[i].state, memory_order_relaxed) == WAITER_WAITING;
+        uint32_t n = 0, granted = 0;
+        for (uint32_t i = 0; i < h->head.waiters_max; i++) {
+                uint32_t state = atomic_load_explicit(&h->waiters[i].state, memory_order_relaxed);
+                n += state == WAITER_WAITING;
+                granted += state == WAITER_GRANTED;
+        }
+        h->live->granted = granted;
         /*
          * [waiting] Sequentially consistent, as are the exchange of the tag and the load in wharf_heap_free(): either a
          * task that frees into its cache sees that somebody waits, or whoever begins to wait finds the block there.
@@ -330,6 +334,8 @@ static bool owner_dead(struct wharf_heap *h, uint32_t id)
 /* Is it promised to a waiter that lives? Such a block is tagged CACHED, but must not be taken from it. */
 static bool promised(struct wharf_heap *h, const struct span *s)
 {
+        if (!h->live->granted)
+                return false;
         for (uint32_t i = 0; i < h->head.waiters_max; i++) {
                 struct heap_waiter *w = &h->waiters[i];
                 if (atomic_load_explicit(&w->state, memory_order_relaxed) == WAITER_GRANTED && w->unit == s->u &&
@@ -478,7 +484,7 @@ static int owner_claim(struct wharf_heap *h)
 }
 
 /* After a fork: what the handle knows belongs to the parent. The robust lock keeps two threads of the child apart. */
-static int enter_slow(struct wharf_heap *h)
+int wh_heap_enter_slow(struct wharf_heap *h)
 {
         int r = wh_heap_lock(h);
         if (r < 0)
@@ -494,14 +500,6 @@ static int enter_slow(struct wharf_heap *h)
         }
         wh_heap_unlock(h);
         return r;
-}
-
-int wh_heap_enter(struct wharf_heap *h)
-{
-        /* Acquire, pairs with the release in enter_slow(). */
-        if (wh_likely(atomic_load_explicit(&h->task, memory_order_acquire) == wh_task_self()))
-                return 0;
-        return enter_slow(h);
 }
 
 static void heap_handle_free(struct wharf_heap *h)
@@ -788,8 +786,8 @@ static int wait_in_queue(struct wharf_heap *h, uint64_t bytes, uint64_t align, u
 }
 
 /* cache_lock is held. */
-static int alloc_slow(struct wharf_heap *h, uint64_t bytes, uint64_t align, uint32_t owner, int64_t deadline_ns,
-                      uint32_t *ret_u, uint32_t order)
+static __attribute__((noinline)) int alloc_slow(struct wharf_heap *h, uint64_t bytes, uint64_t align, uint32_t owner,
+                                                int64_t deadline_ns, uint32_t *ret_u, uint32_t order)
 {
         int r = wh_heap_lock(h);
         if (r < 0)
@@ -883,21 +881,17 @@ int wharf_heap_alloc(wharf_heap *heap, uint64_t bytes, uint64_t align_bytes, uin
 
 /* ---- from an offset to a block ---- */
 
-static int offset_to_unit(struct wharf_heap *h, uint64_t offset, uint32_t *ret_u)
+static __attribute__((noinline)) int foreign(struct wharf_heap *h, uint64_t offset)
 {
-        uint64_t rel = offset - h->head.managed_at;
-        if (wh_unlikely(rel >= h->head.managed_bytes || rel & (heap_unit_bytes(h) - 1))) {
-                wh_heap_fault(h, WHARF_FAULT_FOREIGN, UINT32_MAX, 0, 0);
-                wh_lock(&h->fault_lock);
-                h->fault.offset = offset;
-                wh_unlock(&h->fault_lock);
-                return -EFAULT;
-        }
-        uint32_t u = (uint32_t)(rel >> h->head.unit_log2);
-        if (!h->starts) {
-                *ret_u = u;
-                return 0;
-        }
+        wh_lock(&h->fault_lock);
+        h->fault = (struct wharf_heap_fault){.kind = WHARF_FAULT_FOREIGN, .offset = offset};
+        wh_unlock(&h->fault_lock);
+        return -EFAULT;
+}
+
+/* The partition that begins at unit u. */
+static __attribute__((noinline)) int partition_at(struct wharf_heap *h, uint32_t u, uint64_t offset, uint32_t *ret)
+{
         uint32_t low = 0, high = h->head.n_partitions;
         while (high - low > 1) {
                 uint32_t mid = low + (high - low) / 2;
@@ -907,16 +901,25 @@ static int offset_to_unit(struct wharf_heap *h, uint64_t offset, uint32_t *ret_u
                         high = mid;
         }
         if (h->starts[low] != u)
-                return wh_heap_fault(h, WHARF_FAULT_FOREIGN, low, 0, -EFAULT);
-        *ret_u = low;
+                return foreign(h, offset);
+        *ret = low;
         return 0;
+}
+
+static inline int offset_to_unit(struct wharf_heap *h, uint64_t offset, uint32_t *ret_u)
+{
+        uint64_t rel = offset - h->head.managed_at;
+        if (wh_unlikely(rel >= h->head.managed_bytes || rel & (heap_unit_bytes(h) - 1)))
+                return foreign(h, offset);
+        *ret_u = (uint32_t)(rel >> h->head.unit_log2);
+        return wh_unlikely(h->starts != NULL) ? partition_at(h, *ret_u, offset, ret_u) : 0;
 }
 
 /*
  * The used block that begins at u, or why there is none. Fit policies: with the lock held, since the bitmap of heads
  * is only to be believed then.
  */
-static inline int find_used(struct wharf_heap *h, uint32_t u, struct span *ret)
+static __attribute__((noinline)) int find_used(struct wharf_heap *h, uint32_t u, struct span *ret)
 {
         struct span s = {.u = u};
         bool good = heap_tag_load(h, u, &s.tag);
@@ -946,7 +949,7 @@ static inline int find_used(struct wharf_heap *h, uint32_t u, struct span *ret)
 }
 
 /* cache_lock is held. */
-static int free_slow(struct wharf_heap *h, uint32_t u)
+static __attribute__((noinline)) int free_slow(struct wharf_heap *h, uint32_t u)
 {
         int r = wh_heap_lock(h);
         if (r < 0)
@@ -962,37 +965,49 @@ static int free_slow(struct wharf_heap *h, uint32_t u)
         return r;
 }
 
-/* A buddy block goes to this task's cache, if it may. 0, 1: it may not, or a negative errno. cache_lock is held. */
-static inline int free_to_cache(struct wharf_heap *h, uint32_t u)
+/* The list of its order is full, or somebody waits: what has to be done around it. cache_lock is held. */
+static __attribute__((noinline)) void cache_relief(struct wharf_heap *h, uint32_t order, bool full)
 {
-        struct span s;
-        int r = find_used(h, u, &s);
-        uint32_t order = s.tag.small;
-        if (wh_unlikely(r < 0))
-                return r;
-        if (order >= h->cache_orders || atomic_load_explicit(&h->live->waiting, memory_order_relaxed))
-                return 1;
-        if (wh_unlikely(h->n_cache[order] == HEAP_CACHE_DEPTH)) {
-                r = wh_heap_lock(h);
-                if (r < 0)
-                        return r;
+        if (wh_heap_lock(h) < 0)
+                return;
+        if (full) {
                 spill(h, order);
-                wh_heap_unlock(h);
+        } else {
+                wh_heap_flush(h);
+                serve(h, false);
+        }
+        wh_heap_unlock(h);
+}
+
+/*
+ * A sound used block of a small order goes to this task's cache. False: it does not, for a reason that free_slow() will
+ * find out. cache_lock is held.
+ */
+static inline bool free_to_cache(struct wharf_heap *h, uint32_t u)
+{
+        struct tag t;
+        bool good = heap_tag_load(h, u, &t);
+        uint32_t order = t.small;
+        if (wh_unlikely(!good || t.state != TAG_USED || t.owner == HEAP_OWNER_DAMAGED || order >= h->cache_orders ||
+                        u & (((uint32_t)1 << order) - 1) || h->guard_bytes ||
+                        atomic_load_explicit(&h->live->waiting, memory_order_relaxed)))
+                return false;
+        if (wh_unlikely(h->n_cache[order] == HEAP_CACHE_DEPTH)) {
+                cache_relief(h, order, true);
+                if (h->n_cache[order] == HEAP_CACHE_DEPTH)
+                        return false;
         }
         heap_bump(&h->mine->cached, 1);
-        uint64_t raw = s.tag.raw;
+        uint64_t raw = t.raw;
         /* [tag] H3. [waiting] Sequentially consistent, before the load below: see count_waiting(). */
         if (wh_unlikely(!atomic_compare_exchange_strong_explicit(heap_tag_at(h, u), &raw,
                                                                  heap_tag_make(h, u, 0, h->owner, TAG_CACHED, order),
                                                                  memory_order_seq_cst, memory_order_relaxed)))
-                return wh_heap_fault(h, WHARF_FAULT_DOUBLE_FREE, u, s.tag.owner, -EALREADY);
+                return false;
         h->cache[order][h->n_cache[order]++] = u;
-        if (wh_unlikely(atomic_load_explicit(&h->live->waiting, memory_order_seq_cst)) && wh_heap_lock(h) == 0) {
-                wh_heap_flush(h);
-                serve(h, false);
-                wh_heap_unlock(h);
-        }
-        return 0;
+        if (wh_unlikely(atomic_load_explicit(&h->live->waiting, memory_order_seq_cst)))
+                cache_relief(h, order, false);
+        return true;
 }
 
 int wharf_heap_free(wharf_heap *heap, uint64_t offset)
@@ -1003,8 +1018,7 @@ int wharf_heap_free(wharf_heap *heap, uint64_t offset)
         if (wh_unlikely(r < 0) || wh_unlikely((r = wh_heap_enter(h)) < 0))
                 return r;
         wh_lock(&h->cache_lock);
-        r = h->cache_orders ? free_to_cache(h, u) : 1;
-        if (r > 0)
+        if (!h->cache_orders || !free_to_cache(h, u))
                 r = free_slow(h, u);
         if (r == 0)
                 heap_bump(&h->mine->frees, 1);

@@ -82,7 +82,7 @@ struct heap_live {
         _Atomic uint64_t root[WHARF_HEAP_ROOTS]; /* not guarded: the users' */
         /* Requests in the queue. Written with the lock held, read by whoever frees without it. A line of its own. */
         _Atomic uint32_t waiting WH_ALIGNED(WH_CACHE_LINE);
-        uint32_t unused;
+        uint32_t granted; /* derived: how many were granted a block and have not taken it yet */
 };
 
 /* A task that has the heap open. `task` is written with the lock held; 0 is a free place. */
@@ -281,7 +281,13 @@ int wh_heap_fault(struct wharf_heap *h, enum wharf_heap_fault_kind kind, uint32_
 int wh_heap_lock(struct wharf_heap *h);
 void wh_heap_unlock(struct wharf_heap *h);
 /* This task's owner place is there, also after a fork. 0 or a negative errno. */
-int wh_heap_enter(struct wharf_heap *h);
+int wh_heap_enter_slow(struct wharf_heap *h);
+static inline int wh_heap_enter(struct wharf_heap *h)
+{
+        /* Acquire, pairs with the release in wh_heap_enter_slow(). */
+        bool same = atomic_load_explicit(&h->task, memory_order_acquire) == wh_task_self();
+        return wh_likely(same) ? 0 : wh_heap_enter_slow(h);
+}
 /* Bytes that were asked for. */
 uint64_t wh_heap_requested(const struct wharf_heap *h, const struct span *s);
 /* Everything that this task has cached becomes holes: how many blocks. Both locks are held. */
