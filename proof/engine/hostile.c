@@ -1,0 +1,318 @@
+/*
+ * hostile - a peer that writes anything anywhere it can, at any time.
+ *
+ * First one run undisturbed, which records every load of shared memory. Then, for every load k and every value that may
+ * matter there, one run in which the value is put in place just before load k, and stays. Named lie:K:AT:LEN:VALUE, or
+ * `honest`. In every run: no crash (and no sanitizer's complaint, in the build that has one), an allowed answer, a
+ * bounded number of steps, no byte of private memory in what others can see, and the operation's own audit.
+ *
+ * The honest run also finds double fetches: bytes that the liar can write and that are loaded twice in one call. A
+ * check of the first copy says nothing about the second.
+ */
+#include "case.h"
+
+#include "os/os.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+        CANARY = 0xc5,
+        CANARY_RUN = 4,  /* so many in a row are no accident: proofs do not send this byte */
+        VALUES_MAX = 192,
+        WORDS_MAX = 8, /* of a load longer than a word, that are lied about one by one */
+};
+
+struct plan {
+        uint64_t k; /* counts loads that the liar can change */
+        uint32_t at, len; /* which bytes of the load */
+        uint64_t value;
+        bool fill; /* all of the load, with the byte `value` */
+};
+#define NEVER UINT64_MAX
+
+static struct {
+        struct proof *p;
+        const struct plan *plan;
+        uint64_t loads, steps, steps_max;
+} armed;
+
+static bool liar_writes(struct proof *p, const void *at)
+{
+        return !p->op->liar_writes || p->op->liar_writes(p, at);
+}
+
+static void trace_load(struct proof *p, const struct hook_step *s)
+{
+        struct proof_report *rep = p->report_;
+        if (rep->n_trace == PROOF_TRACE)
+                return;
+        struct proof_traced *t = &rep->trace[rep->n_trace++];
+        *t = (struct proof_traced){
+                .kind = (uint8_t)s->kind,
+                .atomic = s->atomic,
+                .len = (uint32_t)s->len,
+                .epoch = rep->epoch,
+                .at = (uint64_t)(uintptr_t)s->addr,
+                .site = (uint64_t)(uintptr_t)s->site,
+        };
+        memcpy(&t->value, s->addr, s->len < 8 ? s->len : 8);
+}
+
+static int on_step(const struct hook_step *s)
+{
+        struct proof *p = armed.p;
+        if (++armed.steps > armed.steps_max)
+                proof_fail(p, p->op->name, 0, "more than %" PRIu64 " steps: work without bound", armed.steps_max);
+        if (s->kind != HOOK_LOAD && s->kind != HOOK_RMW)
+                return 0;
+        if (!liar_writes(p, s->addr))
+                return 0;
+        uint64_t k = armed.loads++;
+        if (armed.plan->k == NEVER) {
+                trace_load(p, s);
+                return 0;
+        }
+        if (k != armed.plan->k || armed.plan->at + armed.plan->len > s->len)
+                return 0;
+        uint8_t *to = hook_writable(s->addr);
+        if (!to)
+                return 0;
+        if (armed.plan->fill)
+                memset(to, (int)armed.plan->value, s->len);
+        else
+                memcpy(to + armed.plan->at, &armed.plan->value, armed.plan->len);
+        p->lied = true;
+        p->report_->reached = true;
+        return 0;
+}
+
+static bool has_canary(const uint8_t *b, size_t len)
+{
+        const uint8_t *end = b + len;
+        while ((b = memchr(b, CANARY, (size_t)(end - b)))) {
+                size_t run = 0;
+                while (b + run < end && b[run] == CANARY)
+                        if (++run == CANARY_RUN)
+                                return true;
+                b += run;
+        }
+        return false;
+}
+
+static void on_send(const void *bytes, size_t len)
+{
+        if (has_canary(bytes, len))
+                proof_fail(armed.p, armed.p->op->name, 0, "private memory leaves through a socket");
+}
+
+static void check_leaks(struct proof *p)
+{
+        unsigned n;
+        const struct hook_range *r = hook_ranges(&n);
+        for (unsigned i = 0; i < n; i++)
+                if (has_canary(r[i].at, r[i].len < 4 << 20 ? r[i].len : 4 << 20))
+                        proof_fail(p, p->op->name, 0, "private memory shows in shared memory");
+}
+
+/* What the operation's own frames will lie on, and whatever it does not initialise will show. */
+__attribute__((noinline)) static void paint_stack(void)
+{
+        uint8_t paint[32 << 10];
+        memset(paint, CANARY, sizeof paint);
+        __asm__ __volatile__("" : : "r"(paint) : "memory");
+}
+
+void proof_next_call(void)
+{
+        if (armed.p) {
+                armed.p->report_->epoch++;
+                paint_stack();
+        }
+}
+
+static bool allowed(const struct proof_op *op, int r)
+{
+        if (r >= 0)
+                return true;
+        for (const int *e = op->errors; e && *e; e++)
+                if (*e == r)
+                        return true;
+        return false;
+}
+
+static void hostile_case(struct proof *p, const void *arg)
+{
+        const struct plan *plan = arg;
+        const struct proof_op *op = p->op;
+        hook_fill_allocations = CANARY;
+        if (op->setup)
+                op->setup(p);
+        if (op->start)
+                op->start(p);
+        armed.p = p;
+        armed.plan = plan;
+        armed.steps_max = op->steps_max ? op->steps_max : 10000;
+        hook_on_send = on_send;
+        paint_stack();
+        hook_arm(on_step);
+        p->result = op->victim(p);
+        hook_disarm();
+        armed.p = NULL;
+        hook_on_send = NULL;
+        p->report_->steps = armed.steps;
+        if (!p->lied)
+                check_leaks(p);
+        if (!(p->lied ? allowed(op, p->result) : p->result >= 0))
+                proof_fail(p, op->name, 0, "answers %d (%s)%s", p->result, strerrorname_np(-p->result),
+                           p->lied ? "" : " although nobody lied");
+        if (op->audit)
+                op->audit(p);
+        if (op->teardown)
+                op->teardown(p);
+        if (plan->k == NEVER) {
+                /* Double fetches are counted by the driver; but what may be refetched only this process knows. */
+                struct proof_report *rep = p->report_;
+                for (uint32_t i = 0; i < rep->n_trace; i++)
+                        if (proof_refetch_allowed((void *)(uintptr_t)rep->trace[i].at, rep->trace[i].len))
+                                rep->trace[i].call = 1;
+        }
+}
+
+/* ---- the driver ---- */
+
+struct values {
+        uint64_t v[VALUES_MAX];
+        unsigned n;
+};
+
+static void value_add(struct values *vs, uint64_t v, uint32_t len, uint64_t now)
+{
+        v &= len == 8 ? UINT64_MAX : ((uint64_t)1 << len * 8) - 1;
+        if (v == now || vs->n == VALUES_MAX)
+                return;
+        for (unsigned i = 0; i < vs->n; i++)
+                if (vs->v[i] == v)
+                        return;
+        vs->v[vs->n++] = v;
+}
+
+/* What may matter in a word of `len` bytes that holds `now`: boundaries, neighbours, flips, and what was seen elsewhere. */
+static void values_of(struct values *vs, uint64_t now, uint32_t len, const struct proof_traced *trace, uint32_t n_trace,
+                      uint64_t at)
+{
+        const uint64_t top = (uint64_t)1 << (len * 8 - 1);
+        const uint64_t fixed[] = {0, 1, 2, 3, UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 63, top, top - 1, top + 1,
+                                  now + 1, now - 1, now + 2, now - 2, now + 64, now - 64, now * 2, now / 2, ~now, -now};
+        vs->n = 0;
+        for (unsigned i = 0; i < sizeof fixed / sizeof *fixed; i++)
+                value_add(vs, fixed[i], len, now);
+        for (unsigned b = 0; b < len * 8; b++)
+                value_add(vs, now ^ (uint64_t)1 << b, len, now);
+        /* Stale values of the same place, then true values of other places. */
+        for (uint32_t i = 0; i < n_trace; i++)
+                if (trace[i].at == at)
+                        value_add(vs, trace[i].value, len, now);
+        for (uint32_t i = 0; i < n_trace && i < 64; i++)
+                value_add(vs, trace[i].value, len, now);
+}
+
+static bool lie(const struct proof_args *args, const struct proof_op *op, const struct plan *plan,
+                struct proof_figures *sum)
+{
+        char name[96];
+        if (plan->k == NEVER)
+                strcpy(name, "honest");
+        else
+                snprintf(name, sizeof name, "lie:%" PRIu64 ":%u:%u:%#" PRIx64, plan->k, plan->at,
+                         plan->fill ? 0 : plan->len, plan->value);
+        bool ok = proof_case(args, "hostile", op, name, hostile_case, plan, sum);
+        sum->values += proof_reported()->reached;
+        return ok;
+}
+
+static void double_fetches(const struct proof_args *args, const struct proof_op *op, const struct proof_traced *t,
+                           uint32_t n, struct proof_figures *sum)
+{
+        for (uint32_t i = 0; i < n; i++) {
+                if (t[i].call || t[i].kind != HOOK_LOAD)
+                        continue;
+                for (uint32_t j = 0; j < i; j++) {
+                        if (t[j].kind != HOOK_LOAD || t[j].epoch != t[i].epoch || t[i].at >= t[j].at + t[j].len ||
+                            t[j].at >= t[i].at + t[i].len)
+                                continue;
+                        sum->double_fetches++;
+                        sum->failures++;
+                        if (!args->expect_failure && sum->failures <= 8)
+                                fprintf(stderr,
+                                        "hostile %s: %s: the same %u bytes at %#" PRIx64
+                                        " are loaded twice in one call: at %#" PRIx64 " and %#" PRIx64
+                                        " (addr2line -fe)\n    again: --only %s --case honest --seed %" PRIu64 "\n",
+                                        args->area, op->name, t[i].len, t[i].at, t[j].site, t[i].site, op->name, args->seed);
+                        break;
+                }
+        }
+}
+
+void proof_hostile(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum)
+{
+        sum->operations++;
+        struct plan plan = {.k = NEVER};
+        if (args->only_case && strcmp(args->only_case, "honest")) {
+                if (sscanf(args->only_case, "lie:%" SCNu64 ":%u:%u:%" SCNx64, &plan.k, &plan.at, &plan.len, &plan.value) != 4)
+                        return;
+                plan.fill = plan.len == 0;
+                lie(args, op, &plan, sum);
+                return;
+        }
+        if (!lie(args, op, &plan, sum))
+                return;
+        uint32_t n = proof_reported()->n_trace;
+        struct proof_traced *t = calloc(n + 1, sizeof *t);
+        memcpy(t, proof_reported()->trace, n * sizeof *t);
+        double_fetches(args, op, t, n, sum);
+
+        /* How many cases there would be, so that the quick tier can take an even sample of them. */
+        const uint64_t cap = args->quick ? 400 : 60000;
+        uint64_t total = 0, i = 0;
+        for (int pass = 0; pass < 2 && !args->only_case; pass++) {
+                for (uint32_t k = 0; k < n; k++) {
+                        bool wide = t[k].len > 8 || (t[k].len & (t[k].len - 1));
+                        uint32_t word = wide ? 4 : t[k].len, words = t[k].len / word;
+                        words = words > WORDS_MAX ? WORDS_MAX : words;
+                        bool hit = false;
+                        for (uint32_t w = 0; w < words; w++) {
+                                struct values vs;
+                                uint64_t now = w < 8 / word ? t[k].value >> w * word * 8 : 0;
+                                now &= word == 8 ? UINT64_MAX : ((uint64_t)1 << word * 8) - 1;
+                                values_of(&vs, now, word, t, n, t[k].at);
+                                for (unsigned v = 0; v < vs.n; v++) {
+                                        if (!pass) {
+                                                total++;
+                                                continue;
+                                        }
+                                        if (!proof_sampled(i++, total, cap, args->seed))
+                                                continue;
+                                        lie(args, op, &(struct plan){.k = k, .at = w * word, .len = word, .value = vs.v[v]},
+                                            sum);
+                                        hit |= proof_reported()->reached;
+                                }
+                        }
+                        static const uint8_t fills[] = {0, 0xff, 0x7f, 0x80};
+                        for (unsigned f = 0; wide && f < sizeof fills; f++) {
+                                if (!pass) {
+                                        total++;
+                                        continue;
+                                }
+                                if (!proof_sampled(i++, total, cap, args->seed))
+                                        continue;
+                                lie(args, op, &(struct plan){.k = k, .fill = true, .value = fills[f]}, sum);
+                                hit |= proof_reported()->reached;
+                        }
+                        sum->states += hit;
+                }
+        }
+        free(t);
+}
