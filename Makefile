@@ -25,6 +25,13 @@ bench: all
 	@meson setup --reconfigure $(B) >/dev/null; ninja -C $(B) --quiet
 	@scripts/bench $(B) $(ARGS)
 
+# Everything the engines of proof/ can do; `proof/quick` is the short version. Then: do they notice broken code?
+proof: deps all
+	@proof/run full $(B)
+
+proof-mutants: deps all
+	@proof/mutants/run $(B) $(ARGS)
+
 install: all
 	@meson install -C $(B) --no-rebuild
 
@@ -37,4 +44,4 @@ hooks:
 clean:
 	@rm -rf $(B)
 
-.PHONY: all deps demo test check bench install format hooks clean
+.PHONY: all deps demo test check bench proof proof-mutants install format hooks clean

@@ -230,6 +230,9 @@ static bool lie(const struct proof_args *args, const struct proof_op *op, const 
                          plan->fill ? 0 : plan->len, plan->value);
         bool ok = proof_case(args, "hostile", op, name, hostile_case, plan, sum);
         sum->values += proof_reported()->reached;
+        if (args->verbose)
+                printf("%s %s: loads %u, steps %" PRIu64 "\n", op->name, name, proof_reported()->n_trace,
+                       proof_reported()->steps);
         return ok;
 }
 

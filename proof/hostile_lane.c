@@ -1,0 +1,86 @@
+/* One end of a lane lies, in everything it can write. */
+#include "lane.h"
+
+static bool same_memory(const void *a, const void *b)
+{
+        const struct hook_range *x = hook_range_of(a), *y = hook_range_of(b);
+        return x && y && x->ino == y->ino && x->dev == y->dev;
+}
+
+static bool sender_writes(struct proof *p, const void *at)
+{
+        struct lane_state *s = p->state;
+        return same_memory(at, s->tx->ring.out) || (s->tx->n_sections && same_memory(at, s->tx->section[0].map));
+}
+
+static bool receiver_writes(struct proof *p, const void *at)
+{
+        struct lane_state *s = p->state;
+        return same_memory(at, s->tx->ring.back);
+}
+
+static void setup_sent(struct proof *p)
+{
+        lane_setup_section(p);
+        for (int i = 0; i < 6; i++)
+                PROOF_EQ(p, i % 2 ? lane_put_block(p) : lane_put(p), 0);
+}
+
+static int receive_six(struct proof *p)
+{
+        for (int i = 0; i < 6; i++) {
+                int r = lane_get(p);
+                if (r <= 0)
+                        return r;
+                proof_next_call();
+        }
+        return 0;
+}
+
+/* A whole lap, so that pads and everything the receiver says about room are on the way. */
+static int send_a_lap(struct proof *p)
+{
+        struct lane_state *s = p->state;
+        for (int i = 0; i < 24; i++) {
+                int r = i % 4 == 3 ? lane_put_block(p) : lane_put(p);
+                if (r < 0)
+                        return r;
+                proof_next_call();
+                /* An honest receiver meanwhile; a lie about `back` stays until it next tells. */
+                if (!p->lied)
+                        lane_get(p);
+                if (!p->lied && i % 4 == 3)
+                        wh_ring_publish_taken(&s->rx->ring);
+                proof_next_call();
+        }
+        return 0;
+}
+
+static int open_again(struct proof *p)
+{
+        struct lane_state *s = p->state;
+        struct wh_lane_rx *rx;
+        int r = wh_lane_rx_open(s->tx->out_fd, s->tx->back_fd, 1 << 30, &rx);
+        if (r < 0)
+                return r;
+        struct lane_state own = *s;
+        s->rx = rx;
+        r = wh_lane_rx_add_section(rx, s->tx->section[0].fd, 1 << 30);
+        if (r == 0)
+                r = receive_six(p);
+        *s = own;
+        wh_lane_rx_free(rx);
+        return r;
+}
+
+static const int errors[] = {-EPROTO, -EAGAIN, -ENOSPC, -EPROTONOSUPPORT, 0};
+#define LANE_OP                                                                                                        \
+        .state_bytes = sizeof(struct lane_state), .inherit = true, .teardown = lane_teardown, .errors = errors
+
+static const struct proof_op ops[] = {
+        {.name = "receive", .setup = setup_sent, .victim = receive_six, .liar_writes = sender_writes, LANE_OP},
+        {.name = "open", .setup = setup_sent, .victim = open_again, .liar_writes = sender_writes, LANE_OP},
+        {.name = "send", .setup = lane_setup_section, .victim = send_a_lap, .liar_writes = receiver_writes, LANE_OP},
+        {0},
+};
+PROOF_HOSTILE("lane", ops)
