@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/memfd.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -347,9 +349,35 @@ ssize_t wh_os_sendmsg(int fd, const struct msghdr *m, int flags)
         return OS_CALL(sendmsg, sendmsg(fd, m, flags | MSG_DONTWAIT | MSG_NOSIGNAL));
 }
 
+int wh_os_send_byte(int fd)
+{
+        char byte = 0;
+        return (int)OS_CALL(send, send(fd, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL));
+}
+
 ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags)
 {
         return OS_CALL(recvmsg, recvmsg(fd, m, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+}
+
+int wh_os_discard(int fd, unsigned n)
+{
+        struct mmsghdr m[64];
+        char byte[64];
+        struct iovec iov[64];
+        n = n < 64 ? n : 64;
+        for (unsigned i = 0; i < n; i++) {
+                iov[i] = (struct iovec){&byte[i], 1};
+                m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+        }
+        return (int)OS_CALL(recvmmsg, recvmmsg(fd, m, n, MSG_DONTWAIT, NULL));
+}
+
+int wh_os_inq(int fd)
+{
+        int n = 0;
+        int r = (int)OS_CALL(inq, ioctl(fd, SIOCINQ, &n));
+        return r < 0 ? r : n;
 }
 
 int wh_os_getsockopt(int fd, int level, int name, void *val, socklen_t *len)

@@ -34,7 +34,7 @@
         X(mprotect) X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock)                 \
         X(pidfd_open) X(pidfd_send_signal) X(kill) X(futex_wait) X(futex_wake) X(getrandom) X(malloc)                  \
         X(process_vm_readv) X(process_vm_writev) X(spawn) X(getrlimit) X(membarrier) X(shm_open) X(shm_unlink)         \
-        X(shmget) X(shmat) X(shmdt) X(shmctl) X(fchown) X(readdir) X(getcwd) X(readlink)
+        X(shmget) X(shmat) X(shmdt) X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir) X(getcwd) X(readlink)
 
 enum wh_os_call {
 #define WH_OS_ENUM(n) WH_OS_##n,
@@ -110,8 +110,14 @@ int wh_os_listen(int fd, int backlog);
 int wh_os_accept(int fd); /* non-blocking, close-on-exec */
 /* `flags` beside MSG_DONTWAIT | MSG_NOSIGNAL, which are always there. */
 ssize_t wh_os_sendmsg(int fd, const struct msghdr *m, int flags);
+/* One byte, the cheapest datagram there is; flags as wh_os_sendmsg(). */
+int wh_os_send_byte(int fd);
 /* `flags` beside MSG_DONTWAIT | MSG_CMSG_CLOEXEC, which are always there. */
 ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags);
+/* Throw away up to `n` (at most 64) datagrams that wait, reading one byte of each and no descriptors. How many. */
+int wh_os_discard(int fd, unsigned n);
+/* Bytes that wait on a Unix socket, over all datagrams. */
+int wh_os_inq(int fd);
 int wh_os_getsockopt(int fd, int level, int name, void *val, socklen_t *len);
 int wh_os_setsockopt(int fd, int level, int name, const void *val, socklen_t len);
 int wh_os_shutdown(int fd, int how);

@@ -56,12 +56,9 @@ int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, co
 
 int wh_frame_bell(int sock)
 {
-        char byte = 0;
-        struct iovec iov = {&byte, 1};
-        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-        ssize_t r;
+        int r;
         do
-                r = wh_os_sendmsg(sock, &m, 0);
+                r = wh_os_send_byte(sock);
         while (r == -EINTR);
         return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN ? -EPIPE : 0;
 }

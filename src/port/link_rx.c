@@ -494,6 +494,19 @@ static void from_stash(struct wh_link *l, struct wh_incoming *in)
         in->dropped = s->how == WHARF_HOW_AUTO ? (int)s->have : 0;
 }
 
+/*
+ * Empty the socket of doorbells in one go. A frame has at least 40 bytes: with fewer waiting in all, every datagram is a
+ * doorbell, and what comes meanwhile comes behind them. False when there may be more than doorbells.
+ */
+static bool discard_bells(struct wh_link *l)
+{
+        int n = wh_os_inq(l->sock);
+        if (n < 0 || n >= (int)sizeof(struct wh_frame))
+                return false;
+        l->arms = 0;
+        return n == 0 || wh_os_discard(l->sock, (unsigned)n) >= 0;
+}
+
 int wh_link_next(struct wh_link *l, struct wh_incoming *in)
 {
         bool last_look = false;
@@ -544,8 +557,8 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                 /* [lane-frames] Acquire, pairs with the release in wh_link_frame(). */
                 if (rx && !l->hung_up &&
                     (l->items.n || /* those of the next record: what follows them is not for now */
-                     (l->arms < BELLS_MAX &&
-                      atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got)))
+                     (atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got &&
+                      (l->arms < BELLS_MAX || discard_bells(l)))))
                         return 0;
                 if (wh_link_pump(l) == 0)
                         return 0;
