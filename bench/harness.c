@@ -554,13 +554,15 @@ static bool measure_forked(struct bench_run *run)
                 if (pids[i] == 0)
                         party_process(run, i, parent);
         }
-        ok = parties_reap(pids, parties) && run->result->ok;
+        ok = parties_reap(pids, parties);
+        why = ok ? "failed: there was no time in which all clients sent" : "failed";
+        ok = ok && run->result->ok;
         if (run->peer->close)
                 run->peer->close(run);
         if (ok)
                 bench_print(run);
         else
-                remark_print(run, "failed", "");
+                remark_print(run, why, "");
         bench_shared_free(run->result, sizeof(*run->result));
         return ok;
 }
