@@ -12,7 +12,7 @@ struct wh_list {
         struct wh_list *next, *prev;
 };
 
-#define wh_container(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define wh_container(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 static inline void wh_list_init(struct wh_list *l)
 {

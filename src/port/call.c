@@ -72,7 +72,7 @@ static bool holder_spin(struct wh_link *l, bool room)
         if (!forever && us == 0) {
                 if (t->spin_us_max == 0 || ++l->spin_misses % 64)
                         return false;
-                us = t->spin_us_max;
+                us = WH_SPIN_PROBE * t->spin_us_max;
         }
         uint64_t start = wh_os_ticks(), limit = (uint64_t)us * t->ticks_per_us, looked = start;
         uint32_t turn = atomic_load_explicit(&l->turn, memory_order_relaxed);

@@ -223,7 +223,7 @@ static bool inbox_spin(struct wh_inbox *in, int64_t deadline_ns)
                 /* Learned that it does not pay. Try again now and then: circumstances change. */
                 if (t->spin_us_max == 0 || ++in->spin_misses % 64)
                         return false;
-                us = t->spin_us_max;
+                us = WH_SPIN_PROBE * t->spin_us_max;
         }
         uint64_t start = wh_os_ticks(), limit = (uint64_t)us * t->ticks_per_us, looked = start;
         uint32_t turn = atomic_load_explicit(&in->turn, memory_order_relaxed);
@@ -530,6 +530,17 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
 }
 
 /* ---- links of a port ---- */
+
+void wh_port_reap(struct wh_port *p)
+{
+        wh_inbox_look(atomic_load_explicit(&p->inbox, memory_order_relaxed));
+        wh_list_for_safe(n, &p->links) {
+                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                struct wh_incoming in = {0};
+                if (l->hung_up && wh_link_next(l, &in) < 0)
+                        wh_port_remove_link(l);
+        }
+}
 
 int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh_link **ret)
 {

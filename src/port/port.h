@@ -96,6 +96,8 @@ void wh_inbox_wake_all(struct wh_inbox *in);
 
 /* Add the owner's end of a link; takes `sock` only on success. */
 int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh_link **ret);
+/* Let go of the links whose senders are gone and have left nothing unread. Not from inside an event or a pump. */
+void wh_port_reap(struct wh_port *p);
 /* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */
 void wh_port_remove_link(struct wh_link *l);
 void wh_port_hello(const struct wh_port *p, struct wh_hello *ret);

@@ -82,6 +82,8 @@ static int mint(wharf_task *t, wharf_name port, int *ret)
         if (!p)
                 return err;
         struct wh_inbox *in = p->inbox;
+        if (p->n_links >= p->opts.links_max)
+                wh_port_reap(p);
         wh_port_hello(p, &h);
         int r = pair_new(&h, &ours, &theirs);
         if (r == 0 && (r = wh_port_add_link(p, ours, 0, &l)) < 0) {

@@ -12,6 +12,12 @@
 enum { WH_KIND_LINK = 8 }; /* beside enum wharf_kind: the owner's end of a link, in the table of links */
 enum { WH_KINDS = 9 };
 
+/*
+ * Spinning that was given up is tried again now and then, and then for longer: against a peer that sleeps, an answer
+ * takes as long as waking it does, and once one side spins, the other's waits become short as well.
+ */
+enum { WH_SPIN_PROBE = 4 };
+
 struct wharf_task {
         /*
          * A page that the kernel empties in a forked child (MADV_WIPEONFORK): 1 here, 0 there, whichever way the child
