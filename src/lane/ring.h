@@ -191,9 +191,17 @@ static inline bool wh_ring_advance(struct wh_ring_rx *rx, const struct wh_rec *r
 {
         rx->pos += wh_rec_lines(rec->len);
         rx->records++;
-        if (wh_likely(rx->pos - rx->published_lines < rx->batch_lines))
+        /* Relaxed, and only to be early: who announces just now is told by the next wait, or look, of the receiver. */
+        uint32_t want = atomic_load_explicit(&rx->out->want, memory_order_relaxed);
+        if (wh_likely(rx->pos - rx->published_lines < rx->batch_lines && (want == 0 || want == rx->want_rung)))
                 return false;
         return wh_ring_publish_taken(rx);
+}
+
+/* The receiver found nothing and goes away without sleeping. True when the sender must be rung. */
+static inline bool wh_ring_idle(struct wh_ring_rx *rx)
+{
+        return rx->holds == 0 && rx->published_lines != rx->pos && wh_ring_publish_taken(rx);
 }
 
 /*
@@ -214,7 +222,7 @@ static inline void wh_ring_hold(struct wh_ring_rx *rx, const struct wh_rec *rec)
 static inline bool wh_ring_unhold(struct wh_ring_rx *rx)
 {
         assert(rx->holds > 0);
-        return --rx->holds == 0 && rx->pos - rx->published_lines >= rx->batch_lines && wh_ring_publish_taken(rx);
+        return --rx->holds == 0 && rx->pos != rx->published_lines && wh_ring_publish_taken(rx);
 }
 
 /*

@@ -38,35 +38,42 @@ static bool reply_there(struct wh_link *l)
         return l->stash.full || (l->rx && wh_ring_peek(&l->rx->ring, &rec) != 0);
 }
 
-/* Did the receiver give back any room since `seen`? */
-struct room {
-        uint64_t records, lines;
-        uint32_t released;
-};
-
-static struct room room_now(const struct wh_link *l)
+struct wh_room wh_room_now(const struct wh_link *l)
 {
+        if (!l->tx)
+                return (struct wh_room){0};
         const struct wh_back *b = l->tx->ring.back;
-        return (struct room){
+        return (struct wh_room){
                 atomic_load_explicit(&b->taken_records, memory_order_relaxed),
                 atomic_load_explicit(&b->taken_lines, memory_order_relaxed),
                 atomic_load_explicit(&b->released_count, memory_order_relaxed),
         };
 }
 
-static bool room_came(const struct wh_link *l)
+/* Did the receiver give anything back since? Where the socket is full, room in the lane is not what we wait for. */
+static bool room_came(const struct wh_link *l, const struct wh_room *seen)
 {
-        struct room r = room_now(l);
-        const struct wh_ring_tx *ring = &l->tx->ring;
-        return r.records != ring->taken_records || r.lines != ring->taken_lines || r.released != l->tx->released_seen;
+        if (!seen || l->sock_full)
+                return false;
+        struct wh_room r = wh_room_now(l);
+        return r.records != seen->records || r.lines != seen->lines || r.released != seen->released;
 }
 
-static bool holder_spin(struct wh_link *l, bool room)
+static bool file_replies(struct wh_link *l);
+
+/* What this wait is for is there. Whoever waits for room clears replies away: they are for others, or for later. */
+static bool holder_found(struct wh_link *l, const struct wh_room *seen)
+{
+        if (seen && reply_there(l) && !file_replies(l))
+                return true; /* there are more: look again */
+        return seen ? room_came(l, seen) : reply_there(l);
+}
+
+static bool holder_spin(struct wh_link *l, const struct wh_room *seen)
 {
         wharf_task *t = l->task;
         bool forever = t->spin_us_max == WHARF_SPIN;
-        room = room && l->tx && !l->sock_full;
-        if (!room && !l->rx && !forever)
+        if (!(seen && l->tx && !l->sock_full) && !l->rx && !forever)
                 return false; /* nothing to look at: frames come by the socket */
         uint32_t us = l->spin_us;
         if (!forever && us == 0) {
@@ -78,7 +85,7 @@ static bool holder_spin(struct wh_link *l, bool room)
         uint32_t turn = atomic_load_explicit(&l->turn, memory_order_relaxed);
         for (;;) {
                 for (int i = 0; i < 32; i++) {
-                        if (reply_there(l) || (room && room_came(l))) {
+                        if (holder_found(l, seen)) {
                                 l->spin_us = t->spin_us_max;
                                 l->spin_misses = 0;
                                 return true;
@@ -113,10 +120,13 @@ enum { VIAS_MAX = 31 }; /* delegated replies polled at once; more wait their tur
 
 static void via_read(struct wh_link *l, struct wh_call *c);
 
-int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, bool room)
+int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room *seen)
 {
-        if (deadline_ns == 0)
-                return -EAGAIN;
+        /* Here, and not only where we sleep: a peer that wakes us without end must not keep us. */
+        int late = deadline_ns == 0 ? -EAGAIN : deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns ? -ETIMEDOUT : 0;
+        if (late && (seen || l->leader))
+                return late;
+        bool room = seen != NULL;
         l->room_waiters += room;
         l->waiters++;
         int r = 0;
@@ -125,23 +135,27 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, bool room)
                 bool asleep = true;
                 if (room && l->tx) {
                         wh_ring_want(&l->tx->ring, true);
-                        asleep = !room_came(l);
+                        asleep = !room_came(l, seen);
                 }
+                struct pollfd p = {.fd = l->sock, .events = POLLOUT};
+                bool sock_full = room && l->sock_full;
                 wh_unlock(&l->o.lock);
-                if (asleep)
+                if (sock_full) /* the leader may not ask for that */
+                        r = wh_os_poll(&p, 1, deadline_ns) == 0 ? -ETIMEDOUT : 0;
+                else if (asleep)
                         r = wh_os_futex_wait(&l->turn, turn, deadline_ns, false);
                 wh_lock(&l->o.lock);
                 r = r == -ETIMEDOUT ? r : 0;
         } else {
                 l->leader = true;
-                bool found = holder_spin(l, room);
-                if (!found) {
+                bool found = !late && holder_spin(l, seen);
+                if (!found && !late) {
                         /* Announce what we wait for, look once more, then sleep (as in wh_inbox_wait()). */
                         if (l->rx && wh_ring_sleep(&l->rx->ring))
                                 wh_link_bell(l);
                         if (l->room_waiters && l->tx)
                                 wh_ring_want(&l->tx->ring, true);
-                        found = reply_there(l) || (l->room_waiters && l->tx && !l->sock_full && room_came(l)) || l->over;
+                        found = holder_found(l, seen) || l->over;
                 }
                 if (!found) {
                         struct pollfd p[1 + VIAS_MAX];
@@ -153,7 +167,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, bool room)
                                         p[n++] = (struct pollfd){.fd = c->via, .events = POLLIN};
                         }
                         wh_unlock(&l->o.lock);
-                        int k = wh_os_poll(p, n, deadline_ns);
+                        int k = wh_os_poll(p, n, late ? 0 : deadline_ns);
                         wh_lock(&l->o.lock);
                         r = k == 0 ? -ETIMEDOUT : k == -EINTR ? 0 : k < 0 ? k : 0;
                         if (k > 0 && p[0].revents & (POLLHUP | POLLERR))
@@ -162,6 +176,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, bool room)
                                 l->sock_ready = true;
                                 l->arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
                         }
+                        r = late ? late : r; /* whatever it found: the caller looks once more */
                         if (k > 0 && n > 1) {
                                 wh_list_for(q, &l->calls) {
                                         struct wh_call *c = wh_container(q, struct wh_call, node);
@@ -175,7 +190,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, bool room)
                 l->leader = false;
                 if (l->sock_ready && l->over == 0) {
                         /* Greetings, refusals, the end: whoever waits for room wants to know. Replies stay put. */
-                        while (!l->stash.full && wh_link_pump(l) > 0 && !l->sock_ended)
+                        while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
                                 ;
                 }
         }
@@ -196,7 +211,9 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
         bool mine = false;
         int r;
         for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
+                struct wh_room seen = wh_room_now(l);
                 if (wh_likely(!l->tx_busy || mine)) {
+                        l->sock_full = false;
                         r = wh_link_try_send(l, o);
                         if (wh_likely(r != -EAGAIN))
                                 break;
@@ -208,7 +225,7 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
                                 continue;
                         }
                 }
-                r = wh_holder_wait(l, deadline_ns, true);
+                r = wh_holder_wait(l, deadline_ns, &seen);
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != name)
                         r = -ECANCELED;
                 if (r < 0)
@@ -289,6 +306,33 @@ static void call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *
         call_end(l, c, 0);
 }
 
+/* Put the message that is next where it belongs, on behalf of whoever waits for it. */
+static void file_reply(struct wh_link *l, struct wh_incoming *in)
+{
+        wh_link_privatise(l);
+        if (in->where == WH_IN_STASH) {
+                if (!l->stash.full)
+                        return; /* no memory: that ended the link */
+                in->bytes = l->stash.bytes;
+        }
+        struct wh_call *c = call_find(l, in->call);
+        if (c && !c->done)
+                call_keep(l, c, in);
+        wh_link_took(l, in); /* nobody's, then: its call was cancelled */
+}
+
+/* False when some were left: the peer is not to keep us here. */
+static bool file_replies(struct wh_link *l)
+{
+        struct wh_incoming in = {0};
+        for (int i = 0; i < 256; i++) {
+                if (wh_link_next(l, &in) != 1)
+                        return true;
+                file_reply(l, &in);
+        }
+        return false;
+}
+
 void wh_call_via(struct wh_link *l, uint32_t number, int sock)
 {
         struct wh_call *c = call_find(l, number);
@@ -348,7 +392,7 @@ WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg
 int wh_call_add(struct wh_link *l, struct wh_call *c)
 {
         do
-                c->number = ++l->last_call;
+                c->number = ++l->last_call & INT32_MAX; /* so that it fits what wh_send_message() returns */
         while (c->number == 0 || call_find(l, c->number));
         wh_list_push_back(&l->calls, &c->node);
         return 0;
@@ -402,15 +446,19 @@ WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, 
 
 int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct wharf_msg *m, int64_t deadline_ns)
 {
-        struct wh_call *c = call_find(l, call);
-        if (!c)
-                return wh_fail(-EINVAL, "call %u is not outstanding on this right", call);
+        struct wh_call *c;
         struct wh_incoming in = {0};
         if (!(m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC))) {
                 in.direct = m->data;
                 in.direct_room = m->cap_bytes;
         }
-        for (;;) {
+        for (int late = 0;;) {
+                /* Found anew each time: another thread may have cancelled it while we slept. */
+                c = call_find(l, call);
+                if (!c) {
+                        wh_link_privatise(l);
+                        return wh_fail(-EINVAL, "call %u is not outstanding on this right", call);
+                }
                 if (c->done) {
                         int r = c->result;
                         if (r == 0)
@@ -420,8 +468,11 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         wh_link_privatise(l);
                         return r;
                 }
-                /* Whoever comes first reads for all; a leader that sleeps has nothing to read. */
-                int r = wh_link_next(l, &in);
+                /*
+                 * The leader reads for all. Nobody else may: it sleeps in poll(), where emptying the socket would leave
+                 * it although its reply was found.
+                 */
+                int r = l->leader ? 0 : wh_link_next(l, &in);
                 if (r == 1) {
                         struct wh_call *for_call = call_find(l, in.call);
                         if (for_call == c && !in.dropped && !c->done) {
@@ -436,11 +487,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                                         return r;
                                 continue;
                         }
-                        wh_link_privatise(l);
-                        in.bytes = in.where == WH_IN_STASH ? l->stash.bytes : in.bytes;
-                        if (for_call && !for_call->done)
-                                call_keep(l, for_call, &in);
-                        wh_link_took(l, &in); /* nobody's: its call was cancelled */
+                        file_reply(l, &in);
                         continue;
                 }
                 if (r < 0) {
@@ -452,12 +499,17 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         call_free(c);
                         return r;
                 }
-                r = wh_holder_wait(l, deadline_ns, false);
+                r = late ? late : wh_holder_wait(l, deadline_ns, NULL);
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != right)
                         return -ECANCELED;
                 if (r < 0) {
-                        if (c->done)
+                        c = call_find(l, call);
+                        if (!c || c->done)
                                 continue;
+                        if (!late && (r == -EAGAIN || r == -ETIMEDOUT)) {
+                                late = r; /* what came in the last moment counts */
+                                continue;
+                        }
                         wh_link_privatise(l);
                         return r;
                 }

@@ -159,6 +159,13 @@ struct wh_outgoing {
         uint64_t done;
 };
 
+/* What the receiver had given back at some moment: a sender without room waits until that differs. */
+struct wh_room {
+        uint64_t records, lines;
+        uint32_t released;
+};
+struct wh_room wh_room_now(const struct wh_link *l);
+
 /* One step: 0 when all is sent; -EAGAIN when there is no room now; otherwise the message cannot be sent. */
 int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o);
 /*

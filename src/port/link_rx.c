@@ -14,7 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BELLS_MAX = 32 }; /* doorbells left in the socket, which holds 278, before it is emptied */
+enum {
+        BELLS_MAX = 32, /* doorbells left in the socket, which holds 278, before it is emptied */
+        PUMP_MAX = 320, /* frames read in one go: all that can lie there, however fast the peer sends more */
+        PUMPS_MAX = 4,  /* goes before the others have their turn */
+};
 
 /* The payload's limit: the port's own for requests, the caller's for replies. */
 static uint64_t payload_limit(const struct wh_link *l)
@@ -199,8 +203,13 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
         int r = wh_lane_rx_open(fds[0], fds[1], (uint64_t)room, &l->rx);
         if (r == 0) {
                 l->frames_got = 0;
-                if (l->owner)
+                if (l->owner) {
+                        /* A sender with few places is told of each: the receiver may take one and go away. */
+                        uint32_t few = l->hello.capacity_records / 4 ? l->hello.capacity_records / 4 : 1;
+                        if (few < l->rx->ring.batch_lines)
+                                l->rx->ring.batch_lines = few;
                         wh_port_mapped(l);
+                }
         }
         return r;
 }
@@ -292,10 +301,10 @@ int wh_link_pump(struct wh_link *l)
         struct wh_cred cred = {0};
         int changed = 0;
 
-        while (!l->stash.full && !l->sock_ended && !l->over) {
+        for (int budget = PUMP_MAX; budget && !l->stash.full && !l->sock_ended && !l->over; budget--) {
                 int r = wh_frame_recv(l->sock, &f, data, fds, l->owner ? &cred : NULL);
                 if (r == 0) {
-                        l->sock_ready = false;
+                        l->sock_ready = l->hung_up = false; /* a hang-up seen on the pair before a rebind, then */
                         l->arms = 0;
                         break;
                 }
@@ -333,8 +342,8 @@ int wh_link_pump(struct wh_link *l)
 /* The descriptors of the record that is next (K2). */
 static int record_items(struct wh_link *l, unsigned n)
 {
-        while (l->items.n == 0) {
-                int r = wh_link_pump(l);
+        for (int pumps = 0; l->items.n == 0; pumps++) {
+                int r = pumps < PUMP_MAX ? wh_link_pump(l) : 0;
                 if (r < 0)
                         return r;
                 if (r == 0 || (l->sock_ended && l->items.n == 0))
@@ -352,8 +361,8 @@ static void record_done(struct wh_link *l, const struct wh_rec *rec)
 /* Where a block lies; its section's frame may still be unread. */
 static int block_at(struct wh_link *l, const struct wh_rec_block *b, const void **ret)
 {
-        while (b->section >= l->rx->n_sections && b->section < WH_SECTIONS_MAX) {
-                int r = wh_link_pump(l);
+        for (int pumps = 0; b->section >= l->rx->n_sections && b->section < WH_SECTIONS_MAX; pumps++) {
+                int r = pumps < PUMP_MAX ? wh_link_pump(l) : 0;
                 if (r <= 0 || l->sock_ended)
                         break;
         }
@@ -510,6 +519,7 @@ static bool discard_bells(struct wh_link *l)
 int wh_link_next(struct wh_link *l, struct wh_incoming *in)
 {
         bool last_look = false;
+        int pumps = 0;
         for (;;) {
                 if (wh_unlikely(l->stash.full)) {
                         from_stash(l, in);
@@ -560,7 +570,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                      (atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got &&
                       (l->arms < BELLS_MAX || discard_bells(l)))))
                         return 0;
-                if (wh_link_pump(l) == 0)
+                if (pumps++ == PUMPS_MAX || wh_link_pump(l) == 0)
                         return 0;
         }
 }
@@ -623,5 +633,9 @@ bool wh_link_arm(struct wh_link *l)
         l->arms++;
         l->armed = true;
         struct wh_rec rec;
-        return wh_ring_peek(&rx->ring, &rec) == 0;
+        if (wh_ring_peek(&rx->ring, &rec) != 0)
+                return false;
+        /* Frames that were left for the others' turn: no edge will tell of them again. */
+        return !l->sock_ready || l->items.n ||
+               atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got;
 }

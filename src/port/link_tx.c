@@ -51,7 +51,7 @@ void wh_link_probe(struct wh_link *l, bool now)
         if (!l->owner) {
                 /* The last frame may say why: a refusal by its number, rather than a death. */
                 l->sock_ready = true;
-                while (!l->stash.full && wh_link_pump(l) > 0)
+                while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0)
                         ;
         }
         tx_fail(l, -EPIPE);

@@ -111,7 +111,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 m->held[0] = HELD_NOTHING;
                 m->data = NULL;
         }
-        return call ? (int)(call->number & INT32_MAX) : 0;
+        return call ? (int)call->number : 0;
 }
 
 WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m, int64_t deadline_ns)
@@ -166,6 +166,7 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
         void *mem;
         int r;
         for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
+                struct wh_room seen = wh_room_now(l);
                 r = reserve_try(l, len_bytes, &slot, &mem);
                 if (wh_likely(r != -EAGAIN))
                         break;
@@ -174,7 +175,7 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
                         wh_relax();
                         continue;
                 }
-                r = wh_holder_wait(l, deadline_ns, true);
+                r = wh_holder_wait(l, deadline_ns, &seen);
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != right)
                         r = -ECANCELED;
                 if (r < 0)
@@ -471,7 +472,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         r = -ENOTCONN;
                         break;
                 }
-                if (spins && !in->leader) {
+                if (spins && !m->from && !in->leader) {
                         /* As in wharf_recv(): a while right here. */
                         while (spins && !wh_inbox_has_message(in)) {
                                 spins--;
@@ -480,7 +481,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         if (spins && spins--)
                                 continue;
                 }
-                r = wh_inbox_wait(in, deadline_ns);
+                r = wh_inbox_wait(in, m->from ? chosen_link(in, m) : NULL, deadline_ns);
                 if (wh_unlikely(!still_there(in, p, name))) {
                         r = -ECANCELED;
                         break;

@@ -23,9 +23,10 @@ int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name);
 
 /*
  * Sleep until the link may have room, or a reply, or is over; the lock is given up meanwhile. 0, -EAGAIN for deadline
- * 0, -ETIMEDOUT.
+ * 0, -ETIMEDOUT. `seen` is NULL to wait for a reply; to wait for room it is what wh_room_now() said before the attempt
+ * that found none, so that nothing given back since is slept through.
  */
-int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, bool room);
+int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room *seen);
 /* Let every thread that waits on this link look again. */
 void wh_holder_turn(struct wh_link *l);
 /* Forget all calls; their threads have left. */

@@ -87,12 +87,17 @@ void wh_inbox_wake_all(struct wh_inbox *in)
         }
 }
 
+/* Let the others look: what was found may be for them. */
+static void inbox_turn(struct wh_inbox *in)
+{
+        atomic_fetch_add_explicit(&in->turn, 1, memory_order_relaxed);
+        wh_os_futex_wake(&in->turn, INT32_MAX, false);
+}
+
 void wh_inbox_leave_slow(struct wh_inbox *in)
 {
-        if (wh_unlikely(in->waiters && !in->leader)) {
-                atomic_fetch_add_explicit(&in->turn, 1, memory_order_relaxed);
-                wh_os_futex_wake(&in->turn, INT32_MAX, false);
-        }
+        if (wh_unlikely(in->waiters && !in->leader))
+                inbox_turn(in);
         if (wh_unlikely(in->pollable))
                 inbox_bell(in, true); /* P3; the next receive that finds nothing takes it back */
 }
@@ -200,6 +205,19 @@ void wh_inbox_look(struct wh_inbox *in)
                 inbox_event(in, &ev[i]);
 }
 
+/* Is there something on this link, or may there be, that a receive has to look at? */
+static bool link_has_something(const struct wh_link *l)
+{
+        struct wh_rec rec;
+        struct wh_ring_rx ring;
+        if (l->stash.full || l->over || l->hung_up || (!l->rx && l->sock_ready))
+                return true;
+        if (!l->rx)
+                return false;
+        ring = l->rx->ring; /* a copy, since a pad is skipped by looking */
+        return wh_ring_peek(&ring, &rec) != 0;
+}
+
 bool wh_inbox_has_message(struct wh_inbox *in)
 {
         struct wh_rec rec;
@@ -268,20 +286,27 @@ static bool inbox_spin(struct wh_inbox *in, int64_t deadline_ns)
         return false;
 }
 
-/* P1: announce to every hot link that we sleep, and let it cool. False when one has something after all. */
-static bool inbox_arm(struct wh_inbox *in)
+/*
+ * P1: announce to every hot link that we sleep, and let it cool. False when one has something after all: that one stays
+ * hot, and so do those behind it unless `all` are asked for.
+ */
+static bool inbox_arm(struct wh_inbox *in, bool all)
 {
+        bool cool = true;
         wh_list_for_safe(n, &in->hot) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
                 if (!wh_link_arm(l) || l->over || l->hung_up || (!l->rx && l->sock_ready)) {
                         if (l->rx)
                                 wh_ring_awake(&l->rx->ring);
                         l->armed = false;
-                        return false;
+                        cool = false;
+                        if (!all)
+                                return false;
+                        continue;
                 }
                 wh_list_remove(&l->hot);
         }
-        return true;
+        return cool;
 }
 
 static void inbox_tell_waiting(struct wh_inbox *in)
@@ -290,11 +315,28 @@ static void inbox_tell_waiting(struct wh_inbox *in)
                 wh_port_tell_status(wh_container(n, struct wh_port, in_inbox));
 }
 
-int wh_inbox_wait(struct wh_inbox *in, int64_t deadline_ns)
+/* Senders that wait for room learn what was taken, though we do not sleep. */
+static void inbox_tell_taken(struct wh_inbox *in)
+{
+        wh_list_for(n, &in->hot) {
+                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                if (l->rx && wh_ring_idle(&l->rx->ring))
+                        wh_link_bell(l);
+        }
+}
+
+int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
 {
         if (deadline_ns == 0) {
+                inbox_tell_taken(in);
                 if (in->leader)
                         return -EAGAIN; /* another thread is there, and will see to it */
+                if (only) {
+                        wh_inbox_look(in);
+                        if (in->pollable) /* P3, for what others sent */
+                                inbox_bell(in, !inbox_arm(in, true) || !wh_list_empty(&in->notices));
+                        return link_has_something(only) ? 0 : -EAGAIN;
+                }
                 if (!in->pollable) {
                         if (in->since_look++ % 16 && !wh_list_empty(&in->hot))
                                 return -EAGAIN;
@@ -303,12 +345,23 @@ int wh_inbox_wait(struct wh_inbox *in, int64_t deadline_ns)
                         return (size_t)in->hot.prev != before || !wh_list_empty(&in->notices) ? 0 : -EAGAIN;
                 }
                 wh_inbox_look(in);
-                if (!inbox_arm(in) || !wh_list_empty(&in->notices))
+                if (!inbox_arm(in, false) || !wh_list_empty(&in->notices))
                         return 0;
                 inbox_bell(in, false); /* P3: everything is armed, and nothing was there */
                 return -EAGAIN;
         }
+        /* Here, and not only where we sleep: a sender that wakes us without end must not keep us. */
+        if (deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns) {
+                if (!in->leader)
+                        wh_inbox_look(in);
+                return -ETIMEDOUT;
+        }
         if (in->leader) {
+                /* A leader that waits for one link does not watch the hot ones, so they must ring. */
+                if (in->leader_has_only && !inbox_arm(in, only != NULL) && !only)
+                        return 0;
+                if (only && link_has_something(only))
+                        return 0;
                 uint32_t turn = atomic_load_explicit(&in->turn, memory_order_relaxed);
                 in->waiters++;
                 wh_unlock(&in->lock);
@@ -319,9 +372,15 @@ int wh_inbox_wait(struct wh_inbox *in, int64_t deadline_ns)
         }
 
         in->leader = true;
+        in->leader_has_only = only != NULL;
         in->waiters++;
         int r = 0;
-        if (!inbox_spin(in, deadline_ns) && inbox_arm(in)) {
+        bool sleep = only || !inbox_spin(in, deadline_ns);
+        if (sleep)
+                sleep = inbox_arm(in, only != NULL);
+        if (only)
+                sleep = !link_has_something(only);
+        if (sleep) {
                 struct epoll_event ev[EVENTS];
                 if (in->pollable)
                         inbox_bell(in, false);
@@ -336,6 +395,8 @@ int wh_inbox_wait(struct wh_inbox *in, int64_t deadline_ns)
         }
         in->waiters--;
         in->leader = false;
+        if (only && in->waiters)
+                inbox_turn(in);
         return r;
 }
 

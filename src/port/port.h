@@ -31,6 +31,7 @@ struct wh_inbox {
         bool bell_set;
         bool pollable;
         bool leader;
+        bool leader_has_only; /* it waits for one link, and leaves the hot ones to others */
         uint32_t waiters;     /* threads that sleep in a receive, the leader among them */
         _Atomic uint32_t turn; /* futex */
         struct wh_list hot;
@@ -78,9 +79,9 @@ struct wh_port *wh_port_lock(wharf_task *t, wharf_name name, int *err);
 
 /*
  * Sleep until something may have changed; the lock is given up meanwhile. 0; -ETIMEDOUT; -EAGAIN for deadline 0, with
- * everything armed.
+ * everything armed. `only` is NULL, or the one link that this thread receives from: what others sent then ends no wait.
  */
-int wh_inbox_wait(struct wh_inbox *in, int64_t deadline_ns);
+int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns);
 /* Is there a record in the lane of a hot link? */
 bool wh_inbox_has_message(struct wh_inbox *in);
 /* Ask epoll, without waiting, which links have something. */

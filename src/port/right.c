@@ -101,6 +101,8 @@ static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
 {
         int r = l->once ? -EPERM : 0, owner = -1, holder = -1;
         while (r == 0) {
+                struct wh_room seen = wh_room_now(l);
+                l->sock_full = false;
                 r = wh_link_rebind(l);
                 if (r == 0 && owner < 0)
                         r = pair_new(l->greeted ? &l->hello : NULL, &owner, &holder);
@@ -111,7 +113,7 @@ static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
                                 break;
                 }
                 if (r == -EAGAIN)
-                        r = wh_holder_wait(l, deadline_ns, true);
+                        r = wh_holder_wait(l, deadline_ns, &seen);
         }
         wh_os_close(owner);
         if (r < 0)

@@ -309,3 +309,200 @@ TEST(plain_record_beyond_the_limit)
         still_serves(t, port, good);
         wharf_task_close(t);
 }
+
+/* ---- waits that must end ---- */
+
+/*
+ * Goal:   receiving from one sender waits for that one, and for no longer than asked, while others' messages lie there.
+ * Method: a message of another sender is there, in a frame or in a lane, with and without the port's descriptor in use.
+ */
+TEST(receive_from_one_ends_in_time)
+{
+        for (int way = 0; way < 4; way++) {
+                wharf_task *t = task_new();
+                wharf_name port = port_new(t, NULL), other, wanted = right_new(t, port);
+                char buf[16];
+                int fd;
+                struct wharf_sender from;
+                CHECK_EQ(wharf_send(t, wanted, "1", 1, 0), 0);
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, &from, 0), 1);
+                other = way & 1 ? right_attached(t, port) : right_new(t, port);
+                if (way & 2)
+                        CHECK_EQ(wharf_port_fd(t, port, &fd), 0);
+                CHECK_EQ(wharf_send(t, other, "22", 2, 0), 0);
+                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .from = from.id};
+                CHECK_EQ(wharf_recvmsg(t, port, &m, 0), -EAGAIN);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(20)), -ETIMEDOUT);
+                CHECK_EQ(wharf_send(t, wanted, "333", 3, 0), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, way & 2 ? 0 : wharf_in_ms(5000)), 0);
+                CHECK_EQ(m.len_bytes, 3);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(20)), -ETIMEDOUT);
+                if (way & 2)
+                        CHECK_EQ(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 1);
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(5000)), 2);
+                wharf_task_close(t);
+        }
+}
+
+struct one_receive {
+        wharf_task *t;
+        wharf_name port;
+        uint64_t from;
+        int r;
+        size_t len;
+};
+
+static void *receive_one(void *arg)
+{
+        struct one_receive *o = arg;
+        char buf[16];
+        struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .from = o->from};
+        o->r = wharf_recvmsg(o->t, o->port, &m, WHARF_FOREVER);
+        o->len = m.len_bytes;
+        return NULL;
+}
+
+/*
+ * Goal:   a thread that waits for one sender does not keep the others' messages from the other threads.
+ * Method: it leads and sleeps; then another waits for anybody; then somebody sends, then the one.
+ */
+TEST(receive_from_one_beside_receive_from_any)
+{
+        for (int round = 0; round < 20; round++) {
+                wharf_task *t = task_new();
+                wharf_name port = port_new(t, NULL), wanted = right_attached(t, port), other = right_attached(t, port);
+                char buf[16];
+                struct wharf_sender from;
+                pthread_t one, any;
+                CHECK_EQ(wharf_send(t, wanted, "1", 1, 0), 0);
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, &from, 0), 1);
+                struct one_receive a = {t, port, from.id, 1, 0}, b = {t, port, 0, 1, 0};
+                CHECK_EQ(pthread_create(&one, NULL, receive_one, &a), 0);
+                usleep(1000);
+                CHECK_EQ(pthread_create(&any, NULL, receive_one, &b), 0);
+                usleep(round % 2 ? 1000 : 0);
+                CHECK_EQ(wharf_send(t, other, "22", 2, 0), 0);
+                pthread_join(any, NULL);
+                CHECK_EQ(b.r, 0);
+                CHECK_EQ(b.len, 2);
+                CHECK_EQ(wharf_send(t, wanted, "333", 3, 0), 0);
+                pthread_join(one, NULL);
+                CHECK_EQ(a.r, 0);
+                CHECK_EQ(a.len, 3);
+                wharf_task_close(t);
+        }
+}
+
+/*
+ * Goal:   a sender without room waits as long as it was told, whatever else lies on its link.
+ * Method: a reply that nobody has fetched; and blocks that the receiver holds while it takes the records.
+ */
+TEST(send_without_room_ends_in_time)
+{
+        struct wharf_port_opts small = {.size = sizeof small, .capacity_records = 4};
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, &small), right = right_attached(t, port);
+        char buf[16];
+        uint32_t call;
+        struct wharf_msg q = {.size = sizeof q, .data = (char[]){'q'}, .len_bytes = 1};
+        struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+        CHECK_EQ(wharf_call_start(t, right, &q, WHARF_FOREVER, &call), 0);
+        CHECK_EQ(wharf_recvmsg(t, port, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(wharf_reply(t, m.reply, "answer", 6), 0);
+        int r;
+        while ((r = wharf_send(t, right, "x", 1, 0)) == 0)
+                ;
+        CHECK_EQ(r, -EAGAIN);
+        CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(20)), -ETIMEDOUT);
+        CHECK_EQ(wharf_call_finish(t, right, call, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(m.len_bytes, 6);
+        wharf_task_close(t);
+
+        t = task_new();
+        port = port_new(t, NULL);
+        right = right_attached(t, port);
+        const size_t len = 4 << 20;
+        char *data = calloc(1, len);
+        struct wharf_msg held[64];
+        unsigned n = 0;
+        while (n < 64 && (r = wharf_send(t, right, data, len, 0)) == 0) {
+                held[n] = (struct wharf_msg){.size = sizeof m, .flags = WHARF_RECV_IN_PLACE};
+                CHECK_EQ(wharf_recvmsg(t, port, &held[n++], WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(1)), -ETIMEDOUT);
+        }
+        CHECK_EQ(r, -EAGAIN);
+        CHECK_EQ(wharf_send(t, right, data, len, wharf_in_ms(20)), -ETIMEDOUT);
+        while (n--)
+                wharf_release(t, &held[n]);
+        CHECK_EQ(wharf_send(t, right, data, len, wharf_in_ms(5000)), 0);
+        free(data);
+        wharf_task_close(t);
+}
+
+static void *poll_for_messages(void *arg)
+{
+        struct one_receive *o = arg;
+        char buf[16];
+        for (int n = 0; n < 100;) {
+                ssize_t r = wharf_recv(o->t, o->port, buf, sizeof buf, NULL, 0);
+                n += r > 0;
+                if (r == -EAGAIN)
+                        usleep(10);
+        }
+        return NULL;
+}
+
+/*
+ * Goal:   room that a receiver makes without ever sleeping reaches a sender that sleeps.
+ * Method: the receiver only asks with deadline 0. And: it takes one message, and asks for no more.
+ */
+TEST(room_made_by_a_receiver_that_never_sleeps)
+{
+        struct wharf_port_opts small = {.size = sizeof small, .capacity_records = 4};
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, &small), right = right_attached(t, port);
+        struct one_receive o = {.t = t, .port = port};
+        pthread_t poller;
+        CHECK_EQ(pthread_create(&poller, NULL, poll_for_messages, &o), 0);
+        for (int i = 0; i < 100; i++)
+                CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(5000)), 0);
+        pthread_join(poller, NULL);
+        char buf[16];
+        while (wharf_send(t, right, "x", 1, 0) == 0)
+                ;
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, 0), 1);
+        CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(5000)), 0);
+        wharf_task_close(t);
+}
+
+static int ring_for_ever(void *arg)
+{
+        int sock = *(int *)arg;
+        while (getppid() != 1)
+                wh_frame_bell(sock);
+        return 0;
+}
+
+/*
+ * Goal:   a flood of doorbells keeps nobody from his deadline, nor others from being served.
+ * Method: a process that rings without end; one port, a second sender.
+ */
+TEST(flood_of_bells)
+{
+        for (int lane = 0; lane < 2; lane++) {
+                wharf_task *t = task_new();
+                wharf_name port = port_new(t, NULL), good = right_new(t, port);
+                wharf_name bad = lane ? right_attached(t, port) : right_new(t, port);
+                int sock = dup(holder(t, bad)->sock);
+                pid_t pid = test_fork(ring_for_ever, &sock);
+                char buf[16];
+                for (int i = 0; i < 5; i++) {
+                        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+                        still_serves(t, port, good);
+                }
+                kill(pid, SIGKILL);
+                test_wait(pid);
+                close(sock);
+                wharf_task_close(t);
+        }
+}
