@@ -128,7 +128,8 @@ static inline uint32_t wh_rec_lines(uint32_t body_len)
  */
 static inline void wh_shm_copy(void *to, const void *from, size_t n)
 {
-        __builtin_memcpy(to, from, n);
+        if (n) /* nothing may have no address */
+                __builtin_memcpy(to, from, n);
         __asm__ __volatile__("" : : "r"(to) : "memory");
 }
 

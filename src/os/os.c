@@ -395,6 +395,14 @@ int wh_os_shutdown(int fd, int how)
         return (int)OS_CALL(shutdown, shutdown(fd, how));
 }
 
+int wh_os_unread(int fd)
+{
+        int n = 0, saved = errno;
+        int r = ioctl(fd, SIOCOUTQ, &n) < 0 ? -errno : n;
+        errno = saved;
+        return r;
+}
+
 /* ---- waiting ---- */
 
 int64_t wh_os_now_ns(void)

@@ -121,6 +121,8 @@ int wh_os_inq(int fd);
 int wh_os_getsockopt(int fd, int level, int name, void *val, socklen_t *len);
 int wh_os_setsockopt(int fd, int level, int name, const void *val, socklen_t len);
 int wh_os_shutdown(int fd, int how);
+/* What was sent on a Unix socket and not read yet: 0 when nothing, or when the kernel will not say a negative errno. */
+int wh_os_unread(int fd);
 
 /* ---- waiting ---- */
 #define WH_NEVER INT64_MAX

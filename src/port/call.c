@@ -299,7 +299,7 @@ static void call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *
                 c->reply = (struct wh_stash){
                         .full = true, .bytes = own, .len = in->len, .room = in->len, .id = in->id, .how = in->how};
         }
-        if (in->n_items) {
+        if (in->n_items) { /* in a lane nothing is read ahead of a record's own items, so they are all its own */
                 c->items = l->items;
                 l->items.n = 0;
         }
@@ -351,16 +351,23 @@ void wh_call_via(struct wh_link *l, uint32_t number, int sock)
  */
 static void via_read(struct wh_link *l, struct wh_call *c)
 {
-        struct wh_link via = {.task = l->task, .sock = c->via, .sock_ready = true, .stash = c->part};
+        struct wh_link via = {.task = l->task,
+                              .sock = c->via,
+                              .once = true,
+                              .sock_ready = true,
+                              .stash = c->part,
+                              .items = c->items};
         struct wh_incoming in = {0};
         wh_list_init(&via.calls);
         int r = wh_link_next(&via, &in);
         if (r == 0) {
                 c->part = via.stash;
+                c->items = via.items;
                 return;
         }
         via.sock = -1; /* call_end() closes it */
         c->part = (struct wh_stash){0};
+        c->items.n = 0;
         if (r < 0) {
                 wh_link_done(&via);
                 call_end(l, c, r == -EPIPE ? -ECANCELED : r);
@@ -646,7 +653,11 @@ void wh_reply_via(wharf_task *t, wharf_name name, int sock)
         wh_lock(&y.link->o.lock);
         if (y.link->tx_over == 0) {
                 struct wh_frame f = {.type = WH_FRAME_VIA, .n_fds = 1, .call = y.call};
-                wh_link_frame(y.link, &f, NULL, 0, &sock, false);
+                if (wh_link_frame(y.link, &f, NULL, 0, &sock, false) < 0) {
+                        /* As in C3: a caller that would never hear of it is told by the end of the link. */
+                        wh_os_shutdown(y.link->sock, SHUT_RDWR);
+                        y.link->tx_over = -ENOBUFS;
+                }
         }
         wh_unlock(&y.link->o.lock);
         wh_link_unref(y.link);

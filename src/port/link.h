@@ -37,6 +37,7 @@ struct wh_stash {
         uint64_t have;    /* less than `len` while it is being put together */
         uint64_t room;    /* allocated */
         uint32_t id, call;
+        unsigned n_items; /* of the link's items, those that belong to this message; others were read ahead */
         uint8_t how;      /* enum wharf_how */
         bool building;    /* fragments or chunks are still to come */
 };

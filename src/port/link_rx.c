@@ -68,8 +68,9 @@ void wh_link_forget_part(struct wh_link *l)
         if (l->direct)
                 l->stash.bytes = NULL;
         l->direct = false;
+        if (l->stash.n_items)
+                wh_items_done(&l->items);
         wh_stash_done(&l->stash);
-        wh_items_done(&l->items);
 }
 
 void wh_link_privatise(struct wh_link *l)
@@ -170,11 +171,13 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
                 if (memory >= 0) {
                         r = stash_memory(l, memory, f->total, f->id, f->call);
                         wh_os_close(memory);
+                        l->stash.n_items = l->items.n;
                         return r;
                 }
                 r = stash_begin(l, f->total, f->id, f->call, WHARF_HOW_COLD);
                 if (r < 0)
                         return r;
+                l->stash.n_items = l->items.n;
         } else if (!l->stash.building || n_items) {
                 return -EPROTO;
         }
@@ -195,8 +198,9 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
 
 static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *fds)
 {
-        if (l->rx || f->n_fds != 2 || l->stash.building)
+        if (l->rx || f->n_fds != 2 || l->once)
                 return -EPROTO;
+        wh_link_forget_part(l); /* a cold message that was begun was given up */
         int64_t room = l->owner ? wh_port_may_map(l) : (int64_t)1 << 40;
         if (room < 0)
                 return (int)room;
@@ -393,6 +397,7 @@ static int record_chunk(struct wh_link *l, struct wh_incoming *in, const struct 
                 } else if ((r = stash_begin(l, b->total, ext->id, ext->call, WHARF_HOW_CHUNKS)) < 0) {
                         return r;
                 }
+                s->n_items = ext->n_items;
         }
         if (b->total != s->len || b->len == 0 || b->len > s->len - s->have)
                 return wh_trace(-EPROTO);
@@ -470,6 +475,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                         return wh_trace(-EPROTO);
                 r = stash_memory(l, fd, b.total, ext.id, ext.call);
                 wh_os_close(fd);
+                l->stash.n_items = l->items.n;
                 if (r == 0)
                         record_done(l, rec);
                 return r;
@@ -499,7 +505,7 @@ static void from_stash(struct wh_link *l, struct wh_incoming *in)
         in->id = s->id;
         in->call = s->call;
         in->how = s->how;
-        in->n_items = l->items.n;
+        in->n_items = s->n_items;
         in->dropped = s->how == WHARF_HOW_AUTO ? (int)s->have : 0;
 }
 
@@ -588,6 +594,8 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                 break;
         case WH_IN_RECORD:
                 record_done(l, &in->rec);
+                if (wh_unlikely(in->n_items) && wh_ring_idle(&l->rx->ring))
+                        wh_link_bell(l); /* unread rights are few: the sender is told of each that was read */
                 if (in->dropped)
                         return; /* not a message: no number (K1) */
                 break;

@@ -363,7 +363,8 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
                         .arg = (first ? WH_MSG_FIRST : 0) | (o->done + n == o->len ? WH_MSG_LAST : 0),
                 };
                 memcpy(buf, o->kind, n_items);
-                memcpy(buf + n_items, (const uint8_t *)o->data + o->done, n);
+                if (n)
+                        memcpy(buf + n_items, (const uint8_t *)o->data + o->done, n);
                 int r = wh_link_frame(l, &f, buf, n_items + n, o->fd, false);
                 if (r < 0)
                         return r;
@@ -496,6 +497,8 @@ static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)
                 wh_ring_refresh(&l->tx->ring);
                 if (l->tx->ring.taken_records >= l->items_record)
                         l->items_unread = 0;
+        } else if (wh_os_unread(l->sock) == 0) {
+                l->items_unread = 0; /* every frame was read */
         }
         return l->items_unread + o->n_items <= max ? 0 : -ETOOMANYREFS;
 }
@@ -515,7 +518,7 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
                 return -EMSGSIZE;
         if ((r = items_allowed(l, o)) < 0)
                 return r;
-        if (o->how == WHARF_HOW_MEMORY)
+        if (o->how == WHARF_HOW_MEMORY && o->slot < 0)
                 return send_memory(l, o);
         if (!l->tx) {
                 if (l->no_lane && l->cold_sent % 64 == 63 && !o->started)

@@ -308,11 +308,15 @@ static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m,
         if (wh_likely(r == 1)) {
                 struct wh_port *p = l->port;
                 if (wh_unlikely(in->direct)) {
-                        if (in->direct != l || !l->stash.full) {
-                                /* Another link's chunks are in the buffer that this message needs. */
+                        /* Another link's chunks are in the buffer that this message needs; or ours in another thread's. */
+                        if (in->direct != l || !l->stash.full || l->stash.bytes != m->data)
                                 wh_link_privatise(in->direct);
-                        }
                         in->direct = NULL;
+                        if (inc->where == WH_IN_STASH) {
+                                if (!l->stash.full) /* no memory for it: that ended the link */
+                                        return 0;
+                                inc->bytes = l->stash.bytes;
+                        }
                 }
                 m->sender = link_sender(l);
                 m->port = atomic_load_explicit(&p->o.name, memory_order_relaxed);
@@ -505,7 +509,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
         }
         if (wh_unlikely(p && p->status && r == 0))
                 wh_port_tell_status(p);
-        wh_inbox_leave(in);
+        wh_inbox_leave(in, r == -EAGAIN);
         return r;
 }
 
@@ -571,7 +575,7 @@ WHARF_API ssize_t wharf_recv(wharf_task *t, wharf_name name, void *buf, size_t c
                 if (wh_likely(r > 0)) {
                         if (sender)
                                 *sender = link_sender(l);
-                        wh_inbox_leave(in);
+                        wh_inbox_leave(in, false);
                         wh_unlock(&in->lock);
                         return (ssize_t)len;
                 }

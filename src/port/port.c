@@ -34,7 +34,7 @@ static int inbox_init(struct wh_inbox *in, wharf_task *t)
         in->task = t;
         in->ep = ep;
         in->bell = -1;
-        in->bell_set = in->pollable = in->leader = false;
+        in->bell_set = in->pollable = in->leader = in->accepts_owed = in->leader_has_only = false;
         in->waiters = in->since_look = in->spin_misses = 0;
         in->spin_us = t->spin_us_max;
         in->direct = NULL;
@@ -94,11 +94,11 @@ static void inbox_turn(struct wh_inbox *in)
         wh_os_futex_wake(&in->turn, INT32_MAX, false);
 }
 
-void wh_inbox_leave_slow(struct wh_inbox *in)
+void wh_inbox_leave_slow(struct wh_inbox *in, bool armed)
 {
         if (wh_unlikely(in->waiters && !in->leader))
                 inbox_turn(in);
-        if (wh_unlikely(in->pollable))
+        if (wh_unlikely(in->pollable && !armed))
                 inbox_bell(in, true); /* P3; the next receive that finds nothing takes it back */
 }
 
@@ -143,13 +143,20 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
         struct wh_port *p = (struct wh_port *)o;
         if (!o || o->kind != WHARF_KIND_PORT || atomic_load(&o->name) != name || atomic_load(&p->inbox) != in)
                 return;
-        for (int i = 0; i < 64; i++) {
+        for (int i = 0; i < 1024; i++) {
                 int fd = wh_os_accept(p->listen_fd);
-                if (fd < 0)
+                if (fd < 0) {
+                        /* What has no place now waits for the next event or message that has us look. */
+                        p->accepts_owed = fd != -EAGAIN;
+                        in->accepts_owed |= p->accepts_owed;
                         return;
+                }
                 wh_os_fd_private(fd);
                 struct wh_link *l;
-                if (wh_port_add_link(p, fd, 0, &l) < 0) {
+                int r = wh_port_add_link(p, fd, 0, &l);
+                if (r < 0) {
+                        struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r};
+                        wh_frame_send(fd, &f, NULL, 0, NULL, false);
                         wh_os_close(fd);
                         p->refused++;
                         continue;
@@ -163,6 +170,17 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 wh_port_hello(p, &h);
                 struct wh_frame f = {.type = WH_FRAME_HELLO};
                 wh_frame_send(fd, &f, &h, sizeof h, NULL, false);
+        }
+        p->accepts_owed = in->accepts_owed = true; /* more than a fair share at once */
+}
+
+static void accept_owed(struct wh_inbox *in)
+{
+        in->accepts_owed = false;
+        wh_list_for(n, &in->ports) {
+                struct wh_port *p = wh_container(n, struct wh_port, in_inbox);
+                if (p->accepts_owed)
+                        accept_links(in, p->o.name);
         }
 }
 
@@ -200,6 +218,8 @@ void wh_inbox_look(struct wh_inbox *in)
 {
         struct epoll_event ev[EVENTS];
         in->since_look = 0;
+        if (wh_unlikely(in->accepts_owed))
+                accept_owed(in);
         int n = wh_os_epoll_wait(in->ep, ev, EVENTS, 0);
         for (int i = 0; i < n; i++)
                 inbox_event(in, &ev[i]);
@@ -380,6 +400,8 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                 sleep = inbox_arm(in, only != NULL);
         if (only)
                 sleep = !link_has_something(only);
+        if (wh_unlikely(in->accepts_owed))
+                accept_owed(in);
         if (sleep) {
                 struct epoll_event ev[EVENTS];
                 if (in->pollable)
@@ -549,6 +571,39 @@ static void inbox_expel(struct wh_inbox *in)
         }
 }
 
+struct watch_target {
+        wharf_name port;
+        struct wh_inbox *to;
+};
+
+static void watch_move(struct wh_object *o, void *arg)
+{
+        const struct watch_target *a = arg;
+        struct wh_link *l = (struct wh_link *)o;
+        if (o->kind != WHARF_KIND_SEND)
+                return;
+        wh_lock(&o->lock);
+        if (l->watch && l->watch_port == a->port && atomic_load_explicit(&o->name, memory_order_relaxed)) {
+                wh_watch_socket(l, false);
+                l->watch = a->to;
+                if (a->to)
+                        wh_watch_socket(l, true);
+        }
+        wh_unlock(&o->lock);
+}
+
+/*
+ * The rights that this port watches are in the epoll of its inbox: take them along, or out when `to` is NULL. All the
+ * task's names are gone through: this is seldom, and a list would need the inbox's lock where only the link's is held.
+ */
+static void watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to)
+{
+        if (!p->watches)
+                return;
+        struct watch_target a = {name, to};
+        wh_table_each(&p->task->names, watch_move, &a);
+}
+
 int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
 {
         struct wh_port *p = (struct wh_port *)o;
@@ -556,6 +611,7 @@ int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         if (!in)
                 return -EBADF;
         p->closing = true;
+        watches_move(p, name, NULL);
         wh_table_remove(&t->names, o);
         if (in == &p->own)
                 inbox_expel(in);
@@ -694,15 +750,18 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
         struct wh_link *l;
         wh_os_fd_private(sock);
         int r = wh_frame_check_socket(sock);
-        if (r == 0)
-                r = wh_port_add_link(introducer->port, sock, atomic_load(&introducer->o.name), &l);
+        if (r < 0) {
+                wh_os_close(sock); /* whatever it is, nothing of ours is written to it */
+                return r;
+        }
+        r = wh_port_add_link(introducer->port, sock, atomic_load(&introducer->o.name), &l);
         if (r < 0) {
                 /* The introduced one is told why; the introducer has done nothing wrong. */
                 struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r};
                 wh_frame_send(sock, &f, NULL, 0, NULL, false);
                 wh_os_close(sock);
                 introducer->port->refused++;
-                return r == -EPROTO ? r : 0;
+                return 0;
         }
         make_hot(introducer->inbox, l); /* it may have sent already: look, rather than wait for an edge */
         return 0;
@@ -780,7 +839,7 @@ WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
         struct wh_inbox *in = p->inbox;
         int r = p->listen_fd >= 0 ? -EBUSY : wh_os_nonblock(fd, true);
         if (r == 0)
-                r = wh_os_epoll_add(in->ep, fd, EPOLLIN, ep_tag(EP_LISTEN, port));
+                r = wh_os_epoll_add(in->ep, fd, EPOLLIN | EPOLLET, ep_tag(EP_LISTEN, port));
         if (r == 0)
                 p->listen_fd = fd;
         wh_unlock(&in->lock);
@@ -861,7 +920,7 @@ void wh_task_forget(wharf_task *t)
 /* Move a port, with its links, from one inbox to another; both are locked. On failure it stays where it is. */
 static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *to)
 {
-        int r = p->listen_fd >= 0 ? wh_os_epoll_add(to->ep, p->listen_fd, EPOLLIN, ep_tag(EP_LISTEN, p->o.name)) : 0;
+        int r = p->listen_fd >= 0 ? wh_os_epoll_add(to->ep, p->listen_fd, EPOLLIN | EPOLLET, ep_tag(EP_LISTEN, p->o.name)) : 0;
         struct wh_list *stop = &p->links;
         wh_list_for(n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
@@ -898,8 +957,11 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 }
         }
         atomic_store_explicit(&p->inbox, to, memory_order_release);
+        watches_move(p, p->o.name, to);
         wh_inbox_wake_all(from);
         wh_inbox_wake_all(to);
+        if (to->pollable)
+                inbox_bell(to, true); /* P3: what came along was announced to nobody */
         return 0;
 }
 

@@ -31,6 +31,7 @@ struct wh_inbox {
         bool bell_set;
         bool pollable;
         bool leader;
+        bool accepts_owed;    /* in one of its ports */
         bool leader_has_only; /* it waits for one link, and leaves the hot ones to others */
         uint32_t waiters;     /* threads that sleep in a receive, the leader among them */
         _Atomic uint32_t turn; /* futex */
@@ -59,7 +60,9 @@ struct wh_port {
         struct wharf_port_opts opts;
         wharf_port_id id;
         bool closing;
-        int listen_fd; /* borrowed; -1 */
+        bool watches;      /* rights were ever watched for it */
+        int listen_fd;     /* borrowed; -1 */
+        bool accepts_owed; /* connections may wait that there was no descriptor for */
         uint64_t mapped;
         uint64_t received_messages, received_bytes, refused;
         struct wh_port_status *status;
@@ -86,12 +89,12 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
 bool wh_inbox_has_message(struct wh_inbox *in);
 /* Ask epoll, without waiting, which links have something. */
 void wh_inbox_look(struct wh_inbox *in);
-/* A thread leaves a receive: let another lead, and keep P3. */
-void wh_inbox_leave_slow(struct wh_inbox *in);
-static inline void wh_inbox_leave(struct wh_inbox *in)
+/* A thread leaves a receive: let another lead, and keep P3. `armed`: with -EAGAIN, so `bell` is right as it is. */
+void wh_inbox_leave_slow(struct wh_inbox *in, bool armed);
+static inline void wh_inbox_leave(struct wh_inbox *in, bool armed)
 {
         if (wh_unlikely(in->waiters | in->pollable))
-                wh_inbox_leave_slow(in);
+                wh_inbox_leave_slow(in, armed);
 }
 void wh_inbox_wake_all(struct wh_inbox *in);
 

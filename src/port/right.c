@@ -237,6 +237,7 @@ WHARF_API int wharf_watch(wharf_task *t, wharf_name right, wharf_name port)
         if (l && l->watch)
                 r = -EBUSY;
         else if (l) {
+                p->watches = true;
                 l->watch = in;
                 l->watch_port = port;
                 wh_watch_socket(l, true);

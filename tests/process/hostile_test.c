@@ -506,3 +506,258 @@ TEST(flood_of_bells)
                 wharf_task_close(t);
         }
 }
+
+/* ---- rights and pieces ---- */
+
+/*
+ * Goal:   the rights of a message are those it was sent with, whatever was read ahead.
+ * Method: a message in pieces whose section, and the next message's descriptor, wait in the socket together.
+ */
+TEST(items_stay_with_their_message)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right = right_attached(t, port);
+        const size_t len = 300000;
+        char *data = calloc(1, len), *got = malloc(len);
+        struct wharf_item item = {.kind = WHARF_COPY_FD, .fd = 0}, items[2];
+        struct wharf_msg big = {.size = sizeof big, .how = WHARF_HOW_CHUNKS, .data = data, .len_bytes = len};
+        struct wharf_msg with = {.size = sizeof with, .data = data, .len_bytes = 1, .items = &item, .n_items = 1};
+        CHECK_EQ(wharf_sendmsg(t, right, &big, 0), 0);
+        CHECK_EQ(wharf_sendmsg(t, right, &with, 0), 0);
+        struct wharf_msg m = {.size = sizeof m, .data = got, .cap_bytes = len, .items = items, .cap_items = 2};
+        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(m.len_bytes, len);
+        CHECK_EQ(m.n_items, 0);
+        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(m.len_bytes, 1);
+        CHECK_EQ(m.n_items, 1);
+        close(items[0].fd);
+        free(data);
+        free(got);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   who was asked to answer in another's place cannot leave descriptors or memory with the caller.
+ * Method: on the socket of a delegated reply: a lane, then descriptors for a record; or the first half of a message
+ *         with descriptors, then the end.
+ */
+TEST(delegated_reply_leaks_nothing)
+{
+        for (int way = 0; way < 2; way++) {
+                wharf_task *t = task_new();
+                wharf_name port = port_new(t, NULL), right = right_attached(t, port), second = port_new(t, NULL);
+                wharf_name to_second = right_attached(t, second);
+                char buf[16];
+                uint32_t call;
+                struct wharf_item item = {0}, got;
+                struct wharf_msg q = {.size = sizeof q, .data = (char[]){'q'}, .len_bytes = 1};
+                struct wharf_msg m = {
+                        .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = &got, .cap_items = 1};
+                CHECK_EQ(wharf_call_start(t, right, &q, WHARF_FOREVER, &call), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, WHARF_FOREVER), 0);
+                item.kind = WHARF_MOVE_REPLY;
+                item.name = m.reply;
+                struct wharf_msg d = {.size = sizeof d, .items = &item, .n_items = 1};
+                CHECK_EQ(wharf_sendmsg(t, to_second, &d, WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_recvmsg(t, second, &m, WHARF_FOREVER), 0);
+                CHECK_EQ(got.kind, WHARF_GOT_REPLY);
+                struct wh_link *l = holder(t, got.name);
+                uint8_t kinds[2] = {WH_ITEM_FD, WH_ITEM_FD};
+                if (way == 0) {
+                        CHECK_EQ(wh_link_attach(l), 0);
+                        struct wh_frame f = {.type = WH_FRAME_ITEMS, .n_fds = 2};
+                        CHECK_EQ(wh_link_frame(l, &f, kinds, 2, (int[]){0, 1}, false), 0);
+                } else {
+                        struct wh_frame f = {.type = WH_FRAME_MESSAGE, .n_fds = 2, .total = 5, .arg = WH_MSG_FIRST};
+                        CHECK_EQ(wh_link_frame(l, &f, kinds, 2, (int[]){0, 1}, false), 0);
+                        CHECK_EQ(wharf_call_finish(t, right, call, &m, wharf_in_ms(10)), -ETIMEDOUT);
+                }
+                wharf_drop(t, got.name);
+                int r = wharf_call_finish(t, right, call, &m, wharf_in_ms(5000));
+                CHECK_EQ(r, way ? -ECANCELED : -EPROTO);
+                wharf_task_close(t); /* the harness counts what is left */
+        }
+}
+
+/*
+ * Goal:   a payload that was coming into one thread's buffer is never handed to another thread as memory to free.
+ * Method: one thread waits with a buffer while the first piece comes; another receives with WHARF_RECV_ALLOC.
+ */
+static void *receive_large(void *arg)
+{
+        struct one_receive *o = arg;
+        char *buf = malloc(300000);
+        struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = 300000};
+        o->r = wharf_recvmsg(o->t, o->port, &m, WHARF_FOREVER);
+        free(buf);
+        return NULL;
+}
+
+TEST(pieces_in_anothers_buffer)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right = right_attached(t, port);
+        struct one_receive o = {.t = t, .port = port};
+        pthread_t waiter;
+        CHECK_EQ(pthread_create(&waiter, NULL, receive_large, &o), 0);
+        usleep(5000);
+        struct wh_link *l = holder(t, right);
+        for (int piece = 0; piece < 2; piece++) {
+                uint16_t slot;
+                void *mem;
+                CHECK_EQ(wh_link_lend(l, 1000, &slot, &mem), 0);
+                memset(mem, 'x', 1000);
+                struct {
+                        struct wh_rec_ext ext;
+                        struct wh_rec_block block;
+                } rec = {.block = wh_lane_block(l->tx, slot, 1000, 2000)};
+                wh_lane_slot_sent(l->tx, slot);
+                if (piece == 1)
+                        atomic_store(&l->tx->ring.out->want, 0);
+                void *at = wh_ring_reserve(&l->tx->ring, sizeof rec);
+                memcpy(at, &rec, sizeof rec);
+                wh_ring_publish(&l->tx->ring, WH_REC_CHUNK, sizeof rec);
+                if (piece == 0) {
+                        if (wh_ring_must_ring(&l->tx->ring))
+                                wh_frame_bell(l->sock);
+                        usleep(20000); /* the waiting thread takes it, and sleeps again */
+                        continue;
+                }
+                /* Not rung: the one who comes by finds it first. */
+                struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC};
+                int err;
+                struct wh_port *p;
+                struct wh_inbox *in = wh_inbox_lock(t, port, &p, &err);
+                struct wh_link *mine = wh_container(p->links.next, struct wh_link, in_port);
+                if (!wh_list_linked(&mine->hot))
+                        wh_list_push_back(&in->hot, &mine->hot);
+                wh_unlock(&in->lock);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, 0), 0);
+                CHECK_EQ(m.len_bytes, 2000);
+                CHECK_EQ(((char *)m.data)[1999], 'x');
+                wharf_release(t, &m);
+        }
+        l->tx_seq++;
+        CHECK_EQ(wharf_send(t, right, "end", 3, 0), 0);
+        pthread_join(waiter, NULL);
+        CHECK_EQ(o.r, 0);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   rights sent before there is a lane count as unread only until they are read.
+ * Method: as many as may be unread at once; the receiver takes them; then more.
+ */
+TEST(rights_in_frames_are_forgotten_when_read)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right = right_new(t, port);
+        struct wharf_item items[WHARF_ITEMS_MAX];
+        for (int round = 0; round < 40; round++) {
+                for (unsigned i = 0; i < WHARF_ITEMS_MAX; i++)
+                        items[i] = (struct wharf_item){.kind = WHARF_COPY_FD, .fd = 0};
+                struct wharf_msg m = {.size = sizeof m, .items = items, .n_items = WHARF_ITEMS_MAX};
+                CHECK_EQ(wharf_sendmsg(t, right, &m, 0), 0);
+                m.n_items = 1;
+                CHECK_EQ(wharf_sendmsg(t, right, &m, 0), -ETOOMANYREFS);
+                struct wharf_msg g = {.size = sizeof g, .items = items, .cap_items = WHARF_ITEMS_MAX};
+                CHECK_EQ(wharf_recvmsg(t, port, &g, wharf_in_ms(5000)), 0);
+                for (unsigned i = 0; i < g.n_items; i++)
+                        close(items[i].fd);
+        }
+        wharf_task_close(t);
+}
+
+/* ---- sets, notices, listening ---- */
+
+/*
+ * Goal:   a set whose descriptor is in somebody's loop shows what lies in a port that joins it.
+ * Method: a message in a lane, whose receiver is awake, so that no doorbell was rung.
+ */
+TEST(port_joins_a_watched_set)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right = right_attached(t, port), set;
+        int fd;
+        char buf[16];
+        wharf_name quiet = port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts),
+                                                                 .flags = WHARF_PORT_STAYS});
+        CHECK_EQ(wharf_set_new(t, &set), 0);
+        CHECK_EQ(wharf_set_add(t, set, quiet), 0);
+        CHECK_EQ(wharf_port_fd(t, set, &fd), 0);
+        CHECK_EQ(wharf_recv(t, set, buf, sizeof buf, NULL, 0), -EAGAIN);
+        CHECK_EQ(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+        CHECK_EQ(wharf_set_add(t, set, port), 0);
+        CHECK_EQ(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 1);
+        CHECK_EQ(wharf_recv(t, set, buf, sizeof buf, NULL, 0), 1);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   a dead-name notice arrives wherever the port that asked for it is by then, and a right can be watched anew
+ *         when that port is gone.
+ */
+TEST(notice_follows_the_port)
+{
+        wharf_task *t = task_new();
+        wharf_name dying = port_new(t, NULL), right = right_new(t, dying), set;
+        wharf_name gone = port_new(t, NULL), watcher;
+        watcher = port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts),
+                                                        .flags = WHARF_PORT_STAYS});
+        struct wharf_msg m = {.size = sizeof m};
+        CHECK_EQ(wharf_watch(t, right, gone), 0);
+        CHECK_EQ(wharf_drop(t, gone), 0);
+        CHECK_EQ(wharf_watch(t, right, watcher), 0);
+        CHECK_EQ(wharf_watch(t, right, watcher), -EBUSY);
+        CHECK_EQ(wharf_set_new(t, &set), 0);
+        CHECK_EQ(wharf_set_add(t, set, watcher), 0);
+        CHECK_EQ(wharf_drop(t, dying), 0);
+        CHECK_EQ(wharf_recvmsg(t, set, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(m.notice, WHARF_NOTICE_DEAD_NAME);
+        CHECK_EQ(m.about, right);
+        CHECK_EQ(m.port, watcher);
+        wharf_task_close(t);
+}
+
+static int waits;
+
+static int count_waits(enum wh_os_call call)
+{
+        waits += call == WH_OS_epoll_wait;
+        return 0;
+}
+
+/*
+ * Goal:   connections for which there is no descriptor left cost no deadline and no peace, and are taken later.
+ * Method: lower the limit, connect, receive; raise it again.
+ */
+TEST(connections_without_descriptors)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right;
+        struct sockaddr_un sa = {.sun_family = AF_UNIX};
+        char buf[16];
+        snprintf(sa.sun_path, sizeof sa.sun_path, "%s/port", test_dir());
+        int listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        CHECK_EQ(bind(listening, (struct sockaddr *)&sa, sizeof sa), 0);
+        CHECK_EQ(listen(listening, 16), 0);
+        CHECK_EQ(wharf_port_listen(t, port, listening), 0);
+        CHECK_EQ(wharf_right_connect(t, sa.sun_path, &right), 0);
+        struct rlimit was, none;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &was), 0);
+        none = was;
+        none.rlim_cur = 3;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(20)), -ETIMEDOUT);
+        wh_os_gate = count_waits;
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(50)), -ETIMEDOUT);
+        wh_os_gate = NULL;
+        CHECK_LE(waits, 10);
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(5000)), 1);
+        close(listening);
+        wharf_task_close(t);
+}
