@@ -594,8 +594,6 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                 break;
         case WH_IN_RECORD:
                 record_done(l, &in->rec);
-                if (wh_unlikely(in->n_items) && wh_ring_idle(&l->rx->ring))
-                        wh_link_bell(l); /* unread rights are few: the sender is told of each that was read */
                 if (in->dropped)
                         return; /* not a message: no number (K1) */
                 break;

@@ -167,6 +167,7 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
         int r;
         for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
                 struct wh_room seen = wh_room_now(l);
+                l->sock_full = false;
                 r = reserve_try(l, len_bytes, &slot, &mem);
                 if (wh_likely(r != -EAGAIN))
                         break;

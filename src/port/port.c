@@ -650,7 +650,12 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
 
 void wh_port_reap(struct wh_port *p)
 {
-        wh_inbox_look(atomic_load_explicit(&p->inbox, memory_order_relaxed));
+        struct wh_inbox *inbox = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        wh_inbox_look(inbox);
+        /* What epoll told us it tells nobody else: neither the thread that sleeps there, nor who polls it (P3). */
+        wh_inbox_wake_all(inbox);
+        if (inbox->pollable)
+                inbox_bell(inbox, true);
         wh_list_for_safe(n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 struct wh_incoming in = {0};

@@ -696,6 +696,99 @@ TEST(port_joins_a_watched_set)
 }
 
 /*
+ * Goal:   a full port that looks for dead links takes no message from the sight of others.
+ * Method: a message waits, announced by the port's descriptor; then a right too many is asked for.
+ */
+TEST(full_port_stays_readable)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts),
+                                                                .links_max = 1});
+        wharf_name right = right_attached(t, port), none;
+        int fd;
+        char buf[16];
+        CHECK_EQ(wharf_port_fd(t, port, &fd), 0);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, 0), -EAGAIN);
+        CHECK_EQ(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+        CHECK_EQ(wharf_right_new(t, port, &none), -EMLINK);
+        CHECK_EQ(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 1);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, 0), 1);
+        wharf_task_close(t);
+}
+
+static void *call_often(void *arg)
+{
+        struct one_receive *o = arg;
+        for (int i = 0; i < 300 && o->r == 0; i++) {
+                char q[8] = {0}, a[8];
+                q[0] = (char)i;
+                ssize_t n = wharf_call(o->t, o->port, q, 8, a, sizeof a, wharf_in_ms(10000));
+                o->r = n != 8 || a[0] != q[0];
+        }
+        return NULL;
+}
+
+static void *serve_often(void *arg)
+{
+        struct one_receive *o = arg;
+        char buf[8];
+        struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+        while ((o->r = wharf_recvmsg(o->t, o->port, &m, WHARF_FOREVER)) == 0)
+                if ((o->r = wharf_reply(o->t, m.reply, buf, m.len_bytes)) < 0)
+                        break;
+        return NULL;
+}
+
+/*
+ * Goal:   of several threads that call on one right, each gets its reply, by frame or by record.
+ * Method: four of them, on fresh rights, so that the first replies are frames.
+ */
+TEST(calls_of_many_threads_on_one_right)
+{
+        wharf_task *t = task_new();
+        for (int round = 0; round < 5; round++) {
+                wharf_name port = port_new(t, NULL), right = right_new(t, port);
+                struct one_receive serve = {.t = t, .port = port}, call[4];
+                pthread_t server, caller[4];
+                CHECK_EQ(pthread_create(&server, NULL, serve_often, &serve), 0);
+                for (int i = 0; i < 4; i++) {
+                        call[i] = (struct one_receive){.t = t, .port = right};
+                        CHECK_EQ(pthread_create(&caller[i], NULL, call_often, &call[i]), 0);
+                }
+                for (int i = 0; i < 4; i++) {
+                        pthread_join(caller[i], NULL);
+                        CHECK_EQ(call[i].r, 0);
+                }
+                wharf_drop(t, right);
+                pthread_join(server, NULL);
+                CHECK_EQ(serve.r, -ENOTCONN);
+                wharf_drop(t, port);
+        }
+        wharf_task_close(t);
+}
+
+/* The number of a call fits what names it, however many there were. */
+TEST(calls_beyond_two_to_the_31)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right = right_new(t, port);
+        holder(t, right)->last_call = INT32_MAX - 1;
+        for (int i = 0; i < 4; i++) {
+                char buf[8];
+                uint32_t call;
+                struct wharf_msg q = {.size = sizeof q}, m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                CHECK_EQ(wharf_call_start(t, right, &q, 0, &call), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_call_finish(t, right, call, &m, 0), -EAGAIN);
+                CHECK_EQ(wharf_reply(t, m.reply, "yes", 3), 0);
+                CHECK_EQ(wharf_call_finish(t, right, call, &m, 0), 0); /* it is there: no waiting */
+                CHECK_EQ(m.len_bytes, 3);
+        }
+        wharf_task_close(t);
+}
+
+/*
  * Goal:   a dead-name notice arrives wherever the port that asked for it is by then, and a right can be watched anew
  *         when that port is gone.
  */
