@@ -598,7 +598,13 @@ static struct wh_inbox *held_lock(wharf_task *t, uint32_t id, struct wh_link **r
                 if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != id)
                         return NULL;
                 struct wh_inbox *in = l->inbox;
+                if (!in)
+                        return NULL; /* freed just now, and being made anew */
                 wh_lock(&in->lock);
+                if (l->inbox == in && atomic_load_explicit(&l->o.name, memory_order_relaxed) != id) {
+                        wh_unlock(&in->lock);
+                        return NULL;
+                }
                 if (l->inbox == in) {
                         *ret = l;
                         return in;
