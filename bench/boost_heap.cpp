@@ -58,6 +58,6 @@ template <class Segment> void free_it(void *a, void *p)
 extern "C" const struct allocator boost_best_fit = {"boost-best-fit", open_it<ip::managed_shared_memory>,
                                                     close_it<ip::managed_shared_memory>,
                                                     alloc_it<ip::managed_shared_memory>,
-                                                    free_it<ip::managed_shared_memory>, 0};
+                                                    free_it<ip::managed_shared_memory>, 0, 1, 0};
 extern "C" const struct allocator boost_seq_fit = {"boost-seq-fit", open_it<seq_segment>, close_it<seq_segment>,
-                                                   alloc_it<seq_segment>, free_it<seq_segment>, 0};
+                                                   alloc_it<seq_segment>, free_it<seq_segment>, 0, 0, 1};

@@ -148,7 +148,12 @@ static void mimalloc_free(void *a, void *p)
 
 static const struct allocator wharf_buddy = {"buddy",        wharf_open_buddy, wharf_close_it,
                                              wharf_alloc_it, wharf_free_it,    0};
-static const struct allocator wharf_best = {"best", wharf_open_best, wharf_close_it, wharf_alloc_it, wharf_free_it, 0};
+static const struct allocator wharf_best = {.policy = "best",
+                                            .open = wharf_open_best,
+                                            .close = wharf_close_it,
+                                            .alloc = wharf_alloc_it,
+                                            .free = wharf_free_it,
+                                            .is_best_fit = 1};
 static const struct allocator wharf_first = {"first",        wharf_open_first, wharf_close_it,
                                              wharf_alloc_it, wharf_free_it,    0};
 static const struct allocator glibc = {"glibc", private_open, private_close, glibc_alloc, glibc_free, 1};
@@ -636,12 +641,10 @@ int main(int argc, char **argv)
                                 double ns = trace_run(of, &traces[k], 64 << 20);
                                 if (ns >= 0)
                                         report(traces[k].name, of->policy, "ns", ns);
-                                if (round == 0 && !of->is_private)
+                                if (round == 0 && of->is_best_fit)
                                         report(traces[k].name, of->policy, "least_bytes", trace_least(of, &traces[k]));
                         }
-                        /* The linear ones would take for ever. */
-                        bool linear = !strcmp(of->policy, "boost-seq-fit") || !strcmp(of->policy, "first");
-                        for (unsigned live = 1000; !linear && live <= growth_max; live *= 10)
+                        for (unsigned live = 1000; !of->is_linear && live <= growth_max; live *= 10)
                                 run_growth(of, live);
                 }
                 run_locks_apart();

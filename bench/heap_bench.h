@@ -19,7 +19,9 @@ struct allocator {
         /* NULL when it does not fit. */
         void *(*alloc)(void *a, size_t bytes);
         void (*free)(void *a, void *p);
-        int is_private; /* two processes have one each: shown for orientation only */
+        int is_private;  /* two processes have one each: shown for orientation only */
+        int is_best_fit; /* its least memory is compared */
+        int is_linear;   /* looks at holes one by one: a million of them would take for ever */
 };
 
 extern const struct allocator boost_best_fit, boost_seq_fit;

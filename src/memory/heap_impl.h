@@ -100,7 +100,7 @@ static_assert(sizeof(struct heap_owner) == WH_CACHE_LINE, "one writer, one line"
  *      FREE      a request has to wait               WAITING   wait_in_queue()
  *      WAITING   it is its turn and it fits          GRANTED   serve(): the block is tagged CACHED by the waiter before
  *      GRANTED   the waiter has made the block USED  FREE      wait_in_queue()
- *      any       the deadline, or the waiter died    FREE      wait_in_queue(), serve(), owner_release()
+ *      any       the deadline, or the waiter died    FREE      wait_in_queue(), waiter_drop()
  */
 enum waiter_state { WAITER_FREE = 0, WAITER_WAITING, WAITER_GRANTED };
 struct heap_waiter {
@@ -275,12 +275,39 @@ static inline void heap_bump(_Atomic uint64_t *counter, uint64_t n)
         atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
-/* Remember what went wrong for wharf_heap_why(), and return err. */
+/* ---- heap_owner.c; with the lock held unless it says otherwise ---- */
+
+/* Remember what went wrong for wharf_heap_why(), and return err. No lock needed. */
 int wh_heap_fault(struct wharf_heap *h, enum wharf_heap_fault_kind kind, uint32_t u, uint32_t owner, int err);
-/* In heap.c, for heap_view.c. The lock, and what a dead holder left undone. 0 or a negative errno. */
+/* Take the lock, and do what a dead holder left undone. 0 or a negative errno. */
 int wh_heap_lock(struct wharf_heap *h);
 void wh_heap_unlock(struct wharf_heap *h);
-/* This task's owner place is there, also after a fork. 0 or a negative errno. */
+/* cache_lock first, then the lock. */
+int wh_heap_both_lock(struct wharf_heap *h);
+void wh_heap_both_unlock(struct wharf_heap *h);
+/* Everything derived anew; `trust` as in struct heap_policy. */
+void wh_heap_rebuild(struct wharf_heap *h, bool trust);
+/* The number of those who wait, and of those who were granted something, from their entries. */
+void wh_heap_count_waiting(struct wharf_heap *h);
+/* The kernel says that this owner is dead; false for an empty place. 1 <= id <= owners_max. */
+bool wh_heap_owner_dead(struct wharf_heap *h, uint32_t id);
+/* A place in the table for this task: an empty one, or a dead task's that holds nothing. 0 or -EUSERS. */
+int wh_heap_owner_claim(struct wharf_heap *h);
+/* The place is anybody's again. Nothing is tagged with it any more. */
+void wh_heap_owner_release(struct wharf_heap *h, uint32_t id);
+/* Is it promised to a waiter that lives? Such a block is tagged CACHED, but must not be taken from it. */
+bool wh_heap_promised(struct wharf_heap *h, const struct span *s);
+/* From the tag in the span to another with the same extent (H3). False: somebody else was faster. */
+bool wh_heap_retag(struct wharf_heap *h, const struct span *s, uint32_t value, uint32_t owner, uint32_t state,
+                   uint32_t small);
+/* A used or cached block becomes a hole. False: it changed meanwhile, or what lies around it is damaged. */
+bool wh_heap_give_back(struct wharf_heap *h, const struct span *s);
+/* The request is withdrawn; what it was granted and did not take is a hole again. */
+void wh_heap_waiter_drop(struct wharf_heap *h, struct heap_waiter *w);
+/* Every block that any task, alive or dead, keeps for later becomes a hole. Returns how many. */
+uint64_t wh_heap_take_all_cached(struct wharf_heap *h);
+
+/* This task's owner place is there, also after a fork. 0 or a negative errno. No lock needed. */
 int wh_heap_enter_slow(struct wharf_heap *h);
 static inline int wh_heap_enter(struct wharf_heap *h)
 {
@@ -288,9 +315,14 @@ static inline int wh_heap_enter(struct wharf_heap *h)
         bool same = atomic_load_explicit(&h->task, memory_order_acquire) == wh_task_self();
         return wh_likely(same) ? 0 : wh_heap_enter_slow(h);
 }
-/* Bytes that were asked for. */
-uint64_t wh_heap_requested(const struct wharf_heap *h, const struct span *s);
-/* Everything that this task has cached becomes holes: how many blocks. Both locks are held. */
+
+/* ---- heap_alloc.c; with both locks held ---- */
+
+/* Serve the queue in the order of arrival as far as there is room. */
+void wh_heap_serve(struct wharf_heap *h, bool look_for_dead);
+/* Everything that this task has cached becomes holes: how many blocks. */
 uint64_t wh_heap_flush(struct wharf_heap *h);
+/* Bytes that were asked for. No lock needed. */
+uint64_t wh_heap_requested(const struct wharf_heap *h, const struct span *s);
 
 #endif

@@ -27,17 +27,7 @@ static int enter_and_lock(struct wharf_heap *h)
         int r = wh_heap_enter(h);
         if (r < 0)
                 return r;
-        wh_lock(&h->cache_lock);
-        r = wh_heap_lock(h);
-        if (r < 0)
-                wh_unlock(&h->cache_lock);
-        return r;
-}
-
-static void unlock(struct wharf_heap *h)
-{
-        wh_heap_unlock(h);
-        wh_unlock(&h->cache_lock);
+        return wh_heap_both_lock(h);
 }
 
 static uint64_t span_bytes(struct wharf_heap *h, const struct span *s)
@@ -94,7 +84,7 @@ int wharf_heap_figures(wharf_heap *heap, struct wharf_heap_figures *ret)
                 f.frees += atomic_load_explicit(&o->frees, memory_order_relaxed);
                 f.searches += atomic_load_explicit(&o->searches, memory_order_relaxed);
         }
-        unlock(h);
+        wh_heap_both_unlock(h);
         if (f.used_bytes)
                 f.internal_fragmentation = 1 - (double)f.requested_bytes / (double)f.used_bytes;
         if (f.free_bytes)
@@ -124,7 +114,7 @@ int wharf_heap_walk(wharf_heap *heap, int (*fn)(const struct wharf_block *block,
                 }
                 r = fn(&b, arg);
         }
-        unlock(h);
+        wh_heap_both_unlock(h);
         return r;
 }
 
@@ -142,7 +132,7 @@ int64_t wharf_heap_frames(wharf_heap *heap, uint8_t *bits, uint64_t n_bytes)
                 for (; s.state != WHARF_BLOCK_FREE && at < end && at / 8 < n_bytes; at++)
                         bits[at / 8] |= (uint8_t)(1 << (at % 8));
         }
-        unlock(h);
+        wh_heap_both_unlock(h);
         return h->head.units;
 }
 
@@ -172,7 +162,7 @@ int wharf_heap_owners(wharf_heap *heap, struct wharf_heap_owner *owners, uint32_
                 owners[place[s.tag.owner] - 1].blocks++;
                 owners[place[s.tag.owner] - 1].bytes += span_bytes(h, &s);
         }
-        unlock(h);
+        wh_heap_both_unlock(h);
         return (int)found;
 }
 
@@ -187,6 +177,6 @@ int wharf_heap_check(wharf_heap *heap)
                         wh_heap_fault(h, WHARF_FAULT_INDEX, 0, 0, 0);
                 r = -EUCLEAN;
         }
-        unlock(h);
+        wh_heap_both_unlock(h);
         return r;
 }
