@@ -188,12 +188,10 @@ static int wait_in_queue(struct wharf_heap *h, uint64_t bytes, uint64_t align, u
                 wh_heap_both_unlock(h);
                 int slept = wh_os_futex_wait(&w->state, WAITER_WAITING, wh_sleep_until(rounds, deadline_ns), true);
                 int locked = wh_heap_both_lock(h);
-                if (locked < 0) {
-                        wh_lock(&h->cache_lock); /* -EDEADLK is impossible here; keep what the caller expects */
-                        return locked;
-                }
+                assert(locked == 0); /* it can only fail with -EDEADLK, and we have just given it back */
+                (void)locked;
                 /* Whoever should have served us, or waits before us, may have died. */
-                if (slept == -ETIMEDOUT)
+                if (slept < 0 && slept != -EAGAIN && slept != -EINTR)
                         wh_heap_serve(h, true);
         }
         atomic_store_explicit(&w->state, WAITER_FREE, memory_order_relaxed);

@@ -76,17 +76,17 @@ int wh_mutex_lock_slow(struct wh_mutex *m, uint64_t me, uint64_t thread, int64_t
                         w = marked;
                 }
                 int r = wh_os_futex_wait(wh_mutex_low(m), (uint32_t)w, wh_sleep_until(rounds, deadline_ns), true);
-                if (r == -ETIMEDOUT) {
-                        looked_at = 0; /* L2: look again */
-                        rounds++;
-                        if (deadline_ns != WHARF_FOREVER && wh_os_now_ns() >= deadline_ns) {
-                                /* One last look, so that a dead holder is not reported as a live one. */
-                                w = atomic_load_explicit(&m->word, memory_order_relaxed);
-                                if ((uint32_t)w && wh_task_alive(w & ~(uint64_t)WH_MUTEX_SLEEP))
-                                        return -ETIMEDOUT;
-                        }
-                } else if (r < 0 && r != -EAGAIN && r != -EINTR) {
-                        return r;
+                if (r == 0 || r == -EAGAIN || r == -EINTR)
+                        continue;
+                /* L2: look again. So too when the kernel would not let us sleep: waiting by looking is still waiting.
+                 */
+                looked_at = 0;
+                rounds++;
+                if (deadline_ns != WHARF_FOREVER && wh_os_now_ns() >= deadline_ns) {
+                        /* One last look, so that a dead holder is not reported as a live one. */
+                        w = atomic_load_explicit(&m->word, memory_order_relaxed);
+                        if ((uint32_t)w && wh_task_alive(w & ~(uint64_t)WH_MUTEX_SLEEP))
+                                return -ETIMEDOUT;
                 }
         }
 }

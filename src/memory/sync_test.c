@@ -215,6 +215,32 @@ TEST(mutex_sleepers_outlive_the_holder)
         CHECK_EQ(wharf_mutex_lock(&sh->mutex, WHARF_FOREVER), WHARF_HOLDER_DIED);
 }
 
+static int refuse_to_sleep(enum wh_os_call call)
+{
+        return call == WH_OS_futex_wait ? -ENOMEM : 0;
+}
+
+static int lock_without_sleep(void *arg)
+{
+        wh_os_gate = refuse_to_sleep;
+        set_step(1);
+        if (wharf_mutex_lock(&sh->mutex, in_ms(3)) != -ETIMEDOUT)
+                return 1;
+        set_step(2);
+        return wharf_mutex_lock(&sh->mutex, WHARF_FOREVER);
+}
+
+/* Goal: a kernel that refuses to let us sleep costs time, not the lock. */
+TEST(mutex_without_sleep)
+{
+        sh = test_shared(sizeof *sh);
+        CHECK_EQ(wharf_mutex_lock(&sh->mutex, 0), 0);
+        pid_t pid = test_fork(lock_without_sleep, NULL);
+        wait_for_step(2);
+        CHECK_EQ(wharf_mutex_unlock(&sh->mutex), 0);
+        CHECK_EQ(test_wait(pid), 0);
+}
+
 TEST(sem_counts)
 {
         sh = test_shared(sizeof *sh);
