@@ -65,6 +65,7 @@ static void *wharf_open_as(enum wharf_heap_policy policy, uint32_t unit, uint64_
 {
         struct wharf_one *w = calloc(1, sizeof *w);
         struct wharf_heap_opts o = {.size = sizeof o, .policy = policy, .unit_bytes = unit};
+        o.owners_max = o.waiters_max = 8;
         w->len = bytes;
         w->base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (w->base == MAP_FAILED || wharf_heap_format(w->base, bytes, &o) < 0 ||
@@ -154,8 +155,8 @@ static const struct allocator wharf_best = {.policy = "best",
                                             .alloc = wharf_alloc_it,
                                             .free = wharf_free_it,
                                             .is_best_fit = 1};
-static const struct allocator wharf_first = {"first",        wharf_open_first, wharf_close_it,
-                                             wharf_alloc_it, wharf_free_it,    0};
+static const struct allocator wharf_first = {
+        "first", wharf_open_first, wharf_close_it, wharf_alloc_it, wharf_free_it, 0, 0, 1};
 static const struct allocator glibc = {"glibc", private_open, private_close, glibc_alloc, glibc_free, 1};
 #ifdef HAVE_MIMALLOC
 static const struct allocator mimalloc = {"mimalloc", private_open, private_close, mimalloc_alloc, mimalloc_free, 1};
@@ -574,8 +575,8 @@ static int short_of; /* how many lines missed their target */
 
 static void verdict(const char *what, double is, double of, double target)
 {
-        if (!of)
-                return;
+        if (!of || !is)
+                return; /* not measured */
         bool pass = is / of <= target;
         short_of += !pass;
         printf("%-58s %8.1f / %-8.1f = %5.2f   <= %.2f   %s\n", what, is, of, is / of, target, pass ? "PASS" : "SHORT");
