@@ -34,7 +34,7 @@ struct proof_report {
         bool reached;         /* the step that something was to happen at was reached */
         bool rescuer_reached; /* likewise for the rescuer */
         bool injected;
-        bool answered_error;
+        uint16_t refused; /* enum wh_os_call */
         int victim_status;
         uint64_t steps, rescuer_steps; /* that the engine counts */
         uint64_t hash;                 /* of the crash state */

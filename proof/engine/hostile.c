@@ -1,7 +1,7 @@
 /*
  * hostile - a peer that writes anything anywhere it can, at any time.
  *
- * First one run undisturbed, which records every load of shared memory. Then, for every load k and every value that may
+ * First one run undisturbed, which records every load of shared memory, and every datagram that came. Then, for every load k and every value that may
  * matter there, one run in which the value is put in place just before load k, and stays. Named lie:K:AT:LEN:VALUE, or
  * `honest`. In every run: no crash (and no sanitizer's complaint, in the build that has one), an allowed answer, a
  * bounded number of steps, no byte of private memory in what others can see, and the operation's own audit.
@@ -22,7 +22,7 @@ enum {
         CANARY = 0xc5,
         CANARY_RUN = 4,  /* so many in a row are no accident: proofs do not send this byte */
         VALUES_MAX = 192,
-        WORDS_MAX = 8, /* of a load longer than a word, that are lied about one by one */
+        WORDS_MAX = 16, /* of a load longer than a word, that are lied about one by one */
 };
 
 struct plan {
@@ -66,9 +66,9 @@ static int on_step(const struct hook_step *s)
         struct proof *p = armed.p;
         if (++armed.steps > armed.steps_max)
                 proof_fail(p, p->op->name, 0, "more than %" PRIu64 " steps: work without bound", armed.steps_max);
-        if (s->kind != HOOK_LOAD && s->kind != HOOK_RMW)
+        if (s->kind != HOOK_LOAD && s->kind != HOOK_RMW && s->kind != HOOK_RECEIVED)
                 return 0;
-        if (!liar_writes(p, s->addr))
+        if (s->kind != HOOK_RECEIVED && !liar_writes(p, s->addr))
                 return 0;
         uint64_t k = armed.loads++;
         if (armed.plan->k == NEVER) {
@@ -77,7 +77,7 @@ static int on_step(const struct hook_step *s)
         }
         if (k != armed.plan->k || armed.plan->at + armed.plan->len > s->len)
                 return 0;
-        uint8_t *to = hook_writable(s->addr);
+        uint8_t *to = s->kind == HOOK_RECEIVED ? s->addr : hook_writable(s->addr);
         if (!to)
                 return 0;
         if (armed.plan->fill)
@@ -246,6 +246,10 @@ static void double_fetches(const struct proof_args *args, const struct proof_op 
                         if (t[j].kind != HOOK_LOAD || t[j].epoch != t[i].epoch || t[i].at >= t[j].at + t[j].len ||
                             t[j].at >= t[i].at + t[i].len)
                                 continue;
+                        /* What the build with sanitizers cannot tell apart is left to the other. */
+                        if (op->looks_again && t[i].at == t[j].at && t[i].len == t[j].len &&
+                            ((t[i].atomic && t[j].atomic) || !hook_sees_atomics))
+                                continue;
                         sum->double_fetches++;
                         sum->failures++;
                         if (!args->expect_failure && sum->failures <= 8)
@@ -283,7 +287,7 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
         for (int pass = 0; pass < 2 && !args->only_case; pass++) {
                 for (uint32_t k = 0; k < n; k++) {
                         bool wide = t[k].len > 8 || (t[k].len & (t[k].len - 1));
-                        uint32_t word = wide ? 4 : t[k].len, words = t[k].len / word;
+                        uint32_t word = !wide ? t[k].len : t[k].len < 4 ? 1 : 4, words = t[k].len / word;
                         words = words > WORDS_MAX ? WORDS_MAX : words;
                         bool hit = false;
                         for (uint32_t w = 0; w < words; w++) {

@@ -41,7 +41,7 @@ static int on_step(const struct hook_step *s)
         /* An allocation is private: nobody else sees whether it happened. */
         if (s->kind == HOOK_CALL && s->call == WH_OS_malloc)
                 return 0;
-        if (armed.changes_only && (s->kind == HOOK_LOAD || s->kind == HOOK_FENCE))
+        if (armed.changes_only && (s->kind == HOOK_LOAD || s->kind == HOOK_FENCE || s->kind == HOOK_RECEIVED))
                 return 0;
         if (armed.at++ != armed.stop_at)
                 return 0;

@@ -71,6 +71,14 @@ struct proof_op {
         /* kill: a second process that takes part, unarmed, while the victim runs: the other end. It must come to an
          * end by itself when the victim dies. May be NULL. */
         void (*partner)(struct proof *p);
+        /* fail: the call does work on its way that is not undone (it reads a socket, it learns that a link is dead), and
+         * its object may not survive a refusal: descriptors are not compared, and trying again may fail as well. */
+        bool progress;
+        /* hostile: an atomic load may be repeated in one call: whatever was decided on the first is decided again. */
+        bool looks_again;
+        /* A finding that is known and not mended yet: this operation may fail, and says so. When it no longer does, that
+         * is a failure, so that the note goes with the fault. */
+        const char *finding;
         /* fail: nothing may have changed after a call that failed; p->result is what it answered. NULL: audit() does. */
         void (*unchanged)(struct proof *p);
 };
@@ -155,7 +163,7 @@ int proof_main(const char *engine, const char *area, const struct proof_op *ops,
 
 /* What an engine found: figures for its line. */
 struct proof_figures {
-        uint64_t operations, cases, states, values, double_fetches, failures;
+        uint64_t operations, cases, states, values, double_fetches, failures, findings;
 };
 void proof_kill(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum);
 void proof_hostile(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum);

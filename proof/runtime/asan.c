@@ -10,6 +10,8 @@
 
 #define SITE __builtin_return_address(0)
 
+const bool hook_sees_atomics = false;
+
 #define ACCESS(name, kind, n)                                                                                          \
         void __asan_##name(uintptr_t p);                                                                               \
         void __asan_##name(uintptr_t p)                                                                                \

@@ -208,6 +208,16 @@ void hook_access_(enum hook_kind kind, void *addr, size_t len, bool atomic, int 
         in_handler = false;
 }
 
+static void hook_received_(void *bytes, size_t len, void *site)
+{
+        if (!hook_armed_ || !is_armed_thread || in_handler)
+                return;
+        struct hook_step s = {.kind = HOOK_RECEIVED, .call = -1, .addr = bytes, .len = len, .number = n_steps++, .site = site};
+        in_handler = true;
+        the_handler(&s);
+        in_handler = false;
+}
+
 /* ---- what libc does for the code under proof ---- */
 
 #define SITE __builtin_return_address(0)
@@ -363,9 +373,9 @@ int hook_munmap(void *p, size_t len)
 
 int hook_madvise(void *p, size_t len, int advice)
 {
+        if (hook_keep_on_fork && (advice == MADV_DONTFORK || advice == MADV_WIPEONFORK))
+                return 0;
         if (advice == MADV_DONTFORK && hook_range_of(p)) {
-                if (hook_keep_on_fork)
-                        return 0;
                 int r = madvise(p, len, advice);
                 if (r == 0)
                         hook_range_of(p)->not_inherited = true;
@@ -410,6 +420,35 @@ int hook_shmdt(const void *p)
 pid_t hook_getpid(void)
 {
         return hook_pid ? hook_pid : getpid();
+}
+
+/*
+ * While armed, every look at the clock finds that a few microseconds have passed: what spins for a time then spins for a
+ * number of steps, and a case takes the same steps whenever it runs.
+ */
+uint64_t hook_ticks(void)
+{
+        static uint64_t now;
+#if defined(__x86_64__)
+        uint64_t real = __builtin_ia32_rdtsc();
+#else
+        uint64_t real = (uint64_t)wh_os_now_ns();
+#endif
+        now = !hook_armed_ ? 0 : now ? now + 20000 : real;
+        return now ? now : real;
+}
+
+/* A datagram is something a peer wrote, too: a step over the bytes that came. */
+ssize_t hook_recvmsg(int fd, struct msghdr *m, int flags)
+{
+        ssize_t n = recvmsg(fd, m, flags);
+        size_t left = n > 0 ? (size_t)n : 0;
+        for (size_t i = 0; i < m->msg_iovlen && left; i++) {
+                size_t k = m->msg_iov[i].iov_len < left ? m->msg_iov[i].iov_len : left;
+                hook_received_(m->msg_iov[i].iov_base, k, SITE);
+                left -= k;
+        }
+        return n;
 }
 
 ssize_t hook_sendmsg(int fd, const struct msghdr *m, int flags)

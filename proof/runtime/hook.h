@@ -38,6 +38,7 @@ enum hook_kind {
         HOOK_RMW, /* an exchange, a fetch and add, a compare-and-swap: a load and a store at once */
         HOOK_FENCE,
         HOOK_CALL, /* a system call, or an allocation */
+        HOOK_RECEIVED, /* right after a datagram came: `addr` is private memory, with bytes that a peer chose */
 };
 
 struct hook_step {
@@ -47,7 +48,7 @@ struct hook_step {
         int call;  /* enum wh_os_call, when kind is HOOK_CALL */
         void *addr;
         size_t len;
-        struct hook_range *range;
+        struct hook_range *range; /* NULL but for loads and stores */
         uint64_t number; /* counts from 0 since hook_arm() */
         void *site;      /* where in the code */
 };
@@ -91,6 +92,9 @@ extern uint8_t hook_fill_allocations;
 extern void (*hook_on_send)(const void *bytes, size_t len);
 /* Allocations minus releases since the process began, as far as the code under proof made them. */
 int64_t hook_live_allocations(void);
+
+/* Does this build know which accesses are atomic? */
+extern const bool hook_sees_atomics;
 
 /* ---- for tsan.c, asan.c and the explorer ---- */
 extern bool hook_armed_;

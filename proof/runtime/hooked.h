@@ -8,6 +8,7 @@
 #ifndef PROOF_RUNTIME_HOOKED_H
 #define PROOF_RUNTIME_HOOKED_H
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,6 +32,8 @@ void *hook_mremap(void *p, size_t old_len, size_t len, int flags);
 void *hook_shmat(int id, const void *at, int flags);
 int hook_shmdt(const void *p);
 pid_t hook_getpid(void);
+uint64_t hook_ticks(void);
+ssize_t hook_recvmsg(int fd, struct msghdr *m, int flags);
 ssize_t hook_sendmsg(int fd, const struct msghdr *m, int flags);
 
 #ifndef HOOK_KEEP_NAMES
@@ -51,6 +54,8 @@ ssize_t hook_sendmsg(int fd, const struct msghdr *m, int flags);
 #define shmat(...) hook_shmat(__VA_ARGS__)
 #define shmdt(...) hook_shmdt(__VA_ARGS__)
 #define getpid() hook_getpid()
+#define __builtin_ia32_rdtsc() hook_ticks()
+#define recvmsg(...) hook_recvmsg(__VA_ARGS__)
 #define sendmsg(...) hook_sendmsg(__VA_ARGS__)
 /* Without arguments: free is also passed as a function. */
 #define free hook_free

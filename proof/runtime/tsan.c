@@ -8,6 +8,8 @@
 
 #define SITE __builtin_return_address(0)
 
+const bool hook_sees_atomics = true;
+
 typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
