@@ -26,6 +26,20 @@ static void setup_sent(struct proof *p)
                 PROOF_EQ(p, i % 2 ? lane_put_block(p) : lane_put(p), 0);
 }
 
+static void setup_sent_near_the_end(struct proof *p)
+{
+        lane_setup_section(p);
+        lane_go_near_the_end(p);
+        for (int i = 0; i < 6; i++)
+                PROOF_EQ(p, i % 2 ? lane_put_block(p) : lane_put(p), 0);
+}
+
+/* A section so small that what was lent has to come back before long. */
+static void setup_small_section(struct proof *p)
+{
+        lane_setup_section_of(p, WH_PAGE);
+}
+
 static int receive_six(struct proof *p)
 {
         for (int i = 0; i < 6; i++) {
@@ -65,6 +79,8 @@ static int open_again(struct proof *p)
                 return r;
         struct lane_state own = *s;
         s->rx = rx;
+        /* Whatever it was told, it looks at no more than it has mapped. */
+        PROOF_EQ(p, WH_PAGE + rx->ring.lines * WH_LINE, rx->map_len);
         r = wh_lane_rx_add_section(rx, s->tx->section[0].fd, 1 << 30);
         if (r == 0)
                 r = receive_six(p);
@@ -79,8 +95,9 @@ static const int errors[] = {-EPROTO, -EAGAIN, -ENOSPC, -EPROTONOSUPPORT, 0};
 
 static const struct proof_op ops[] = {
         {.name = "receive", .setup = setup_sent, .victim = receive_six, .liar_writes = sender_writes, LANE_OP},
+        {.name = "receive-end", .setup = setup_sent_near_the_end, .victim = receive_six, .liar_writes = sender_writes, LANE_OP},
         {.name = "open", .setup = setup_sent, .victim = open_again, .liar_writes = sender_writes, LANE_OP},
-        {.name = "send", .setup = lane_setup_section, .victim = send_a_lap, .liar_writes = receiver_writes, LANE_OP},
+        {.name = "send", .setup = setup_small_section, .victim = send_a_lap, .liar_writes = receiver_writes, LANE_OP},
         {0},
 };
 PROOF_HOSTILE("lane", ops)

@@ -8,21 +8,10 @@ static int send_eight(struct proof *p)
         return 0;
 }
 
-/* The next records do not fit before the end of the ring: a pad goes first. */
 static void setup_near_the_end(struct proof *p)
 {
-        struct lane_state *s = p->state;
         lane_setup(p);
-        while (s->tx->ring.pos % s->tx->ring.lines < s->tx->ring.lines - 4) {
-                PROOF_EQ(p, lane_put(p), 0);
-                PROOF_EQ(p, lane_get(p), 1);
-                wh_ring_publish_taken(&s->rx->ring);
-        }
-        while (lane_message(atomic_load(&p->ledger->intent), (uint8_t[LANE_MESSAGE_MAX]){0}) != 57) {
-                PROOF_EQ(p, lane_put(p), 0);
-                PROOF_EQ(p, lane_get(p), 1);
-        }
-        wh_ring_publish_taken(&s->rx->ring);
+        lane_go_near_the_end(p);
 }
 
 static void setup_full(struct proof *p)

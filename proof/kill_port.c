@@ -181,7 +181,8 @@ static void call_until_it_dies(struct proof *p)
         .state_bytes = sizeof(struct port_state), .setup = port_setup, .parted = port_let_go, .teardown = port_teardown
 static const struct proof_op ops[] = {
         {.name = "sender", .victim = send_messages, .partner = receive_all, .rescue = send_clean, .audit = audit_received, PORT_OP},
-        {.name = "receiver", .victim = receive_messages, .partner = send_until_it_dies, .audit = audit_counted, PORT_OP},
+        {.name = "receiver", .victim = receive_messages, .partner = send_until_it_dies, .audit = audit_counted,
+         .finding = "a sender that waits for ever for room in a full section spins for ever when the receiver dies", PORT_OP},
         {.name = "client", .victim = call_server, .partner = serve, .rescue = call_clean, .audit = audit_called, PORT_OP},
         {.name = "server", .victim = serve_some, .partner = call_until_it_dies, PORT_OP},
         {0},

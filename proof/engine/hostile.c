@@ -201,7 +201,7 @@ static void value_add(struct values *vs, uint64_t v, uint32_t len, uint64_t now)
 
 /* What may matter in a word of `len` bytes that holds `now`: boundaries, neighbours, flips, and what was seen elsewhere. */
 static void values_of(struct values *vs, uint64_t now, uint32_t len, const struct proof_traced *trace, uint32_t n_trace,
-                      uint64_t at)
+                      uint64_t at, bool few)
 {
         const uint64_t top = (uint64_t)1 << (len * 8 - 1);
         const uint64_t fixed[] = {0, 1, 2, 3, UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 63, top, top - 1, top + 1,
@@ -209,13 +209,15 @@ static void values_of(struct values *vs, uint64_t now, uint32_t len, const struc
         vs->n = 0;
         for (unsigned i = 0; i < sizeof fixed / sizeof *fixed; i++)
                 value_add(vs, fixed[i], len, now);
-        for (unsigned b = 0; b < len * 8; b++)
+        if (few)
+                vs->n = vs->n < 8 ? vs->n : 8;
+        for (unsigned b = 0; b < len * 8 && !few; b++)
                 value_add(vs, now ^ (uint64_t)1 << b, len, now);
         /* Stale values of the same place, then true values of other places. */
         for (uint32_t i = 0; i < n_trace; i++)
                 if (trace[i].at == at)
                         value_add(vs, trace[i].value, len, now);
-        for (uint32_t i = 0; i < n_trace && i < 64; i++)
+        for (uint32_t i = 0; i < n_trace && i < 64 && !few; i++)
                 value_add(vs, trace[i].value, len, now);
 }
 
@@ -282,7 +284,7 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
         double_fetches(args, op, t, n, sum);
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
-        const uint64_t cap = args->quick ? 400 : 60000;
+        const uint64_t cap = args->quick ? 1200 : 60000;
         uint64_t total = 0, i = 0;
         for (int pass = 0; pass < 2 && !args->only_case; pass++) {
                 for (uint32_t k = 0; k < n; k++) {
@@ -294,7 +296,8 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                                 struct values vs;
                                 uint64_t now = w < 8 / word ? t[k].value >> w * word * 8 : 0;
                                 now &= word == 8 ? UINT64_MAX : ((uint64_t)1 << word * 8) - 1;
-                                values_of(&vs, now, word, t, n, t[k].at);
+                                /* Long loads are mostly payload: the quick tier leaves those for the words that decide. */
+                                values_of(&vs, now, word, t, n, t[k].at, args->quick && wide && t[k].kind == HOOK_LOAD);
                                 for (unsigned v = 0; v < vs.n; v++) {
                                         if (!pass) {
                                                 total++;

@@ -76,8 +76,8 @@ struct proof_op {
         bool progress;
         /* hostile: an atomic load may be repeated in one call: whatever was decided on the first is decided again. */
         bool looks_again;
-        /* A finding that is known and not mended yet: this operation may fail, and says so. When it no longer does, that
-         * is a failure, so that the note goes with the fault. */
+        /* A finding that is known and not mended yet: this operation may fail, and every run says so, or that it was not
+         * seen; the note goes with the fault. */
         const char *finding;
         /* fail: nothing may have changed after a call that failed; p->result is what it answered. NULL: audit() does. */
         void (*unchanged)(struct proof *p);
