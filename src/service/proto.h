@@ -1,0 +1,103 @@
+/*
+ * proto - what tasks and wharfd say to each other: one request, one reply.
+ *
+ *      request   head, then the name
+ *      reply     head, then for LIST `count` times an entry with its name
+ *
+ * Rights and descriptors travel beside the bytes, as items of the message:
+ *      REGISTER  asks with a send right to the port, and with its status page if it could make one
+ *      LOOKUP    is answered with a send right
+ *
+ * Always true:
+ *   N1  Every parser works on bytes that only this process can write: the copying receive made them private.
+ *   N2  A length is believed only when it agrees with how many bytes really came, to the last byte.
+ *   N3  magic, version and op keep their place in every future version, so each side can refuse the other in words that
+ *       it understands (-EPROTONOSUPPORT).
+ * Who asks is never read from a message: the kernel says it (struct wharf_sender).
+ */
+#ifndef WH_SERVICE_PROTO_H
+#define WH_SERVICE_PROTO_H
+
+#include "wharf/names.h"
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WH_NAMES_MAGIC 0x4e485257u
+#define WH_NAMES_VERSION 1u
+#define WH_NAMES_FOREVER UINT64_MAX /* in timeout_ns */
+
+enum wh_names_op {
+        WH_NAMES_REGISTER = 1,
+        WH_NAMES_UNREGISTER = 2,
+        WH_NAMES_LOOKUP = 3,
+        WH_NAMES_LIST = 4,
+};
+
+struct wh_names_request_head {
+        uint32_t magic;
+        uint16_t version;
+        uint16_t op;         /* enum wh_names_op */
+        uint64_t timeout_ns; /* LOOKUP: how long to wait for the name, from the arrival of the request; otherwise 0 */
+        uint32_t name_len;   /* bytes behind this head */
+        uint32_t zero;
+};
+static_assert(sizeof(struct wh_names_request_head) == 24, "both processes rely on this layout");
+
+struct wh_names_reply_head {
+        uint32_t magic;
+        uint16_t version;
+        uint16_t op;    /* the request's */
+        uint32_t error; /* 0, or a positive errno; then nothing follows */
+        uint32_t count; /* LIST: entries behind this head; otherwise 0 */
+};
+static_assert(sizeof(struct wh_names_reply_head) == 16, "both processes rely on this layout");
+
+struct wh_names_entry {
+        int32_t pid;
+        uint32_t uid;
+        uint64_t port_id;
+        uint32_t senders;
+        uint32_t receivers_waiting;
+        uint64_t queued_messages;
+        uint64_t received_messages;
+        uint64_t received_bytes;
+        uint32_t name_len; /* bytes behind this entry */
+        uint32_t zero;
+};
+static_assert(sizeof(struct wh_names_entry) == 56, "both processes rely on this layout");
+
+#define WH_NAMES_REQUEST_MAX (sizeof(struct wh_names_request_head) + WHARF_NAME_MAX)
+#define WH_NAMES_ENTRY_MAX (sizeof(struct wh_names_entry) + WHARF_NAME_MAX)
+
+/* A request in this process's own words. */
+struct wh_names_request {
+        enum wh_names_op op;
+        uint64_t timeout_ns;
+        char name[WHARF_NAME_MAX + 1]; /* "" for LIST */
+};
+
+/* 1 to WHARF_NAME_MAX of: letters, digits and . _ - / : @ */
+bool wh_names_valid(const char *name, size_t len);
+
+/* Returns the length. `buf` has WH_NAMES_REQUEST_MAX bytes; the request is valid. */
+size_t wh_names_put_request(const struct wh_names_request *req, void *buf);
+/* -EPROTO, -EPROTONOSUPPORT, or -EINVAL for what is well formed but no name. */
+int wh_names_get_request(const void *bytes, size_t len, struct wh_names_request *ret);
+
+/* The head of a reply; `err` is 0 or a negative errno. */
+struct wh_names_reply_head wh_names_reply(enum wh_names_op op, int err, uint32_t count);
+/*
+ * Checks a reply to `op`: 0 or the negative errno that the server answered, in *ret_answer. Returns -EPROTO or
+ * -EPROTONOSUPPORT for what is no reply. Entries are not looked at.
+ */
+int wh_names_get_reply(const void *bytes, size_t len, enum wh_names_op op, int *ret_answer);
+
+/* Appends one entry; `buf` has WH_NAMES_ENTRY_MAX bytes. Returns its length. */
+size_t wh_names_put_entry(const struct wharf_named *named, void *buf);
+/* All entries of a reply that wh_names_get_reply() accepted. free() *ret. -EPROTO, -ENOMEM */
+int wh_names_get_list(const void *bytes, size_t len, struct wharf_named **ret, size_t *ret_n);
+
+#endif
