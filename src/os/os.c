@@ -273,6 +273,20 @@ int wh_os_rename(const char *from, const char *to)
         return (int)OS_CALL(rename, rename(from, to));
 }
 
+int wh_os_lstat(const char *path, struct stat *ret)
+{
+        struct stat st;
+        int r = (int)OS_CALL(lstat, lstat(path, &st));
+        if (r == 0)
+                *ret = st;
+        return r;
+}
+
+int wh_os_can_execute(const char *path)
+{
+        return (int)OS_CALL(access, faccessat(AT_FDCWD, path, X_OK, AT_EACCESS));
+}
+
 int wh_os_flock(int fd, int op)
 {
         return (int)OS_CALL(flock, flock(fd, op));
@@ -540,6 +554,11 @@ uid_t wh_os_getuid(void)
         return getuid();
 }
 
+uid_t wh_os_geteuid(void)
+{
+        return geteuid();
+}
+
 gid_t wh_os_getgid(void)
 {
         return getgid();
@@ -642,9 +661,13 @@ int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, cha
         for (unsigned i = 0; i < n_extra; i++)
                 all[n_env + i] = env[i];
 
-        pid_t pid = fork();
+        /*
+         * _Fork() runs no pthread_atfork() handler: none of the caller's, and not ours, which would close the very
+         * descriptors that are to be handed on when they are private.
+         */
+        pid_t pid = _Fork();
         if (pid == 0) {
-                pid_t grand = fork();
+                pid_t grand = _Fork();
                 if (grand == 0)
                         spawn_grandchild(argv, fds, n_fds, all, quiet);
                 _exit(grand < 0 ? 126 : 0);

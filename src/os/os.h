@@ -34,7 +34,8 @@
         X(mprotect) X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock)                 \
         X(pidfd_open) X(pidfd_send_signal) X(kill) X(futex_wait) X(futex_wake) X(getrandom) X(malloc)                  \
         X(process_vm_readv) X(process_vm_writev) X(spawn) X(getrlimit) X(membarrier) X(shm_open) X(shm_unlink)         \
-        X(shmget) X(shmat) X(shmdt) X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir) X(getcwd) X(readlink)
+        X(shmget) X(shmat) X(shmdt) X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir) X(getcwd) X(readlink)   \
+        X(lstat) X(access)
 
 enum wh_os_call {
 #define WH_OS_ENUM(n) WH_OS_##n,
@@ -89,6 +90,9 @@ int wh_os_open(const char *path, int flags, mode_t mode);
 int wh_os_unlink(const char *path);
 int wh_os_mkdir(const char *path, mode_t mode);
 int wh_os_rename(const char *from, const char *to);
+int wh_os_lstat(const char *path, struct stat *ret); /* of the link itself, where it is one */
+/* May this process, with its effective ids, execute `path`? 0 or a negative errno. */
+int wh_os_can_execute(const char *path);
 int wh_os_flock(int fd, int op);
 int wh_os_nonblock(int fd, bool on);
 /* Length of the target, which is not terminated by a 0. */
@@ -159,6 +163,7 @@ int wh_os_futex_wake(_Atomic uint32_t *word, int n, bool shared); /* how many we
 pid_t wh_os_getpid(void);
 pid_t wh_os_gettid(void);
 uid_t wh_os_getuid(void);
+uid_t wh_os_geteuid(void);
 gid_t wh_os_getgid(void);
 int wh_os_pidfd_open(pid_t pid);
 int wh_os_pidfd_kill(int pidfd, int sig);

@@ -1,0 +1,44 @@
+/*
+ * domain - the directory in which a user's tasks find their wharfd, and the start of one.
+ *
+ *      DIR/bootstrap   the socket that wharfd listens on, 0600
+ *      DIR/lock        held (flock) by whoever makes or removes that socket
+ *
+ * Always true:
+ *   D1  Only the holder of the lock creates or removes DIR/bootstrap. The kernel lets go of the lock of a dead holder.
+ *   D2  The socket listens before anybody can connect to it, and the client that made it connects before it lets go: so
+ *       a task that starts wharfd never waits for wharfd to be ready, the kernel keeps its connection meanwhile.
+ *   D3  A socket file that refuses connections belongs to a dead wharfd. Whoever holds the lock may remove it.
+ *   D4  A directory that others could write to, or that is not ours, is never used.
+ */
+#ifndef WH_SERVICE_DOMAIN_H
+#define WH_SERVICE_DOMAIN_H
+
+#include "wharf/names.h"
+
+#include <stdbool.h>
+#include <sys/stat.h>
+
+enum { WH_DOMAIN_SOCKET_MAX = 108 }; /* room for the path of a Unix socket, with its 0 */
+
+/* Checks D4; makes the directory when `make`. 0, -ENOENT, or another errno; wharf_why() says what is wrong. */
+int wh_domain_check(const char *dir, bool make);
+/* The path of the socket. -ENAMETOOLONG */
+int wh_domain_socket_path(const char *dir, char ret[WH_DOMAIN_SOCKET_MAX]);
+/* Take the lock if it is free; -EAGAIN when it is not. Closing the descriptor lets go. */
+int wh_domain_trylock(const char *dir, int *ret_fd);
+/* Make the socket, in the place of a dead one. The caller holds the lock and knows that nobody listens. */
+int wh_domain_listen(const char *dir, int *ret_fd);
+/* Run a wharfd for this listening socket, detached. */
+int wh_domain_spawn(const char *dir, int listen_fd);
+
+/*
+ * Connect to this process's domain, starting its wharfd where none listens. May wait some milliseconds; gives up after
+ * ten seconds.
+ * Errors: -EHOSTDOWN (wharf_why() says why), -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ */
+int wh_domain_connect(wharf_task *task, wharf_name *ret);
+/* The same for a given directory, which must have been checked. */
+int wh_domain_connect_to(wharf_task *task, const char *dir, wharf_name *ret);
+
+#endif
