@@ -60,6 +60,24 @@ struct wharf_named {
  */
 WHARF_API int wharf_names_list(wharf_task *task, struct wharf_named **ret, size_t *ret_n);
 
+/*
+ * For servers that outlive wharfd. A wharfd that was killed has forgotten every name; the rights that were looked up
+ * before go on working. The next call of this header by a task registers the names of that task again. A server that
+ * makes no such call polls this descriptor beside its ports': it is readable once wharfd is gone, until
+ * wharf_names_renew() is called, which does it (and starts a wharfd if there is none yet).
+ *
+ * @ret  Borrowed: owned by the task. Do not read from it, and do not close it.
+ *
+ * Errors: -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_names_fd(wharf_task *task, int *ret);
+
+/*
+ * Errors: -EEXIST (somebody else has taken a name of this task meanwhile; it is no longer this task's),
+ *         -EHOSTDOWN, -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_names_renew(wharf_task *task);
+
 /* Where this process's domain is, as a path. Borrowed; never NULL. Does not start anything. */
 WHARF_API const char *wharf_domain_path(void);
 

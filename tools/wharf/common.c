@@ -1,0 +1,176 @@
+#include "common.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PROGRESS_AFTER_NS ((int64_t)1000000000)
+#define PROGRESS_EVERY_NS ((int64_t)200000000)
+
+int verb_error(const struct verb *v, const char *what, int err)
+{
+        const char *why = wharf_why();
+        int code = verb_exit_code(err);
+        if (*why)
+                return verb_fail(v, code, "%s: %s", what, why);
+        return verb_fail(v, code, "%s: %s", what, wharf_strerror(err));
+}
+
+int verb_task(const struct verb *v, wharf_task **ret)
+{
+        /* Shared with whatever else this machine does: a wait sleeps. */
+        struct wharf_task_opts o = {.size = sizeof o, .spin_us_max = WHARF_NO_SPIN};
+        int r = wharf_task_open(&o, ret);
+        return r < 0 ? verb_error(v, "no task", r) : EXIT_DONE;
+}
+
+int verb_lookup(const struct verb *v, wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret)
+{
+        int r = wharf_lookup(task, name, deadline_ns, ret);
+        if (r == -ENOENT)
+                return verb_fail(v, EXIT_NOT_FOUND, "%s: no process serves this name", name);
+        return r < 0 ? verb_error(v, name, r) : EXIT_DONE;
+}
+
+int verb_register(const struct verb *v, wharf_task *task, const char *name, wharf_name port)
+{
+        int r = wharf_register(task, name, port);
+        if (r == -EEXIST)
+                return verb_fail(v, EXIT_REFUSED, "%s: another process serves this name", name);
+        return r < 0 ? verb_error(v, name, r) : EXIT_DONE;
+}
+
+int verb_read_input(const struct verb *v, uint64_t size_limit, uint8_t **ret, size_t *ret_len)
+{
+        uint8_t *data = NULL;
+        size_t len = 0, cap = 0;
+        int64_t next_ns = wharf_now_ns() + PROGRESS_AFTER_NS;
+        char text[16];
+        for (;;) {
+                if (len == cap) {
+                        size_t more = cap ? cap * 2 : 1 << 16;
+                        if (more > size_limit + 1)
+                                more = (size_t)size_limit + 1; /* one more than allowed shows that it is too much */
+                        uint8_t *p = realloc(data, more);
+                        if (!p) {
+                                free(data);
+                                return verb_fail(v, EXIT_REFUSED, "standard input: %s", wharf_strerror(-ENOMEM));
+                        }
+                        data = p;
+                        cap = more;
+                }
+                ssize_t n = read(STDIN_FILENO, data + len, cap - len);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0) {
+                        int err = errno;
+                        free(data);
+                        return verb_fail(v, EXIT_REFUSED, "standard input: %s", strerror(err));
+                }
+                if (n == 0)
+                        break;
+                len += (size_t)n;
+                if (len > size_limit) {
+                        free(data);
+                        return verb_fail(v, EXIT_REFUSED, "standard input: more than the limit of %s",
+                                         format_size(size_limit, text));
+                }
+                if (wharf_now_ns() > next_ns) {
+                        progress("%s read", format_size(len, text));
+                        next_ns = wharf_now_ns() + PROGRESS_EVERY_NS;
+                }
+        }
+        progress("%s", "");
+        *ret = data;
+        *ret_len = len;
+        return EXIT_DONE;
+}
+
+int verb_write_output(const struct verb *v, const void *data, size_t len)
+{
+        const char *at = data;
+        if (fflush(stdout) < 0)
+                return verb_fail(v, EXIT_REFUSED, "standard output: %s", strerror(errno));
+        while (len) {
+                ssize_t n = write(STDOUT_FILENO, at, len);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return verb_fail(v, EXIT_REFUSED, "standard output: %s", strerror(errno));
+                at += n;
+                len -= (size_t)n;
+        }
+        return EXIT_DONE;
+}
+
+bool option_duration(const struct verb *v, const char *option, const char *text, int64_t *ret_ns)
+{
+        if (parse_duration_ns(text, ret_ns))
+                return true;
+        verb_fail(v, EXIT_USAGE, "%s: '%s' is no duration; 250ms and 2s are", option, text);
+        return false;
+}
+
+bool option_size(const struct verb *v, const char *option, const char *text, uint64_t *ret_bytes)
+{
+        if (parse_size(text, ret_bytes) && *ret_bytes >= 1 && *ret_bytes <= (uint64_t)1 << 40)
+                return true;
+        verb_fail(v, EXIT_USAGE, "%s: '%s' is no size between 1 and 1024G; 64K and 10M are", option, text);
+        return false;
+}
+
+bool option_count(const struct verb *v, const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *ret)
+{
+        char *end;
+        errno = 0;
+        unsigned long long n = strtoull(text, &end, 10);
+        if (*text >= '0' && *text <= '9' && !errno && !*end && n >= min && n <= max) {
+                *ret = n;
+                return true;
+        }
+        verb_fail(v, EXIT_USAGE, "%s: '%s' is no number between %llu and %llu", option, text, (unsigned long long)min,
+                  (unsigned long long)max);
+        return false;
+}
+
+int option_bad(const struct verb *v, char **argv)
+{
+        /* A long option is where getopt_long() stopped; a short one may stand in the middle of a word. */
+        if (optopt && !strchr(argv[optind - 1], '='))
+                return verb_fail(v, EXIT_USAGE, "'%s': no such option, or its value is missing; usage: wharf %s %s",
+                                 argv[optind - 1], v->name, v->args);
+        return verb_fail(v, EXIT_USAGE, "'%s': no such option; usage: wharf %s %s", argv[optind - 1], v->name, v->args);
+}
+
+int verb_help(const struct verb *v)
+{
+        printf("usage: wharf %s %s\n\n%s\nman wharf-%s(1) has the rest.\n", v->name, v->args, v->summary, v->name);
+        return EXIT_DONE;
+}
+
+int64_t deadline_in(int64_t timeout_ns)
+{
+        int64_t now = wharf_now_ns();
+        return timeout_ns < 0 || timeout_ns > WHARF_FOREVER - now ? WHARF_FOREVER : now + timeout_ns;
+}
+
+void progress(const char *fmt, ...)
+{
+        static int terminal = -1;
+        static bool drawn;
+        if (terminal < 0)
+                terminal = isatty(STDERR_FILENO);
+        char line[120];
+        va_list ap;
+        va_start(ap, fmt);
+        vsnprintf(line, sizeof line, fmt, ap);
+        va_end(ap);
+        if (!terminal || (!*line && !drawn))
+                return;
+        drawn = *line != 0;
+        fprintf(stderr, "\r\033[K%s", line);
+        fflush(stderr);
+}

@@ -1,0 +1,40 @@
+/*
+ * common - what several verbs do: open a task, find a name, read a message from standard input, report an error.
+ */
+#ifndef WHARF_TOOL_COMMON_H
+#define WHARF_TOOL_COMMON_H
+
+#include "verb.h"
+#include "wharf/wharf.h"
+
+#define SIZE_LIMIT_DEFAULT ((uint64_t)1 << 30)
+
+/* Prints "wharf VERB: what: why" for a negative errno of the library, and returns the exit code that fits it. */
+int verb_error(const struct verb *v, const char *what, int err);
+
+/* `size_limit` 0 is the default. Answers are exit codes: EXIT_DONE, or the failure, which has been reported. */
+int verb_task(const struct verb *v, wharf_task **ret);
+/* Waits for somebody to serve `name` until the deadline; 0 asks once. */
+int verb_lookup(const struct verb *v, wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret);
+/* Register, with words for the ways in which it fails. */
+int verb_register(const struct verb *v, wharf_task *task, const char *name, wharf_name port);
+/* All of standard input. free() *ret. Tells on a terminal how far it is when that takes more than a second. */
+int verb_read_input(const struct verb *v, uint64_t size_limit, uint8_t **ret, size_t *ret_len);
+/* Write all to standard output, at once. */
+int verb_write_output(const struct verb *v, const void *data, size_t len);
+
+/* Values of options; on failure they have been reported and the answer is false. */
+bool option_duration(const struct verb *v, const char *option, const char *text, int64_t *ret_ns);
+bool option_size(const struct verb *v, const char *option, const char *text, uint64_t *ret_bytes);
+bool option_count(const struct verb *v, const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *ret);
+/* What getopt_long() answered '?' or ':' for, in one line; returns EXIT_USAGE. */
+int option_bad(const struct verb *v, char **argv);
+/* --help: the usage line on standard output; returns EXIT_DONE. */
+int verb_help(const struct verb *v);
+
+/* The deadline of a time-out that starts now; WHARF_FOREVER for a negative one. */
+int64_t deadline_in(int64_t timeout_ns);
+/* A line on standard error for people who wait, drawn over the last one; only on a terminal. "" wipes it. */
+__attribute__((format(printf, 1, 2))) void progress(const char *fmt, ...);
+
+#endif

@@ -1,0 +1,200 @@
+/*
+ * wharf recv - serve a name and print the messages that come.
+ */
+#include "common.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <json.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern const struct verb verb_recv;
+
+enum format { LINES, RAW, JSON };
+
+/* Is it UTF-8 that a JSON string can hold? Shortest form only, no surrogates, nothing above U+10FFFF. */
+static bool is_text(const uint8_t *s, size_t len)
+{
+        for (size_t i = 0; i < len;) {
+                uint32_t c = s[i], n = c < 0x80 ? 0 : c >> 5 == 6 ? 1 : c >> 4 == 14 ? 2 : c >> 3 == 30 ? 3 : 4;
+                if (n == 4 || n >= len - i)
+                        return false;
+                c &= n ? 0x3fu >> n : 0x7fu;
+                for (uint32_t k = 1; k <= n; k++) {
+                        if (s[i + k] >> 6 != 2)
+                                return false;
+                        c = c << 6 | (s[i + k] & 0x3f);
+                }
+                static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+                if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+                        return false;
+                i += n + 1;
+        }
+        return true;
+}
+
+static char *base64(const uint8_t *s, size_t len)
+{
+        static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        char *ret = malloc((len + 2) / 3 * 4 + 1), *at = ret;
+        for (size_t i = 0; ret && i < len; i += 3) {
+                uint32_t w = (uint32_t)s[i] << 16 | (i + 1 < len ? s[i + 1] : 0u) << 8 | (i + 2 < len ? s[i + 2] : 0u);
+                *at++ = digits[w >> 18];
+                *at++ = digits[w >> 12 & 63];
+                *at++ = i + 1 < len ? digits[w >> 6 & 63] : '=';
+                *at++ = i + 2 < len ? digits[w & 63] : '=';
+        }
+        if (ret)
+                *at = 0;
+        return ret;
+}
+
+static int print_json(const struct verb *v, const struct wharf_msg *m)
+{
+        json_object *o = json_object_new_object();
+        json_object_object_add(o, "pid", json_object_new_int64(m->sender.pid));
+        json_object_object_add(o, "uid", json_object_new_int64(m->sender.uid));
+        json_object_object_add(o, "bytes", json_object_new_uint64(m->len_bytes));
+        if (m->len_bytes <= INT32_MAX / 2 && is_text(m->data, m->len_bytes)) {
+                json_object_object_add(o, "text", json_object_new_string_len(m->data, (int)m->len_bytes));
+        } else {
+                char *text = base64(m->data, m->len_bytes);
+                if (!text) {
+                        json_object_put(o);
+                        return verb_fail(v, EXIT_REFUSED, "%s", wharf_strerror(-ENOMEM));
+                }
+                json_object_object_add(o, "base64", json_object_new_string(text));
+                free(text);
+        }
+        const char *line = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+        int r = verb_write_output(v, line, strlen(line));
+        json_object_put(o);
+        return r == EXIT_DONE ? verb_write_output(v, "\n", 1) : r;
+}
+
+static int print(const struct verb *v, const struct wharf_msg *m, enum format f)
+{
+        if (f == JSON)
+                return print_json(v, m);
+        int r = verb_write_output(v, m->data, m->len_bytes);
+        if (r == EXIT_DONE && f == LINES && (!m->len_bytes || ((const char *)m->data)[m->len_bytes - 1] != '\n'))
+                r = verb_write_output(v, "\n", 1);
+        return r;
+}
+
+/* One message, while keeping the name alive across a restart of wharfd. 0 or a negative errno. */
+static int receive(const struct verb *v, wharf_task *task, wharf_name port, struct wharf_msg *m, int64_t deadline_ns)
+{
+        struct pollfd p[2] = {{.events = POLLIN}, {.events = POLLIN}};
+        int r = wharf_port_fd(task, port, &p[0].fd);
+        if (r == 0)
+                r = wharf_names_fd(task, &p[1].fd);
+        while (r == 0) {
+                r = wharf_recvmsg(task, port, m, 0);
+                if (r != -EAGAIN && r != -ETIMEDOUT)
+                        break;
+                int64_t now = wharf_now_ns(), left_ns = deadline_ns - now;
+                if (left_ns <= 0)
+                        return -ETIMEDOUT;
+                int ms = deadline_ns == WHARF_FOREVER ? -1 : left_ns > 3600 * 1000000000ll ? 3600000 : (int)(left_ns / 1000000) + 1;
+                r = 0;
+                if (poll(p, 2, ms) > 0 && p[1].revents) {
+                        int e = wharf_names_renew(task);
+                        if (e < 0)
+                                verb_error(v, "the name is lost", e); /* who has a right already still reaches us */
+                }
+        }
+        return r;
+}
+
+static void drop_items(wharf_task *task, const struct wharf_msg *m)
+{
+        for (uint32_t i = 0; i < m->n_items; i++)
+                if (m->items[i].kind == WHARF_GOT_FD)
+                        close(m->items[i].fd);
+                else
+                        wharf_drop(task, m->items[i].name);
+}
+
+static int run(const struct verb *v, int argc, char **argv)
+{
+        static const struct option options[] = {
+                {"count", required_argument, NULL, 'n'},      {"timeout", required_argument, NULL, 't'},
+                {"size-limit", required_argument, NULL, 's'}, {"raw", no_argument, NULL, 'r'},
+                {"json", no_argument, NULL, 'j'},             {"help", no_argument, NULL, 'h'},
+                {0}};
+        int64_t timeout_ns = -1;
+        uint64_t size_limit = SIZE_LIMIT_DEFAULT, count = UINT64_MAX;
+        enum format format = LINES;
+        int c;
+        opterr = 0;
+        while ((c = getopt_long(argc, argv, "+:n:t:h", options, NULL)) != -1)
+                switch (c) {
+                case 'n':
+                        if (!option_count(v, "--count", optarg, 1, INT64_MAX, &count))
+                                return EXIT_USAGE;
+                        break;
+                case 't':
+                        if (!option_duration(v, "--timeout", optarg, &timeout_ns))
+                                return EXIT_USAGE;
+                        break;
+                case 's':
+                        if (!option_size(v, "--size-limit", optarg, &size_limit))
+                                return EXIT_USAGE;
+                        break;
+                case 'r':
+                        format = RAW;
+                        break;
+                case 'j':
+                        format = JSON;
+                        break;
+                case 'h':
+                        return verb_help(v);
+                default:
+                        return option_bad(v, argv);
+                }
+        if (optind != argc - 1)
+                return verb_usage(v);
+        const char *name = argv[optind];
+
+        wharf_task *task;
+        int r = verb_task(v, &task);
+        if (r != EXIT_DONE)
+                return r;
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .payload_bytes_max = size_limit};
+        wharf_name port;
+        int e = wharf_port_new(task, &o, &port);
+        if (e < 0)
+                r = verb_error(v, name, e);
+        else
+                r = verb_register(v, task, name, port);
+        while (r == EXIT_DONE && count) {
+                struct wharf_item items[WHARF_ITEMS_MAX];
+                struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC, .items = items, .cap_items = WHARF_ITEMS_MAX};
+                e = receive(v, task, port, &m, deadline_in(timeout_ns));
+                if (e == -ETIMEDOUT)
+                        r = verb_fail(v, EXIT_TIMED_OUT, "%s: no message came in time", name);
+                else if (e < 0)
+                        r = verb_error(v, name, e);
+                if (e < 0)
+                        break;
+                if (!m.notice) {
+                        r = print(v, &m, format);
+                        drop_items(task, &m);
+                        if (m.reply != WHARF_NONE)
+                                wharf_drop(task, m.reply); /* we have nothing to say; the caller learns that */
+                        count--;
+                }
+                wharf_release(task, &m);
+        }
+        wharf_task_close(task);
+        return r;
+}
+
+const struct verb verb_recv = {.name = "recv",
+                               .args = "[-n COUNT] [--timeout DURATION] [--raw | --json] [--size-limit SIZE] NAME",
+                               .summary = "serve a name and print the messages that come",
+                               .run = run};
