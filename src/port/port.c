@@ -368,6 +368,7 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                 if (!inbox_arm(in, false) || !wh_list_empty(&in->notices))
                         return 0;
                 inbox_bell(in, false); /* P3: everything is armed, and nothing was there */
+                inbox_tell_waiting(in);
                 return -EAGAIN;
         }
         /* Here, and not only where we sleep: a sender that wakes us without end must not keep us. */
