@@ -20,10 +20,10 @@ enum {
         PUMPS_MAX = 4,  /* goes before the others have their turn */
 };
 
-/* The payload's limit: the port's own for requests, the caller's for replies. */
+/* The payload's limit: the port's own for requests; what it says is nothing to hold its replies to. */
 static uint64_t payload_limit(const struct wh_link *l)
 {
-        return l->hello.payload_bytes_max ? l->hello.payload_bytes_max : (uint64_t)1 << 40;
+        return l->owner && l->hello.payload_bytes_max ? l->hello.payload_bytes_max : (uint64_t)1 << 40;
 }
 
 /* Ends the link for a breach; an owner says why before hanging up. */
