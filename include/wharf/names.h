@@ -33,7 +33,8 @@ WHARF_API int wharf_unregister(wharf_task *task, const char *name);
  * Get a send right to the port registered as `name`, waiting until `deadline_ns` for somebody to register it; 0 asks
  * only once.
  *
- * Errors: -ENOENT (nobody has registered it; or had until the deadline), -EINVAL, -EHOSTDOWN, -EMFILE, -ENOMEM
+ * Errors: -ENOENT (nobody has registered it; or had until the deadline), -EINVAL, -EHOSTDOWN, -EMFILE, -ENOMEM,
+ *         -EAGAIN (its owner has not looked at the port for so long that no more rights can be made: some 200 wait)
  */
 WHARF_API int wharf_lookup(wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret);
 

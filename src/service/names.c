@@ -392,6 +392,9 @@ static int ask_any(struct service *s, struct wh_names_request *req, struct wharf
                 int answer = 0;
                 r = ask(s, c, req, NULL, 0, reply, until_ns, &answer);
                 conn_put(s, c, gone(r));
+                if (r == 0 && answer == -EAGAIN)
+                        return wh_fail(answer, "the server of %s does not look at its port, where many rights wait already",
+                                       req->name);
                 if (r == 0)
                         return answer == -ENOENT ? answer : answer < 0 ? link_error(answer) : 0;
                 if (!gone(r))

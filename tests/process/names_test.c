@@ -1,0 +1,568 @@
+/*
+ * Names: real tasks, a real wharfd, in a domain of the test's own.
+ */
+#include "service/domain.h"
+#include "service/proto.h"
+#include "test.h"
+#include "wharf/wharf.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+
+/* A fresh domain, served by the wharfd of this build. Before anything of the library asks where the domain is. */
+static const char *domain(void)
+{
+        static char dir[256], wharfd[600], self[512];
+        snprintf(dir, sizeof dir, "%s/domain", test_dir());
+        setenv("WHARF_DOMAIN", dir, 1);
+        if (!getenv("WHARFD")) {
+                ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+                CHECK(n > 0);
+                self[n] = 0;
+                *strrchr(self, '/') = 0;
+                snprintf(wharfd, sizeof wharfd, "%s/../../wharfd", self);
+                setenv("WHARFD", wharfd, 1);
+        }
+        return dir;
+}
+
+static wharf_task *task(void)
+{
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        return t;
+}
+
+static wharf_name port(wharf_task *t)
+{
+        wharf_name p;
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        CHECK_EQ(wharf_port_new(t, &o, &p), 0);
+        return p;
+}
+
+/* The wharfd of this test's domain; 0 when none runs. */
+static pid_t wharfd_pid(const char *dir)
+{
+        DIR *d = opendir("/proc");
+        struct dirent *e;
+        pid_t found = 0;
+        while (d && !found && (e = readdir(d))) {
+                char path[300], line[1024];
+                snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
+                int fd = open(path, O_RDONLY | O_CLOEXEC);
+                ssize_t n = fd < 0 ? 0 : read(fd, line, sizeof line - 1);
+                if (fd >= 0)
+                        close(fd);
+                if (n <= 0)
+                        continue;
+                line[n] = 0;
+                const char *arg = line + strlen(line) + 1;
+                if (strstr(line, "wharfd") && arg < line + n && !strcmp(arg, "--domain") &&
+                    !strcmp(arg + sizeof "--domain", dir))
+                        found = atoi(e->d_name);
+        }
+        if (d)
+                closedir(d);
+        return found;
+}
+
+static bool exists(const char *dir, const char *file)
+{
+        char path[300];
+        snprintf(path, sizeof path, "%s/%s", dir, file);
+        return access(path, F_OK) == 0;
+}
+
+/* Waits for an event that has no descriptor; the test's own time limit is the only one. */
+#define UNTIL(cond)                                                                                                    \
+        while (!(cond))                                                                                                \
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL)
+
+/* A server in another process: answers each request with the request. Runs until it is killed. */
+static int echo_server(void *name)
+{
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(wharf_register(t, name, p), 0);
+        for (;;) {
+                char buf[64];
+                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                CHECK_EQ(wharf_recvmsg(t, p, &m, WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_reply(t, m.reply, buf, m.len_bytes), 0);
+        }
+}
+
+/*
+ * Goal:   a client finds a server by name and talks to it; when the server is killed, its name is gone at once.
+ * Method: a server in a process of its own; kill -9 between two look-ups. The death is the kernel's, so there is nothing
+ *         to wait for: wharfd asks the right itself.
+ */
+TEST(name_lives_as_long_as_its_owner)
+{
+        domain();
+        pid_t server = test_fork(echo_server, (char *)"echo");
+        wharf_task *t = task();
+        wharf_name right, other;
+        char buf[8];
+        CHECK_EQ(wharf_lookup(t, "echo", WHARF_FOREVER, &right), 0);
+        CHECK_EQ(wharf_call(t, right, "hello", 5, buf, sizeof buf, WHARF_FOREVER), 5);
+        CHECK_MEM(buf, "hello", 5);
+
+        struct wharf_named *all;
+        size_t n;
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        CHECK_EQ(n, 1);
+        CHECK_STR(all[0].name, "echo");
+        CHECK_EQ(all[0].pid, server);
+        CHECK_EQ(all[0].uid, getuid());
+        CHECK_EQ(all[0].received_messages, 1);
+        free(all);
+
+        CHECK_EQ(kill(server, SIGKILL), 0);
+        CHECK_EQ(test_wait(server), 128 + SIGKILL);
+        CHECK_EQ(wharf_lookup(t, "echo", 0, &other), -ENOENT);
+        CHECK_EQ(wharf_call(t, right, "hello", 5, buf, sizeof buf, WHARF_FOREVER), -EPIPE);
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        CHECK_EQ(n, 0);
+        free(all);
+        wharf_task_close(t);
+}
+
+TEST(name_has_one_owner)
+{
+        domain();
+        wharf_task *a = task(), *b = task();
+        wharf_name pa = port(a), pb = port(b), right;
+        CHECK_EQ(wharf_register(a, "x", pa), 0);
+        CHECK_EQ(wharf_register(b, "x", pb), -EEXIST);
+        CHECK_EQ(wharf_register(a, "x", pa), -EEXIST);
+        CHECK_EQ(wharf_unregister(b, "x"), -ENOENT);
+        CHECK_EQ(wharf_lookup(b, "x", 0, &right), 0);
+        CHECK_EQ(wharf_unregister(a, "x"), 0);
+        CHECK_EQ(wharf_unregister(a, "x"), -ENOENT);
+        CHECK_EQ(wharf_register(b, "x", pb), 0);
+        /* A right that was looked up before goes on working. */
+        char c;
+        CHECK_EQ(wharf_send(b, right, "m", 1, 0), 0);
+        CHECK_EQ(wharf_recv(a, pa, &c, 1, NULL, WHARF_FOREVER), 1);
+        /* Closing the port is enough; nobody has to unregister. */
+        CHECK_EQ(wharf_drop(b, pb), 0);
+        CHECK_EQ(wharf_register(a, "x", pa), 0);
+        wharf_task_close(a);
+        wharf_task_close(b);
+}
+
+TEST(name_arguments)
+{
+        const char *dir = domain();
+        wharf_task *t = task();
+        wharf_name p = port(t), right = 77;
+        char longest[WHARF_NAME_MAX + 2];
+        memset(longest, 'n', sizeof longest - 1);
+        longest[sizeof longest - 1] = 0;
+        const char *bad[] = {"", "a b", "a\n", "caf\xc3\xa9", "a*", "a\\", longest};
+        for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+                CHECK_EQ(wharf_register(t, bad[i], p), -EINVAL);
+                CHECK(*wharf_why());
+                CHECK_EQ(wharf_lookup(t, bad[i], 0, &right), -EINVAL);
+                CHECK_EQ(wharf_unregister(t, bad[i]), -EINVAL);
+        }
+        CHECK_EQ(wharf_register(t, NULL, p), -EINVAL);
+        CHECK(!exists(dir, ".")); /* nothing was started for that */
+        longest[WHARF_NAME_MAX] = 0;
+        CHECK_EQ(wharf_register(t, longest, p), 0);
+        CHECK_EQ(wharf_register(t, "a/b.c_d-e:f@9", p), 0); /* a port may have several names */
+        CHECK_EQ(wharf_lookup(t, longest, 0, &right), 0);
+        CHECK_EQ(wharf_register(t, "r", right), -EPERM);
+        CHECK_EQ(wharf_register(t, "r", WHARF_NONE), -EBADF);
+        wharf_name none = 77;
+        CHECK_EQ(wharf_lookup(t, "nobody", 0, &none), -ENOENT);
+        CHECK_EQ(none, 77);
+        CHECK_EQ(wharf_lookup(t, "nobody", wharf_in_ms(30), &none), -ENOENT);
+        CHECK_EQ(none, 77);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   a look-up may come before the name.
+ * Method: many threads wait on one task for names that appear one by one; each gets its own.
+ */
+enum { WAITERS = 8 };
+static wharf_task *waiting_task;
+static void *wait_for_name(void *arg)
+{
+        char name[16];
+        wharf_name right;
+        snprintf(name, sizeof name, "late-%d", (int)(intptr_t)arg);
+        CHECK_EQ(wharf_lookup(waiting_task, name, WHARF_FOREVER, &right), 0);
+        CHECK_EQ(wharf_send(waiting_task, right, name, strlen(name), WHARF_FOREVER), 0);
+        return NULL;
+}
+TEST(lookup_waits)
+{
+        domain();
+        waiting_task = task();
+        wharf_task *t = task();
+        pthread_t th[WAITERS];
+        for (intptr_t i = 0; i < WAITERS; i++)
+                CHECK_EQ(pthread_create(&th[i], NULL, wait_for_name, (void *)i), 0);
+        for (int i = WAITERS; i-- > 0;) {
+                char name[16], got[16] = "";
+                snprintf(name, sizeof name, "late-%d", i);
+                wharf_name p = port(t);
+                CHECK_EQ(wharf_register(t, name, p), 0);
+                CHECK_EQ(wharf_recv(t, p, got, sizeof got, NULL, WHARF_FOREVER), (ssize_t)strlen(name));
+                CHECK_STR(got, name);
+        }
+        for (int i = 0; i < WAITERS; i++)
+                pthread_join(th[i], NULL);
+        wharf_task_close(waiting_task);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   a wharfd that is killed is replaced, and nobody has to know: rights go on working, names come back.
+ * Method: kill -9 it, with a server that makes a call of names.h, and with one that only polls wharf_names_fd().
+ */
+TEST(wharfd_may_be_killed)
+{
+        const char *dir = domain();
+        wharf_task *server = task(), *polling = task(), *client = task();
+        wharf_name p = port(server), q = port(polling), right;
+        int fd;
+        CHECK_EQ(wharf_register(server, "by-call", p), 0);
+        CHECK_EQ(wharf_register(polling, "by-poll", q), 0);
+        CHECK_EQ(wharf_names_fd(polling, &fd), 0);
+        CHECK_EQ(wharf_lookup(client, "by-poll", 0, &right), 0);
+        CHECK_EQ(wharf_names_renew(polling), 0); /* nothing to do */
+        for (int i = 0; i < 3; i++) {
+                pid_t d = wharfd_pid(dir);
+                CHECK(d > 0);
+                CHECK_EQ(kill(d, SIGKILL), 0);
+                struct pollfd pf = {.fd = fd, .events = POLLIN};
+                CHECK_EQ(poll(&pf, 1, -1), 1);
+                CHECK_EQ(wharf_names_renew(polling), 0);
+                wharf_name again;
+                CHECK_EQ(wharf_lookup(client, "by-poll", 0, &again), 0);
+                CHECK_EQ(wharf_drop(client, again), 0);
+                CHECK_EQ(wharf_lookup(server, "by-poll", 0, &again), 0); /* which makes "by-call" known again */
+                CHECK_EQ(wharf_drop(server, again), 0);
+                CHECK_EQ(wharf_lookup(client, "by-call", 0, &again), 0);
+                CHECK_EQ(wharf_drop(client, again), 0);
+                char c;
+                CHECK_EQ(wharf_send(client, right, "m", 1, 0), 0);
+                CHECK_EQ(wharf_recv(polling, q, &c, 1, NULL, WHARF_FOREVER), 1);
+                CHECK_NE(wharfd_pid(dir), d);
+        }
+        wharf_task_close(server);
+        wharf_task_close(polling);
+        wharf_task_close(client);
+}
+
+/* Goal: a look-up that waits survives the wharfd it asked. */
+TEST(lookup_waits_through_a_restart)
+{
+        const char *dir = domain();
+        waiting_task = task();
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(wharf_register(t, "here", p), 0);
+        pthread_t th;
+        CHECK_EQ(pthread_create(&th, NULL, wait_for_name, (void *)7), 0);
+        struct wharf_named *all = NULL;
+        size_t n = 0;
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0); /* whether the look-up is there yet or not, both must work */
+        free(all);
+        CHECK_EQ(kill(wharfd_pid(dir), SIGKILL), 0);
+        char got[16] = "";
+        wharf_name late = port(t);
+        CHECK_EQ(wharf_register(t, "late-7", late), 0);
+        CHECK_EQ(wharf_recv(t, late, got, sizeof got, NULL, WHARF_FOREVER), 6);
+        CHECK_STR(got, "late-7");
+        pthread_join(th, NULL);
+        wharf_task_close(waiting_task);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   wharfd leaves when nobody needs it, and leaves nothing but the lock behind.
+ */
+TEST(wharfd_leaves)
+{
+        const char *dir = domain();
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        CHECK(exists(dir, "bootstrap"));
+        pid_t d = wharfd_pid(dir);
+        CHECK(d > 0);
+        wharf_task_close(t);
+        UNTIL(wharfd_pid(dir) == 0);
+        CHECK(!exists(dir, "bootstrap"));
+        CHECK(exists(dir, "lock"));
+}
+
+/*
+ * Goal:   a hundred tasks that need a name at the same moment start one wharfd.
+ * Method: each registers a name of its own; whoever is not on the one wharfd is missing from its list.
+ */
+enum { RACERS = 100 };
+static int racer(void *arg)
+{
+        _Atomic int *go = arg;
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        char name[32];
+        snprintf(name, sizeof name, "racer-%d", (int)getpid());
+        __atomic_add_fetch((int *)&go[1], 1, __ATOMIC_SEQ_CST);
+        while (!*go)
+                nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        CHECK_EQ(wharf_register(t, name, p), 0);
+        pause();
+        return 0;
+}
+TEST_TIMEOUT(many_start_one_wharfd, 60)
+{
+        domain();
+        _Atomic int *go = test_shared(sizeof(int) * 2);
+        pid_t pids[RACERS];
+        for (int i = 0; i < RACERS; i++)
+                pids[i] = test_fork(racer, (void *)go);
+        UNTIL(go[1] == RACERS);
+        *go = 1;
+        wharf_task *t = task();
+        struct wharf_named *all;
+        size_t n;
+        for (;;) {
+                CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+                free(all);
+                if (n == RACERS)
+                        break;
+                nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+        }
+        for (int i = 0; i < RACERS; i++)
+                kill(pids[i], SIGKILL);
+        for (int i = 0; i < RACERS; i++)
+                CHECK_EQ(test_wait(pids[i]), 128 + SIGKILL);
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        CHECK_EQ(n, 0);
+        free(all);
+        wharf_task_close(t);
+}
+
+/* Goal: what a dead wharfd leaves is cleaned up by the next user: its socket refuses, under the lock it is replaced. */
+TEST(stale_socket_is_replaced)
+{
+        const char *dir = domain();
+        CHECK_EQ(mkdir(dir, 0700), 0);
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
+        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
+        close(s);
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        wharf_task_close(t);
+}
+
+/* Goal: a directory that others could use, or that is not ours, is refused in words that name it. */
+TEST(domain_must_be_ours)
+{
+        const char *dir = domain();
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(mkdir(dir, 0700), 0);
+        CHECK_EQ(chmod(dir, 0755), 0);
+        CHECK_EQ(wharf_register(t, "x", p), -EHOSTDOWN);
+        CHECK(strstr(wharf_why(), dir) && strstr(wharf_why(), "0700"));
+        CHECK_EQ(chmod(dir, 0700), 0);
+        if (getuid() == 0) {
+                CHECK_EQ(chown(dir, 65534, 65534), 0);
+                CHECK_EQ(wharf_register(t, "x", p), -EHOSTDOWN);
+                CHECK(strstr(wharf_why(), "65534"));
+        }
+        CHECK_EQ(rmdir(dir), 0);
+        CHECK_EQ(symlink("/tmp", dir), 0); /* somebody else's link in a directory that all may write to */
+        CHECK_EQ(wharf_register(t, "x", p), -EHOSTDOWN);
+        CHECK_EQ(unlink(dir), 0);
+        CHECK_EQ(wh_domain_check("relative", false), -EINVAL);
+        char path[200];
+        memset(path, 'd', sizeof path);
+        path[0] = '/';
+        path[sizeof path - 1] = 0;
+        CHECK_EQ(wh_domain_check(path, true), -ENAMETOOLONG);
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        wharf_task_close(t);
+}
+
+TEST(no_wharfd_is_said_so)
+{
+        const char *dir = domain();
+        setenv("WHARFD", "/nowhere/wharfd", 1);
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_lookup(t, "x", 0, &right), -EHOSTDOWN);
+        CHECK(strstr(wharf_why(), "/nowhere/wharfd"));
+        CHECK(!exists(dir, "bootstrap"));
+        setenv("WHARFD", "/bin/false", 1); /* starts, and dies without a word */
+        CHECK_EQ(wharf_lookup(t, "x", 0, &right), -EHOSTDOWN);
+        CHECK(*wharf_why());
+        wharf_task_close(t);
+}
+
+static int use_after_fork(void *t)
+{
+        wharf_name right;
+        struct wharf_named *all;
+        size_t n;
+        int fd;
+        CHECK_EQ(wharf_lookup(t, "x", 0, &right), -ESTALE);
+        CHECK_EQ(wharf_register(t, "y", 1), -ESTALE);
+        CHECK_EQ(wharf_unregister(t, "x"), -ESTALE);
+        CHECK_EQ(wharf_names_list(t, &all, &n), -ESTALE);
+        CHECK_EQ(wharf_names_fd(t, &fd), -ESTALE);
+        CHECK_EQ(wharf_names_renew(t), -ESTALE);
+        wharf_task_close(t);
+        return 0;
+}
+TEST(names_in_a_forked_child)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_name p = port(t), right;
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        CHECK_EQ(test_wait(test_fork(use_after_fork, t)), 0);
+        CHECK_EQ(wharf_lookup(t, "x", 0, &right), 0); /* the child's leaving is not ours */
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   nothing that a client sends can stop wharfd from serving the others.
+ * Method: frames of noise on a bare socket, and well-framed requests of noise and of half-right bytes through the
+ *         library; after each, an honest client works.
+ */
+TEST(wharfd_survives_noise)
+{
+        const char *dir = domain();
+        wharf_task *t = task(), *liar = task();
+        wharf_name p = port(t), found;
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        pid_t d = wharfd_pid(dir);
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
+        for (int i = 0; i < 300; i++) {
+                uint8_t noise[400];
+                size_t len = test_random() % sizeof noise;
+                for (size_t k = 0; k < len; k++)
+                        noise[k] = (uint8_t)test_random();
+                if (i % 3 == 0) {
+                        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+                        CHECK_EQ(connect(s, (struct sockaddr *)&a, sizeof a), 0);
+                        send(s, noise, len, MSG_NOSIGNAL);
+                        close(s);
+                } else {
+                        wharf_name right;
+                        struct wh_names_request req = {.op = (enum wh_names_op)(1 + test_random() % 4), .name = "y"};
+                        uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
+                        if (i % 3 == 1) {
+                                len = wh_names_put_request(&req, buf);
+                                buf[test_random() % len] ^= (uint8_t)(1 + test_random() % 255);
+                                len -= test_random() % 2;
+                        } else {
+                                len = len < sizeof buf ? len : sizeof buf;
+                                memcpy(buf, noise, len);
+                        }
+                        CHECK_EQ(wh_domain_connect(liar, &right), 0);
+                        struct wharf_item items[2], got[2];
+                        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+                        items[0] = items[1] = (struct wharf_item){.kind = WHARF_COPY_FD, .fd = fd};
+                        struct wharf_msg m = {.size = sizeof m,
+                                              .data = buf,
+                                              .len_bytes = len,
+                                              .items = items,
+                                              .n_items = (uint32_t)(test_random() % 3)};
+                        struct wharf_msg r = {.size = sizeof r,
+                                              .data = answer,
+                                              .cap_bytes = sizeof answer,
+                                              .items = got,
+                                              .cap_items = 2};
+                        /* Whatever it answers, if at all: a changed bit may have made this a look-up that waits. */
+                        int e = wharf_callmsg(liar, right, &m, &r, wharf_in_ms(20));
+                        if (e == 0 && r.n_items)
+                                wharf_drop(liar, got[0].name);
+                        close(fd);
+                        CHECK_EQ(wharf_drop(liar, right), 0);
+                }
+                if (wharf_lookup(t, "x", 0, &found) < 0)
+                        test_fail(__FILE__, __LINE__, "round %d: %s", i, wharf_why());
+                CHECK_EQ(wharf_drop(t, found), 0);
+                CHECK_EQ(wharf_recv(t, p, NULL, 0, NULL, 0), -EAGAIN); /* lets the port see the new right */
+        }
+        CHECK_EQ(wharfd_pid(dir), d);
+        wharf_task_close(liar);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   a server that never looks at its port makes trouble for its own clients only, and only until it looks.
+ * Method: look it up until wharfd cannot tell it of more rights; then others, then it receives once.
+ */
+TEST(owner_that_does_not_look)
+{
+        domain();
+        wharf_task *lazy = task(), *t = task();
+        wharf_name p = port(lazy), q = port(t), right;
+        CHECK_EQ(wharf_register(lazy, "lazy", p), 0);
+        CHECK_EQ(wharf_register(t, "busy", q), 0);
+        int r = 0;
+        for (int i = 0; i < 2000 && r == 0; i++)
+                if ((r = wharf_lookup(t, "lazy", 0, &right)) == 0)
+                        CHECK_EQ(wharf_drop(t, right), 0);
+        CHECK_EQ(r, -EAGAIN);
+        CHECK(strstr(wharf_why(), "lazy"));
+        CHECK_EQ(wharf_lookup(t, "busy", 0, &right), 0);
+        CHECK_EQ(wharf_recv(lazy, p, NULL, 0, NULL, 0), -EAGAIN);
+        CHECK_EQ(wharf_lookup(t, "lazy", 0, &right), 0);
+        wharf_task_close(lazy);
+        wharf_task_close(t);
+}
+
+/* Goal: hundreds of names for one port, listed in order. */
+TEST_TIMEOUT(many_names, 60)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        enum { MANY = 300 };
+        for (int i = 0; i < MANY; i++) {
+                char name[32];
+                snprintf(name, sizeof name, "n-%03d", (i * 7) % MANY);
+                CHECK_EQ(wharf_register(t, name, p), 0);
+        }
+        struct wharf_named *all;
+        size_t n;
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        CHECK_EQ(n, MANY);
+        for (size_t i = 1; i < n; i++)
+                CHECK(strcmp(all[i - 1].name, all[i].name) < 0);
+        free(all);
+        for (int i = 0; i < MANY; i++) {
+                char name[32];
+                snprintf(name, sizeof name, "n-%03d", i);
+                CHECK_EQ(wharf_unregister(t, name), 0);
+        }
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        CHECK_EQ(n, 0);
+        free(all);
+        wharf_task_close(t);
+}
