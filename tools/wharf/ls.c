@@ -47,7 +47,7 @@ static int print_json(const struct verb *v, const struct wharf_named *all, size_
                 json_object_array_add(list, o);
         }
         const char *text = json_object_to_json_string_ext(list, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
-        int r = puts(text) < 0 || fflush(stdout) ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed") : EXIT_DONE;
+        int r = puts(n ? text : "[]") < 0 || fflush(stdout) ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed") : EXIT_DONE;
         json_object_put(list);
         return r;
 }

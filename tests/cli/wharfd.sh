@@ -1,0 +1,111 @@
+#!/bin/sh
+# wharfd: many who start it at once, its death, its leaving, ordinary users.
+. "$(dirname "$0")/lib.sh"
+
+# A hundred first users.
+i=0
+while [ $i -lt 100 ]; do
+        start wharf recv "n$i"
+        i=$((i + 1))
+done
+await served_n 100
+same "a hundred first users: servers" 1 "$(wharfds | wc -l)"
+
+# Killed, with a hundred names: all come back, without their owners being asked.
+kill -9 "$(wharfds)"
+await served_n 100
+same "servers after a kill" 1 "$(wharfds | wc -l)"
+same "nobody was lost" 100 "$(echo "$pids" | wc -w)"
+for p in $pids; do
+        slay "$p"
+done
+pids=
+run 0 wharf ls
+same "all names are gone with their owners" "" "$out"
+await no_wharfd
+same "it leaves the lock" lock "$(ls "$WHARF_DOMAIN")"
+
+# Killed with nobody there: the next one cleans up.
+start wharf recv x
+await served x
+server=$(wharfds)
+slay $!
+pids=
+kill -9 "$server"
+same "a dead socket" "bootstrap lock" "$(ls "$WHARF_DOMAIN" | tr '\n' ' ' | sed 's/ $//')"
+run 0 wharf ls
+
+# It leaves and is started again all the time, under four who use it.
+cat >"$dir/bin/hasty" <<END
+#!/bin/sh
+exec "$dir/bin/wharfd" "\$@" --linger 0ms
+END
+chmod 755 "$dir/bin/hasty"
+for k in 1 2 3 4; do
+        (
+                export WHARFD="$dir/bin/hasty"
+                n=0
+                while [ $n -lt 50 ]; do
+                        timeout 60 wharf ls >"$dir/hasty.$k" 2>&1 || exit 1
+                        n=$((n + 1))
+                done
+        ) &
+        hasty="${hasty:-} $!"
+done
+k=0
+for p in $hasty; do
+        k=$((k + 1))
+        wait "$p"
+        same "$k of four beside one that always leaves" "0, no error" "$?, no error$(cat "$dir/hasty.$k")"
+done
+
+# By hand.
+await no_wharfd
+run 0 wharfd --domain "$WHARF_DOMAIN" --linger forever
+same "it is there when the command returns" "bootstrap lock" "$(ls "$WHARF_DOMAIN" | tr '\n' ' ' | sed 's/ $//')"
+run 1 wharfd --domain "$WHARF_DOMAIN"
+same "twice" "wharfd: a wharfd serves $WHARF_DOMAIN already" "$err"
+server=$(wharfds)
+run 0 wharf ls
+kill "$server"
+await no_wharfd
+same "stopped by a signal" lock "$(ls "$WHARF_DOMAIN")"
+run 0 sh -c 'wharfd --foreground --linger 10ms 2>&1 | sed "s/^[0-9:.]* //"'
+same "in the foreground" "wharfd: serving $WHARF_DOMAIN
+wharfd: nobody needs $WHARF_DOMAIN any more" "$out"
+run 2 wharfd --linger 5
+same "a duration without a unit" "wharfd: --linger: '5' is no duration; 500ms and 2s are" "$err"
+run 2 wharfd x
+same "an argument" "usage: wharfd [--domain DIR] [--linger DURATION|forever] [--foreground] [--verbose] [--version]" \
+        "$err"
+run 1 wharfd --domain /proc/wharf
+run 0 wharfd --version
+
+# An ordinary user: refused in another's domain, served in one of his own.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+        nobody="setpriv --reuid=65534 --regid=65534 --clear-groups"
+        run 0 wharf ls
+        run 1 $nobody wharf ls
+        same "in root's domain" \
+                "wharf ls: $WHARF_DOMAIN: the domain $WHARF_DOMAIN belongs to user 0, not to user 65534 who asks" "$err"
+        mkdir -m 700 "$dir/his"
+        chown 65534:65534 "$dir/his"
+        mine=$WHARF_DOMAIN
+        WHARF_DOMAIN=$dir/his
+        start $nobody wharf serve up -- tr a-z A-Z
+        await $nobody wharf call --data x up
+        run 0 $nobody wharf call --data "as nobody" up
+        same "an ordinary user's own" "AS NOBODY" "$out"
+        run 1 wharf ls
+        same "root is no exception" \
+                "wharf ls: $dir/his: the domain $dir/his belongs to user 65534, not to user 0 who asks" "$err"
+        slay $!
+        for p in $pids; do
+                slay "$p"
+        done
+        await no_wharfd
+        WHARF_DOMAIN=$mine
+else
+        echo "  skipped cli-wharfd: ordinary users (needs root and setpriv)"
+fi
+finish
