@@ -2,6 +2,7 @@
 
 #include "base/trace.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/memfd.h>
@@ -17,7 +18,10 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -183,6 +187,60 @@ int wh_os_fchown(int fd, uid_t uid, gid_t gid)
         return (int)OS_CALL(fchown, fchown(fd, uid, gid));
 }
 
+int wh_os_msync(void *p, size_t len)
+{
+        return (int)OS_CALL(msync, msync(p, len, MS_SYNC));
+}
+
+int wh_os_memory_left(uint64_t *ret_bytes)
+{
+        int r = wh_os_enter(WH_OS_meminfo);
+        if (r < 0)
+                return r;
+        unsigned long long kib, sum = 0;
+        unsigned found = 0;
+        char line[128];
+        int saved = errno;
+        FILE *f = fopen("/proc/meminfo", "re");
+        while (f && fgets(line, sizeof line, f))
+                if (sscanf(line, "MemAvailable: %llu", &kib) == 1 || sscanf(line, "SwapFree: %llu", &kib) == 1) {
+                        sum += kib * 1024;
+                        found++;
+                }
+        if (f)
+                fclose(f);
+        struct sysinfo si;
+        if (found != 2 && sysinfo(&si) == 0)
+                sum = ((unsigned long long)si.totalram + si.totalswap) * si.mem_unit;
+        errno = saved;
+        *ret_bytes = sum;
+        return 0;
+}
+
+int wh_os_shmget(int32_t key, size_t len, int flags)
+{
+        return (int)OS_CALL(shmget, shmget(key, len, flags));
+}
+
+int wh_os_shmat(int id, void *at, int flags, void **ret)
+{
+        void *p = MAP_FAILED;
+        long r = OS_CALL(shmat, (p = shmat(id, at, flags)) == MAP_FAILED ? -1 : 0);
+        if (r == 0)
+                *ret = p;
+        return (int)r;
+}
+
+int wh_os_shmdt(void *p)
+{
+        return (int)OS_CALL(shmdt, shmdt(p));
+}
+
+int wh_os_shmctl(int id, int cmd, struct shmid_ds *ds)
+{
+        return (int)OS_CALL(shmctl, shmctl(id, cmd, ds));
+}
+
 /* ---- descriptors and files ---- */
 
 /*
@@ -299,6 +357,57 @@ int wh_os_nonblock(int fd, bool on)
                 return -errno;
         fl = on ? fl | O_NONBLOCK : fl & ~O_NONBLOCK;
         return fcntl(fd, F_SETFL, fl) < 0 ? -errno : 0;
+}
+
+int wh_os_stat(const char *path, bool follow, struct stat *ret)
+{
+        struct statx x;
+        int flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT | (follow ? 0 : AT_SYMLINK_NOFOLLOW);
+        int r = (int)OS_CALL(stat, statx(AT_FDCWD, path, flags, STATX_BASIC_STATS, &x));
+        if (r < 0)
+                return r;
+        *ret = (struct stat){
+                .st_dev = makedev(x.stx_dev_major, x.stx_dev_minor),
+                .st_ino = x.stx_ino,
+                .st_mode = x.stx_mode,
+                .st_nlink = x.stx_nlink,
+                .st_uid = x.stx_uid,
+                .st_gid = x.stx_gid,
+                .st_size = (off_t)x.stx_size,
+                .st_blocks = (blkcnt_t)x.stx_blocks,
+                .st_mtim = {.tv_sec = x.stx_mtime.tv_sec, .tv_nsec = x.stx_mtime.tv_nsec},
+                .st_ctim = {.tv_sec = x.stx_ctime.tv_sec, .tv_nsec = x.stx_ctime.tv_nsec},
+        };
+        return 0;
+}
+
+int wh_os_fd_access(int fd)
+{
+        int r = (int)OS_CALL(getfl, fcntl(fd, F_GETFL));
+        return r < 0 ? r : r & O_PATH ? O_PATH : r & O_ACCMODE;
+}
+
+int wh_os_link_fd(int fd, const char *path)
+{
+        char self[32];
+        snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+        return (int)OS_CALL(linkat, linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+}
+
+int wh_os_readdir(const char *path, int (*fn)(const char *name, void *arg), void *arg)
+{
+        int r = wh_os_enter(WH_OS_readdir), saved = errno;
+        if (r < 0)
+                return r;
+        DIR *d = opendir(path);
+        r = d ? 0 : -errno;
+        for (struct dirent *e; r == 0 && (e = readdir(d));)
+                if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+                        r = fn(e->d_name, arg);
+        if (d)
+                closedir(d);
+        errno = saved;
+        return r;
 }
 
 ssize_t wh_os_readlink(const char *path, char *buf, size_t cap)

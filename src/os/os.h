@@ -34,8 +34,8 @@
         X(mprotect) X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock)                 \
         X(pidfd_open) X(pidfd_send_signal) X(kill) X(futex_wait) X(futex_wake) X(getrandom) X(malloc)                  \
         X(process_vm_readv) X(process_vm_writev) X(spawn) X(getrlimit) X(membarrier) X(shm_open) X(shm_unlink)         \
-        X(shmget) X(shmat) X(shmdt) X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir) X(getcwd) X(readlink)   \
-        X(lstat) X(access)
+        X(shmget) X(shmat) X(shmdt) X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir) X(getcwd) X(readlink)    \
+        X(linkat) X(msync) X(stat) X(getfl) X(meminfo) X(lstat) X(access)
 
 enum wh_os_call {
 #define WH_OS_ENUM(n) WH_OS_##n,
@@ -80,9 +80,29 @@ int wh_os_fstat(int fd, struct stat *ret);
 int wh_os_fstatfs(int fd, uint64_t *ret_magic);
 int wh_os_fchmod(int fd, mode_t mode);
 int wh_os_fchown(int fd, uid_t uid, gid_t gid);
+int wh_os_msync(void *p, size_t len);
+/*
+ * How much memory can still be had without killing anybody, swap included: an estimate of the kernel, which other tasks
+ * change all the time; without /proc, all that the machine has.
+ */
+int wh_os_memory_left(uint64_t *ret_bytes);
+
+/* System V segments; `flags` of shmget(2) and shmat(2). */
+struct shmid_ds;
+int wh_os_shmget(int32_t key, size_t len, int flags);
+int wh_os_shmat(int id, void *at, int flags, void **ret);
+int wh_os_shmdt(void *p);
+/* `cmd` of shmctl(2); the answer of the call, which some commands make an index or an identifier. */
+int wh_os_shmctl(int id, int cmd, struct shmid_ds *ds);
 
 /* ---- descriptors and files ---- */
 int wh_os_close(int fd); /* also forgets wh_os_fd_private(); -1 is allowed */
+static inline void wh_os_close_p(int *fd)
+{
+        wh_os_close(*fd);
+}
+/* A descriptor that closes itself when its scope ends: see base/cleanup.h. */
+#define WH_AUTO_FD __attribute__((cleanup(wh_os_close_p)))
 int wh_os_dup(int fd);   /* close-on-exec, the lowest free number */
 ssize_t wh_os_read(int fd, void *buf, size_t len);
 ssize_t wh_os_write(int fd, const void *buf, size_t len);
@@ -95,6 +115,17 @@ int wh_os_lstat(const char *path, struct stat *ret); /* of the link itself, wher
 int wh_os_can_execute(const char *path);
 int wh_os_flock(int fd, int op);
 int wh_os_nonblock(int fd, bool on);
+/* Identity, kind, size, owner and times, as the kernel knows them without asking a server over the network. */
+int wh_os_stat(const char *path, bool follow, struct stat *ret);
+/* The access mode that `fd` was opened with: O_RDONLY, O_WRONLY or O_RDWR; O_PATH for a descriptor that has none. */
+int wh_os_fd_access(int fd);
+/* Give the file that `fd` has open a name that must be free. It may have had none: O_TMPFILE. Needs /proc. */
+int wh_os_link_fd(int fd, const char *path);
+/*
+ * Call `fn` for each entry but "." and ".."; stops when it answers non-zero, and returns that. What appears or goes
+ * meanwhile may be missed.
+ */
+int wh_os_readdir(const char *path, int (*fn)(const char *name, void *arg), void *arg);
 /* Length of the target, which is not terminated by a 0. */
 ssize_t wh_os_readlink(const char *path, char *buf, size_t cap);
 
