@@ -9,7 +9,7 @@
 
 extern const struct verb verb_call, verb_doctor, verb_ls, verb_recv, verb_send, verb_serve;
 
-extern const struct verb verb_shm;
+extern const struct verb verb_heap, verb_shm;
 extern const struct verb *const verbs[];
 const struct verb *const verbs[] = {
         &verb_ls,
@@ -19,6 +19,7 @@ const struct verb *const verbs[] = {
         &verb_serve,
         &verb_doctor,
         &verb_shm,
+        &verb_heap,
         NULL,
 };
 
