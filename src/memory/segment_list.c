@@ -92,9 +92,11 @@ static void map_line(struct search *s, const char *line)
         char perms[5];
         int path_at = 0;
         if (sscanf(line, "%*x-%*x %4s %*x %x:%x %" SCNu64 " %n", perms, &major_, &minor_, &inode, &path_at) < 4 ||
-            !inode || perms[3] != 's')
+            perms[3] != 's')
                 return;
-        bool sysv = path_at && !strncmp(line + path_at, "/SYSV", 5);
+        bool sysv = path_at && !strncmp(line + path_at, "/SYSV", 5); /* its inode is its identifier, which may be 0 */
+        if (!inode && !sysv)
+                return;
         for (uint32_t i = 0; i < s->n; i++) {
                 const struct wharf_segment_stat *st = &s->stats[i];
                 if (st->inode != inode || sysv != (st->kind == WHARF_SEGMENT_SYSV) ||

@@ -782,6 +782,27 @@ TEST(the_list_knows_who_uses_what)
         }
 }
 
+/* Goal: the first segment of a system has the identifier 0, which is as good as any other. */
+TEST(identifier_0_is_a_segment)
+{
+        if (getuid() != 0 || unshare(CLONE_NEWIPC) < 0)
+                test_skip("needs root and IPC namespaces");
+        const char *name = unique("sysv");
+        wharf_segment *s = created(name, 4096), *t;
+        struct found f = {.name = name};
+        CHECK_EQ(wharf_segment_attach(s, WHARF_SEGMENT_WRITE, NULL), 0);
+        CHECK_EQ(wharf_segment_list(find_it, &f), 0);
+        CHECK_EQ(f.st.id, 0);
+        CHECK_EQ(wharf_segment_users(&f.st, 1, find_user, &f, NULL), 0);
+        CHECK_EQ(f.n_users, 1);
+        CHECK(f.users[0].mapped && f.users[0].pid == (uint32_t)getpid());
+        CHECK_EQ(wharf_segment_open("sysv:id=0", WHARF_SEGMENT_WRITE, &t), 0);
+        CHECK_EQ(wharf_segment_attach(t, WHARF_SEGMENT_WRITE, NULL), 0);
+        wharf_segment_close(t);
+        wharf_segment_close(s);
+        CHECK_EQ(wharf_segment_remove(name), 0);
+}
+
 /* Goal: a System V segment that was removed while attached is told apart. */
 TEST(a_removed_segment_lives_as_long_as_its_users)
 {
