@@ -1,6 +1,6 @@
 # wharf heap: the classic run as the textbook draws it, what tells the policies apart, and a recorded program replayed.
 traces=$(cd "$(dirname "$0")/../../bench/traces" && pwd)
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/says.sh"
 
 says 0 '$W heap trace --policy buddy --size 128 --demo' <<'END'
 buddy, 128 bytes in units of 8

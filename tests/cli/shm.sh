@@ -1,5 +1,5 @@
 # wharf shm, and plain programs that share segments with it in both directions.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/says.sh"
 ME=wharf-cli-$$
 KEY=$(printf '0x%x' $((0x50000000 + $$)))
 cleanup='$W shm rm "posix:$ME" "posix:$ME-2" "sysv:$KEY" "sysv:$dir#82"'

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 extern const struct verb verb_call, verb_doctor, verb_ls, verb_recv, verb_send, verb_serve;
-
 extern const struct verb verb_heap, verb_shm;
 extern const struct verb *const verbs[];
 const struct verb *const verbs[] = {
