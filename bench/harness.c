@@ -20,6 +20,10 @@
 #define QUEUE_BYTES (4u << 20)
 
 double bench_ns_per_tick = 1.0;
+const char *bench_program = "bench";
+
+static int cores[2];         /* the first that this process may use, found by bench_begin() */
+static unsigned n_cores = 0; /* of them */
 
 static const char *const work_names[BENCH_WORKS] = {"pp", "tp", "tphdr", "fanin", "idle"};
 static const char *const mode_names[BENCH_MODES] = {"spin", "block", "default"};
@@ -32,11 +36,11 @@ void bench_die(const char *fmt, ...)
         int err = errno;
         va_list ap;
         va_start(ap, fmt);
-        fputs("bench: ", stderr);
+        fprintf(stderr, "%s: ", bench_program);
         vfprintf(stderr, fmt, ap);
         fprintf(stderr, " (%s)\n", strerror(err));
         va_end(ap);
-        _exit(2);
+        _exit(1);
 }
 
 void *bench_shared(size_t len_bytes)
@@ -98,15 +102,40 @@ static void calibrate(void)
         bench_ns_per_tick = (double)(ns - ns0) / (double)(ticks - ticks0);
 }
 
+/* In a container the cores one may use need not begin with core 0. */
+static void cores_find(void)
+{
+        cpu_set_t set;
+        if (sched_getaffinity(0, sizeof(set), &set))
+                bench_die("sched_getaffinity");
+        n_cores = 0;
+        for (int i = 0; i < CPU_SETSIZE && n_cores < 2; i++)
+                if (CPU_ISSET(i, &set))
+                        cores[n_cores++] = i;
+}
+
+void bench_begin(void)
+{
+        signal(SIGPIPE, SIG_IGN);
+        cores_find();
+        calibrate();
+}
+
+unsigned bench_cores(void)
+{
+        return n_cores;
+}
+
 void bench_pin(const struct bench_run *run)
 {
+        int core = cores[run->place == BENCH_PINNED && run->party ? 1 : 0];
         cpu_set_t set;
         if (run->place == BENCH_UNPINNED)
                 return;
         CPU_ZERO(&set);
-        CPU_SET(run->place == BENCH_PINNED && run->party ? 1 : 0, &set);
+        CPU_SET(core, &set);
         if (sched_setaffinity(0, sizeof(set), &set))
-                bench_die("core %d", run->place == BENCH_PINNED && run->party ? 1 : 0);
+                bench_die("core %d", core);
 }
 
 /* ---- options ---- */
@@ -187,9 +216,8 @@ struct bench_opts bench_options(int argc, char **argv)
                         argv[0]);
                 exit(1);
         }
-        signal(SIGPIPE, SIG_IGN);
         setvbuf(stdout, NULL, _IOLBF, 0);
-        calibrate();
+        bench_begin();
         return o;
 }
 
@@ -531,19 +559,18 @@ static bool parties_reap(const pid_t *pids, uint32_t n)
         return ok;
 }
 
-static bool measure_forked(struct bench_run *run)
+enum bench_outcome bench_measure(struct bench_run *run, struct bench_result *ret, const char **ret_why)
 {
+        enum bench_outcome outcome = BENCH_MEASURED;
         pid_t pids[BENCH_FANIN_CLIENTS + 1];
         uint32_t parties = run->clients + 1;
-        const char *why;
-        bool ok;
 
         run->result = bench_shared(sizeof(*run->result));
-        why = run->peer->open(run);
-        if (why) {
-                remark_print(run, "skipped: ", why);
+        *ret_why = run->peer->open(run);
+        if (*ret_why) {
                 bench_shared_free(run->result, sizeof(*run->result));
-                return true;
+                run->result = NULL;
+                return BENCH_SKIPPED;
         }
         fflush(stdout);
         pid_t parent = getpid();
@@ -554,20 +581,41 @@ static bool measure_forked(struct bench_run *run)
                 if (pids[i] == 0)
                         party_process(run, i, parent);
         }
-        ok = parties_reap(pids, parties);
-        why = ok ? "failed: there was no time in which all clients sent" : "failed";
-        ok = ok && run->result->ok;
+        if (!parties_reap(pids, parties)) {
+                outcome = BENCH_FAILED;
+        } else if (!run->result->ok) {
+                outcome = BENCH_FAILED;
+                *ret_why = "there was no time in which all clients sent";
+        } else {
+                *ret = *run->result;
+        }
         if (run->peer->close)
                 run->peer->close(run);
-        if (ok)
-                bench_print(run);
-        else
-                remark_print(run, why, "");
         bench_shared_free(run->result, sizeof(*run->result));
-        return ok;
+        run->result = NULL;
+        return outcome;
 }
 
-static uint32_t depth_for(size_t len_bytes)
+static bool measure_and_print(struct bench_run *run)
+{
+        struct bench_result result;
+        const char *why;
+        switch (bench_measure(run, &result, &why)) {
+        case BENCH_MEASURED:
+                run->result = &result;
+                bench_print(run);
+                return true;
+        case BENCH_SKIPPED:
+                remark_print(run, "skipped: ", why);
+                return true;
+        case BENCH_FAILED:
+                break;
+        }
+        remark_print(run, why ? "failed: " : "failed", why ? why : "");
+        return false;
+}
+
+uint32_t bench_depth_msgs(size_t len_bytes)
 {
         size_t n = QUEUE_BYTES / len_bytes;
         return n < 4 ? 4 : n > 1024 ? 1024 : (uint32_t)n;
@@ -604,7 +652,7 @@ unsigned bench_each(const struct bench_opts *opts, const struct bench_peer *peer
                                         .clients = work == BENCH_FANIN ? BENCH_FANIN_CLIENTS : 1,
                                         .phase_s = opts->phase_s,
                                 };
-                                run.depth_msgs = depth_for(run.len_bytes);
+                                run.depth_msgs = bench_depth_msgs(run.len_bytes);
                                 failed += !measure(&run);
                         }
                 }
@@ -616,11 +664,11 @@ int bench_main(int argc, char **argv, const struct bench_peer *peers, size_t n_p
 {
         struct bench_opts opts = bench_options(argc, argv);
         unsigned failed = 0;
-        if (opts.place == BENCH_PINNED && sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+        if (opts.place == BENCH_PINNED && bench_cores() < 2) {
                 fprintf(stderr, "bench: one core only; use -1\n");
                 return 1;
         }
         for (size_t i = 0; i < n_peers; i++)
-                failed += bench_each(&opts, &peers[i], measure_forked);
+                failed += bench_each(&opts, &peers[i], measure_and_print);
         return failed ? 1 : 0;
 }

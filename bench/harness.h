@@ -11,6 +11,7 @@
  *   B3  Party 0 is the server; parties 1..clients are the clients. Each is a process.
  *   B4  One message a call. Nothing is batched that a user of the peer would not get by calling it like this.
  *   B5  Who is asked to read every byte does: sums of 64-bit words are compared, and a difference ends the run.
+ *   B6  Processes are all that is left behind by a kill, and they die with their parent.
  *
  * The benchmarks measure the kernel's own calls and other people's libraries; they use libwharf only through its public
  * headers and make their own system calls, so they could as well live in another repository.
@@ -39,9 +40,9 @@ enum bench_mode {
         BENCH_MODES
 };
 enum bench_place {
-        BENCH_PINNED,   /* server on core 0, clients on core 1 */
+        BENCH_PINNED,   /* server on the first core this process may use, clients on the second */
         BENCH_UNPINNED, /* wherever the scheduler puts them */
-        BENCH_ONECORE,  /* all on core 0 */
+        BENCH_ONECORE,  /* all on the first */
         BENCH_PLACES
 };
 #define BENCH_BIT(n) (1u << (n))
@@ -120,9 +121,23 @@ struct bench_opts {
 int bench_main(int argc, char **argv, const struct bench_peer *peers, size_t n_peers);
 
 /*
- * The pieces of bench_main(), for peers whose processes are started by somebody else: read the options (exits on bad
- * ones), walk through the measurements, take part in one as run->party, print one. bench_each() returns how many
- * times `measure` returned false.
+ * The pieces of bench_main(), for programs with a command line and a table of their own. bench_begin() comes first: it
+ * times the clock, looks for cores and ignores SIGPIPE. bench_measure() makes the processes of one measurement and
+ * waits for them; all of `run` but party, state and result is filled in. *ret holds what was found after
+ * BENCH_MEASURED; *ret_why says why there is nothing after BENCH_SKIPPED and, where that is known, after BENCH_FAILED
+ * (NULL where the party that failed has said so on standard error). It reaps every child of the caller.
+ */
+enum bench_outcome { BENCH_MEASURED, BENCH_SKIPPED, BENCH_FAILED };
+void bench_begin(void);
+unsigned bench_cores(void); /* that this process may use: 1, or 2 for two and more */
+enum bench_outcome bench_measure(struct bench_run *run, struct bench_result *ret, const char **ret_why);
+/* The depth_msgs for that length. */
+uint32_t bench_depth_msgs(size_t len_bytes);
+
+/*
+ * More pieces, for peers whose processes are started by somebody else: read the options (exits on bad ones, and calls
+ * bench_begin()), walk through the measurements, take part in one as run->party, print one. bench_each() returns how
+ * many times `measure` returned false.
  */
 struct bench_opts bench_options(int argc, char **argv);
 unsigned bench_each(const struct bench_opts *opts, const struct bench_peer *peer,
@@ -141,7 +156,9 @@ double bench_quantile(const uint32_t *sorted, size_t n, double p);
 /* Sorts n > 0 samples of bench_ticks() and writes their quantiles, in ns. */
 void bench_summarize(uint32_t *samples, size_t n, struct bench_result *ret);
 
-/* Says what failed, with errno, and ends this process. */
+/* What bench_die() begins with; "bench" unless somebody says otherwise. */
+extern const char *bench_program;
+/* Says what failed, with errno, and ends this process with status 1. */
 __attribute__((noreturn, format(printf, 1, 2))) void bench_die(const char *fmt, ...);
 /* Zeroed, shared with processes forked later, and touched. Never fails; give it to bench_shared_free(). */
 void *bench_shared(size_t len_bytes);
@@ -153,7 +170,7 @@ void *bench_state(size_t len_bytes);
 
 uint64_t bench_now_ns(void);
 uint64_t bench_cpu_ns(void); /* of all threads of this process */
-/* Ticks of bench_ticks() to ns; measured once by bench_options(). */
+/* Ticks of bench_ticks() to ns; measured once by bench_begin(). */
 extern double bench_ns_per_tick;
 
 /* The cheapest clock there is. On x86-64 the fence keeps it from being read before what it times is done. */

@@ -3,6 +3,7 @@
  * one pipe: 64 bytes are below PIPE_BUF, so the kernel keeps the messages whole.
  */
 #include "fds.h"
+#include "peers.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -29,7 +30,7 @@ static void pipes_join(struct bench_run *run)
         run->party = party;
 }
 
-static const struct bench_peer peer = {
+const struct bench_peer bench_pipe[1] = {{
         .name = "pipe",
         .works = BENCH_BIT(BENCH_PP) | BENCH_BIT(BENCH_TP) | BENCH_BIT(BENCH_FANIN) | BENCH_BIT(BENCH_IDLE),
         .modes = BENCH_BIT(BENCH_SPIN) | BENCH_BIT(BENCH_BLOCK),
@@ -38,9 +39,4 @@ static const struct bench_peer peer = {
         .send = fds_write,
         .recv = fds_read,
         .close = fds_close,
-};
-
-int main(int argc, char **argv)
-{
-        return bench_main(argc, argv, &peer, 1);
-}
+}};

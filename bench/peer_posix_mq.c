@@ -4,7 +4,7 @@
  * Root gets a private IPC namespace, in which fs.mqueue's limits are raised; an ordinary user measures what the system
  * allows. RLIMIT_MSGQUEUE bounds bytes in both queues together, so long messages get short queues.
  */
-#include "harness.h"
+#include "peers.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +28,7 @@ static void file_write(const char *path, const char *text)
 {
         int fd = open(path, O_WRONLY | O_CLOEXEC);
         if (fd < 0 || write(fd, text, strlen(text)) < 0)
-                printf("# posix_mq: %s stays as it is\n", path);
+                fprintf(stderr, "%s: posix_mq: %s stays as it is\n", bench_program, path);
         if (fd >= 0)
                 close(fd);
 }
@@ -116,7 +116,7 @@ static void queues_recv(struct bench_run *run, void *buf, size_t len_bytes)
                 retry_or_die("mq_receive");
 }
 
-static const struct bench_peer peer = {
+const struct bench_peer bench_posix_mq[1] = {{
         .name = "posix_mq",
         .works = BENCH_BIT(BENCH_PP) | BENCH_BIT(BENCH_TP) | BENCH_BIT(BENCH_FANIN) | BENCH_BIT(BENCH_IDLE),
         .modes = BENCH_BIT(BENCH_SPIN) | BENCH_BIT(BENCH_BLOCK),
@@ -125,9 +125,4 @@ static const struct bench_peer peer = {
         .send = queues_send,
         .recv = queues_recv,
         .close = queues_close,
-};
-
-int main(int argc, char **argv)
-{
-        return bench_main(argc, argv, &peer, 1);
-}
+}};

@@ -3,6 +3,7 @@
  * wharf, and byte streams.
  */
 #include "fds.h"
+#include "peers.h"
 
 #include <sys/socket.h>
 
@@ -19,7 +20,7 @@ static const char *stream_open(struct bench_run *run)
         return fds_open_sockets(run, SOCK_STREAM);
 }
 
-static const struct bench_peer peers[] = {
+const struct bench_peer bench_unix[2] = {
         {
                 .name = "unix_seqpacket",
                 .works = WORKS,
@@ -41,8 +42,3 @@ static const struct bench_peer peers[] = {
                 .close = fds_close,
         },
 };
-
-int main(int argc, char **argv)
-{
-        return bench_main(argc, argv, peers, 2);
-}

@@ -1,15 +1,17 @@
 /*
  * peer_wharf - wharf through its public calls: a port in each process, and a send right each way.
  *
- * The clients find the server through a socket in a directory of their own (no wharfd takes part); a client's first
+ * The clients find the server through a socket in a directory of their own (no wharfd takes part). Both names are gone
+ * before anything starts (B6): the processes inherit the socket, and connect to it through /proc. A client's first
  * message carries a right to its port. Payloads up to WHARF_INLINE_MAX are received by copying, longer ones one way in
  * place, as the workload allows every peer that can.
  *
  * The modes are what a task is opened with: `spin` never sleeps, `block` never spins, `default` asks for nothing.
  */
-#include "harness.h"
+#include "peers.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +21,9 @@
 #include <wharf/wharf.h>
 
 struct ends {
-        char dir[64];
-        struct sockaddr_un addr; /* where the server listens */
         int listener;
+        int door;      /* the listener's inode, opened by path only: what is connected to */
+        char path[32]; /* of `door`, below /proc */
         wharf_task *task;
         wharf_name in, out; /* this party's port, and its right to the other's */
         void *buf;          /* where rights_view() copies short messages to */
@@ -37,15 +39,24 @@ static void wharf_die(const char *call, int r)
 static const char *rights_open(struct bench_run *run)
 {
         struct ends *e = bench_state(sizeof(*e));
-        snprintf(e->dir, sizeof(e->dir), "/tmp/wharf-bench-XXXXXX");
-        if (!mkdtemp(e->dir))
-                bench_die("%s", e->dir);
-        e->addr.sun_family = AF_UNIX;
-        snprintf(e->addr.sun_path, sizeof(e->addr.sun_path), "%s/server", e->dir);
+        struct sockaddr_un addr = {.sun_family = AF_UNIX};
+        char dir[] = "/tmp/wharf-bench-XXXXXX";
+        bool opened;
+
+        if (!mkdtemp(dir))
+                bench_die("%s", dir);
+        snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/server", dir);
         e->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (e->listener < 0 || bind(e->listener, (struct sockaddr *)&e->addr, sizeof(e->addr)) ||
-            listen(e->listener, BENCH_FANIN_CLIENTS))
-                bench_die("%s", e->addr.sun_path);
+        opened = e->listener >= 0 && !bind(e->listener, (struct sockaddr *)&addr, sizeof(addr)) &&
+                 !listen(e->listener, BENCH_FANIN_CLIENTS) &&
+                 (e->door = open(addr.sun_path, O_PATH | O_CLOEXEC)) >= 0;
+        int err = errno;
+        unlink(addr.sun_path);
+        rmdir(dir);
+        errno = err;
+        if (!opened)
+                bench_die("%s", addr.sun_path);
+        snprintf(e->path, sizeof(e->path), "/proc/self/fd/%d", e->door);
         run->state = e;
         return NULL;
 }
@@ -53,9 +64,8 @@ static const char *rights_open(struct bench_run *run)
 static void rights_close(struct bench_run *run)
 {
         struct ends *e = run->state;
+        close(e->door);
         close(e->listener);
-        unlink(e->addr.sun_path);
-        rmdir(e->dir);
         free(e);
 }
 
@@ -78,7 +88,7 @@ static void greeting_send(struct ends *e)
 {
         struct wharf_item item = {.kind = WHARF_MAKE_SEND, .name = e->in};
         struct wharf_msg msg = {.size = sizeof(msg), .items = &item, .n_items = 1};
-        int r = wharf_right_connect(e->task, e->addr.sun_path, &e->out);
+        int r = wharf_right_connect(e->task, e->path, &e->out);
         if (r < 0)
                 wharf_die("wharf_right_connect", r);
         r = wharf_sendmsg(e->task, e->out, &msg, WHARF_FOREVER);
@@ -165,7 +175,7 @@ static void rights_done(struct bench_run *run)
                 wharf_release(e->task, &e->viewed);
 }
 
-static const struct bench_peer peer = {
+const struct bench_peer bench_wharf[1] = {{
         .name = "wharf",
         .works = BENCH_BIT(BENCH_WORKS) - 1,
         .modes = BENCH_BIT(BENCH_MODES) - 1,
@@ -177,9 +187,4 @@ static const struct bench_peer peer = {
         .done = rights_done,
         .send_word = rights_send_word,
         .close = rights_close,
-};
-
-int main(int argc, char **argv)
-{
-        return bench_main(argc, argv, &peer, 1);
-}
+}};
