@@ -48,8 +48,7 @@ static const char *rights_open(struct bench_run *run)
         snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/server", dir);
         e->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         opened = e->listener >= 0 && !bind(e->listener, (struct sockaddr *)&addr, sizeof(addr)) &&
-                 !listen(e->listener, BENCH_FANIN_CLIENTS) &&
-                 (e->door = open(addr.sun_path, O_PATH | O_CLOEXEC)) >= 0;
+                 !listen(e->listener, BENCH_FANIN_CLIENTS) && (e->door = open(addr.sun_path, O_PATH | O_CLOEXEC)) >= 0;
         int err = errno;
         unlink(addr.sun_path);
         rmdir(dir);

@@ -19,6 +19,11 @@ const struct verb *const verbs[] = {
         &verb_doctor,
         &verb_shm,
         &verb_heap,
+extern const struct verb verb_bench;
+
+extern const struct verb *const verbs[];
+const struct verb *const verbs[] = {
+        &verb_bench,
         NULL,
 };
 
