@@ -75,6 +75,12 @@ static double median(const struct figure *f)
         return n % 2 ? f->value[n / 2] : (f->value[n / 2 - 1] + f->value[n / 2]) / 2;
 }
 
+/* Why something is missing in a row; NULL when nothing is. */
+static const char *row_why(const struct row *row)
+{
+        return row->why[BENCH_PP] ? row->why[BENCH_PP] : row->why[BENCH_TP];
+}
+
 /* How many times as fast as the best kernel peer; 0 when one of the two is not known. `rows` are those of one size. */
 static double speed(const struct row *rows, unsigned peer, enum metric m)
 {
@@ -120,7 +126,7 @@ static bool measure_one(const struct request *q, unsigned peer, enum bench_work 
                 row->why[work] = why;
                 return true;
         case BENCH_FAILED:
-                row->why[work] = why ? why : "it failed";
+                row->why[work] = why ? why : "it failed, as standard error says";
                 return false;
         case BENCH_MEASURED:
                 break;
@@ -231,7 +237,7 @@ static void table_print(const struct request *q, struct row (*rows)[N_PEERS])
                peers[KERNEL_FIRST]->name, peers[KERNEL_FIRST + 1]->name, peers[KERNEL_FIRST + 2]->name);
         for (unsigned i = 0; i < q->n_sizes * N_PEERS; i++) {
                 const struct row *row = &rows[i / N_PEERS][i % N_PEERS];
-                const char *why = row->why[BENCH_PP] ? row->why[BENCH_PP] : row->why[BENCH_TP];
+                const char *why = row_why(row);
                 char size[16];
                 if (why)
                         printf("%s, %s: %s\n", peers[i % N_PEERS]->name, format_size(q->size_bytes[i / N_PEERS], size),
@@ -289,6 +295,8 @@ static void json_print(const struct request *q, struct row (*rows)[N_PEERS])
                 json_object_object_add(o, "size_bytes", json_object_new_int64((int64_t)q->size_bytes[s]));
                 json_object_object_add(o, "round_trip", json_work(rows[s], p, BENCH_PP, q->size_bytes[s]));
                 json_object_object_add(o, "one_way", json_work(rows[s], p, BENCH_TP, q->size_bytes[s]));
+                const char *why = row_why(&rows[s][p]);
+                json_object_object_add(o, "why", why ? json_object_new_string(why) : NULL);
                 json_object_array_add(list, o);
         }
         json_object_object_add(all, "results", list);
