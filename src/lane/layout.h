@@ -25,7 +25,7 @@
 
 enum {
         WH_LINE = 64,              /* records start at multiples of this; the unit of ring positions */
-        WH_RING_LINES_MIN = 64,    /* 4 KiB */
+        WH_RING_LINES_MIN = 128,   /* 8 KiB: the largest record, and a pad before it, always fit */
         WH_RING_LINES_MAX = 65536, /* 4 MiB */
         WH_RECORD_BODY_MAX = 2048, /* bytes after a record's head; what reserve() accepts at most */
         WH_SECTIONS_MAX = 4,       /* a lane has no more sections than this */
@@ -41,7 +41,7 @@ enum {
  *      bits 32..63  stamp: bit 63 set, bits 32..62 the low 31 bits of the record's number
  */
 enum wh_rec_kind {
-        WH_REC_PAD = 1,     /* nothing; the next record is at the start of the ring */
+        WH_REC_PAD = 1,     /* nothing; the record of this number is at the start of the ring */
         WH_REC_PLAIN = 2,   /* the body is the payload, with no id, no call, no rights */
         WH_REC_INLINE = 3,  /* struct wh_rec_ext, then the payload */
         WH_REC_BLOCK = 4,   /* ext, then struct wh_rec_block: the payload lies in a section */

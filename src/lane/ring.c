@@ -52,20 +52,18 @@ void *wh_ring_reserve_slow(struct wh_ring_tx *tx, uint32_t len)
         uint64_t pad = at + need > tx->lines ? tx->lines - at : 0;
         /* One line more than the record and its pad: the successor's head must be clear as well (R2). */
         uint64_t end = tx->pos + pad + need + 1;
-        uint64_t records = tx->records + (pad ? 2 : 1);
 
-        if (end - tx->taken_lines > tx->lines || records - tx->taken_records > tx->capacity) {
-                if (!wh_ring_refresh(tx))
-                        return NULL;
-                /* A pad counts as a record while it is unread, so an empty ring must always take one message. */
-                if (end - tx->taken_lines > tx->lines ||
-                    (records - tx->taken_records > tx->capacity && tx->taken_records != tx->records))
+        if (end - tx->taken_lines > tx->lines || tx->records - tx->taken_records >= tx->capacity) {
+                if (!wh_ring_refresh(tx) || end - tx->taken_lines > tx->lines ||
+                    tx->records - tx->taken_records >= tx->capacity)
                         return NULL;
         }
         wh_ring_clear(tx, end);
         if (pad) {
+                /* It bears the number of the record that follows, and reaches to the end whatever its length says. */
                 wh_ring_publish(tx, WH_REC_PAD, 0);
-                tx->pos += pad - 1; /* a pad is as long as what is left, whatever its length field says */
+                tx->records--;
+                tx->pos += pad - 1;
         }
         return tx->ring + (tx->pos & (tx->lines - 1)) * WH_LINE + 8;
 }

@@ -171,7 +171,6 @@ static inline int wh_ring_peek(struct wh_ring_rx *rx, struct wh_rec *ret)
                         if (at == 0 || len != 0)
                                 return -EPROTO;
                         rx->pos += rx->lines - at;
-                        rx->records++;
                         continue;
                 }
                 ret->kind = (enum wh_rec_kind)kind;

@@ -51,7 +51,7 @@ static int get(void *bytes, uint32_t *ret_len)
  */
 TEST(records_wrap_without_tearing)
 {
-        lane_open(4096, 1000);
+        lane_open(8192, 1000);
         uint64_t out[WH_RECORD_BODY_MAX / 8], in[WH_RECORD_BODY_MAX / 8];
         uint64_t sent = 0, got = 0;
         uint32_t len, lens[128];
@@ -79,7 +79,7 @@ TEST(a_full_ring_refuses_by_records_and_by_bytes)
 {
         char big[1024] = {0};
         uint32_t len;
-        lane_open(4096, 3);
+        lane_open(8192, 3);
         for (int i = 0; i < 3; i++)
                 CHECK(put("x", 1));
         CHECK(!put("x", 1));
@@ -89,11 +89,11 @@ TEST(a_full_ring_refuses_by_records_and_by_bytes)
         CHECK(put("x", 1));
         lane_close();
 
-        lane_open(4096, 1000);
+        lane_open(8192, 1000);
         int n = 0;
         while (put(big, sizeof big))
                 n++;
-        CHECK_EQ(n, 3);
+        CHECK_EQ(n, 7);
         lane_close();
 }
 
@@ -101,7 +101,7 @@ TEST(a_full_ring_refuses_by_records_and_by_bytes)
 TEST(small_payloads_take_one_line)
 {
         char b[64] = {0};
-        lane_open(4096, 1000);
+        lane_open(8192, 1000);
         CHECK(put(b, 56));
         CHECK_EQ(tx->ring.pos, 1);
         CHECK(put(b, 57));
@@ -111,7 +111,7 @@ TEST(small_payloads_take_one_line)
 
 TEST(the_receiver_cannot_write_what_the_sender_publishes)
 {
-        lane_open(4096, 10);
+        lane_open(8192, 10);
         void *map;
         CHECK_EQ(wh_os_mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, tx->out_fd, 0, &map), -EPERM);
         CHECK_EQ(wh_os_write(tx->out_fd, "x", 1), -EPERM);
@@ -140,7 +140,7 @@ static int fake_out(off_t len, bool allocate, mode_t mode, int seals, uint32_t v
 TEST(memory_that_is_not_a_sealed_reserved_lane_is_refused)
 {
         const int all = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE;
-        const off_t len = WH_PAGE + 64 * WH_LINE;
+        const off_t len = WH_PAGE + WH_RING_LINES_MIN * WH_LINE;
         const struct {
                 off_t len;
                 bool allocate;
@@ -149,19 +149,19 @@ TEST(memory_that_is_not_a_sealed_reserved_lane_is_refused)
                 uint32_t version, lines;
                 int want;
         } cases[] = {
-                {len, true, 0600, all, WH_LANE_VERSION, 64, 0},
-                {len, false, 0600, all, WH_LANE_VERSION, 64, -EPROTO},
-                {len, true, 0644, all, WH_LANE_VERSION, 64, -EPROTO},
-                {len, true, 0600, all & ~F_SEAL_FUTURE_WRITE, WH_LANE_VERSION, 64, -EPROTO},
-                {len, true, 0600, all & ~F_SEAL_SHRINK, WH_LANE_VERSION, 64, -EPROTO},
-                {len, true, 0600, all & ~F_SEAL_SEAL, WH_LANE_VERSION, 64, -EPROTO},
-                {len, true, 0600, all, WH_LANE_VERSION + 1, 64, -EPROTONOSUPPORT},
-                {len, true, 0600, all, WH_LANE_VERSION, 128, -EPROTO},
-                {len, true, 0600, all, WH_LANE_VERSION, 65, -EPROTO},
-                {len + 1, true, 0600, all, WH_LANE_VERSION, 64, -EPROTO},
+                {len, true, 0600, all, WH_LANE_VERSION, 128, 0},
+                {len, false, 0600, all, WH_LANE_VERSION, 128, -EPROTO},
+                {len, true, 0644, all, WH_LANE_VERSION, 128, -EPROTO},
+                {len, true, 0600, all & ~F_SEAL_FUTURE_WRITE, WH_LANE_VERSION, 128, -EPROTO},
+                {len, true, 0600, all & ~F_SEAL_SHRINK, WH_LANE_VERSION, 128, -EPROTO},
+                {len, true, 0600, all & ~F_SEAL_SEAL, WH_LANE_VERSION, 128, -EPROTO},
+                {len, true, 0600, all, WH_LANE_VERSION + 1, 128, -EPROTONOSUPPORT},
+                {len, true, 0600, all, WH_LANE_VERSION, 256, -EPROTO},
+                {len, true, 0600, all, WH_LANE_VERSION, 129, -EPROTO},
+                {len + 1, true, 0600, all, WH_LANE_VERSION, 128, -EPROTO},
                 {WH_PAGE, true, 0600, all, WH_LANE_VERSION, 0, -EPROTO},
         };
-        lane_open(4096, 10);
+        lane_open(8192, 10);
         for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
                 int fd = fake_out(cases[i].len, cases[i].allocate, cases[i].mode, cases[i].seals, cases[i].version,
                                   cases[i].lines);
@@ -191,10 +191,10 @@ TEST(memory_that_is_not_a_sealed_reserved_lane_is_refused)
 /* Goal: no head that a sender may write makes the receiver read outside the ring, or loop. */
 TEST(any_head_is_answered_without_leaving_the_ring)
 {
-        lane_open(4096, 1000);
+        lane_open(8192, 1000);
         _Atomic uint64_t *head = (_Atomic uint64_t *)(void *)tx->ring.ring;
         for (int i = 0; i < 200000; i++) {
-                uint64_t at = test_random() % 64;
+                uint64_t at = test_random() % 128;
                 rx->ring.pos = at;
                 rx->ring.records = test_random() % 4;
                 uint64_t v = test_random();
@@ -205,14 +205,14 @@ TEST(any_head_is_answered_without_leaving_the_ring)
                 int r = wh_ring_peek(&rx->ring, &rec);
                 CHECK(r == 0 || r == 1 || r == -EPROTO);
                 if (r == 1)
-                        CHECK(rec.body >= rx->ring.ring && rec.body + rec.len <= rx->ring.ring + 4096);
+                        CHECK(rec.body >= rx->ring.ring && rec.body + rec.len <= rx->ring.ring + 8192);
         }
         lane_close();
 }
 
 TEST(a_receiver_that_claims_the_impossible_is_found_out)
 {
-        lane_open(4096, 3);
+        lane_open(8192, 3);
         struct wh_back *back = rx->ring.back;
         for (int i = 0; i < 3; i++)
                 CHECK(put("x", 1));
@@ -224,7 +224,7 @@ TEST(a_receiver_that_claims_the_impossible_is_found_out)
 
 TEST(blocks_are_released_in_any_order_and_only_once)
 {
-        lane_open(4096, 1000);
+        lane_open(8192, 1000);
         unsigned index;
         CHECK_EQ(wh_lane_add_section(tx, 65536, &index), 0);
         CHECK_EQ(wh_lane_rx_add_section(rx, tx->section[index].fd, 1 << 20), 0);
@@ -258,7 +258,7 @@ TEST(blocks_are_released_in_any_order_and_only_once)
 
 TEST(a_block_outside_its_section_is_refused)
 {
-        lane_open(4096, 1000);
+        lane_open(8192, 1000);
         unsigned index;
         const void *where;
         CHECK_EQ(wh_lane_add_section(tx, 65536, &index), 0);
@@ -275,7 +275,7 @@ TEST(a_block_outside_its_section_is_refused)
 
 TEST(a_held_record_keeps_its_place_until_let_go)
 {
-        lane_open(4096, 4);
+        lane_open(8192, 4);
         struct wh_rec rec;
         for (int i = 0; i < 4; i++)
                 CHECK(put("abcd", 4));
@@ -327,7 +327,7 @@ static void *sender_thread(void *arg)
 
 TEST_TIMEOUT(no_wake_up_is_lost, 60)
 {
-        lane_open(4096, 4);
+        lane_open(8192, 4);
         pthread_t t;
         pthread_create(&t, NULL, sender_thread, NULL);
         for (uint64_t i = 0, v; i < WAKE_MESSAGES;) {

@@ -207,6 +207,9 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
         int r = wh_lane_rx_open(fds[0], fds[1], (uint64_t)room, &l->rx);
         if (r == 0) {
                 l->frames_got = 0;
+                l->rx->ring.records = l->rx_seq; /* all that came cold is read */
+                if (wh_ring_publish_taken(&l->rx->ring))
+                        wh_link_bell(l);
                 if (l->owner) {
                         /* A sender with few places is told of each: the receiver may take one and go away. */
                         uint32_t few = l->hello.capacity_records / 4 ? l->hello.capacity_records / 4 : 1;

@@ -122,17 +122,31 @@ int wh_link_rebind(struct wh_link *l)
         return 0;
 }
 
+/* Has the owner said what its port takes? An owner knows. */
+static bool link_greeted(struct wh_link *l)
+{
+        if (!l->greeted && !l->owner && !l->leader) {
+                l->sock_ready = true;
+                while (!l->greeted && !l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
+                        ;
+        }
+        return l->greeted || l->owner;
+}
+
 int wh_link_attach(struct wh_link *l)
 {
         if (l->tx)
                 return 0;
-        uint64_t capacity = l->greeted ? l->hello.capacity_records : 1024;
+        if (!link_greeted(l))
+                return -EAGAIN; /* what the port takes is not known yet: its owner has not seen us */
+        uint64_t capacity = l->owner ? 1024 : l->hello.capacity_records;
         struct wh_lane_tx *lane;
         int r = wh_lane_tx_new((uint32_t)(capacity < 1024 ? capacity * 2 * WH_LINE : 1024 * 2 * WH_LINE), capacity, &lane);
         if (r < 0) {
                 l->no_lane = true;
                 return 0;
         }
+        lane->ring.records = l->tx_seq; /* cold messages count against the capacity until the receiver has read them */
         struct wh_frame f = {.type = WH_FRAME_ATTACH, .n_fds = 2};
         r = wh_link_frame(l, &f, NULL, 0, (int[]){lane->out_fd, lane->back_fd}, false);
         if (r < 0) {
@@ -485,7 +499,8 @@ static bool stays_cold(const struct wh_link *l, const struct wh_outgoing *o)
         if (l->once || o->how == WHARF_HOW_COLD || l->no_lane)
                 return true;
         return o->how == WHARF_HOW_AUTO && o->len <= WH_COLD_MAX && l->cold_sent < WH_COLD_FRAMES &&
-               l->cold_bytes + o->len <= WH_COLD_BYTES && (!l->greeted || l->cold_sent < l->hello.capacity_records);
+               l->cold_bytes + o->len <= WH_COLD_BYTES &&
+               l->cold_sent < (l->owner ? WH_COLD_FRAMES : l->greeted ? l->hello.capacity_records : 1);
 }
 
 static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)

@@ -343,6 +343,7 @@ enum {
         TURN_BUDGET = 64,   /* messages from one link before the next has its turn */
         LOOK_EVERY = 256,   /* messages before the idle links are asked about */
         SPINS_IN_PLACE = 256, /* looks at one link, with the inbox locked: a few microseconds */
+        LOOKS_AT_ONCE = 4,    /* at the socket by one call that may not wait */
         COOL_AFTER = 4096,  /* looks in vain, while others are busy, before a link is armed and left alone */
 };
 
@@ -430,7 +431,7 @@ static bool still_there(const struct wh_inbox *in, const struct wh_port *p, whar
         if (p)
                 return atomic_load_explicit(&p->o.name, memory_order_relaxed) == name && p->inbox == in;
         const struct wh_set *s = wh_container(in, struct wh_set, inbox);
-        return atomic_load_explicit(&s->o.name, memory_order_relaxed) == name;
+        return atomic_load_explicit(&s->o.name, memory_order_relaxed) == name && !s->closing;
 }
 
 /* The link that msg->from means, if it is in this inbox. */
@@ -446,6 +447,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
 {
         struct wh_incoming inc;
         bool chosen_seen = false;
+        unsigned looks = 0;
         unsigned spins = deadline_ns && in->spin_us && in->task->spin_us_max ? SPINS_IN_PLACE : 0;
         int r;
         for (;;) {
@@ -485,6 +487,10 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         }
                         if (spins && spins--)
                                 continue;
+                }
+                if (wh_unlikely(deadline_ns == 0 && looks++ == LOOKS_AT_ONCE)) {
+                        r = -EAGAIN; /* something comes all the time, and none of it is a message */
+                        break;
                 }
                 r = wh_inbox_wait(in, m->from ? chosen_link(in, m) : NULL, deadline_ns);
                 if (wh_unlikely(!still_there(in, p, name))) {

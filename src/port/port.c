@@ -358,11 +358,13 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                         return link_has_something(only) ? 0 : -EAGAIN;
                 }
                 if (!in->pollable) {
-                        if (in->since_look++ % 16 && !wh_list_empty(&in->hot))
-                                return -EAGAIN;
-                        size_t before = (size_t)in->hot.prev;
                         wh_inbox_look(in);
-                        return (size_t)in->hot.prev != before || !wh_list_empty(&in->notices) ? 0 : -EAGAIN;
+                        if (!wh_list_empty(&in->notices))
+                                return 0;
+                        wh_list_for(n, &in->hot)
+                                if (link_has_something(wh_container(n, struct wh_link, hot)))
+                                        return 0;
+                        return -EAGAIN;
                 }
                 wh_inbox_look(in);
                 if (!inbox_arm(in, false) || !wh_list_empty(&in->notices))
@@ -1033,24 +1035,28 @@ WHARF_API int wharf_set_remove(wharf_task *t, wharf_name set, wharf_name port)
 int wh_set_drop(wharf_task *t, struct wh_object *o, wharf_name name)
 {
         struct wh_set *s = (struct wh_set *)o;
+        wh_lock(&s->inbox.lock);
+        bool mine = atomic_load(&o->name) == name && !s->closing;
+        if (mine)
+                s->closing = true; /* who waits here is told so, and not that no sender is left */
+        wh_unlock(&s->inbox.lock);
+        if (!mine)
+                return -EBADF;
         for (;;) {
                 wh_lock(&s->inbox.lock);
-                if (atomic_load(&o->name) != name || s->closing) {
-                        wh_unlock(&s->inbox.lock);
-                        return -EBADF;
-                }
-                struct wh_list *first = s->inbox.ports.next;
-                wharf_name port = first == &s->inbox.ports
-                                          ? WHARF_NONE
-                                          : atomic_load(&wh_container(first, struct wh_port, in_inbox)->o.name);
-                if (port == WHARF_NONE)
+                if (wh_list_empty(&s->inbox.ports))
                         break;
+                struct wh_port *p = wh_container(s->inbox.ports.next, struct wh_port, in_inbox);
                 wh_unlock(&s->inbox.lock);
-                int r = set_change(t, name, port, false);
-                if (r < 0 && r != -ENOENT && r != -EBADF)
+                lock_two(&s->inbox, &p->own);
+                int r = atomic_load(&p->inbox) == &s->inbox ? port_move(p, &s->inbox, &p->own) : 0;
+                if (r < 0)
+                        s->closing = false;
+                wh_unlock(&s->inbox.lock);
+                wh_unlock(&p->own.lock);
+                if (r < 0)
                         return r;
         }
-        s->closing = true;
         wh_table_remove(&t->names, o);
         inbox_expel(&s->inbox);
         wh_unlock(&s->inbox.lock);
