@@ -179,11 +179,11 @@ TEST(damage_is_answered)
                         put_number(b, i);
                 memcpy(copy, base, LEN);
                 for (unsigned word = 8; word < 32 + 1024; word++) { /* all that follows what handles keep a copy of */
-                        if (word >= 24 && word < 28)
-                                continue; /* the lock: a word there may name a task that lives, and it is waited for */
-                        static const uint64_t values[] = {0, 1, 3, 0x1000, 0x7fffffffffffffff, UINT64_MAX};
+                        /* From 0 on they name no task that lives; a lock that one holds would rightly be waited for. */
+                        static const uint64_t values[] = {1, 3, 0x1000, 0, 0xfffffe, INT64_MAX, UINT64_MAX};
+                        bool locks = (word >= 24 && word < 28) || (word >= 32 && word < 64); /* ours, the heap's */
                         memcpy(base, copy, LEN);
-                        ((uint64_t *)base)[word] = values[test_random() % 6];
+                        ((uint64_t *)base)[word] = values[locks ? 3 + test_random() % 4 : test_random() % 7];
                         char out[64];
                         for (unsigned i = 0; i < 6; i++) {
                                 int64_t r = wharf_buffer_get(b, out, sizeof out, 0);
@@ -403,6 +403,13 @@ TEST_TIMEOUT(producers_and_consumers_are_killed_at_random, 60)
 
 /* ---- killed at every instruction ---- */
 
+/* At most so many instructions from one kill to the next. Sanitizers make a call of hundreds of thousands. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STRIDE 5000
+#else
+#define STRIDE 56
+#endif
+
 struct op {
         wharf_buffer *buf;
         bool put;
@@ -422,15 +429,15 @@ static int one_op(void *arg)
 /*
  * Goal:   wherever a task dies inside a call, the call was made or not, and the buffer is sound: the items are there,
  *         in order, once, and no memory is lost.
- * Method: run the call in a child one machine instruction at a time and kill it after the k-th, for every few k (a
- *         random one of each few, so that runs differ), until it ends by itself.
+ * Method: run the call in a child one machine instruction at a time and kill it after the k-th, for k in random steps
+ *         of at most STRIDE, so that runs differ, until it ends by itself.
  */
 static void kill_at_instructions(uint32_t kind, bool put, uint64_t items_before)
 {
         void *base = test_shared(LEN);
         unsigned kills = 0;
         bool made_it = false, before = false, after = false;
-        for (uint64_t k = test_random() % 32; !made_it; k += 1 + test_random() % 56) {
+        for (uint64_t k = test_random() % 32; !made_it; k += 1 + test_random() % STRIDE) {
                 wharf_buffer *b = made(base, kind, 8, 8);
                 for (uint64_t i = 0; i < items_before; i++)
                         put_number(b, i);
@@ -478,8 +485,8 @@ static void kill_at_instructions(uint32_t kind, bool put, uint64_t items_before)
                 CHECK(f.items == 0 && f.used_bytes == 0);
                 wharf_buffer_close(b);
         }
-        CHECK(before && after);
-        CHECK_GE(kills, 8);
+        CHECK_GE(kills, 1);
+        CHECK(STRIDE > 100 || (before && after && kills >= 8));
         munmap(base, LEN);
 }
 
