@@ -74,6 +74,8 @@ WHARF_API int wharf_names_list(wharf_task *task, struct wharf_named **ret, size_
 WHARF_API int wharf_names_fd(wharf_task *task, int *ret);
 
 /*
+ * Register the names of this task again, if wharfd has gone since. Does nothing otherwise.
+ *
  * Errors: -EEXIST (somebody else has taken a name of this task meanwhile; it is no longer this task's),
  *         -EHOSTDOWN, -EMFILE, -ENFILE, -ENOMEM, -ESTALE
  */

@@ -27,6 +27,8 @@ rmdir "$WHARF_DOMAIN"
 # Where a user's names live.
 run 0 env -u WHARF_DOMAIN XDG_RUNTIME_DIR="$dir" wharf doctor
 same "XDG_RUNTIME_DIR" "ok    domain           $dir/wharf, made on first use" "$(printf '%s\n' "$out" | tail -n 1)"
+same "neither variable" "/tmp/wharf-$(id -u)" \
+        "$(env -u WHARF_DOMAIN wharf doctor | sed -n 's/^[a-z]* *domain *\([^,: ]*\).*/\1/p')"
 run 2 wharf doctor x
 same "an argument" "usage: wharf doctor [--json]" "$err"
 finish
