@@ -4,11 +4,11 @@
 docs=$(cd "$(dirname "$0")/../../docs/man" && pwd)
 include=$(cd "$docs/../../include/wharf" && pwd)
 
-for v in ls send recv call serve doctor; do
+for v in ls send recv call serve shm heap bench doctor; do
         same "a page for $v" 1 "$(ls "$docs" | grep -c -x "wharf-$v.1")"
         usage=$(wharf $v --help | head -n 1 | grep -o -e '--[a-z][a-z-]*' | sort -u)
         for o in $usage; do
-                same "$v: $o is described" yes "$(grep -q -e "Fl Fl ${o#--}" "$docs/wharf-$v.1" && echo yes)"
+                same "$v: $o is described" yes "$(grep -q -e "Fl Fl ${o#--}" -e "${o#--}" "$docs/wharf-$v.1" && echo yes)"
         done
 done
 functions=$(sed -n 's/^WHARF_API [^;(]*[ *]\(wharf_[a-z0-9_]*\)(.*/\1/p' "$include"/*.h | sort -u)
