@@ -12,8 +12,7 @@
  *
  * Another peer's failure is a gap in the table; wharf's own makes the exit code EXIT_REFUSED.
  */
-#include "verb.h"
-
+#include "common.h"
 #include "peers.h"
 
 #include <getopt.h>
@@ -21,7 +20,6 @@
 #include <json.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define ROUNDS_MAX 99
 #define SIZE_MIN 8 /* the harness's own word */
@@ -52,7 +50,7 @@ struct request {
         enum bench_mode mode;
         enum bench_place place;
         bool json, place_given;
-        unsigned rounds;
+        uint64_t rounds;
         double phase_s;
         uint64_t size_bytes[BENCH_LENS_MAX];
         unsigned n_sizes;
@@ -98,13 +96,6 @@ static double speed(const struct row *rows, unsigned peer, enum metric m)
 
 /* ---- measuring ---- */
 
-/* Where people wait for it, how far it is; "" takes the line away. */
-static void progress_show(const char *text)
-{
-        if (isatty(STDERR_FILENO))
-                fprintf(stderr, "\r\033[K%s", text);
-}
-
 static bool measure_one(const struct request *q, unsigned peer, enum bench_work work, uint64_t size_bytes,
                         struct row *row)
 {
@@ -145,17 +136,16 @@ static bool measure_one(const struct request *q, unsigned peer, enum bench_work 
 static bool measure_all(const struct request *q, struct row (*rows)[N_PEERS])
 {
         bool good = true;
-        for (unsigned round = 0; round < q->rounds; round++)
+        for (uint64_t round = 0; round < q->rounds; round++)
                 for (unsigned s = 0; s < q->n_sizes; s++)
                         for (enum bench_work work = BENCH_PP; work <= BENCH_TP; work++)
                                 for (unsigned p = 0; p < N_PEERS; p++) {
-                                        char text[64], size[16];
-                                        snprintf(text, sizeof text, "round %u of %u: %s, %s", round + 1, q->rounds,
+                                        char size[16];
+                                        progress("round %" PRIu64 " of %" PRIu64 ": %s, %s", round + 1, q->rounds,
                                                  format_size(q->size_bytes[s], size), peers[p]->name);
-                                        progress_show(text);
                                         good &= measure_one(q, p, work, q->size_bytes[s], &rows[s][p]) || p != WHARF;
                                 }
-        progress_show("");
+        progress("%s", "");
         for (unsigned i = 0; i < q->n_sizes * N_PEERS; i++)
                 for (enum metric m = 0; m < METRICS; m++) {
                         struct figure *f = &rows[i / N_PEERS][i % N_PEERS].metric[m];
@@ -222,7 +212,7 @@ static void table_print(const struct request *q, struct row (*rows)[N_PEERS])
                                                          "on one core"};
         static const char *const modes[BENCH_MODES] = {"All spin.", "All sleep.",
                                                        "wharf waits as it does by default; the others sleep."};
-        printf("Two processes, %s. %s %u round%s of %g ms.\n", places[q->place], modes[q->mode], q->rounds,
+        printf("Two processes, %s. %s %" PRIu64 " round%s of %g ms.\n", places[q->place], modes[q->mode], q->rounds,
                q->rounds == 1 ? "" : "s", q->phase_s * 1e3);
         for (enum bench_work work = BENCH_PP; work <= BENCH_TP; work++) {
                 bool there = work == BENCH_PP;
@@ -286,7 +276,7 @@ static void json_print(const struct request *q, struct row (*rows)[N_PEERS])
         json_object *all = json_object_new_object(), *list = json_object_new_array();
         json_object_object_add(all, "wait", json_object_new_string(mode_options[q->mode]));
         json_object_object_add(all, "cores", json_object_new_string(place_options[q->place]));
-        json_object_object_add(all, "rounds", json_object_new_int((int)q->rounds));
+        json_object_object_add(all, "rounds", json_object_new_uint64(q->rounds));
         json_object_object_add(all, "time_ms", json_number(q->phase_s * 1e3));
         for (unsigned i = 0; i < q->n_sizes * N_PEERS; i++) {
                 unsigned s = i / N_PEERS, p = i % N_PEERS;
@@ -333,15 +323,6 @@ static bool time_parse(const char *text, struct request *q)
         return true;
 }
 
-static bool rounds_parse(const char *text, struct request *q)
-{
-        uint64_t n;
-        if (strspn(text, "0123456789") != strlen(text) || !parse_size(text, &n) || n < 1 || n > ROUNDS_MAX)
-                return false;
-        q->rounds = (unsigned)n;
-        return true;
-}
-
 static bool place_parse(const char *text, struct request *q)
 {
         for (enum bench_place p = 0; p < BENCH_PLACES; p++)
@@ -369,20 +350,22 @@ static int options_parse(const struct verb *v, int argc, char **argv, struct req
                 case 's':
                         if (!sizes_parse(optarg, q))
                                 return verb_fail(v, EXIT_USAGE,
-                                                 "--size '%s': 1 to %d sizes of 8 B to 64 MiB, as in 64,4K", optarg,
-                                                 BENCH_LENS_MAX);
+                                                 "--size: '%s' is no list of 1 to %d sizes between 8 and 64M; 64,4K is",
+                                                 optarg, BENCH_LENS_MAX);
                         break;
                 case 't':
                         if (!time_parse(optarg, q))
-                                return verb_fail(v, EXIT_USAGE, "--time '%s': 1ms to 60s, with its unit", optarg);
+                                return verb_fail(v, EXIT_USAGE, "--time: '%s' is no duration between 1ms and 60s",
+                                                 optarg);
                         break;
                 case 'r':
-                        if (!rounds_parse(optarg, q))
-                                return verb_fail(v, EXIT_USAGE, "--rounds '%s': 1 to %d", optarg, ROUNDS_MAX);
+                        if (!option_count(v, "--rounds", optarg, 1, ROUNDS_MAX, &q->rounds))
+                                return EXIT_USAGE;
                         break;
                 case 'c':
                         if (!place_parse(optarg, q))
-                                return verb_fail(v, EXIT_USAGE, "--cores '%s': pinned, free or one", optarg);
+                                return verb_fail(v, EXIT_USAGE, "--cores: '%s' is none of pinned, free and one",
+                                                 optarg);
                         break;
                 case 'S':
                         q->mode = BENCH_SPIN;
@@ -400,7 +383,7 @@ static int options_parse(const struct verb *v, int argc, char **argv, struct req
                         *ret_help = true;
                         return EXIT_DONE;
                 default:
-                        return verb_usage(v);
+                        return option_bad(v, argv);
                 }
         return optind == argc ? EXIT_DONE : verb_usage(v);
 }
@@ -432,10 +415,8 @@ static int run(const struct verb *v, int argc, char **argv)
         int r = options_parse(v, argc, argv, &q, &help);
         if (r != EXIT_DONE)
                 return r;
-        if (help) {
-                printf("usage: wharf %s %s\n", v->name, v->args);
-                return EXIT_DONE;
-        }
+        if (help)
+                return verb_help(v);
         bench_program = "wharf bench";
         bench_begin();
         r = place_choose(v, &q);
