@@ -256,7 +256,7 @@ static struct proof_figures run(engine *e, const struct proof_op *op, enum toy_b
 
 #ifndef TOY_ASAN
 
-TEST(kill_passes_sound_toys)
+TEST_TIMEOUT(kill_passes_sound_toys, 90)
 {
         struct proof_figures f = run(proof_kill, &ring_kill, TOY_SOUND);
         CHECK_EQ(f.failures, 0);
@@ -270,22 +270,22 @@ TEST(kill_passes_sound_toys)
         CHECK_EQ(f.failures, 0);
 }
 
-TEST(kill_finds_a_record_published_before_it_is_whole)
+TEST_TIMEOUT(kill_finds_a_record_published_before_it_is_whole, 90)
 {
         CHECK_GE(run(proof_kill, &ring_kill, TOY_PUBLISH_EARLY).failures, 1);
 }
 
-TEST(kill_finds_a_state_nobody_can_repair)
+TEST_TIMEOUT(kill_finds_a_state_nobody_can_repair, 90)
 {
         CHECK_GE(run(proof_kill, &account_kill, TOY_NO_UNDO).failures, 1);
 }
 
-TEST(kill_of_the_rescuer_finds_a_repair_that_cannot_be_repeated)
+TEST_TIMEOUT(kill_of_the_rescuer_finds_a_repair_that_cannot_be_repeated, 90)
 {
         CHECK_GE(run(proof_kill, &account_kill, TOY_REPAIR_ONCE).failures, 1);
 }
 
-TEST(pause_finds_a_writer_that_was_not_fenced)
+TEST_TIMEOUT(pause_finds_a_writer_that_was_not_fenced, 90)
 {
         CHECK_GE(run(proof_kill, &lease_kill, TOY_NOT_FENCED).failures, 1);
 }
@@ -295,7 +295,7 @@ TEST_TIMEOUT(kill_finds_a_survivor_that_waits_for_the_dead, 60)
         CHECK_GE(run(proof_kill, &account_kill, TOY_WAITS_FOR_DEAD).failures, 1);
 }
 
-TEST(fail_passes_a_sound_toy_and_finds_each_mistake)
+TEST_TIMEOUT(fail_passes_a_sound_toy_and_finds_each_mistake, 90)
 {
         struct proof_figures f = run(proof_fail_calls, &ring_fail, TOY_SOUND);
         CHECK_EQ(f.failures, 0);
@@ -306,19 +306,19 @@ TEST(fail_passes_a_sound_toy_and_finds_each_mistake)
         CHECK_GE(run(proof_fail_calls, &ring_fail, TOY_HIDES_ERROR).failures, 1);
 }
 
-TEST(hostile_finds_a_double_fetch)
+TEST_TIMEOUT(hostile_finds_a_double_fetch, 90)
 {
         CHECK_GE(run(proof_hostile, &ring_hostile_sender, TOY_DOUBLE_FETCH).double_fetches, 1);
 }
 
-TEST(hostile_finds_private_bytes_on_a_socket)
+TEST_TIMEOUT(hostile_finds_private_bytes_on_a_socket, 90)
 {
         CHECK_GE(run(proof_hostile, &ring_hostile_receiver, TOY_LEAKS_PADDING).failures, 1);
 }
 
 #endif
 
-TEST(hostile_passes_a_sound_toy)
+TEST_TIMEOUT(hostile_passes_a_sound_toy, 90)
 {
         struct proof_figures f = run(proof_hostile, &ring_hostile_sender, TOY_SOUND);
         CHECK_EQ(f.failures, 0);
@@ -329,17 +329,17 @@ TEST(hostile_passes_a_sound_toy)
         CHECK_GE(f.values, 100);
 }
 
-TEST(hostile_finds_a_length_that_is_believed)
+TEST_TIMEOUT(hostile_finds_a_length_that_is_believed, 90)
 {
         CHECK_GE(run(proof_hostile, &ring_hostile_sender, TOY_NO_CHECK).failures, 1);
 }
 
-TEST(hostile_finds_a_second_look_that_lies)
+TEST_TIMEOUT(hostile_finds_a_second_look_that_lies, 90)
 {
         CHECK_GE(run(proof_hostile, &ring_hostile_sender, TOY_DOUBLE_FETCH).failures, 2);
 }
 
-TEST(hostile_finds_work_without_bound)
+TEST_TIMEOUT(hostile_finds_work_without_bound, 90)
 {
         CHECK_GE(run(proof_hostile, &ring_hostile_receiver, TOY_UNBOUNDED).failures, 1);
 }

@@ -190,9 +190,7 @@ static inline bool wh_ring_advance(struct wh_ring_rx *rx, const struct wh_rec *r
 {
         rx->pos += wh_rec_lines(rec->len);
         rx->records++;
-        /* Relaxed, and only to be early: who announces just now is told by the next wait, or look, of the receiver. */
-        uint32_t want = atomic_load_explicit(&rx->out->want, memory_order_relaxed);
-        if (wh_likely(rx->pos - rx->published_lines < rx->batch_lines && (want == 0 || want == rx->want_rung)))
+        if (wh_likely(rx->pos - rx->published_lines < rx->batch_lines))
                 return false;
         return wh_ring_publish_taken(rx);
 }

@@ -231,7 +231,7 @@ int main(int argc, char **argv)
                 if (only && !strstr(t->name, only))
                         continue;
                 TCase *tc = tcase_create(t->name);
-                tcase_set_timeout(tc, t->timeout_s ? t->timeout_s : 20);
+                tcase_set_timeout(tc, t->timeout_s ? t->timeout_s : 60);
                 TTest *tt = malloc(sizeof *tt);
                 *tt = (TTest){t->name, run_one, t->file, 0};
                 _tcase_add_test(tc, tt, 0, 0, i, i + 1);
