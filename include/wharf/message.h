@@ -200,7 +200,7 @@ WHARF_API int wharf_callmsg(wharf_task *task, wharf_name right, struct wharf_msg
 
 /*
  * The two halves of a call, so that one thread can have many outstanding. Every call that was started must be finished
- * or cancelled. After -EAGAIN, -ETIMEDOUT or -EOVERFLOW the call is still outstanding; any other result ends it.
+ * or cancelled. After -EAGAIN, -ETIMEDOUT, -EOVERFLOW or -ENOMEM the call is still outstanding; any other result ends it.
  * Cancelling forgets the call; a reply that still comes is dropped.
  */
 WHARF_API int wharf_call_start(wharf_task *task, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,

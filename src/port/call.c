@@ -360,7 +360,7 @@ static void via_read(struct wh_link *l, struct wh_call *c)
         struct wh_incoming in = {0};
         wh_list_init(&via.calls);
         int r = wh_link_next(&via, &in);
-        if (r == 0) {
+        if (r == 0 || (r < 0 && !via.over)) {
                 c->part = via.stash;
                 c->items = via.items;
                 return;
@@ -497,6 +497,10 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         file_reply(l, &in);
                         continue;
                 }
+                if (r < 0 && !l->over) {
+                        wh_link_privatise(l);
+                        return r; /* no memory for what waits on the socket; the call is still outstanding */
+                }
                 if (r < 0) {
                         if (c->via >= 0)
                                 via_read(l, c);
@@ -546,8 +550,8 @@ WHARF_API int wharf_callmsg(wharf_task *t, wharf_name right, struct wharf_msg *r
         if (r < 0)
                 return r;
         r = wharf_call_finish(t, right, call, reply, deadline_ns);
-        if (r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW)
-                wharf_call_cancel(t, right, call);
+        if (r < 0)
+                wharf_call_cancel(t, right, call); /* where it is still outstanding */
         return r < 0 ? wh_fail(r, NULL) : 0;
 }
 

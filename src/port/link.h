@@ -227,15 +227,15 @@ struct wh_incoming {
 };
 
 /*
- * 1: *in is the next message. 0: nothing now. Negative: the link is over and everything it held was delivered; the
- * errno is l->over.
+ * 1: *in is the next message. 0: nothing now. Negative: with l->over, the link is over and everything it held was
+ * delivered; without, the system has no memory for what waits on the socket, and nothing has changed.
  */
 int wh_link_next(struct wh_link *l, struct wh_incoming *in);
 /* Done with it; descriptors in l->items that nobody took are closed. */
 void wh_link_took(struct wh_link *l, const struct wh_incoming *in);
 /* The same, but a payload in shared memory stays until wh_link_unhold(). False when there is nothing to hold. */
 bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in);
-/* Read what the socket has. 1: something changed; 0: nothing more; negative: the link is over. */
+/* Read what the socket has. 1: something changed; 0: nothing more; negative: as wh_link_next(). */
 int wh_link_pump(struct wh_link *l);
 /* Stop putting chunks into a buffer that is about to be used otherwise. -ENOMEM ends the link. */
 void wh_link_privatise(struct wh_link *l);

@@ -321,6 +321,8 @@ int wh_link_pump(struct wh_link *l)
                                 l->tx_over = -EPIPE;
                         return 1;
                 }
+                if (r == -ENOMEM || r == -ENOBUFS)
+                        return r; /* nothing was read, and the peer has done nothing wrong: later */
                 if (r < 0)
                         return rx_break(l, r);
                 if (f.type == WH_FRAME_BELL)
@@ -477,6 +479,10 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 if (fd < 0)
                         return wh_trace(-EPROTO);
                 r = stash_memory(l, fd, b.total, ext.id, ext.call);
+                if (r == -ENOMEM) {
+                        l->items.n++; /* kept, for another try */
+                        return r;
+                }
                 wh_os_close(fd);
                 l->stash.n_items = l->items.n;
                 if (r == 0)
@@ -556,6 +562,8 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                         return 1;
                                 if (r == 0)
                                         continue; /* a chunk, a memory, an end: it is taken, look again */
+                                if (r == -ENOMEM || r == -ENOBUFS)
+                                        return r; /* the record is where it was */
                         }
                         if (wh_unlikely(r < 0)) {
                                 rx_break(l, r);
@@ -579,8 +587,11 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                      (atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got &&
                       (l->arms < BELLS_MAX || discard_bells(l)))))
                         return 0;
-                if (pumps++ == PUMPS_MAX || wh_link_pump(l) == 0)
+                if (pumps++ == PUMPS_MAX)
                         return 0;
+                int r = wh_link_pump(l);
+                if (r == 0 || (r < 0 && !l->over))
+                        return r;
         }
 }
 

@@ -333,8 +333,9 @@ static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m,
                 return 1;
         }
         if (wh_unlikely(r < 0)) {
+                if (!l->over)
+                        return r;
                 wh_port_remove_link(l);
-                return 0;
         }
         return 0;
 }

@@ -662,7 +662,7 @@ void wh_port_reap(struct wh_port *p)
         wh_list_for_safe(n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 struct wh_incoming in = {0};
-                if (l->hung_up && wh_link_next(l, &in) < 0)
+                if (l->hung_up && wh_link_next(l, &in) < 0 && l->over)
                         wh_port_remove_link(l);
         }
 }

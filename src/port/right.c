@@ -73,7 +73,7 @@ static int pair_new(const struct wh_hello *h, int *ret_owner, int *ret_holder)
 }
 
 /* A new link to a port of this task; *ret is the holder's end. */
-static int mint(wharf_task *t, wharf_name port, int *ret)
+static int mint(wharf_task *t, wharf_name port, int *ret, uint32_t *ret_id)
 {
         int err, ours, theirs;
         struct wh_hello h;
@@ -90,10 +90,26 @@ static int mint(wharf_task *t, wharf_name port, int *ret)
                 wh_os_close(ours);
                 wh_os_close(theirs);
         }
-        if (r == 0)
+        if (r == 0) {
                 *ret = theirs;
+                *ret_id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        }
         wh_unlock(&in->lock);
         return r;
+}
+
+/* Undo it: the owner's half goes at once, rather than when the port next looks. */
+static void unmint(wharf_task *t, wharf_name port, uint32_t id)
+{
+        int err;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return;
+        struct wh_inbox *in = p->inbox;
+        struct wh_link *l = (struct wh_link *)wh_table_find(&t->links, id);
+        if (l && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id && l->port == p)
+                wh_port_remove_link(l);
+        wh_unlock(&in->lock);
 }
 
 /* A new link to the port of a right that we hold, introduced over it; the link is locked. *ret is the holder's end. */
@@ -128,9 +144,12 @@ WHARF_API int wharf_right_new(wharf_task *t, wharf_name port, wharf_name *ret)
         int sock;
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
-        int r = mint(t, port, &sock);
-        if (r == 0 && (r = wh_right_from_socket(t, sock, true, false, ret)) < 0)
+        uint32_t id;
+        int r = mint(t, port, &sock, &id);
+        if (r == 0 && (r = wh_right_from_socket(t, sock, true, false, ret)) < 0) {
                 wh_os_close(sock);
+                unmint(t, port, id);
+        }
         return wh_fail(r, NULL);
 }
 
@@ -345,7 +364,7 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                         break;
                 case WHARF_MAKE_SEND:
                         o->kind[i] = WH_ITEM_SEND;
-                        r = mint(t, it->name, &o->fd[i]);
+                        r = mint(t, it->name, &o->fd[i], &out->minted[i]);
                         out->close[i] = r == 0;
                         break;
                 case WHARF_COPY_SEND:
@@ -377,8 +396,11 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
                                 wh_reply_via(t, m->items[i].name, out->via[i]);
                         wh_os_close(out->via[i]);
                 }
-                if (!sent)
+                if (!sent) {
+                        if (m->items[i].kind == WHARF_MAKE_SEND)
+                                unmint(t, m->items[i].name, out->minted[i]);
                         continue;
+                }
                 if (m->items[i].kind == WHARF_MOVE_FD)
                         wh_os_close(m->items[i].fd);
                 else if (m->items[i].kind == WHARF_MOVE_SEND)
