@@ -1,6 +1,7 @@
 /*
  * Names: real tasks, a real wharfd, in a domain of the test's own.
  */
+#include "os/os.h"
 #include "service/domain.h"
 #include "service/proto.h"
 #include "test.h"
@@ -534,6 +535,104 @@ TEST(owner_that_does_not_look)
         CHECK_EQ(wharf_recv(lazy, p, NULL, 0, NULL, 0), -EAGAIN);
         CHECK_EQ(wharf_lookup(t, "lazy", 0, &right), 0);
         wharf_task_close(lazy);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   running out of anything is an error of the call, leaves no descriptor behind, and is over when it is over.
+ * Method: fail the n-th system call of a task's whole life with names, for every n; then do the same without trouble.
+ */
+static int fail_at, fail_with, calls_seen;
+static enum wh_os_call failed;
+static int failing_gate(enum wh_os_call call)
+{
+        if (++calls_seen != fail_at || call == WH_OS_close || call == WH_OS_munmap)
+                return 0;
+        failed = call;
+        return fail_with;
+}
+static int descriptors(void)
+{
+        int n = 0;
+        DIR *d = opendir("/proc/self/fd");
+        while (d && readdir(d))
+                n++;
+        closedir(d);
+        return n;
+}
+/* Answers 1 when everything succeeded; each failure must be one that the header knows. */
+static int life_with_names(void)
+{
+        wharf_task *t;
+        wharf_name p, right;
+        struct wharf_named *all;
+        size_t n;
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        if (wharf_task_open(NULL, &t) < 0)
+                return 0;
+        int r[5] = {wharf_port_new(t, &o, &p), 0, 0, 0, 0}, good = 1;
+        if (r[0] == 0) {
+                r[1] = wharf_register(t, "mine", p);
+                r[2] = wharf_lookup(t, "keep", 0, &right);
+                r[3] = wharf_names_list(t, &all, &n);
+                if (r[3] == 0)
+                        free(all);
+                if (r[1] == 0)
+                        r[4] = wharf_unregister(t, "mine");
+        }
+        for (unsigned i = 0; i < 5; i++) {
+                if (r[i] < 0)
+                        good = 0;
+                CHECK(r[i] == 0 || r[i] == -ENOMEM || r[i] == -EMFILE || r[i] == -EHOSTDOWN);
+        }
+        wharf_task_close(t);
+        return good;
+}
+/*
+ * Lets the port see who came, and that they are gone, until there are as many descriptors as before: wharfd may tell it
+ * of a right whose asker has given up meanwhile. Ends in any case; the caller compares.
+ */
+static void settle(wharf_task *t, wharf_name p, int before)
+{
+        for (int i = 0; i < 1000; i++) {
+                CHECK_EQ(wharf_recv(t, p, NULL, 0, NULL, 0), -EAGAIN);
+                if (i >= 4 && descriptors() == before)
+                        return;
+                nanosleep(&(struct timespec){.tv_nsec = i < 4 ? 0 : 2000000}, NULL);
+        }
+}
+TEST_TIMEOUT(names_when_something_runs_out, 60)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(wharf_register(t, "keep", p), 0);
+        CHECK_EQ(wharf_recv(t, p, NULL, 0, NULL, 0), -EAGAIN);
+        int at_first = descriptors();
+        CHECK_EQ(life_with_names(), 1);
+        settle(t, p, at_first);
+        int before = descriptors(), reached = 0;
+        CHECK_EQ(before, at_first);
+        const int errors[] = {-ENOMEM, -EMFILE};
+        for (unsigned e = 0; e < 2; e++) {
+                fail_with = errors[e];
+                for (fail_at = 1;; fail_at++) {
+                        calls_seen = 0;
+                        wh_os_gate = failing_gate;
+                        life_with_names();
+                        wh_os_gate = NULL;
+                        int seen = calls_seen;
+                        settle(t, p, before);
+                        if (descriptors() != before)
+                                test_fail(__FILE__, __LINE__, "descriptors %d -> %d after %s (call %d) failed with %d", before,
+                                          descriptors(), wh_os_call_name(failed), fail_at, fail_with);
+                        if (seen < fail_at)
+                                break;
+                        reached++;
+                }
+        }
+        CHECK_GE(reached, 100);
+        CHECK_EQ(life_with_names(), 1);
         wharf_task_close(t);
 }
 
