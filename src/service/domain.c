@@ -80,8 +80,8 @@ int wh_domain_socket_path(const char *dir, char ret[WH_DOMAIN_SOCKET_MAX])
         char path[WH_DOMAIN_SOCKET_MAX];
         int n = snprintf(path, sizeof path, "%s/bootstrap", dir);
         if (n >= (int)sizeof path)
-                return wh_fail(-ENAMETOOLONG, "the domain's path has %zu bytes; a socket's path allows %zu", strlen(dir),
-                               sizeof path - sizeof "/bootstrap");
+                return wh_fail(-ENAMETOOLONG, "the domain's path has %zu bytes; a socket's path allows %zu",
+                               strlen(dir), sizeof path - sizeof "/bootstrap");
         memcpy(ret, path, (size_t)n + 1);
         return 0;
 }
@@ -272,8 +272,8 @@ int wh_domain_connect_to(wharf_task *task, const char *dir, wharf_name *ret)
                         return connect_error(r, path);
                 int64_t now = wh_os_now_ns();
                 if (now >= give_up_ns)
-                        return wh_fail(-EHOSTDOWN, "%s: another process has held the lock, or the socket was full, for 10 s",
-                                       dir);
+                        return wh_fail(-EHOSTDOWN,
+                                       "%s: another process has held the lock, or the socket was full, for 10 s", dir);
                 wh_os_poll(NULL, 0, now + CONNECT_RETRY_NS);
         }
 }

@@ -57,7 +57,8 @@ struct service {
 static void service_free(void *p)
 {
         struct service *s = p;
-        wh_list_for_safe(pos, &s->names) free(wh_container(pos, struct registered, node));
+        wh_list_for_safe (pos, &s->names)
+                free(wh_container(pos, struct registered, node));
         free(s->conn); /* its right goes with the task's names */
         free(s);
 }
@@ -87,8 +88,7 @@ static int service_get(wharf_task *t, struct service **ret)
 /* Forgets names whose port was closed: wharfd has seen that too. */
 static void names_prune_locked(struct service *s)
 {
-        wh_list_for_safe(pos, &s->names)
-        {
+        wh_list_for_safe (pos, &s->names) {
                 struct registered *n = wh_container(pos, struct registered, node);
                 if (wharf_name_kind(s->task, n->port) != WHARF_KIND_PORT) {
                         wh_list_remove(&n->node);
@@ -99,8 +99,7 @@ static void names_prune_locked(struct service *s)
 
 static struct registered *names_find_locked(struct service *s, const char *name)
 {
-        wh_list_for(pos, &s->names)
-        {
+        wh_list_for (pos, &s->names) {
                 struct registered *n = wh_container(pos, struct registered, node);
                 if (!strcmp(n->name, name))
                         return n;
@@ -128,8 +127,8 @@ static void conn_disown_locked(struct service *s, struct conn *c)
 }
 
 /*
- * One question, one answer. Errors of the link, or -EPROTO; wharfd's own answer in *ret_answer. Only the answer 0 leaves
- * an allocated reply to be released.
+ * One question, one answer. Errors of the link, or -EPROTO; wharfd's own answer in *ret_answer. Only the answer 0
+ * leaves an allocated reply to be released.
  */
 static int ask(struct service *s, const struct conn *c, const struct wh_names_request *req, struct wharf_item *items,
                uint32_t n_items, struct wharf_msg *reply, int64_t deadline_ns, int *ret_answer)
@@ -175,10 +174,12 @@ static int announce_all(struct service *s, const struct conn *c)
         /* A copy, since the list may change while we talk (C3). */
         size_t n = 0, k = 0;
         wh_lock(&s->lock);
-        wh_list_for(pos, &s->names) n++;
+        wh_list_for (pos, &s->names)
+                n++;
         struct registered *again = n ? wh_os_calloc(n, sizeof *again) : NULL;
         if (again)
-                wh_list_for(pos, &s->names) again[k++] = *wh_container(pos, struct registered, node);
+                wh_list_for (pos, &s->names)
+                        again[k++] = *wh_container(pos, struct registered, node);
         wh_unlock(&s->lock);
         if (n && !again)
                 return wh_trace(-ENOMEM);
@@ -372,7 +373,8 @@ WHARF_API int wharf_unregister(wharf_task *t, const char *name)
 }
 
 /*
- * Ask until a wharfd answers. `req->timeout_ns` is set from the deadline each time. reply's buffers serve every attempt.
+ * Ask until a wharfd answers. `req->timeout_ns` is set from the deadline each time. reply's buffers serve every
+ * attempt.
  */
 static int ask_any(struct service *s, struct wh_names_request *req, struct wharf_msg *reply, int64_t deadline_ns)
 {
@@ -393,7 +395,8 @@ static int ask_any(struct service *s, struct wh_names_request *req, struct wharf
                 r = ask(s, c, req, NULL, 0, reply, until_ns, &answer);
                 conn_put(s, c, gone(r));
                 if (r == 0 && answer == -EAGAIN)
-                        return wh_fail(answer, "the server of %s does not look at its port, where many rights wait already",
+                        return wh_fail(answer,
+                                       "the server of %s does not look at its port, where many rights wait already",
                                        req->name);
                 if (r == 0)
                         return answer == -ENOENT ? answer : answer < 0 ? link_error(answer) : 0;

@@ -10,8 +10,7 @@
 /* By hand, not isalnum(): what a name is must not depend on the locale. */
 static bool name_char(char c)
 {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-               (c && strchr("._-/:@", c));
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("._-/:@", c));
 }
 
 bool wh_names_valid(const char *name, size_t len)

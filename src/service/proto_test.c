@@ -43,16 +43,16 @@ TEST(what_a_name_is)
 }
 
 /* Sets one field of a good request and says what becomes of it. */
-#define REQUEST_WITH(field, value)                                                                                     \
-        ({                                                                                                             \
-                struct wh_names_request ask = {WH_NAMES_LOOKUP, 5, "name"}, got;                                       \
-                char buf[WH_NAMES_REQUEST_MAX];                                                                        \
-                size_t len = wh_names_put_request(&ask, buf);                                                          \
-                struct wh_names_request_head h;                                                                        \
-                memcpy(&h, buf, sizeof h);                                                                             \
-                h.field = (value);                                                                                     \
-                memcpy(buf, &h, sizeof h);                                                                             \
-                wh_names_get_request(buf, len, &got);                                                                  \
+#define REQUEST_WITH(field, value)                                               \
+        ({                                                                       \
+                struct wh_names_request ask = {WH_NAMES_LOOKUP, 5, "name"}, got; \
+                char buf[WH_NAMES_REQUEST_MAX];                                  \
+                size_t len = wh_names_put_request(&ask, buf);                    \
+                struct wh_names_request_head h;                                  \
+                memcpy(&h, buf, sizeof h);                                       \
+                h.field = (value);                                               \
+                memcpy(buf, &h, sizeof h);                                       \
+                wh_names_get_request(buf, len, &got);                            \
         })
 
 TEST(each_field_of_a_request_is_checked)

@@ -66,8 +66,7 @@ static void answer_right(struct wh_server *s, wharf_name reply, const struct nam
 {
         struct wh_names_reply_head h = wh_names_reply(WH_NAMES_LOOKUP, 0, 0);
         struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = e->right};
-        struct wharf_msg m = {
-                .size = sizeof m, .data = &h, .len_bytes = sizeof h, .items = &item, .n_items = 1};
+        struct wharf_msg m = {.size = sizeof m, .data = &h, .len_bytes = sizeof h, .items = &item, .n_items = 1};
         int r = wharf_replymsg(s->task, reply, &m);
         if (r < 0)
                 answer(s, reply, WH_NAMES_LOOKUP, r == -EPIPE ? -ENOENT : r); /* the port died this moment */
@@ -159,8 +158,7 @@ static void waiter_free(struct wh_server *s, struct waiter *w)
 /* Lets go of those whose asker is gone: nothing tells of it, so it is looked for when their number has doubled (S4). */
 static void waiters_sweep(struct wh_server *s)
 {
-        wh_list_for_safe(pos, &s->waiters)
-        {
+        wh_list_for_safe (pos, &s->waiters) {
                 struct waiter *w = wh_container(pos, struct waiter, node);
                 int fd, r = wharf_sender_pidfd(s->task, w->link, &fd);
                 if (r == 0)
@@ -183,7 +181,8 @@ static int waiter_add(struct wh_server *s, const struct wh_names_request *req, c
         if (!w)
                 return wh_trace(-ENOMEM);
         int64_t now = wh_os_now_ns();
-        w->deadline_ns = req->timeout_ns >= (uint64_t)(INT64_MAX - now) ? WHARF_FOREVER : now + (int64_t)req->timeout_ns;
+        w->deadline_ns =
+                req->timeout_ns >= (uint64_t)(INT64_MAX - now) ? WHARF_FOREVER : now + (int64_t)req->timeout_ns;
         w->reply = m->reply;
         w->link = m->sender.id;
         memcpy(w->name, req->name, sizeof w->name);
@@ -198,8 +197,7 @@ static int waiter_add(struct wh_server *s, const struct wh_names_request *req, c
 
 static void waiters_wake(struct wh_server *s, const struct named *e)
 {
-        wh_list_for_safe(pos, &s->waiters)
-        {
+        wh_list_for_safe (pos, &s->waiters) {
                 struct waiter *w = wh_container(pos, struct waiter, node);
                 if (!strcmp(w->name, e->name)) {
                         answer_right(s, w->reply, e);
@@ -212,8 +210,7 @@ static void waiters_wake(struct wh_server *s, const struct named *e)
 static int64_t waiters_expire(struct wh_server *s)
 {
         int64_t now = wh_os_now_ns();
-        wh_list_for_safe(pos, &s->waiters)
-        {
+        wh_list_for_safe (pos, &s->waiters) {
                 struct waiter *w = wh_container(pos, struct waiter, node);
                 if (w->deadline_ns > now)
                         return w->deadline_ns;
@@ -300,7 +297,8 @@ static void do_lookup(struct wh_server *s, const struct wh_names_request *req, c
                 answer(s, m->reply, WH_NAMES_LOOKUP, r);
 }
 
-/* What `wharf ls` shows of one name. The page is its owner's claim: each word is loaded once and believed as a number. */
+/* What `wharf ls` shows of one name. The page is its owner's claim: each word is loaded once and believed as a number.
+ */
 static struct wharf_named named_stat(struct wh_server *s, const struct named *e)
 {
         struct wharf_named n = {.pid = e->pid, .uid = e->uid};
@@ -399,11 +397,8 @@ static int serve_one(struct wh_server *s)
 {
         struct wharf_item items[WHARF_ITEMS_MAX];
         uint8_t buf[WH_NAMES_REQUEST_MAX]; /* private: what is parsed cannot change any more (N1) */
-        struct wharf_msg m = {.size = sizeof m,
-                              .data = buf,
-                              .cap_bytes = sizeof buf,
-                              .items = items,
-                              .cap_items = WHARF_ITEMS_MAX};
+        struct wharf_msg m = {
+                .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = WHARF_ITEMS_MAX};
         int r = wharf_recvmsg(s->task, s->port, &m, 0);
         if (r < 0)
                 return r;
@@ -452,8 +447,7 @@ struct wh_server *wh_server_free(struct wh_server *s)
 {
         if (!s)
                 return NULL;
-        wh_list_for_safe(pos, &s->waiters)
-        {
+        wh_list_for_safe (pos, &s->waiters) {
                 struct waiter *w = wh_container(pos, struct waiter, node);
                 wharf_drop(s->task, w->reply);
                 waiter_free(s, w);

@@ -84,8 +84,8 @@ static bool exists(const char *dir, const char *file)
 }
 
 /* Waits for an event that has no descriptor; the test's own time limit is the only one. */
-#define UNTIL(cond)                                                                                                    \
-        while (!(cond))                                                                                                \
+#define UNTIL(cond)     \
+        while (!(cond)) \
         nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL)
 
 /* A server in another process: answers each request with the request. Runs until it is killed. */
@@ -104,8 +104,8 @@ static int echo_server(void *name)
 
 /*
  * Goal:   a client finds a server by name and talks to it; when the server is killed, its name is gone at once.
- * Method: a server in a process of its own; kill -9 between two look-ups. The death is the kernel's, so there is nothing
- *         to wait for: wharfd asks the right itself.
+ * Method: a server in a process of its own; kill -9 between two look-ups. The death is the kernel's, so there is
+ * nothing to wait for: wharfd asks the right itself.
  */
 TEST(name_lives_as_long_as_its_owner)
 {
@@ -624,8 +624,8 @@ TEST_TIMEOUT(names_when_something_runs_out, 60)
                         int seen = calls_seen;
                         settle(t, p, before);
                         if (descriptors() != before)
-                                test_fail(__FILE__, __LINE__, "descriptors %d -> %d after %s (call %d) failed with %d", before,
-                                          descriptors(), wh_os_call_name(failed), fail_at, fail_with);
+                                test_fail(__FILE__, __LINE__, "descriptors %d -> %d after %s (call %d) failed with %d",
+                                          before, descriptors(), wh_os_call_name(failed), fail_at, fail_with);
                         if (seen < fail_at)
                                 break;
                         reached++;

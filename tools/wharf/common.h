@@ -26,7 +26,8 @@ int verb_write_output(const struct verb *v, const void *data, size_t len);
 /* Values of options; on failure they have been reported and the answer is false. */
 bool option_duration(const struct verb *v, const char *option, const char *text, int64_t *ret_ns);
 bool option_size(const struct verb *v, const char *option, const char *text, uint64_t *ret_bytes);
-bool option_count(const struct verb *v, const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *ret);
+bool option_count(const struct verb *v, const char *option, const char *text, uint64_t min, uint64_t max,
+                  uint64_t *ret);
 /* What getopt_long() answered '?' or ':' for, in one line; returns EXIT_USAGE. */
 int option_bad(const struct verb *v, char **argv);
 /* --help: the usage line on standard output; returns EXIT_DONE. */

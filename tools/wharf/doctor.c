@@ -93,7 +93,8 @@ static void check_memfd(struct finding *f)
         close(fd);
 }
 
-/* What a lane relies on: the receiver can neither write, nor grow, nor shrink, nor punch holes into the sender's memory. */
+/* What a lane relies on: the receiver can neither write, nor grow, nor shrink, nor punch holes into the sender's
+ * memory. */
 static void check_sealing(struct finding *f)
 {
         const char *advice = "wharf's shared memory needs F_SEAL_FUTURE_WRITE (Linux 5.1)";
@@ -106,7 +107,8 @@ static void check_sealing(struct finding *f)
         else if (fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
                 find(f, FAIL, advice, "%s", strerror(errno));
         else if ((theirs = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) != MAP_FAILED)
-                find(f, FAIL, "this kernel ignores seals: do not use wharf here", "sealed memory can still be mapped writable");
+                find(f, FAIL, "this kernel ignores seals: do not use wharf here",
+                     "sealed memory can still be mapped writable");
         else
                 find(f, OK, "", "a receiver cannot change a sender's memory");
         if (ours != MAP_FAILED)
@@ -135,12 +137,14 @@ static void check_rights(struct finding *f)
         struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c};
         if (sendmsg(sv[0], &m, MSG_DONTWAIT | MSG_NOSIGNAL) != 1)
                 find(f, FAIL,
-                     errno == ETOOMANYREFS ? "programs of this user have too many descriptors on their way unread; find them, "
-                                             "or raise RLIMIT_NOFILE"
-                                           : advice,
+                     errno == ETOOMANYREFS
+                             ? "programs of this user have too many descriptors on their way unread; find them, "
+                               "or raise RLIMIT_NOFILE"
+                             : advice,
                      "sending: %s", strerror(errno));
         else if (recvmsg(sv[1], &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1 || m.msg_controllen < CMSG_LEN(sizeof(int)))
-                find(f, FAIL, advice, "receiving: %s", m.msg_flags & MSG_CTRUNC ? "the descriptor is missing" : strerror(errno));
+                find(f, FAIL, advice, "receiving: %s",
+                     m.msg_flags & MSG_CTRUNC ? "the descriptor is missing" : strerror(errno));
         else {
                 int got;
                 memcpy(&got, CMSG_DATA(&c.h), sizeof got);
@@ -198,7 +202,8 @@ static void check_epoll_pwait2(struct finding *f)
         struct epoll_event ev;
         struct timespec none = {0};
         if (ep < 0 || syscall(SYS_epoll_pwait2, ep, &ev, 1, &none, NULL, 0) < 0)
-                find(f, WARN, "deadlines are then rounded up to milliseconds (Linux 5.11 has it)", "%s", strerror(errno));
+                find(f, WARN, "deadlines are then rounded up to milliseconds (Linux 5.11 has it)", "%s",
+                     strerror(errno));
         else
                 find(f, OK, "", "deadlines are exact");
         if (ep >= 0)
@@ -213,7 +218,10 @@ static void check_nofile(struct finding *f)
         if (l.rlim_cur == RLIM_INFINITY)
                 find(f, OK, "", "no limit");
         else
-                find(f, l.rlim_cur < 256 ? FAIL : l.rlim_cur < 1024 ? WARN : OK,
+                find(f,
+                     l.rlim_cur < 256    ? FAIL
+                     : l.rlim_cur < 1024 ? WARN
+                                         : OK,
                      "every right is a descriptor: raise it with ulimit -n, LimitNOFILE= or limits.conf",
                      "soft %llu, hard %llu", (unsigned long long)l.rlim_cur, (unsigned long long)l.rlim_max);
 }
@@ -267,8 +275,8 @@ static void check_yama(struct finding *f)
         if (!first_line("/proc/sys/kernel/yama/ptrace_scope", v, sizeof v))
                 find(f, OK, "", "no Yama: tasks of one user may read each other's memory");
         else
-                find(f, atoi(v) == 0 ? OK : WARN, "direct transfers are then replaced by pieces; there is nothing to do",
-                     "ptrace_scope %s", v);
+                find(f, atoi(v) == 0 ? OK : WARN,
+                     "direct transfers are then replaced by pieces; there is nothing to do", "ptrace_scope %s", v);
 }
 
 static void check_userns(struct finding *f)
@@ -278,7 +286,8 @@ static void check_userns(struct finding *f)
                 find(f, WARN, "sandboxed children then need root: sysctl kernel.unprivileged_userns_clone=1",
                      "off for ordinary users");
         else if (first_line("/proc/sys/user/max_user_namespaces", v, sizeof v) && !strcmp(v, "0"))
-                find(f, WARN, "sandboxed children then need root: sysctl user.max_user_namespaces=10000", "none allowed");
+                find(f, WARN, "sandboxed children then need root: sysctl user.max_user_namespaces=10000",
+                     "none allowed");
         else
                 find(f, OK, "", "allowed");
 }

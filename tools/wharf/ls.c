@@ -46,8 +46,11 @@ static int print_json(const struct verb *v, const struct wharf_named *all, size_
                 json_object_object_add(o, "received_bytes", json_object_new_uint64(all[i].received_bytes));
                 json_object_array_add(list, o);
         }
-        const char *text = json_object_to_json_string_ext(list, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
-        int r = puts(n ? text : "[]") < 0 || fflush(stdout) ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed") : EXIT_DONE;
+        const char *text =
+                json_object_to_json_string_ext(list, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
+        int r = puts(n ? text : "[]") < 0 || fflush(stdout)
+                        ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed")
+                        : EXIT_DONE;
         json_object_put(list);
         return r;
 }
@@ -62,8 +65,8 @@ static int print_table(const struct verb *v, const struct wharf_named *all, size
                 user_wide = user_len > user_wide ? user_len : user_wide;
         }
         if (n)
-                printf("%-*s  %7s  %-*s  %7s  %7s  %9s  %9s\n", wide, "NAME", "OWNER", user_wide, "USER", "SENDERS", "QUEUED",
-                       "RECEIVED", "BYTES");
+                printf("%-*s  %7s  %-*s  %7s  %7s  %9s  %9s\n", wide, "NAME", "OWNER", user_wide, "USER", "SENDERS",
+                       "QUEUED", "RECEIVED", "BYTES");
         for (size_t i = 0; i < n; i++)
                 printf("%-*s  %7d  %-*s  %7" PRIu32 "  %7" PRIu64 "  %9" PRIu64 "  %9s\n", wide, all[i].name,
                        (int)all[i].pid, user_wide, user(all[i].uid, buf), senders(&all[i]), all[i].queued_messages,
@@ -103,4 +106,5 @@ static int run(const struct verb *v, int argc, char **argv)
         return r;
 }
 
-const struct verb verb_ls = {.name = "ls", .args = "[--json]", .summary = "list names, who serves them, and their traffic", .run = run};
+const struct verb verb_ls = {
+        .name = "ls", .args = "[--json]", .summary = "list names, who serves them, and their traffic", .run = run};

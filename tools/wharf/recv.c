@@ -99,7 +99,9 @@ static int receive(const struct verb *v, wharf_task *task, wharf_name port, stru
                 int64_t now = wharf_now_ns(), left_ns = deadline_ns - now;
                 if (left_ns <= 0)
                         return -ETIMEDOUT;
-                int ms = deadline_ns == WHARF_FOREVER ? -1 : left_ns > 3600 * 1000000000ll ? 3600000 : (int)(left_ns / 1000000) + 1;
+                int ms = deadline_ns == WHARF_FOREVER    ? -1
+                         : left_ns > 3600 * 1000000000ll ? 3600000
+                                                         : (int)(left_ns / 1000000) + 1;
                 r = 0;
                 if (poll(p, 2, ms) > 0 && p[1].revents) {
                         int e = wharf_names_renew(task);
@@ -121,11 +123,13 @@ static void drop_items(wharf_task *task, const struct wharf_msg *m)
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {
-                {"count", required_argument, NULL, 'n'},      {"timeout", required_argument, NULL, 't'},
-                {"size-limit", required_argument, NULL, 's'}, {"raw", no_argument, NULL, 'r'},
-                {"json", no_argument, NULL, 'j'},             {"help", no_argument, NULL, 'h'},
-                {0}};
+        static const struct option options[] = {{"count", required_argument, NULL, 'n'},
+                                                {"timeout", required_argument, NULL, 't'},
+                                                {"size-limit", required_argument, NULL, 's'},
+                                                {"raw", no_argument, NULL, 'r'},
+                                                {"json", no_argument, NULL, 'j'},
+                                                {"help", no_argument, NULL, 'h'},
+                                                {0}};
         int64_t timeout_ns = -1;
         uint64_t size_limit = SIZE_LIMIT_DEFAULT, count = UINT64_MAX;
         enum format format = LINES;
@@ -173,7 +177,8 @@ static int run(const struct verb *v, int argc, char **argv)
                 r = verb_register(v, task, name, port);
         while (r == EXIT_DONE && count) {
                 struct wharf_item items[WHARF_ITEMS_MAX];
-                struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC, .items = items, .cap_items = WHARF_ITEMS_MAX};
+                struct wharf_msg m = {
+                        .size = sizeof m, .flags = WHARF_RECV_ALLOC, .items = items, .cap_items = WHARF_ITEMS_MAX};
                 e = receive(v, task, port, &m, deadline_in(timeout_ns));
                 if (e == -ETIMEDOUT)
                         r = verb_fail(v, EXIT_TIMED_OUT, "%s: no message came in time", name);

@@ -11,10 +11,12 @@ extern const struct verb verb_send;
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {
-                {"data", required_argument, NULL, 'd'},       {"timeout", required_argument, NULL, 't'},
-                {"size-limit", required_argument, NULL, 's'}, {"wait", no_argument, NULL, 'w'},
-                {"help", no_argument, NULL, 'h'},             {0}};
+        static const struct option options[] = {{"data", required_argument, NULL, 'd'},
+                                                {"timeout", required_argument, NULL, 't'},
+                                                {"size-limit", required_argument, NULL, 's'},
+                                                {"wait", no_argument, NULL, 'w'},
+                                                {"help", no_argument, NULL, 'h'},
+                                                {0}};
         uint8_t *input = NULL;
         char *data = NULL;
         int64_t timeout_ns = -1;

@@ -200,7 +200,8 @@ static void job_end(struct server *s, struct job *j)
                 ;
         bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0 && !j->too_long;
         if (j->too_long)
-                verb_fail(s->verb, 0, "%s: %s: its output exceeds %s", s->name, s->cmd[0], format_size(s->size_limit, text));
+                verb_fail(s->verb, 0, "%s: %s: its output exceeds %s", s->name, s->cmd[0],
+                          format_size(s->size_limit, text));
         else if (WIFSIGNALED(status))
                 verb_fail(s->verb, 0, "%s: %s: killed by signal %d", s->name, s->cmd[0], WTERMSIG(status));
         else if (!good)
@@ -369,5 +370,6 @@ static int run(const struct verb *v, int argc, char **argv)
 
 const struct verb verb_serve = {.name = "serve",
                                 .args = "[-j N] [--size-limit SIZE] NAME -- CMD [ARG...]",
-                                .summary = "answer requests with a command: its input the request, its output the reply",
+                                .summary =
+                                        "answer requests with a command: its input the request, its output the reply",
                                 .run = run};

@@ -173,9 +173,9 @@ static int run(const char *dir, int listen_fd, int64_t linger_ns)
 static int background(const char *dir, const char *linger, int listen_fd)
 {
         char self[PATH_MAX], domain[] = "--domain", lingers[] = "--linger", fd[] = "--socket-fd", three[] = "3",
-             loud[] = "--verbose";
-        char *argv[] = {self,    domain, strdup(dir), lingers, strdup(linger ? linger : "500ms"), fd, three,
-                        verbose ? loud : NULL, NULL};
+                             loud[] = "--verbose";
+        char *argv[] = {self, domain, strdup(dir),           lingers, strdup(linger ? linger : "500ms"),
+                        fd,   three,  verbose ? loud : NULL, NULL};
         ssize_t n = wh_os_readlink("/proc/self/exe", self, sizeof self - 1);
         if (n < 0)
                 n = (ssize_t)strlen(strcpy(self, "/proc/self/exe"));
@@ -190,10 +190,14 @@ static int background(const char *dir, const char *linger, int listen_fd)
 int main(int argc, char **argv)
 {
         static const struct option options[] = {
-                {"domain", required_argument, NULL, 'd'},  {"linger", required_argument, NULL, 'l'},
-                {"foreground", no_argument, NULL, 'f'},    {"verbose", no_argument, NULL, 'v'},
-                {"socket-fd", required_argument, NULL, 's'}, {"version", no_argument, NULL, 'V'},
-                {"help", no_argument, NULL, 'h'},          {0},
+                {"domain", required_argument, NULL, 'd'},
+                {"linger", required_argument, NULL, 'l'},
+                {"foreground", no_argument, NULL, 'f'},
+                {"verbose", no_argument, NULL, 'v'},
+                {"socket-fd", required_argument, NULL, 's'},
+                {"version", no_argument, NULL, 'V'},
+                {"help", no_argument, NULL, 'h'},
+                {0},
         };
         const char *dir = NULL, *linger = NULL;
         int64_t linger_ns = LINGER_NS;
