@@ -702,6 +702,11 @@ WHARF_API int wharf_sender_pidfd(wharf_task *t, uint64_t sender_id, int *ret)
                         if (r < 0)
                                 wh_os_close(fd);
                 }
+                struct pollfd dead = {.fd = fd, .events = POLLIN};
+                if (r == 0 && wh_os_poll(&dead, 1, 0) != 0) {
+                        wh_os_close(fd); /* later kernels hand out pidfds of the dead as well */
+                        r = -ESRCH;
+                }
         } else {
                 r = -ESRCH;
         }
