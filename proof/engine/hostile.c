@@ -297,7 +297,7 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                                 uint64_t now = w < 8 / word ? t[k].value >> w * word * 8 : 0;
                                 now &= word == 8 ? UINT64_MAX : ((uint64_t)1 << word * 8) - 1;
                                 /* Long loads are mostly payload: the quick tier leaves those for the words that decide. */
-                                values_of(&vs, now, word, t, n, t[k].at, args->quick && wide && t[k].kind == HOOK_LOAD);
+                                values_of(&vs, now, word, t, n, t[k].at, args->quick && wide);
                                 for (unsigned v = 0; v < vs.n; v++) {
                                         if (!pass) {
                                                 total++;

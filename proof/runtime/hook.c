@@ -147,7 +147,7 @@ static int gate(enum wh_os_call call)
                 return 0;
         struct hook_step s = {.kind = HOOK_CALL, .call = (int)call, .number = n_steps++};
         s.site = __builtin_return_address(0);
-        in_handler = true;
+        in_handler = !hook_memory; /* the explorer goes on with another party in there */
         int r = the_handler(&s);
         in_handler = false;
         return r;
@@ -203,7 +203,7 @@ void hook_access_(enum hook_kind kind, void *addr, size_t len, bool atomic, int 
                 .number = n_steps++,
                 .site = site,
         };
-        in_handler = true;
+        in_handler = !hook_memory; /* the explorer goes on with another party in there */
         the_handler(&s);
         in_handler = false;
 }
@@ -213,7 +213,7 @@ static void hook_received_(void *bytes, size_t len, void *site)
         if (!hook_armed_ || !is_armed_thread || in_handler)
                 return;
         struct hook_step s = {.kind = HOOK_RECEIVED, .call = -1, .addr = bytes, .len = len, .number = n_steps++, .site = site};
-        in_handler = true;
+        in_handler = !hook_memory; /* the explorer goes on with another party in there */
         the_handler(&s);
         in_handler = false;
 }
