@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINES = WH_RING_LINES_MIN, RECEIVER = 0, SENDER = 1, MESSAGES = 3 };
+enum { LINES = WH_RING_LINES_MIN, RECEIVER = 0, SENDER = 1 };
 
 static struct {
         _Alignas(4096) struct wh_out out;
@@ -21,40 +21,46 @@ static struct {
 } mem;
 static struct wh_ring_tx tx;
 static struct wh_ring_rx rx;
-static uint64_t capacity;
+static unsigned messages; /* to be sent */
 static unsigned sent, received; /* private to their party, and read at the end */
 
-static void init_with(uint64_t records)
+static void init_with(uint64_t capacity, uint32_t lines, unsigned n)
 {
         static bool shared;
         if (!shared)
                 hook_share(&mem, sizeof mem);
         shared = true;
         memset(&mem, 0, sizeof mem);
-        mem.out.ring_lines = LINES;
-        capacity = records;
+        mem.out.ring_lines = lines;
+        messages = n;
         wh_ring_tx_init(&tx, &mem.out, &mem.back, capacity);
-        wh_ring_rx_init(&rx, &mem.out, &mem.back, LINES);
+        wh_ring_rx_init(&rx, &mem.out, &mem.back, lines);
         sent = received = 0;
 }
 
 static void init_roomy(void)
 {
-        init_with(100);
+        init_with(100, LINES, 3);
 }
 
 static void init_tight(void)
 {
-        init_with(1);
+        init_with(1, LINES, 3);
 }
 
 /* The ring is almost around: the second record needs a pad. */
 static void init_wrap(void)
 {
-        init_with(100);
+        init_with(100, LINES, 3);
         tx.pos = rx.pos = tx.taken_lines = rx.published_lines = LINES - 2;
         tx.cleared = 2 * LINES - 2;
         mem.back.taken_lines = LINES - 2;
+}
+
+/* So small that every line is used again. */
+static void init_lap(void)
+{
+        init_with(100, 4, 5);
 }
 
 static uint32_t message(unsigned n, uint64_t *ret)
@@ -68,7 +74,7 @@ static uint32_t message(unsigned n, uint64_t *ret)
 
 static void sender(void)
 {
-        for (unsigned n = 0; n < MESSAGES; n++) {
+        for (unsigned n = 0; n < messages; n++) {
                 uint64_t bytes[16];
                 uint32_t len = message(n, bytes);
                 void *body;
@@ -116,7 +122,7 @@ static bool receive_one(void)
 
 static void receiver(void)
 {
-        while (received < MESSAGES) {
+        while (received < messages) {
                 if (receive_one())
                         continue;
                 if (wh_ring_sleep(&rx))
@@ -138,7 +144,7 @@ static void check(uint32_t killed)
                 return;
         /* The last may have been on its way when the sender died. */
         EXPLORE_CHECK(received == sent || ((killed & 1 << SENDER) && received + 1 == sent));
-        EXPLORE_CHECK(killed || received == MESSAGES);
+        EXPLORE_CHECK(killed || received == messages);
 }
 
 #define BOTH .party = {receiver, sender}, .check = check
@@ -146,6 +152,7 @@ static const struct explore protocols[] = {
         {.name = "sleep", .init = init_roomy, .preemptions = 3, .stale = 2, .spurious = 1, BOTH},
         {.name = "room", .init = init_tight, .preemptions = 3, .stale = 2, .spurious = 1, BOTH},
         {.name = "wrap", .init = init_wrap, .preemptions = 2, .stale = 2, BOTH},
+        {.name = "lap", .init = init_lap, .preemptions = 2, .stale = 2, BOTH},
         {.name = "killed", .init = init_roomy, .preemptions = 2, .stale = 1, .kills = 1, .mortal = 3, BOTH},
         {.name = "killed-tight", .init = init_tight, .preemptions = 1, .stale = 1, .kills = 1, .mortal = 3, BOTH},
 };
