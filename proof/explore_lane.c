@@ -21,7 +21,7 @@ static struct {
 } mem;
 static struct wh_ring_tx tx;
 static struct wh_ring_rx rx;
-static unsigned messages; /* to be sent */
+static unsigned messages;       /* to be sent */
 static unsigned sent, received; /* private to their party, and read at the end */
 
 static void init_with(uint64_t capacity, uint32_t lines, unsigned n)
@@ -180,7 +180,8 @@ int main(int argc, char **argv)
                                 r.complete ? ", complete" : "");
                 if (r.failed) {
                         bad = true;
-                        fprintf(stderr, "explore lane: %s: %s\n    seed %" PRIu64 ", choices %s\n", e.name, r.why, seed, r.replay);
+                        fprintf(stderr, "explore lane: %s: %s\n    seed %" PRIu64 ", choices %s\n", e.name, r.why, seed,
+                                r.replay);
                 }
         }
         printf("explore lane: protocols %u, executions %" PRIu64 ", complete %u%s\n", n, executions, complete,

@@ -15,8 +15,10 @@ static int open_heap(struct proof *p)
         return r;
 }
 
-#define HEAP_OP(policy)                                                                                                \
-        {.name = policy, .setup = setup, .victim = open_heap, .teardown = heap_teardown,                               \
-         .state_bytes = sizeof(struct heap_state)}
+#define HEAP_OP(policy)                                                                         \
+        {                                                                                       \
+                .name = policy, .setup = setup, .victim = open_heap, .teardown = heap_teardown, \
+                .state_bytes = sizeof(struct heap_state)                                        \
+        }
 static const struct proof_op ops[] = {HEAP_OP("buddy"), HEAP_OP("best"), HEAP_OP("fixed"), {0}};
 PROOF_FAIL("heap", ops)

@@ -70,7 +70,11 @@ static const struct proof_op ops[] = {
         {.name = "make", .victim = make, .unchanged = not_made, LANE_OP},
         {.name = "open", .setup = setup_made, .victim = open_lane, .unchanged = not_opened, LANE_OP},
         {.name = "add-section", .setup = setup_made, .victim = add_section, .unchanged = no_section, LANE_OP},
-        {.name = "open-section", .setup = setup_with_section, .victim = open_section, .unchanged = no_open_section, LANE_OP},
+        {.name = "open-section",
+         .setup = setup_with_section,
+         .victim = open_section,
+         .unchanged = no_open_section,
+         LANE_OP},
         {0},
 };
 PROOF_FAIL("lane", ops)

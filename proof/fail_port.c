@@ -126,14 +126,30 @@ static const int errors[] = {-EAGAIN, -EPIPE, -ENOTCONN, -ENOMEM, -EMFILE, -EPRO
 static const struct proof_op ops[] = {
         {.name = "task", .victim = open_task, .unchanged = no_task, PORT_OP},
         {.name = "port", .setup = setup_task, .victim = new_port, .unchanged = no_port, PORT_OP},
-        {.name = "right", .setup = setup_port, .victim = new_right, .unchanged = no_right,
-         .finding = "wharf_right_new() that fails late leaves the owner's half of the link until the next receive", PORT_OP},
+        {.name = "right",
+         .setup = setup_port,
+         .victim = new_right,
+         .unchanged = no_right,
+         .finding = "wharf_right_new() that fails late leaves the owner's half of the link until the next receive",
+         PORT_OP},
         {.name = "send-first", .progress = true, .setup = setup_right, .victim = send_one, .audit = audit_all, PORT_OP},
-        {.name = "send-attach", .progress = true, .setup = setup_almost_attached, .victim = send_one, .audit = audit_all, PORT_OP},
+        {.name = "send-attach",
+         .progress = true,
+         .setup = setup_almost_attached,
+         .victim = send_one,
+         .audit = audit_all,
+         PORT_OP},
         {.name = "send-warm", .progress = true, .setup = setup_warm, .victim = send_one, .audit = audit_all, PORT_OP},
-        {.name = "receive", .progress = true, .setup = setup_sent, .victim = receive_one, .unchanged = not_received, .audit = audit_all,
-         .finding = "a refusal of recvmsg() or getsockopt() while receiving closes the link and loses what was sent; and "
-                    "readiness without a datagram spins past the deadline", PORT_OP},
+        {.name = "receive",
+         .progress = true,
+         .setup = setup_sent,
+         .victim = receive_one,
+         .unchanged = not_received,
+         .audit = audit_all,
+         .finding =
+                 "a refusal of recvmsg() or getsockopt() while receiving closes the link and loses what was sent; and "
+                 "readiness without a datagram spins past the deadline",
+         PORT_OP},
         {0},
 };
 PROOF_FAIL("port", ops)

@@ -19,9 +19,17 @@ static bool receiver_writes(struct proof *p, const void *at)
         return same_memory(at, s->tx->ring.back);
 }
 
+/* The generation of a sender that waits: looked at each time that room was given, and each look decides for itself. */
+static void may_look_who_waits(const struct wh_lane_rx *rx)
+{
+        proof_may_refetch(&rx->ring.out->want, sizeof rx->ring.out->want,
+                          "a doorbell is rung once for each generation");
+}
+
 static void setup_sent(struct proof *p)
 {
         lane_setup_section(p);
+        may_look_who_waits(((struct lane_state *)p->state)->rx);
         for (int i = 0; i < 6; i++)
                 PROOF_EQ(p, i % 2 ? lane_put_block(p) : lane_put(p), 0);
 }
@@ -29,6 +37,7 @@ static void setup_sent(struct proof *p)
 static void setup_sent_near_the_end(struct proof *p)
 {
         lane_setup_section(p);
+        may_look_who_waits(((struct lane_state *)p->state)->rx);
         lane_go_near_the_end(p);
         for (int i = 0; i < 6; i++)
                 PROOF_EQ(p, i % 2 ? lane_put_block(p) : lane_put(p), 0);
@@ -79,6 +88,7 @@ static int open_again(struct proof *p)
                 return r;
         struct lane_state own = *s;
         s->rx = rx;
+        may_look_who_waits(rx);
         /* Whatever it was told, it looks at no more than it has mapped. */
         PROOF_EQ(p, WH_PAGE + rx->ring.lines * WH_LINE, rx->map_len);
         r = wh_lane_rx_add_section(rx, s->tx->section[0].fd, 1 << 30);
@@ -90,12 +100,15 @@ static int open_again(struct proof *p)
 }
 
 static const int errors[] = {-EPROTO, -EAGAIN, -ENOSPC, -EPROTONOSUPPORT, 0};
-#define LANE_OP                                                                                                        \
-        .state_bytes = sizeof(struct lane_state), .inherit = true, .teardown = lane_teardown, .errors = errors
+#define LANE_OP .state_bytes = sizeof(struct lane_state), .inherit = true, .teardown = lane_teardown, .errors = errors
 
 static const struct proof_op ops[] = {
         {.name = "receive", .setup = setup_sent, .victim = receive_six, .liar_writes = sender_writes, LANE_OP},
-        {.name = "receive-end", .setup = setup_sent_near_the_end, .victim = receive_six, .liar_writes = sender_writes, LANE_OP},
+        {.name = "receive-end",
+         .setup = setup_sent_near_the_end,
+         .victim = receive_six,
+         .liar_writes = sender_writes,
+         LANE_OP},
         {.name = "open", .setup = setup_sent, .victim = open_again, .liar_writes = sender_writes, LANE_OP},
         {.name = "send", .setup = setup_small_section, .victim = send_a_lap, .liar_writes = receiver_writes, LANE_OP},
         {0},

@@ -1,7 +1,7 @@
 /*
- * The other end of a link lies: in its lane and sections, in what it says it has taken, and in every frame on the socket.
- * One task holds both ends; the liar is whoever wrote what is being read. A new link to the same port is then as good as
- * ever.
+ * The other end of a link lies: in its lane and sections, in what it says it has taken, and in every frame on the
+ * socket. One task holds both ends; the liar is whoever wrote what is being read. A new link to the same port is then
+ * as good as ever.
  */
 #include "port.h"
 
@@ -96,11 +96,11 @@ static void audit_new_link(struct proof *p)
         PROOF_EQ(p, got, PORT_N_CLEAN);
 }
 
-static const int errors[] = {-EAGAIN, -ENOTCONN, -EOVERFLOW, -EPIPE, -EPROTO, -EPROTONOSUPPORT, -EDQUOT, -ENOBUFS,
-                             -EMLINK, -EMSGSIZE, -ECANCELED, 0};
-#define PORT_OP                                                                                                        \
-        .state_bytes = sizeof(struct port_state), .teardown = port_teardown, .errors = errors, .audit = audit_new_link, \
-        .steps_max = 100000, .looks_again = true
+static const int errors[] = {-EAGAIN, -ENOTCONN, -EOVERFLOW, -EPIPE,    -EPROTO,    -EPROTONOSUPPORT,
+                             -EDQUOT, -ENOBUFS,  -EMLINK,    -EMSGSIZE, -ECANCELED, 0};
+#define PORT_OP                                                                                \
+        .state_bytes = sizeof(struct port_state), .teardown = port_teardown, .errors = errors, \
+        .audit = audit_new_link, .steps_max = 100000, .looks_again = true
 static const struct proof_op ops[] = {
         {.name = "receive", .setup = setup_sent, .victim = receive_all, .liar_writes = memory_of_the_sender, PORT_OP},
         {.name = "send", .setup = setup, .victim = send_all, .liar_writes = memory_of_the_receiver, PORT_OP},

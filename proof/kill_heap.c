@@ -1,6 +1,7 @@
 /*
- * A task dies in the middle of a heap that others use; whoever reclaims may die as well. A heap knows its owners by what
- * differs from run to run, so here every crash state is a distinct one, and each is recovered from by dying rescuers.
+ * A task dies in the middle of a heap that others use; whoever reclaims may die as well. A heap knows its owners by
+ * what differs from run to run, so here every crash state is a distinct one, and each is recovered from by dying
+ * rescuers.
  */
 #include "heap.h"
 
@@ -16,9 +17,11 @@ static int use_it(struct proof *p)
 }
 
 /* Not paused: the heap's lock belongs to whoever stands still with it, and others wait for as long. */
-#define HEAP_OP(policy)                                                                                                \
-        {.name = policy, .setup = heap_setup, .victim = use_it, .rescue = reclaim, .audit = heap_audit,                \
-         .teardown = heap_teardown, .state_bytes = sizeof(struct heap_state), .no_pause = true}
-static const struct proof_op ops[] = {HEAP_OP("buddy"), HEAP_OP("first"), HEAP_OP("next"),
-                                      HEAP_OP("best"),  HEAP_OP("worst"), HEAP_OP("fixed"), {0}};
+#define HEAP_OP(policy)                                                                                        \
+        {                                                                                                      \
+                .name = policy, .setup = heap_setup, .victim = use_it, .rescue = reclaim, .audit = heap_audit, \
+                .teardown = heap_teardown, .state_bytes = sizeof(struct heap_state), .no_pause = true          \
+        }
+static const struct proof_op ops[] = {
+        HEAP_OP("buddy"), HEAP_OP("first"), HEAP_OP("next"), HEAP_OP("best"), HEAP_OP("worst"), HEAP_OP("fixed"), {0}};
 PROOF_KILL("heap", ops)

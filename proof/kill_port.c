@@ -26,7 +26,10 @@ static void receive_all(struct proof *p)
                         continue;
                 PROOF_CHECK(p, n == -EAGAIN || n == -ETIMEDOUT || n == -ENOTCONN);
                 struct wharf_port_stat st = {.size = sizeof st};
-                PROOF_EQ(p, wharf_port_stat(((struct port_state *)p->state)->task, ((struct port_state *)p->state)->port, &st), 0);
+                PROOF_EQ(p,
+                         wharf_port_stat(((struct port_state *)p->state)->task, ((struct port_state *)p->state)->port,
+                                         &st),
+                         0);
                 PROOF_EQ(p, st.refused_links, 0);
                 if (over && st.senders == 0)
                         return;
@@ -177,13 +180,27 @@ static void call_until_it_dies(struct proof *p)
         s->task = wharf_task_close(s->task);
 }
 
-#define PORT_OP                                                                                                        \
+#define PORT_OP \
         .state_bytes = sizeof(struct port_state), .setup = port_setup, .parted = port_let_go, .teardown = port_teardown
 static const struct proof_op ops[] = {
-        {.name = "sender", .victim = send_messages, .partner = receive_all, .rescue = send_clean, .audit = audit_received, PORT_OP},
-        {.name = "receiver", .victim = receive_messages, .partner = send_until_it_dies, .audit = audit_counted,
-         .finding = "a sender that waits for ever for room in a full section spins for ever when the receiver dies", PORT_OP},
-        {.name = "client", .victim = call_server, .partner = serve, .rescue = call_clean, .audit = audit_called, PORT_OP},
+        {.name = "sender",
+         .victim = send_messages,
+         .partner = receive_all,
+         .rescue = send_clean,
+         .audit = audit_received,
+         PORT_OP},
+        {.name = "receiver",
+         .victim = receive_messages,
+         .partner = send_until_it_dies,
+         .audit = audit_counted,
+         .finding = "a sender that waits for ever for room in a full section spins for ever when the receiver dies",
+         PORT_OP},
+        {.name = "client",
+         .victim = call_server,
+         .partner = serve,
+         .rescue = call_clean,
+         .audit = audit_called,
+         PORT_OP},
         {.name = "server", .victim = serve_some, .partner = call_until_it_dies, PORT_OP},
         {0},
 };

@@ -1,7 +1,7 @@
 /*
  * step over core operations of a lane: publishing, clearing ahead, taking, releasing, announcing sleep. Compiled twice:
- * with hooks (STEP_HOOKED) it runs itself armed and writes what the hooks see; without, it traces the released code. The
- * second runs the first, which it finds beside itself, so one call is one proof.
+ * with hooks (STEP_HOOKED) it runs itself armed and writes what the hooks see; without, it traces the released code.
+ * The second runs the first, which it finds beside itself, so one call is one proof.
  */
 #include "engine/step.h"
 #include "lane/lane.h"
@@ -81,7 +81,10 @@ static void want_room(void)
 static const struct {
         const char *name;
         void (*before)(void), (*run)(void);
-} ops[] = {{"send", NULL, send_some}, {"take", send_some, take_some}, {"release", NULL, release_some}, {"want", send_some, want_room}};
+} ops[] = {{"send", NULL, send_some},
+           {"take", send_some, take_some},
+           {"release", NULL, release_some},
+           {"want", send_some, want_room}};
 enum { N_OPS = sizeof ops / sizeof *ops };
 
 static void setup(unsigned i)
@@ -173,13 +176,15 @@ int main(int argc, char **argv)
                 steps += n;
                 states += seen;
                 if (!n || unknown) {
-                        fprintf(stderr, "step lane: %s: %u of %u states at %llu instructions are none that the hooks see\n",
+                        fprintf(stderr,
+                                "step lane: %s: %u of %u states at %llu instructions are none that the hooks see\n",
                                 ops[i].name, unknown, seen, (unsigned long long)n);
                         bad++;
                 }
                 teardown();
         }
-        printf("step lane: operations %d, instructions %llu, states %u%s\n", N_OPS, steps, states, bad ? ", FAILED" : "");
+        printf("step lane: operations %d, instructions %llu, states %u%s\n", N_OPS, steps, states,
+               bad ? ", FAILED" : "");
         return bad != 0;
 }
 

@@ -17,9 +17,9 @@ enum {
 };
 
 struct proof_traced {
-        uint8_t kind;   /* enum hook_kind */
+        uint8_t kind; /* enum hook_kind */
         uint8_t atomic;
-        uint16_t call;  /* enum wh_os_call */
+        uint16_t call; /* enum wh_os_call */
         uint32_t len;
         uint32_t epoch; /* which call of victim() */
         uint64_t at;    /* the address; the same in every case, since cases are forked from one driver */
@@ -57,7 +57,10 @@ const char *proof_world_differs(const struct proof_world *before, const struct p
 uint64_t proof_state_hash(void);
 uint64_t proof_hash(uint64_t h, const void *bytes, size_t len);
 
-/* Runs fn(p, plan) in a case's process. True when it passed; else the failure was counted and told under `name`. */
+/*
+ * Runs fn(p, plan) in a case's process. True when it passed; else the failure was counted and told under `name`. Where
+ * failure is expected, and was seen often enough, false at once.
+ */
 bool proof_case(const struct proof_args *args, const char *engine, const struct proof_op *op, const char *name,
                 void (*fn)(struct proof *p, const void *plan), const void *plan, struct proof_figures *sum);
 /* The report of the last case. */

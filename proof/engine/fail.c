@@ -155,7 +155,8 @@ static void fail_case(struct proof *p, const void *arg)
         p->report_->steps = armed.calls;
         if (p->result < 0) {
                 if (!p->injected)
-                        proof_fail(p, op->name, 0, "answers %s although nothing was refused", strerrorname_np(-p->result));
+                        proof_fail(p, op->name, 0, "answers %s although nothing was refused",
+                                   strerrorname_np(-p->result));
                 if (p->result != -p->injected && p->result != -plan->err && !named(op, p->result))
                         proof_fail(p, op->name, 0, "answers %s when told %s", strerrorname_np(-p->result),
                                    strerrorname_np(p->injected));
@@ -199,7 +200,8 @@ static bool refuse(const struct proof_args *args, const struct proof_op *op, con
         bool ok = proof_case(args, "fail", op, name, fail_case, plan, sum);
         sum->values += proof_reported()->injected;
         if (args->verbose)
-                printf("%s %s: %s %s\n", op->name, name, wh_os_call_name(proof_reported()->refused), ok ? "passed" : "FAILED");
+                printf("%s %s: %s %s\n", op->name, name, wh_os_call_name(proof_reported()->refused),
+                       ok ? "passed" : "FAILED");
         return ok;
 }
 

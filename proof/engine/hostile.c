@@ -1,10 +1,11 @@
 /*
  * hostile - a peer that writes anything anywhere it can, at any time.
  *
- * First one run undisturbed, which records every load of shared memory, and every datagram that came. Then, for every load k and every value that may
- * matter there, one run in which the value is put in place just before load k, and stays. Named lie:K:AT:LEN:VALUE, or
- * `honest`. In every run: no crash (and no sanitizer's complaint, in the build that has one), an allowed answer, a
- * bounded number of steps, no byte of private memory in what others can see, and the operation's own audit.
+ * First one run undisturbed, which records every load of shared memory, and every datagram that came. Then, for every
+ * load k and every value that may matter there, one run in which the value is put in place just before load k, and
+ * stays. Named lie:K:AT:LEN:VALUE, or `honest`. In every run: no crash (and no sanitizer's complaint, in the build that
+ * has one), an allowed answer, a bounded number of steps, no byte of private memory in what others can see, and the
+ * operation's own audit.
  *
  * The honest run also finds double fetches: bytes that the liar can write and that are loaded twice in one call. A
  * check of the first copy says nothing about the second.
@@ -20,13 +21,13 @@
 
 enum {
         CANARY = 0xc5,
-        CANARY_RUN = 4,  /* so many in a row are no accident: proofs do not send this byte */
+        CANARY_RUN = 4, /* so many in a row are no accident: proofs do not send this byte */
         VALUES_MAX = 192,
         WORDS_MAX = 16, /* of a load longer than a word, that are lied about one by one */
 };
 
 struct plan {
-        uint64_t k; /* counts loads that the liar can change */
+        uint64_t k;       /* counts loads that the liar can change */
         uint32_t at, len; /* which bytes of the load */
         uint64_t value;
         bool fill; /* all of the load, with the byte `value` */
@@ -199,13 +200,16 @@ static void value_add(struct values *vs, uint64_t v, uint32_t len, uint64_t now)
         vs->v[vs->n++] = v;
 }
 
-/* What may matter in a word of `len` bytes that holds `now`: boundaries, neighbours, flips, and what was seen elsewhere. */
+/* What may matter in a word of `len` bytes that holds `now`: boundaries, neighbours, flips, and what was seen
+ * elsewhere. */
 static void values_of(struct values *vs, uint64_t now, uint32_t len, const struct proof_traced *trace, uint32_t n_trace,
                       uint64_t at, bool few)
 {
         const uint64_t top = (uint64_t)1 << (len * 8 - 1);
-        const uint64_t fixed[] = {0, 1, 2, 3, UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 63, top, top - 1, top + 1,
-                                  now + 1, now - 1, now + 2, now - 2, now + 64, now - 64, now * 2, now / 2, ~now, -now};
+        const uint64_t fixed[] = {
+                0,       1,       2,       3,       UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 63, top,
+                top - 1, top + 1, now + 1, now - 1, now + 2,    now - 2,        now + 64,        now - 64,
+                now * 2, now / 2, ~now,    -now};
         vs->n = 0;
         for (unsigned i = 0; i < sizeof fixed / sizeof *fixed; i++)
                 value_add(vs, fixed[i], len, now);
@@ -259,7 +263,8 @@ static void double_fetches(const struct proof_args *args, const struct proof_op 
                                         "hostile %s: %s: the same %u bytes at %#" PRIx64
                                         " are loaded twice in one call: at %#" PRIx64 " and %#" PRIx64
                                         " (addr2line -fe)\n    again: --only %s --case honest --seed %" PRIu64 "\n",
-                                        args->area, op->name, t[i].len, t[i].at, t[j].site, t[i].site, op->name, args->seed);
+                                        args->area, op->name, t[i].len, t[i].at, t[j].site, t[i].site, op->name,
+                                        args->seed);
                         break;
                 }
         }
@@ -270,7 +275,8 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
         sum->operations++;
         struct plan plan = {.k = NEVER};
         if (args->only_case && strcmp(args->only_case, "honest")) {
-                if (sscanf(args->only_case, "lie:%" SCNu64 ":%u:%u:%" SCNx64, &plan.k, &plan.at, &plan.len, &plan.value) != 4)
+                if (sscanf(args->only_case, "lie:%" SCNu64 ":%u:%u:%" SCNx64, &plan.k, &plan.at, &plan.len,
+                           &plan.value) != 4)
                         return;
                 plan.fill = plan.len == 0;
                 lie(args, op, &plan, sum);
@@ -296,7 +302,8 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                                 struct values vs;
                                 uint64_t now = w < 8 / word ? t[k].value >> w * word * 8 : 0;
                                 now &= word == 8 ? UINT64_MAX : ((uint64_t)1 << word * 8) - 1;
-                                /* Long loads are mostly payload: the quick tier leaves those for the words that decide. */
+                                /* Long loads are mostly payload: the quick tier leaves those for the words that decide.
+                                 */
                                 values_of(&vs, now, word, t, n, t[k].at, args->quick && wide);
                                 for (unsigned v = 0; v < vs.n; v++) {
                                         if (!pass) {
@@ -305,8 +312,8 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                                         }
                                         if (!proof_sampled(i++, total, cap, args->seed))
                                                 continue;
-                                        lie(args, op, &(struct plan){.k = k, .at = w * word, .len = word, .value = vs.v[v]},
-                                            sum);
+                                        lie(args, op,
+                                            &(struct plan){.k = k, .at = w * word, .len = word, .value = vs.v[v]}, sum);
                                         hit |= proof_reported()->reached;
                                 }
                         }

@@ -6,8 +6,8 @@
  *      both:K:J      the victim stands still before step K, the rescuer gets as far as step J, then both die
  *      pause:K       the victim stands still before step K, a rescuer runs to its end, the victim goes on
  *
- * Rescuer and both are done for one K of each distinct crash state, for two deaths in the same state are the same death.
- * A victim that goes on is another matter: it remembers what it saw, so that is done for every K.
+ * Rescuer and both are done for one K of each distinct crash state, for two deaths in the same state are the same
+ * death. A victim that goes on is another matter: it remembers what it saw, so that is done for every K.
  */
 #include "case.h"
 
@@ -180,7 +180,8 @@ static bool run(const struct proof_args *args, const struct proof_op *op, struct
 
 void proof_kill(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum)
 {
-        const uint64_t cap = args->quick ? 150 : 4000, cap_states = args->quick ? 12 : 100, cap_j = args->quick ? 12 : 100;
+        const uint64_t cap = args->quick ? 150 : 4000, cap_states = args->quick ? 12 : 100,
+                       cap_j = args->quick ? 12 : 100;
         const bool narrow = args->quick;
         struct proof_set states = {0};
         struct plan plan = {.mode = VICTIM, .k = NEVER, .changes_only = narrow};

@@ -8,7 +8,8 @@
 
 static int usage(const char *program)
 {
-        fprintf(stderr, "usage: %s [--quick|--full] [--seed N] [--only OPERATION] [--case CASE] [--verbose]\n", program);
+        fprintf(stderr, "usage: %s [--quick|--full] [--seed N] [--only OPERATION] [--case CASE] [--verbose]\n",
+                program);
         return 2;
 }
 
@@ -58,8 +59,8 @@ int proof_main(const char *engine, const char *area, const struct proof_op *ops,
         }
         uint64_t good = sum.cases - sum.failures;
         if (!strcmp(engine, "kill"))
-                printf("kill %s: operations %" PRIu64 ", kills survived %" PRIu64 ", distinct crash states %" PRIu64, area,
-                       sum.operations, good, sum.states);
+                printf("kill %s: operations %" PRIu64 ", kills survived %" PRIu64 ", distinct crash states %" PRIu64,
+                       area, sum.operations, good, sum.states);
         else if (!strcmp(engine, "hostile"))
                 printf("hostile %s: operations %" PRIu64 ", values tried %" PRIu64 ", loads overwritten %" PRIu64
                        ", double fetches %" PRIu64,

@@ -40,7 +40,8 @@ struct proof_op {
         const char *name;
         /* In the case's process: make the objects; p->state is the operation's own, state_bytes zeroed bytes. */
         void (*setup)(struct proof *p);
-        /* In the victim's process, before it is armed; may be NULL. For what a victim must make or let go of by itself. */
+        /* In the victim's process, before it is armed; may be NULL. For what a victim must make or let go of by itself.
+         */
         void (*start)(struct proof *p);
         /* In the case's process, right after the victim was forked: let go of what is the victim's alone, so that its
          * death is seen. May be NULL. */
@@ -71,15 +72,16 @@ struct proof_op {
         /* kill: a second process that takes part, unarmed, while the victim runs: the other end. It must come to an
          * end by itself when the victim dies. May be NULL. */
         void (*partner)(struct proof *p);
-        /* fail: the call does work on its way that is not undone (it reads a socket, it learns that a link is dead), and
-         * its object may not survive a refusal: descriptors are not compared, and trying again may fail as well. */
+        /* fail: the call does work on its way that is not undone (it reads a socket, it learns that a link is dead),
+         * and its object may not survive a refusal: descriptors are not compared, and trying again may fail as well. */
         bool progress;
         /* hostile: an atomic load may be repeated in one call: whatever was decided on the first is decided again. */
         bool looks_again;
-        /* A finding that is known and not mended yet: this operation may fail, and every run says so, or that it was not
-         * seen; the note goes with the fault. */
+        /* A finding that is known and not mended yet: this operation may fail, and every run says so, or that it was
+         * not seen; the note goes with the fault. */
         const char *finding;
-        /* fail: nothing may have changed after a call that failed; p->result is what it answered. NULL: audit() does. */
+        /* fail: nothing may have changed after a call that failed; p->result is what it answered. NULL: audit() does.
+         */
         void (*unchanged)(struct proof *p);
 };
 
@@ -103,16 +105,16 @@ struct proof {
 /* A failed check ends the case and names it. Any process of a case may check. */
 __attribute__((noreturn, format(printf, 4, 5))) void proof_fail(struct proof *p, const char *file, int line,
                                                                 const char *fmt, ...);
-#define PROOF_CHECK(p, cond)                                                                                           \
-        do {                                                                                                           \
-                if (!(cond))                                                                                           \
-                        proof_fail((p), __FILE__, __LINE__, "%s", #cond);                                              \
+#define PROOF_CHECK(p, cond)                                              \
+        do {                                                              \
+                if (!(cond))                                              \
+                        proof_fail((p), __FILE__, __LINE__, "%s", #cond); \
         } while (0)
-#define PROOF_EQ(p, a, b)                                                                                              \
-        do {                                                                                                           \
-                long long a_ = (long long)(a), b_ = (long long)(b);                                                    \
-                if (a_ != b_)                                                                                          \
-                        proof_fail((p), __FILE__, __LINE__, "%s == %s: %lld, %lld", #a, #b, a_, b_);                   \
+#define PROOF_EQ(p, a, b)                                                                            \
+        do {                                                                                         \
+                long long a_ = (long long)(a), b_ = (long long)(b);                                  \
+                if (a_ != b_)                                                                        \
+                        proof_fail((p), __FILE__, __LINE__, "%s == %s: %lld, %lld", #a, #b, a_, b_); \
         } while (0)
 
 /*
@@ -121,12 +123,12 @@ __attribute__((noreturn, format(printf, 4, 5))) void proof_fail(struct proof *p,
  */
 enum { PROOF_LEDGER_MESSAGES = 4096 };
 struct proof_ledger {
-        _Atomic uint64_t intent;   /* sends begun, by the sender, before the call */
-        _Atomic uint64_t sent;     /* sends that answered 0, by the sender */
-        _Atomic uint64_t received; /* by the receiver */
-        _Atomic uint64_t acked;    /* acknowledged: must never be delivered again */
-        _Atomic uint64_t notices;  /* death notices that arrived */
-        _Atomic uint64_t word[8];  /* the operation's own */
+        _Atomic uint64_t intent;             /* sends begun, by the sender, before the call */
+        _Atomic uint64_t sent;               /* sends that answered 0, by the sender */
+        _Atomic uint64_t received;           /* by the receiver */
+        _Atomic uint64_t acked;              /* acknowledged: must never be delivered again */
+        _Atomic uint64_t notices;            /* death notices that arrived */
+        _Atomic uint64_t word[8];            /* the operation's own */
         uint64_t sum[PROOF_LEDGER_MESSAGES]; /* checksum of message n, by the sender, before the call */
 };
 uint64_t proof_sum(const void *bytes, size_t len);
@@ -169,10 +171,10 @@ void proof_kill(const struct proof_args *args, const struct proof_op *op, struct
 void proof_hostile(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum);
 void proof_fail_calls(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum);
 
-#define PROOF_MAIN_(engine, area, ops)                                                                                 \
-        int main(int argc, char **argv)                                                                                \
-        {                                                                                                              \
-                return proof_main(engine, area, ops, argc, argv);                                                      \
+#define PROOF_MAIN_(engine, area, ops)                            \
+        int main(int argc, char **argv)                           \
+        {                                                         \
+                return proof_main(engine, area, ops, argc, argv); \
         }
 #define PROOF_KILL(area, ops) PROOF_MAIN_("kill", area, ops)
 #define PROOF_HOSTILE(area, ops) PROOF_MAIN_("hostile", area, ops)

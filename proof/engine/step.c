@@ -24,7 +24,6 @@
 
 enum { STATES_MAX = 4096 };
 
-
 static struct region {
         const uint8_t *at;
         uint8_t *mask; /* 0xff where a byte counts */

@@ -48,7 +48,8 @@ static struct party {
         enum state state;
         unsigned bell;
         bool may_rest, killed;
-        struct view now, acquired, released; /* acquired: by relaxed loads, for a fence to come; released: by the last one */
+        struct view now, acquired,
+                released; /* acquired: by relaxed loads, for a fence to come; released: by the last one */
 } party[EXPLORE_PARTIES];
 
 static const struct explore *x;
@@ -121,7 +122,8 @@ void explore_fail(const char *fmt, ...)
                 va_end(ap);
                 size_t n = 0;
                 for (unsigned i = 0; i < depth && n + 8 < sizeof result->replay; i++)
-                        n += (size_t)snprintf(result->replay + n, sizeof result->replay - n, i ? ".%u" : "%u", choice[i].taken);
+                        n += (size_t)snprintf(result->replay + n, sizeof result->replay - n, i ? ".%u" : "%u",
+                                              choice[i].taken);
         }
         failed = true;
         if (inside)
@@ -280,7 +282,8 @@ static void race_check(const void *at, size_t len, bool store, bool atomic)
                         explore_fail("data race: party %u %s what party %u stores, %zu bytes into the access", current,
                                      store ? "overwrites" : "reads", c->write_by - 1, o);
                 for (unsigned i = 0; i < n_parties && store; i++)
-                        if (i != current && (c->read_clock[i] > v->clock[i] || (!atomic && c->atomic_clock[i] > v->clock[i])))
+                        if (i != current &&
+                            (c->read_clock[i] > v->clock[i] || (!atomic && c->atomic_clock[i] > v->clock[i])))
                                 explore_fail("data race: party %u overwrites what party %u may still read", current, i);
                 uint16_t now = ++v->clock[current];
                 if (store) {
@@ -336,7 +339,8 @@ static struct location *location_of(void *addr, unsigned len)
 
 static bool is_acquire(int order)
 {
-        return order == __ATOMIC_ACQUIRE || order == __ATOMIC_CONSUME || order == __ATOMIC_ACQ_REL || order == __ATOMIC_SEQ_CST;
+        return order == __ATOMIC_ACQUIRE || order == __ATOMIC_CONSUME || order == __ATOMIC_ACQ_REL ||
+               order == __ATOMIC_SEQ_CST;
 }
 
 static bool is_release(int order)

@@ -1,6 +1,6 @@
 /*
- * The explorer on what is published about the model: small programs whose outcomes are known to be allowed or forbidden,
- * and small mistakes that it must find.
+ * The explorer on what is published about the model: small programs whose outcomes are known to be allowed or
+ * forbidden, and small mistakes that it must find.
  */
 #include "explore.h"
 
@@ -53,7 +53,11 @@ static struct explored run(void (*a)(void), void (*b)(void), void (*c)(void), vo
 {
         struct explored e;
         outcomes = 0;
-        explore_run(&(struct explore){.init = init, .party = {a, b, c, d}, .check = note, .preemptions = 4, .stale = 4,
+        explore_run(&(struct explore){.init = init,
+                                      .party = {a, b, c, d},
+                                      .check = note,
+                                      .preemptions = 4,
+                                      .stale = 4,
                                       .executions_max = 200000},
                     1, &e);
         return e;
@@ -217,8 +221,12 @@ static void sum_is_three(uint32_t killed)
 TEST(additions_are_not_lost)
 {
         struct explored e;
-        explore_run(&(struct explore){.init = init, .party = {add, add, add}, .check = sum_is_three, .preemptions = 6,
-                                      .stale = 6, .executions_max = 100000},
+        explore_run(&(struct explore){.init = init,
+                                      .party = {add, add, add},
+                                      .check = sum_is_three,
+                                      .preemptions = 6,
+                                      .stale = 6,
+                                      .executions_max = 100000},
                     1, &e);
         CHECK(!e.failed && e.complete);
         CHECK_GE(e.executions, 6);

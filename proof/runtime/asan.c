@@ -1,8 +1,8 @@
 /*
  * The same hooks in a build with the address and undefined-behaviour sanitizers. gcc can be told to check every access
  * by a call (asan-instrumentation-with-call-threshold=0); ours is found first, makes the step, and hands on to the
- * sanitizer's. An atomic operation is checked before it is done, so what a handler overwrites is what it sees; but which
- * accesses are atomic, and of what order, cannot be told here, nor fences. Those belong to the other build.
+ * sanitizer's. An atomic operation is checked before it is done, so what a handler overwrites is what it sees; but
+ * which accesses are atomic, and of what order, cannot be told here, nor fences. Those belong to the other build.
  */
 #include "hook.h"
 
@@ -12,18 +12,18 @@
 
 const bool hook_sees_atomics = false;
 
-#define ACCESS(name, kind, n)                                                                                          \
-        void __asan_##name(uintptr_t p);                                                                               \
-        void __asan_##name(uintptr_t p)                                                                                \
-        {                                                                                                              \
-                static void (*theirs)(uintptr_t);                                                                      \
-                if (!theirs)                                                                                           \
-                        *(void **)&theirs = dlsym(RTLD_NEXT, "__asan_" #name);                                         \
-                hook_access(kind, (void *)p, n, false, 0, SITE);                                                       \
-                theirs(p);                                                                                             \
+#define ACCESS(name, kind, n)                                                  \
+        void __asan_##name(uintptr_t p);                                       \
+        void __asan_##name(uintptr_t p)                                        \
+        {                                                                      \
+                static void (*theirs)(uintptr_t);                              \
+                if (!theirs)                                                   \
+                        *(void **)&theirs = dlsym(RTLD_NEXT, "__asan_" #name); \
+                hook_access(kind, (void *)p, n, false, 0, SITE);               \
+                theirs(p);                                                     \
         }
-#define BOTH(n)                                                                                                        \
-        ACCESS(load##n, HOOK_LOAD, n)                                                                                  \
+#define BOTH(n)                       \
+        ACCESS(load##n, HOOK_LOAD, n) \
         ACCESS(store##n, HOOK_STORE, n)
 BOTH(1)
 BOTH(2)
@@ -31,15 +31,15 @@ BOTH(4)
 BOTH(8)
 BOTH(16)
 
-#define RANGE(name, kind)                                                                                              \
-        void __asan_##name(uintptr_t p, size_t n);                                                                     \
-        void __asan_##name(uintptr_t p, size_t n)                                                                      \
-        {                                                                                                              \
-                static void (*theirs)(uintptr_t, size_t);                                                              \
-                if (!theirs)                                                                                           \
-                        *(void **)&theirs = dlsym(RTLD_NEXT, "__asan_" #name);                                         \
-                hook_access(kind, (void *)p, n, false, 0, SITE);                                                       \
-                theirs(p, n);                                                                                          \
+#define RANGE(name, kind)                                                      \
+        void __asan_##name(uintptr_t p, size_t n);                             \
+        void __asan_##name(uintptr_t p, size_t n)                              \
+        {                                                                      \
+                static void (*theirs)(uintptr_t, size_t);                      \
+                if (!theirs)                                                   \
+                        *(void **)&theirs = dlsym(RTLD_NEXT, "__asan_" #name); \
+                hook_access(kind, (void *)p, n, false, 0, SITE);               \
+                theirs(p, n);                                                  \
         }
 RANGE(loadN, HOOK_LOAD)
 RANGE(storeN, HOOK_STORE)

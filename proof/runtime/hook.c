@@ -212,7 +212,8 @@ static void hook_received_(void *bytes, size_t len, void *site)
 {
         if (!hook_armed_ || !is_armed_thread || in_handler)
                 return;
-        struct hook_step s = {.kind = HOOK_RECEIVED, .call = -1, .addr = bytes, .len = len, .number = n_steps++, .site = site};
+        struct hook_step s = {
+                .kind = HOOK_RECEIVED, .call = -1, .addr = bytes, .len = len, .number = n_steps++, .site = site};
         in_handler = !hook_memory; /* the explorer goes on with another party in there */
         the_handler(&s);
         in_handler = false;
@@ -423,8 +424,8 @@ pid_t hook_getpid(void)
 }
 
 /*
- * While armed, every look at the clock finds that a few microseconds have passed: what spins for a time then spins for a
- * number of steps, and a case takes the same steps whenever it runs.
+ * While armed, every look at the clock finds that a few microseconds have passed: what spins for a time then spins for
+ * a number of steps, and a case takes the same steps whenever it runs.
  */
 uint64_t hook_ticks(void)
 {

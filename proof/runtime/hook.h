@@ -37,7 +37,7 @@ enum hook_kind {
         HOOK_STORE,
         HOOK_RMW, /* an exchange, a fetch and add, a compare-and-swap: a load and a store at once */
         HOOK_FENCE,
-        HOOK_CALL, /* a system call, or an allocation */
+        HOOK_CALL,     /* a system call, or an allocation */
         HOOK_RECEIVED, /* right after a datagram came: `addr` is private memory, with bytes that a peer chose */
 };
 
@@ -49,8 +49,8 @@ struct hook_step {
         void *addr;
         size_t len;
         struct hook_range *range; /* NULL but for loads and stores */
-        uint64_t number; /* counts from 0 since hook_arm() */
-        void *site;      /* where in the code */
+        uint64_t number;          /* counts from 0 since hook_arm() */
+        void *site;               /* where in the code */
 };
 
 /* A stretch of shared memory. `dev` and `ino` name the file behind it; both are 0 for anonymous memory. */

@@ -30,20 +30,20 @@ void __tsan_func_exit(void)
 {
 }
 
-#define PLAIN_ACCESS(name, kind, n)                                                                                    \
-        void __tsan_##name(void *p);                                                                                   \
-        void __tsan_##name(void *p)                                                                                    \
-        {                                                                                                              \
-                hook_access(kind, p, n, false, 0, SITE);                                                               \
+#define PLAIN_ACCESS(name, kind, n)                      \
+        void __tsan_##name(void *p);                     \
+        void __tsan_##name(void *p)                      \
+        {                                                \
+                hook_access(kind, p, n, false, 0, SITE); \
         }
-#define PLAIN(n)                                                                                                       \
-        PLAIN_ACCESS(read##n, HOOK_LOAD, n)                                                                            \
-        PLAIN_ACCESS(write##n, HOOK_STORE, n)                                                                          \
-        PLAIN_ACCESS(unaligned_read##n, HOOK_LOAD, n)                                                                  \
-        PLAIN_ACCESS(unaligned_write##n, HOOK_STORE, n)                                                                \
-        PLAIN_ACCESS(volatile_read##n, HOOK_LOAD, n)                                                                   \
-        PLAIN_ACCESS(volatile_write##n, HOOK_STORE, n)                                                                 \
-        PLAIN_ACCESS(unaligned_volatile_read##n, HOOK_LOAD, n)                                                         \
+#define PLAIN(n)                                               \
+        PLAIN_ACCESS(read##n, HOOK_LOAD, n)                    \
+        PLAIN_ACCESS(write##n, HOOK_STORE, n)                  \
+        PLAIN_ACCESS(unaligned_read##n, HOOK_LOAD, n)          \
+        PLAIN_ACCESS(unaligned_write##n, HOOK_STORE, n)        \
+        PLAIN_ACCESS(volatile_read##n, HOOK_LOAD, n)           \
+        PLAIN_ACCESS(volatile_write##n, HOOK_STORE, n)         \
+        PLAIN_ACCESS(unaligned_volatile_read##n, HOOK_LOAD, n) \
         PLAIN_ACCESS(unaligned_volatile_write##n, HOOK_STORE, n)
 PLAIN(1)
 PLAIN(2)
@@ -85,66 +85,66 @@ void *__tsan_memset(void *to, int byte, size_t n)
         return hook_memset(to, byte, n);
 }
 
-#define RMW(bits, name, op, builtin)                                                                                   \
-        u##bits __tsan_atomic##bits##_##name(volatile u##bits *p, u##bits v, int order);                               \
-        u##bits __tsan_atomic##bits##_##name(volatile u##bits *p, u##bits v, int order)                                \
-        {                                                                                                              \
-                if (hook_modelled(p))                                                                                  \
-                        return (u##bits)hook_memory->rmw((void *)(uintptr_t)p, bits / 8, op, v, order, SITE);          \
-                hook_access(HOOK_RMW, p, bits / 8, true, order, SITE);                                                 \
-                return builtin(p, v, __ATOMIC_SEQ_CST);                                                                \
+#define RMW(bits, name, op, builtin)                                                                          \
+        u##bits __tsan_atomic##bits##_##name(volatile u##bits *p, u##bits v, int order);                      \
+        u##bits __tsan_atomic##bits##_##name(volatile u##bits *p, u##bits v, int order)                       \
+        {                                                                                                     \
+                if (hook_modelled(p))                                                                         \
+                        return (u##bits)hook_memory->rmw((void *)(uintptr_t)p, bits / 8, op, v, order, SITE); \
+                hook_access(HOOK_RMW, p, bits / 8, true, order, SITE);                                        \
+                return builtin(p, v, __ATOMIC_SEQ_CST);                                                       \
         }
-#define CAS(bits, name)                                                                                                \
-        int __tsan_atomic##bits##_compare_exchange_##name(volatile u##bits *p, u##bits *expect, u##bits v, int order,  \
-                                                          int order_failed);                                           \
-        int __tsan_atomic##bits##_compare_exchange_##name(volatile u##bits *p, u##bits *expect, u##bits v, int order,  \
-                                                          int order_failed)                                            \
-        {                                                                                                              \
-                if (hook_modelled(p)) {                                                                                \
-                        u64 e = *expect;                                                                               \
-                        bool swapped = hook_memory->cas((void *)(uintptr_t)p, bits / 8, &e, v, order, order_failed,    \
-                                                        SITE);                                                         \
-                        *expect = (u##bits)e;                                                                          \
-                        return swapped;                                                                                \
-                }                                                                                                      \
-                hook_access(HOOK_RMW, p, bits / 8, true, order, SITE);                                                 \
-                return __atomic_compare_exchange_n(p, expect, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);               \
+#define CAS(bits, name)                                                                                               \
+        int __tsan_atomic##bits##_compare_exchange_##name(volatile u##bits *p, u##bits *expect, u##bits v, int order, \
+                                                          int order_failed);                                          \
+        int __tsan_atomic##bits##_compare_exchange_##name(volatile u##bits *p, u##bits *expect, u##bits v, int order, \
+                                                          int order_failed)                                           \
+        {                                                                                                             \
+                if (hook_modelled(p)) {                                                                               \
+                        u64 e = *expect;                                                                              \
+                        bool swapped =                                                                                \
+                                hook_memory->cas((void *)(uintptr_t)p, bits / 8, &e, v, order, order_failed, SITE);   \
+                        *expect = (u##bits)e;                                                                         \
+                        return swapped;                                                                               \
+                }                                                                                                     \
+                hook_access(HOOK_RMW, p, bits / 8, true, order, SITE);                                                \
+                return __atomic_compare_exchange_n(p, expect, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);              \
         }
-#define ATOMIC(bits)                                                                                                   \
-        u##bits __tsan_atomic##bits##_load(const volatile u##bits *p, int order);                                      \
-        u##bits __tsan_atomic##bits##_load(const volatile u##bits *p, int order)                                       \
-        {                                                                                                              \
-                if (hook_modelled(p))                                                                                  \
-                        return (u##bits)hook_memory->load((void *)(uintptr_t)p, bits / 8, order, SITE);                \
-                hook_access(HOOK_LOAD, p, bits / 8, true, order, SITE);                                                \
-                return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                           \
-        }                                                                                                              \
-        void __tsan_atomic##bits##_store(volatile u##bits *p, u##bits v, int order);                                   \
-        void __tsan_atomic##bits##_store(volatile u##bits *p, u##bits v, int order)                                    \
-        {                                                                                                              \
-                if (hook_modelled(p)) {                                                                                \
-                        hook_memory->store((void *)(uintptr_t)p, bits / 8, v, order, SITE);                            \
-                        return;                                                                                        \
-                }                                                                                                      \
-                hook_access(HOOK_STORE, p, bits / 8, true, order, SITE);                                               \
-                __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                                              \
-        }                                                                                                              \
-        RMW(bits, exchange, HOOK_OP_XCHG, __atomic_exchange_n)                                                         \
-        RMW(bits, fetch_add, HOOK_OP_ADD, __atomic_fetch_add)                                                          \
-        RMW(bits, fetch_sub, HOOK_OP_SUB, __atomic_fetch_sub)                                                          \
-        RMW(bits, fetch_and, HOOK_OP_AND, __atomic_fetch_and)                                                          \
-        RMW(bits, fetch_or, HOOK_OP_OR, __atomic_fetch_or)                                                             \
-        RMW(bits, fetch_xor, HOOK_OP_XOR, __atomic_fetch_xor)                                                          \
-        RMW(bits, fetch_nand, HOOK_OP_NAND, __atomic_fetch_nand)                                                       \
-        CAS(bits, strong)                                                                                              \
-        CAS(bits, weak)                                                                                                \
-        u##bits __tsan_atomic##bits##_compare_exchange_val(volatile u##bits *p, u##bits expect, u##bits v, int order,  \
-                                                           int order_failed);                                          \
-        u##bits __tsan_atomic##bits##_compare_exchange_val(volatile u##bits *p, u##bits expect, u##bits v, int order,  \
-                                                           int order_failed)                                           \
-        {                                                                                                              \
-                __tsan_atomic##bits##_compare_exchange_strong(p, &expect, v, order, order_failed);                     \
-                return expect;                                                                                         \
+#define ATOMIC(bits)                                                                                                  \
+        u##bits __tsan_atomic##bits##_load(const volatile u##bits *p, int order);                                     \
+        u##bits __tsan_atomic##bits##_load(const volatile u##bits *p, int order)                                      \
+        {                                                                                                             \
+                if (hook_modelled(p))                                                                                 \
+                        return (u##bits)hook_memory->load((void *)(uintptr_t)p, bits / 8, order, SITE);               \
+                hook_access(HOOK_LOAD, p, bits / 8, true, order, SITE);                                               \
+                return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                          \
+        }                                                                                                             \
+        void __tsan_atomic##bits##_store(volatile u##bits *p, u##bits v, int order);                                  \
+        void __tsan_atomic##bits##_store(volatile u##bits *p, u##bits v, int order)                                   \
+        {                                                                                                             \
+                if (hook_modelled(p)) {                                                                               \
+                        hook_memory->store((void *)(uintptr_t)p, bits / 8, v, order, SITE);                           \
+                        return;                                                                                       \
+                }                                                                                                     \
+                hook_access(HOOK_STORE, p, bits / 8, true, order, SITE);                                              \
+                __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                                             \
+        }                                                                                                             \
+        RMW(bits, exchange, HOOK_OP_XCHG, __atomic_exchange_n)                                                        \
+        RMW(bits, fetch_add, HOOK_OP_ADD, __atomic_fetch_add)                                                         \
+        RMW(bits, fetch_sub, HOOK_OP_SUB, __atomic_fetch_sub)                                                         \
+        RMW(bits, fetch_and, HOOK_OP_AND, __atomic_fetch_and)                                                         \
+        RMW(bits, fetch_or, HOOK_OP_OR, __atomic_fetch_or)                                                            \
+        RMW(bits, fetch_xor, HOOK_OP_XOR, __atomic_fetch_xor)                                                         \
+        RMW(bits, fetch_nand, HOOK_OP_NAND, __atomic_fetch_nand)                                                      \
+        CAS(bits, strong)                                                                                             \
+        CAS(bits, weak)                                                                                               \
+        u##bits __tsan_atomic##bits##_compare_exchange_val(volatile u##bits *p, u##bits expect, u##bits v, int order, \
+                                                           int order_failed);                                         \
+        u##bits __tsan_atomic##bits##_compare_exchange_val(volatile u##bits *p, u##bits expect, u##bits v, int order, \
+                                                           int order_failed)                                          \
+        {                                                                                                             \
+                __tsan_atomic##bits##_compare_exchange_strong(p, &expect, v, order, order_failed);                    \
+                return expect;                                                                                        \
         }
 ATOMIC(8)
 ATOMIC(16)

@@ -248,7 +248,11 @@ static struct proof_figures run(engine *e, const struct proof_op *op, enum toy_b
 {
         struct proof_figures sum = {0};
         toy_bug = bug;
-        e(&(struct proof_args){.area = "toy", .quick = true, .seed = test_seed, .hang_s = 1, .expect_failure = bug != TOY_SOUND},
+        e(&(struct proof_args){.area = "toy",
+                               .quick = true,
+                               .seed = test_seed,
+                               .hang_s = 1,
+                               .expect_failure = bug != TOY_SOUND},
           op, &sum);
         toy_bug = TOY_SOUND;
         return sum;
