@@ -8,7 +8,6 @@
 #include <linux/memfd.h>
 #include <linux/sockios.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -699,11 +698,8 @@ int wh_os_rlimit(int which, uint64_t *ret)
 
 int wh_os_cpus(void)
 {
-        cpu_set_t set;
-        if (sched_getaffinity(0, sizeof set, &set) < 0)
-                return (int)sysconf(_SC_NPROCESSORS_ONLN);
-        int n = CPU_COUNT(&set);
-        return n > 0 ? n : 1;
+        long n = sysconf(_SC_NPROCESSORS_ONLN);
+        return n > 0 ? (int)n : 1;
 }
 
 ssize_t wh_os_process_vm_readv(pid_t pid, const struct iovec *to, unsigned n_to, const struct iovec *from, unsigned n)

@@ -201,7 +201,7 @@ int wh_os_pidfd_kill(int pidfd, int sig);
 int wh_os_kill(pid_t pid, int sig);
 /* Soft limit; RLIM_INFINITY becomes UINT64_MAX. */
 int wh_os_rlimit(int which, uint64_t *ret);
-/* CPUs this thread may run on; at least 1. */
+/* CPUs that are online, wherever this thread may run: those it talks to may run elsewhere. At least 1. */
 int wh_os_cpus(void);
 ssize_t wh_os_process_vm_readv(pid_t pid, const struct iovec *to, unsigned n_to, const struct iovec *from, unsigned n);
 ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_from, const struct iovec *to, unsigned n);

@@ -516,7 +516,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                 in->direct = NULL;
         }
         if (wh_unlikely(p && p->status && r == 0))
-                wh_port_tell_status(p);
+                wh_port_tell_received(p);
         wh_inbox_leave(in, r == -EAGAIN);
         return r;
 }

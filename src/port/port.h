@@ -106,7 +106,9 @@ void wh_port_reap(struct wh_port *p);
 void wh_port_remove_link(struct wh_link *l);
 void wh_port_hello(const struct wh_port *p, struct wh_hello *ret);
 void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret);
-/* Stores the port's numbers into its page, if it has one. */
+/* Stores the port's numbers into its page, if it has one. Looks at every link: not for every message. */
 void wh_port_tell_status(struct wh_port *p);
+/* After a message: what it changed, and now and then the rest. */
+void wh_port_tell_received(struct wh_port *p);
 
 #endif

@@ -21,6 +21,16 @@ void wh_port_tell_status(struct wh_port *p)
         atomic_store_explicit(&s->received_bytes, st.received_bytes, memory_order_relaxed);
 }
 
+void wh_port_tell_received(struct wh_port *p)
+{
+        if (p->received_messages % 64 == 0) {
+                wh_port_tell_status(p);
+                return;
+        }
+        atomic_store_explicit(&p->status->received_messages, p->received_messages, memory_order_relaxed);
+        atomic_store_explicit(&p->status->received_bytes, p->received_bytes, memory_order_relaxed);
+}
+
 int wh_port_status_fd(wharf_task *t, wharf_name port, int *ret)
 {
         int r;
