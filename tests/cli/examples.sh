@@ -1,0 +1,16 @@
+# The programs of examples/ check themselves: each ends 0 when what it shows is so. Twice, for nothing is to be left over.
+name=examples
+. "$(dirname "$0")/lib.sh"
+ex=$build/examples
+for turn in 1 2; do
+        for e in asymmetric symmetric rights call-reply epoll; do
+                run 0 "$ex/$e"
+                same "$e says nothing on standard error" "" "$err"
+        done
+done
+run 0 "$ex/call-reply"
+same "what call-reply prints" "hello: HELLO
+die: the server died before it replied" "$out"
+run 0 "$ex/epoll"
+same "what epoll prints" "500 messages and 500 bytes of the pipe" "$out"
+finish
