@@ -68,7 +68,7 @@ static uint32_t message(unsigned n, uint64_t *ret)
         /* Payloads look like heads, so that a stale one would be taken for a record. */
         uint32_t len = n % 2 ? 72 : 8;
         for (unsigned i = 0; i < len / 8; i++)
-                ret[i] = wh_rec_head(WH_REC_PLAIN, 8, n + i);
+                ret[i] = wh_rec_head(WH_REC_PLAIN, 8, n + i / 2); /* what comes to lie on a line is 3 later */
         return len;
 }
 
