@@ -127,10 +127,10 @@ static const struct proof_op ops[] = {
         {.name = "task", .victim = open_task, .unchanged = no_task, PORT_OP},
         {.name = "port", .setup = setup_task, .victim = new_port, .unchanged = no_port, PORT_OP},
         {.name = "right",
+         .progress = true, /* the object of the link that was not to be stays in the task's pool (T1) */
          .setup = setup_port,
          .victim = new_right,
          .unchanged = no_right,
-         .finding = "wharf_right_new() that fails late leaves the owner's half of the link until the next receive",
          PORT_OP},
         {.name = "send-first", .progress = true, .setup = setup_right, .victim = send_one, .audit = audit_all, PORT_OP},
         {.name = "send-attach",
@@ -146,9 +146,8 @@ static const struct proof_op ops[] = {
          .victim = receive_one,
          .unchanged = not_received,
          .audit = audit_all,
-         .finding =
-                 "a refusal of recvmsg() or getsockopt() while receiving closes the link and loses what was sent; and "
-                 "readiness without a datagram spins past the deadline",
+         .finding = "a receiver that has no memory for the socket of a rebind closes the link: its sender is told, and "
+                    "what waited there is lost",
          PORT_OP},
         {0},
 };

@@ -32,8 +32,8 @@ static const int plausible[WH_OS_CALL_COUNT][ERRNOS_MAX] = {
         [WH_OS_accept] = {EAGAIN, EMFILE, ECONNABORTED, EINTR},
         [WH_OS_connect] = {ECONNREFUSED, EAGAIN, EACCES, ENOENT},
         [WH_OS_sendmsg] = {EAGAIN, EPIPE, ENOBUFS, EINTR, ETOOMANYREFS},
-        [WH_OS_recvmsg] = {EAGAIN, ECONNRESET, EINTR, ENOMEM},
-        [WH_OS_getsockopt] = {ENOBUFS},
+        /* Never waiting, so never interrupted; that nothing is there, or nobody, it says itself when it is so. */
+        [WH_OS_recvmsg] = {ENOMEM, ENOBUFS},
         [WH_OS_setsockopt] = {ENOMEM},
         [WH_OS_poll] = {EINTR, ENOMEM},
         [WH_OS_epoll_create] = {EMFILE, ENOMEM},

@@ -126,7 +126,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
         int late = deadline_ns == 0 ? -EAGAIN : deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns ? -ETIMEDOUT : 0;
         if (late && (seen || l->leader))
                 return late;
-        bool room = seen != NULL;
+        bool room = seen != NULL, gone = false;
         l->room_waiters += room;
         l->waiters++;
         int r = 0;
@@ -171,7 +171,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         wh_lock(&l->o.lock);
                         r = k == 0 ? -ETIMEDOUT : k == -EINTR ? 0 : k < 0 ? k : 0;
                         if (k > 0 && p[0].revents & (POLLHUP | POLLERR))
-                                l->hung_up = true;
+                                l->hung_up = gone = true;
                         if (k > 0 && p[0].revents & POLLIN) {
                                 l->sock_ready = true;
                                 l->arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
@@ -193,6 +193,8 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
                                 ;
                 }
+                if (gone && l->tx_over == 0)
+                        l->tx_over = -EPIPE; /* also where the end itself is still behind an unread reply */
         }
         l->waiters--;
         l->room_waiters -= room;
