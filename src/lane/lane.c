@@ -159,6 +159,7 @@ int wh_lane_add_section(struct wh_lane_tx *lane, uint64_t len, unsigned *ret_ind
         s->map = map;
         s->len = len;
         lane->section_bytes += len;
+        lane->exhausted = 0;
         *ret_index = lane->n_sections++;
         return 0;
 }
@@ -200,6 +201,7 @@ static void idle_flush(struct wh_lane_tx *lane)
                         lane->free_slot[lane->n_free_slots++] = slot;
                 }
         lane->n_idle = 0;
+        lane->exhausted = 0;
 }
 
 /* Deal with what the receiver gave back since last time. */
@@ -264,9 +266,15 @@ int wh_lane_lend(struct wh_lane_tx *lane, uint64_t len, uint16_t *ret_slot, void
         uint64_t units = (len + WH_SECTION_UNIT - 1) >> WH_SECTION_UNIT_LOG2;
         unsigned order = wh_log2_ceil(units ? units : 1);
         uint16_t slot;
+        uint32_t bit = (uint32_t)1 << order;
         int r = lane->lent++ % COLLECT_EVERY ? 0 : collect_released(lane);
-        if (wh_likely(r == 0))
-                r = lend_fresh(lane, order, &slot);
+        if (wh_likely(r == 0)) {
+                r = -EAGAIN;
+                if (wh_unlikely(!(lane->exhausted & bit))) {
+                        r = lend_fresh(lane, order, &slot);
+                        lane->exhausted |= r == -EAGAIN ? bit : 0;
+                }
+        }
         if (r == -EAGAIN)
                 r = lend_idle(lane, order, &slot);
         if (r == -EAGAIN && (r = collect_released(lane)) == 0)

@@ -304,7 +304,7 @@ int wharf_heap_open(void *base, uint64_t len_bytes, wharf_heap **ret)
             (is_inside(d) && d->unit_log2 != 4))
                 return -EUCLEAN;
         same = *d;
-        if (lay_out(&same) > len_bytes || memcmp(&same, d, sizeof same))
+        if (lay_out(&same) > len_bytes || memcmp(&same, d, sizeof same) != 0)
                 return -EUCLEAN;
         h->base = base;
         int r = attach(h);

@@ -584,5 +584,13 @@ int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o)
                 return tx_sent(l, o, WHARF_HOW_INLINE);
         }
         l->sock_full = false;
+        /* The next common one: bytes only, too large for a record, on an attached lane. */
+        if (wh_likely(l->tx && !(l->tx_over | l->over | (int)o->n_items | o->dropped) && o->how == WHARF_HOW_AUTO &&
+                      o->len > WHARF_INLINE_MAX && o->len <= WHARF_IN_PLACE_MAX && o->slot < 0 && !l->abort_owed &&
+                      !o->started && (l->owner || o->len <= l->hello.payload_bytes_max))) {
+                int r = send_block(l, o);
+                if (wh_likely(r != -EDQUOT))
+                        return r;
+        }
         return send_by_choice(l, o);
 }

@@ -355,29 +355,39 @@ enum {
 static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes, size_t *ret_len,
                                 struct wh_link **ret_link)
 {
-        struct wh_list *n = in->hot.next;
-        struct wh_link *l = wh_container(n, struct wh_link, hot);
         struct wh_rec rec;
-        if (wh_unlikely(n == &in->hot || n->next != &in->hot || in->direct || in->since_look >= LOOK_EVERY ||
+        if (wh_unlikely(wh_list_empty(&in->hot) || in->direct || in->since_look >= LOOK_EVERY ||
                         !wh_list_empty(&in->notices)))
                 return -1;
-        if (wh_unlikely(!l->rx || l->over || l->hung_up || l->stash.full || l->stash.building))
-                return -1;
-        int r = wh_ring_peek(&l->rx->ring, &rec);
-        if (r == 0)
-                return 0;
-        if (wh_unlikely(r < 0 || rec.kind != WH_REC_PLAIN || rec.len > cap_bytes))
-                return -1;
-        wh_shm_copy(buf, rec.body, rec.len);
-        if (wh_unlikely(wh_ring_advance(&l->rx->ring, &rec)))
-                wh_link_bell(l);
-        l->rx_seq++;
-        l->port->received_messages++;
-        l->port->received_bytes += rec.len;
-        in->since_look++;
-        *ret_len = rec.len;
-        *ret_link = l;
-        return 1;
+        for (struct wh_list *n = in->hot.next, *last = in->hot.prev;; n = in->hot.next) {
+                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                if (wh_unlikely(!l->rx || l->over || l->hung_up || l->stash.full || l->stash.building))
+                        return -1;
+                int r = wh_ring_peek(&l->rx->ring, &rec);
+                if (wh_unlikely(r < 0))
+                        return -1;
+                if (r > 0) {
+                        if (wh_unlikely(rec.kind != WH_REC_PLAIN || rec.len > cap_bytes))
+                                return -1;
+                        wh_shm_copy(buf, rec.body, rec.len);
+                        if (wh_unlikely(wh_ring_advance(&l->rx->ring, &rec)))
+                                wh_link_bell(l);
+                        l->rx_seq++;
+                        l->port->received_messages++;
+                        l->port->received_bytes += rec.len;
+                        in->since_look++;
+                        *ret_len = rec.len;
+                        *ret_link = l;
+                }
+                /* Whoever is empty, or has had his turn, goes to the back. */
+                if (in->hot.next != in->hot.prev && (r == 0 || ++l->served >= TURN_BUDGET)) {
+                        l->served = 0;
+                        wh_list_remove(&l->hot);
+                        wh_list_push_back(&in->hot, &l->hot);
+                }
+                if (r > 0 || n == last)
+                        return r;
+        }
 }
 
 /* The hot links, round robin. 1 delivered, 0 none. */
@@ -500,7 +510,6 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                 }
                 if (wh_unlikely(r == -ETIMEDOUT)) {
                         /* What came in the last moment counts. */
-                        deadline_ns = 0;
                         r = m->from ? 0 : try_hot(in, m, &inc);
                         if (r == 0 && m->from && chosen_link(in, m))
                                 r = try_link(in, chosen_link(in, m), m, &inc);
@@ -574,8 +583,8 @@ WHARF_API ssize_t wharf_recv(wharf_task *t, wharf_name name, void *buf, size_t c
         struct wh_inbox *in = wh_inbox_lock(t, name, &p, &err);
         if (wh_unlikely(!in))
                 return wh_fail(err, NULL);
-        size_t len;
-        struct wh_link *l;
+        size_t len = 0;
+        struct wh_link *l = NULL;
         /* Spin right here for a few microseconds, before the long way, which can do everything and takes longer. */
         unsigned spins = deadline_ns && (in->spin_us && t->spin_us_max) && !in->leader ? SPINS_IN_PLACE : 0;
         for (;;) {
