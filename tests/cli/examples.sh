@@ -3,7 +3,7 @@ name=examples
 . "$(dirname "$0")/lib.sh"
 ex=$build/examples
 for turn in 1 2; do
-        for e in asymmetric symmetric rights call-reply epoll; do
+        for e in asymmetric symmetric rights call-reply epoll sets full noone; do
                 run 0 "$ex/$e"
                 same "$e says nothing on standard error" "" "$err"
         done
@@ -13,4 +13,9 @@ same "what call-reply prints" "hello: HELLO
 die: the server died before it replied" "$out"
 run 0 "$ex/epoll"
 same "what epoll prints" "500 messages and 500 bytes of the pipe" "$out"
+run 0 "$ex/sets"
+same "what sets prints" "the even ones make 6, the odd ones 9" "$out"
+run 0 "$ex/noone"
+same "what noone prints" "receiving where nobody can send: no sender is left, and none can come
+sending to the dead: the receiver is gone" "$out"
 finish
