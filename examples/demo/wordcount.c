@@ -103,13 +103,14 @@ static void pile_put(struct piece piece)
         the.pile = p;
 }
 
-static void pile_up(void)
+static void pile_up(unsigned n_workers)
 {
         size_t first = 0;
-        uint64_t bytes = 0;
+        uint64_t bytes = 0, enough = the.bytes / (n_workers * 8); /* little text makes small pieces: all get some */
+        enough = enough > TEXT_BYTES ? TEXT_BYTES : enough;
         for (size_t i = 0; i <= the.n_files; i++) {
                 bool large = i < the.n_files && the.files[i].size >= TEXT_BYTES;
-                if (i > first && (i == the.n_files || large || bytes >= TEXT_BYTES || i - first == FILES_MAX)) {
+                if (i > first && (i == the.n_files || large || bytes >= enough || i - first == FILES_MAX)) {
                         pile_put((struct piece){.first = first, .n_files = i - first});
                         the.n_pieces++;
                         first = i;
@@ -482,7 +483,7 @@ int main(int argc, char **argv)
         for (int i = optind; i < argc; i++)
                 if (nftw(argv[i], file_add, 64, FTW_PHYS) < 0)
                         return fprintf(stderr, "wordcount: %s: %s\n", argv[i], strerror(errno)), 1;
-        pile_up();
+        pile_up((unsigned)workers);
         bool wanted_kill = the.kill_one;
         int r = coordinate((unsigned)workers, output);
         if (r == 0 && wanted_kill && !the.killed)
