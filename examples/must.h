@@ -6,17 +6,18 @@
 #include <unistd.h>
 #include <wharf/wharf.h>
 
-#define MUST(call)                                                                                                     \
-        ({                                                                                                             \
-                long r_ = (long)(call);                                                                                \
-                if (r_ < 0) {                                                                                          \
-                        fprintf(stderr, "%s: %s %s\n", #call, wharf_strerror((int)r_), wharf_why());                   \
-                        exit(1);                                                                                       \
-                }                                                                                                      \
-                r_;                                                                                                    \
+#define MUST(call)                                                                                   \
+        ({                                                                                           \
+                long r_ = (long)(call);                                                              \
+                if (r_ < 0) {                                                                        \
+                        fprintf(stderr, "%s: %s %s\n", #call, wharf_strerror((int)r_), wharf_why()); \
+                        exit(1);                                                                     \
+                }                                                                                    \
+                r_;                                                                                  \
         })
 
-/* How most examples begin: a task; a port of it under a name; a right to the port of that name, as soon as there is one. */
+/* How most examples begin: a task; a port of it under a name; a right to the port of that name, as soon as there is
+ * one. */
 static inline wharf_task *open_task(void)
 {
         wharf_task *task;

@@ -1,5 +1,6 @@
 /*
- * No one will ever come: a wait ends, with an error of its own, when the other side was killed. No time-out is involved.
+ * No one will ever come: a wait ends, with an error of its own, when the other side was killed. No time-out is
+ * involved.
  */
 #include "must.h"
 #include <errno.h>

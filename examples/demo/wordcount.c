@@ -241,8 +241,12 @@ static int hand_out(const struct serving *s, struct piece *p, uint32_t *ret_call
         if (p->n_files == 0) {
                 struct wharf_item item = {.kind = WHARF_COPY_FD, .fd = open_file(&the.files[p->first])};
                 bool open = item.fd >= 0;
-                struct wharf_msg m = {.size = sizeof m, .id = FILE_PART, .data = &p->part, .len_bytes = sizeof p->part,
-                                      .items = &item, .n_items = open};
+                struct wharf_msg m = {.size = sizeof m,
+                                      .id = FILE_PART,
+                                      .data = &p->part,
+                                      .len_bytes = sizeof p->part,
+                                      .items = &item,
+                                      .n_items = open};
                 int r = wharf_call_start(the.task, s->right, &m, WHARF_FOREVER, ret_call);
                 if (open)
                         close(item.fd);
@@ -264,30 +268,30 @@ static int hand_out(const struct serving *s, struct piece *p, uint32_t *ret_call
 }
 
 /*
- * The worker is stopped first, so that it cannot finish meanwhile; then, if it has not replied yet, it is killed: in the
- * middle of its work.
+ * The worker is stopped first, so that it cannot finish meanwhile; then, if it has not replied yet, it is killed: in
+ * the middle of its work. -EINPROGRESS: the call is still to be finished; otherwise what finishing it answered.
  */
-static void kill_in_the_middle(const struct serving *s, uint32_t call)
+static int kill_in_the_middle(const struct serving *s, uint32_t call, struct wharf_msg *reply)
 {
         siginfo_t si;
         pthread_mutex_lock(&the.lock);
-        bool kill_it = the.kill_one && the.n_counted * 3 >= the.n_pieces;
+        bool kill_it = the.kill_one && the.serving > 1 && the.n_counted * 3 >= the.n_pieces;
         the.kill_one &= !kill_it;
         pthread_mutex_unlock(&the.lock);
         if (!kill_it || kill(s->pid, SIGSTOP) < 0 || waitid(P_PID, (id_t)s->pid, &si, WSTOPPED | WEXITED | WNOWAIT) < 0)
-                return;
-        struct wharf_msg reply = {.size = sizeof reply};
-        int r = wharf_call_finish(the.task, s->right, call, &reply, 0);
+                return -EINPROGRESS;
+        int r = wharf_call_finish(the.task, s->right, call, reply, 0);
         if (r == -EAGAIN) {
                 fprintf(stderr, "       killing worker %d, with a piece in its hands\n", (int)s->pid);
                 kill(s->pid, SIGKILL);
                 the.killed = s->pid;
-                return;
+                return -EINPROGRESS;
         }
-        kill(s->pid, SIGCONT); /* too late: it has replied (-EOVERFLOW, the reply does not fit into nothing) */
+        kill(s->pid, SIGCONT); /* too late: it has replied. The next one, then. */
         pthread_mutex_lock(&the.lock);
         the.kill_one = true;
         pthread_mutex_unlock(&the.lock);
+        return r;
 }
 
 /* One worker's thread: hand out, wait for the reply; until there is no work, or no worker. */
@@ -301,8 +305,9 @@ static void *serve(void *arg)
                 struct wharf_msg reply = {.size = sizeof reply, .flags = WHARF_RECV_IN_PLACE};
                 r = hand_out(s, p, &call);
                 if (r == 0) {
-                        kill_in_the_middle(s, call);
-                        r = wharf_call_finish(the.task, s->right, call, &reply, WHARF_FOREVER);
+                        r = kill_in_the_middle(s, call, &reply);
+                        if (r == -EINPROGRESS)
+                                r = wharf_call_finish(the.task, s->right, call, &reply, WHARF_FOREVER);
                 }
                 if (r < 0) {
                         fprintf(stderr, "       worker %d: %s: its piece goes back to the pile\n", (int)s->pid,
@@ -441,7 +446,8 @@ static int coordinate(unsigned n_workers, const char *output)
         if ((r = write_words(output)) < 0)
                 return fprintf(stderr, "wordcount: %s: %s\n", output, strerror(-r)), 1;
         printf("%zu files, %llu bytes: %llu words, %zu different, in %.2f s by %u workers", the.n_files,
-               (unsigned long long)the.bytes, (unsigned long long)the.words.total, the.words.n_words, seconds, n_serving);
+               (unsigned long long)the.bytes, (unsigned long long)the.words.total, the.words.n_words, seconds,
+               n_serving);
         if (the.killed)
                 printf("; one was killed, %zu piece%s counted again", the.redone, the.redone == 1 ? "" : "s");
         printf("\n");

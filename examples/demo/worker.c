@@ -15,8 +15,8 @@
 static int fail(const char *what, int err)
 {
         const char *why = wharf_why();
-        fprintf(stderr, "wordcount: worker %d: %s: %s%s%s\n", (int)getpid(), what, wharf_strerror(err), *why ? ": " : "",
-                why);
+        fprintf(stderr, "wordcount: worker %d: %s: %s%s%s\n", (int)getpid(), what, wharf_strerror(err),
+                *why ? ": " : "", why);
         return 1;
 }
 

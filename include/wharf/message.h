@@ -33,9 +33,9 @@ enum wharf_how {
         WHARF_HOW_MEMORY = 5,
 };
 
-#define WHARF_INLINE_MAX 256             /* bytes that are copied into the ring by default */
-#define WHARF_IN_PLACE_MAX (8u << 20)    /* largest payload that can be lent in one block */
-#define WHARF_ITEMS_MAX 64               /* rights and descriptors in one message */
+#define WHARF_INLINE_MAX 256          /* bytes that are copied into the ring by default */
+#define WHARF_IN_PLACE_MAX (8u << 20) /* largest payload that can be lent in one block */
+#define WHARF_ITEMS_MAX 64            /* rights and descriptors in one message */
 
 /* A right or a descriptor inside a message. */
 struct wharf_item {
@@ -48,11 +48,11 @@ struct wharf_item {
 
 enum {
         /* To send. A moved name is gone from this task once the call succeeds, and untouched if it fails. */
-        WHARF_COPY_FD = 1,   /* a descriptor; it stays open here */
-        WHARF_MOVE_FD = 2,   /* ... or is closed here */
-        WHARF_MAKE_SEND = 3, /* a new send right to a port of this task */
-        WHARF_COPY_SEND = 4, /* a new send right to the port that this right goes to */
-        WHARF_MOVE_SEND = 5, /* this send right itself */
+        WHARF_COPY_FD = 1,    /* a descriptor; it stays open here */
+        WHARF_MOVE_FD = 2,    /* ... or is closed here */
+        WHARF_MAKE_SEND = 3,  /* a new send right to a port of this task */
+        WHARF_COPY_SEND = 4,  /* a new send right to the port that this right goes to */
+        WHARF_MOVE_SEND = 5,  /* this send right itself */
         WHARF_MOVE_REPLY = 6, /* a reply right: whoever gets it answers the call */
         /* Received. The name or descriptor is yours to drop or close. */
         WHARF_GOT_FD = 16,
@@ -64,8 +64,8 @@ enum {
 struct wharf_sender {
         uint64_t id; /* of its link, unique in this task for as long as it runs */
         pid_t pid;   /* 0 where unknown: a sender in another, unrelated pid namespace */
-        uid_t uid; /* (uid_t)-1 where unknown: the sender has kept the kernel from saying */
-        gid_t gid; /* likewise */
+        uid_t uid;   /* (uid_t)-1 where unknown: the sender has kept the kernel from saying */
+        gid_t gid;   /* likewise */
 };
 
 enum {
@@ -200,8 +200,8 @@ WHARF_API int wharf_callmsg(wharf_task *task, wharf_name right, struct wharf_msg
 
 /*
  * The two halves of a call, so that one thread can have many outstanding. Every call that was started must be finished
- * or cancelled. After -EAGAIN, -ETIMEDOUT, -EOVERFLOW or -ENOMEM the call is still outstanding; any other result ends it.
- * Cancelling forgets the call; a reply that still comes is dropped.
+ * or cancelled. After -EAGAIN, -ETIMEDOUT, -EOVERFLOW or -ENOMEM the call is still outstanding; any other result ends
+ * it. Cancelling forgets the call; a reply that still comes is dropped.
  */
 WHARF_API int wharf_call_start(wharf_task *task, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
                                uint32_t *ret_call);

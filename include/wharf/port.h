@@ -21,15 +21,15 @@ typedef struct {
 
 /* Clear it, set `size`, then what you care about. A zero field asks for the default. */
 struct wharf_port_opts {
-        uint32_t size;                 /* sizeof this struct */
-        uint32_t flags;                /* WHARF_PORT_* */
-        uint32_t capacity_records;     /* messages that may wait on one link; default 1024, at most 65536 */
-        uint32_t links_max;            /* senders at once; default 4096 */
-        uint64_t payload_bytes_max;    /* largest message accepted; default 1 GiB, at most 1 TiB */
+        uint32_t size;                  /* sizeof this struct */
+        uint32_t flags;                 /* WHARF_PORT_* */
+        uint32_t capacity_records;      /* messages that may wait on one link; default 1024, at most 65536 */
+        uint32_t links_max;             /* senders at once; default 4096 */
+        uint64_t payload_bytes_max;     /* largest message accepted; default 1 GiB, at most 1 TiB */
         uint64_t link_mapped_bytes_max; /* shared memory mapped for one sender; default 80 MiB */
-        uint64_t mapped_bytes_max;     /* ... and for all senders of this port; default 4 GiB */
-        uint32_t unread_rights_max;    /* rights and descriptors unread on one link; default 64, at most 250 */
-        uint32_t reserved;             /* 0 */
+        uint64_t mapped_bytes_max;      /* ... and for all senders of this port; default 4 GiB */
+        uint32_t unread_rights_max;     /* rights and descriptors unread on one link; default 64, at most 250 */
+        uint32_t reserved;              /* 0 */
 };
 
 enum {
@@ -99,8 +99,8 @@ WHARF_API int wharf_set_remove(wharf_task *task, wharf_name set, wharf_name port
 WHARF_API int wharf_port_fd(wharf_task *task, wharf_name name, int *ret);
 
 /*
- * Ask to be told when the receiver of `right` is gone: a message with notice WHARF_NOTICE_DEAD_NAME and the right's name
- * arrives at `port`, once. The notice for a right that is dead already comes at once.
+ * Ask to be told when the receiver of `right` is gone: a message with notice WHARF_NOTICE_DEAD_NAME and the right's
+ * name arrives at `port`, once. The notice for a right that is dead already comes at once.
  *
  * Errors: -EBADF, -EPERM, -EBUSY (it is watched already), -ENOMEM, -ESTALE
  */
@@ -124,14 +124,14 @@ WHARF_API int wharf_right_connect(wharf_task *task, const char *path, wharf_name
 /* Clear it and set `size`. */
 struct wharf_port_stat {
         uint32_t size;
-        uint32_t senders;             /* links that are open */
+        uint32_t senders; /* links that are open */
         wharf_port_id id;
-        uint64_t queued_messages;     /* sent and not received, over all links; a moment's upper bound */
-        uint64_t received_messages;   /* since the port was made */
+        uint64_t queued_messages;   /* sent and not received, over all links; a moment's upper bound */
+        uint64_t received_messages; /* since the port was made */
         uint64_t received_bytes;
-        uint64_t mapped_bytes;        /* shared memory of its senders */
-        uint64_t refused_links;       /* links closed for breaking the protocol or a limit */
-        uint32_t receivers_waiting;   /* threads */
+        uint64_t mapped_bytes;      /* shared memory of its senders */
+        uint64_t refused_links;     /* links closed for breaking the protocol or a limit */
+        uint32_t receivers_waiting; /* threads */
         uint32_t reserved;
 };
 WHARF_API int wharf_port_stat(wharf_task *task, wharf_name port, struct wharf_port_stat *ret);
@@ -139,13 +139,13 @@ WHARF_API int wharf_port_stat(wharf_task *task, wharf_name port, struct wharf_po
 /* How a right stands. Clear it and set `size`. */
 struct wharf_right_stat {
         uint32_t size;
-        uint32_t attached;            /* 1 when messages travel in shared memory, 0 while they are frames on a socket */
-        wharf_port_id id;             /* of the port, as far as it is known; 0 otherwise */
+        uint32_t attached; /* 1 when messages travel in shared memory, 0 while they are frames on a socket */
+        wharf_port_id id;  /* of the port, as far as it is known; 0 otherwise */
         uint64_t sent_messages;
-        uint64_t unread_messages;     /* upper bound: the receiver reports in batches. Counts after its death too. */
-        uint64_t payload_bytes_max;   /* what the port accepts */
-        uint64_t shared_bytes;        /* shared memory this link pays for */
-        int32_t dead;                 /* 0, or why nothing can be sent any more: a negative errno */
+        uint64_t unread_messages;   /* upper bound: the receiver reports in batches. Counts after its death too. */
+        uint64_t payload_bytes_max; /* what the port accepts */
+        uint64_t shared_bytes;      /* shared memory this link pays for */
+        int32_t dead;               /* 0, or why nothing can be sent any more: a negative errno */
         uint32_t reserved;
 };
 WHARF_API int wharf_right_stat(wharf_task *task, wharf_name right, struct wharf_right_stat *ret);

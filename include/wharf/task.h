@@ -58,11 +58,11 @@ typedef uint32_t wharf_name;
 
 /* Clear it, set `size`, then what you care about. A zero field asks for the default. */
 struct wharf_task_opts {
-        uint32_t size;            /* sizeof this struct; how it grows without breaking callers */
-        uint32_t spin_us_max;     /* how long a wait may spin before it sleeps; default 50. It adapts below this. */
-#define WHARF_NO_SPIN UINT32_MAX  /* in spin_us_max: never spin */
+        uint32_t size;              /* sizeof this struct; how it grows without breaking callers */
+        uint32_t spin_us_max;       /* how long a wait may spin before it sleeps; default 50. It adapts below this. */
+#define WHARF_NO_SPIN UINT32_MAX    /* in spin_us_max: never spin */
 #define WHARF_SPIN (UINT32_MAX - 1) /* in spin_us_max: never sleep (for cores of their own) */
-        uint32_t reserved;        /* 0 */
+        uint32_t reserved;          /* 0 */
 };
 
 /*

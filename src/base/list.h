@@ -65,7 +65,7 @@ static inline struct wh_list *wh_list_pop_front(struct wh_list *head)
 }
 
 #define wh_list_for(pos, head) for (struct wh_list *pos = (head)->next; pos != (head); pos = pos->next)
-#define wh_list_for_safe(pos, head)                                                                                    \
+#define wh_list_for_safe(pos, head) \
         for (struct wh_list *pos = (head)->next, *wh_n_ = pos->next; pos != (head); pos = wh_n_, wh_n_ = pos->next)
 
 #endif

@@ -216,8 +216,8 @@ static int collect_released(struct wh_lane_tx *lane)
         if (fresh > lane->blocks_out)
                 return -EPROTO; /* more than it ever had */
         while (lane->released_seen != count) {
-                uint16_t slot = atomic_load_explicit(&back->released[lane->released_seen % WH_SLOTS],
-                                                     memory_order_relaxed);
+                uint16_t slot =
+                        atomic_load_explicit(&back->released[lane->released_seen % WH_SLOTS], memory_order_relaxed);
                 if (slot >= WH_SLOTS || !lane->slot[slot].sent)
                         return -EPROTO; /* L4 */
                 slot_idle(lane, slot);
@@ -241,8 +241,8 @@ static int lend_fresh(struct wh_lane_tx *lane, unsigned order, uint16_t *ret_slo
                 if (unit < 0)
                         continue;
                 *ret_slot = lane->free_slot[--lane->n_free_slots];
-                lane->slot[*ret_slot] = (struct wh_slot){
-                        .unit = (uint32_t)unit, .section = (uint8_t)i, .order = (uint8_t)order};
+                lane->slot[*ret_slot] =
+                        (struct wh_slot){.unit = (uint32_t)unit, .section = (uint8_t)i, .order = (uint8_t)order};
                 return 0;
         }
         return r;

@@ -60,10 +60,10 @@ struct wh_lane_tx {
         unsigned n_free_slots;
         uint16_t idle[WH_ORDERS], idle_last[WH_ORDERS]; /* queues by order: the longest idle, the last */
         unsigned n_idle;
-        uint32_t exhausted;       /* orders (bits) of which the sections had no fresh block left when last asked */
-        uint32_t released_seen;   /* entries of back->released that were dealt with */
-        uint32_t lent;            /* blocks ever lent: when to look for releases */
-        unsigned blocks_out;      /* slots in use */
+        uint32_t exhausted;     /* orders (bits) of which the sections had no fresh block left when last asked */
+        uint32_t released_seen; /* entries of back->released that were dealt with */
+        uint32_t lent;          /* blocks ever lent: when to look for releases */
+        unsigned blocks_out;    /* slots in use */
 };
 
 /*

@@ -53,8 +53,8 @@ struct wh_ring_rx {
         uint32_t holds;           /* records held in place by the user */
         uint64_t held_lines;      /* with holds: where the first of them begins; not told beyond that */
         uint64_t held_records;
-        uint32_t generation;      /* of the last sleep */
-        uint32_t want_rung;       /* the last generation of out->want that was rung for */
+        uint32_t generation; /* of the last sleep */
+        uint32_t want_rung;  /* the last generation of out->want that was rung for */
 };
 
 /* A record as its receiver found it: copied numbers, and the place of the body in shared memory. */
@@ -125,8 +125,8 @@ static inline void wh_ring_publish(struct wh_ring_tx *tx, enum wh_rec_kind kind,
 }
 
 /*
- * Does the receiver have to be rung? Call after publishing; then wh_ring_clear_ahead(). Orders the publication before looking, as the sleeper
- * orders its announcement before its last look, so that one of the two sees the other.
+ * Does the receiver have to be rung? Call after publishing; then wh_ring_clear_ahead(). Orders the publication before
+ * looking, as the sleeper orders its announcement before its last look, so that one of the two sees the other.
  */
 static inline bool wh_ring_must_ring(struct wh_ring_tx *tx)
 {
@@ -159,8 +159,7 @@ static inline int wh_ring_peek(struct wh_ring_rx *rx, struct wh_rec *ret)
                 uint64_t at = rx->pos & (rx->lines - 1);
                 const uint8_t *rec = rx->ring + at * WH_LINE;
                 /* [ring-head] Acquire, pairs with the release in wh_ring_publish(). One load: head and length agree. */
-                uint64_t head =
-                        atomic_load_explicit((const _Atomic uint64_t *)(const void *)rec, memory_order_acquire);
+                uint64_t head = atomic_load_explicit((const _Atomic uint64_t *)(const void *)rec, memory_order_acquire);
                 if ((uint32_t)(head >> 32) != (0x80000000u | (uint32_t)(rx->records & 0x7fffffffu)))
                         return 0;
                 uint32_t len = head & 0xffff, kind = (head >> 16) & 0xffff;

@@ -34,17 +34,17 @@
 int (*wh_os_gate)(enum wh_os_call call);
 
 /* Ask the gate, make the call, turn -1 into a negative errno, and leave the caller's errno as it was. */
-#define OS_CALL(name, expr)                                                                                            \
-        ({                                                                                                             \
-                long r_ = wh_os_enter(WH_OS_##name);                                                                   \
-                if (r_ == 0) {                                                                                         \
-                        int saved_ = errno;                                                                            \
-                        r_ = (long)(expr);                                                                             \
-                        if (r_ == -1)                                                                                  \
-                                r_ = -errno;                                                                           \
-                        errno = saved_;                                                                                \
-                }                                                                                                      \
-                r_;                                                                                                    \
+#define OS_CALL(name, expr)                          \
+        ({                                           \
+                long r_ = wh_os_enter(WH_OS_##name); \
+                if (r_ == 0) {                       \
+                        int saved_ = errno;          \
+                        r_ = (long)(expr);           \
+                        if (r_ == -1)                \
+                                r_ = -errno;         \
+                        errno = saved_;              \
+                }                                    \
+                r_;                                  \
         })
 
 const char *wh_os_call_name(enum wh_os_call call)
@@ -707,7 +707,8 @@ ssize_t wh_os_process_vm_readv(pid_t pid, const struct iovec *to, unsigned n_to,
         return OS_CALL(process_vm_readv, process_vm_readv(pid, to, n_to, from, n, 0));
 }
 
-ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_from, const struct iovec *to, unsigned n)
+ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_from, const struct iovec *to,
+                                unsigned n)
 {
         return OS_CALL(process_vm_writev, process_vm_writev(pid, from, n_from, to, n, 0));
 }

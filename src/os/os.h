@@ -28,20 +28,23 @@
 
 /* One name a call. The gate gets it; reports print it. */
 #define WH_OS_CALLS(X)                                                                                                 \
-        X(socketpair) X(socket) X(bind) X(listen) X(accept) X(connect) X(sendmsg) X(recvmsg) X(getsockopt)             \
-        X(setsockopt) X(shutdown) X(poll) X(epoll_create) X(epoll_ctl) X(epoll_wait) X(eventfd) X(read) X(write)       \
-        X(memfd_create) X(ftruncate) X(fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(fchmod) X(mmap) X(munmap) \
-        X(mprotect) X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock)                 \
-        X(pidfd_open) X(pidfd_send_signal) X(kill) X(futex_wait) X(futex_wake) X(getrandom) X(malloc)                  \
-        X(process_vm_readv) X(process_vm_writev) X(spawn) X(getrlimit) X(membarrier) X(shm_open) X(shm_unlink)         \
-        X(shmget) X(shmat) X(shmdt) X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir) X(getcwd) X(readlink)    \
-        X(linkat) X(msync) X(stat) X(getfl) X(meminfo) X(lstat) X(access)
+        X(socketpair)                                                                                                  \
+        X(socket) X(bind) X(listen) X(accept) X(connect) X(sendmsg) X(recvmsg) X(getsockopt) X(setsockopt) X(shutdown) \
+                X(poll) X(epoll_create) X(epoll_ctl) X(epoll_wait) X(eventfd) X(read) X(write) X(memfd_create) X(      \
+                        ftruncate) X(fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(fchmod) X(mmap) X(munmap)   \
+                        X(mprotect) X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock) \
+                                X(pidfd_open) X(pidfd_send_signal) X(kill) X(futex_wait) X(futex_wake) X(getrandom)    \
+                                        X(malloc) X(process_vm_readv) X(process_vm_writev) X(spawn) X(getrlimit)       \
+                                                X(membarrier) X(shm_open) X(shm_unlink) X(shmget) X(shmat) X(shmdt)    \
+                                                        X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir)      \
+                                                                X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
+                                                                        X(getfl) X(meminfo) X(lstat) X(access)
 
 enum wh_os_call {
 #define WH_OS_ENUM(n) WH_OS_##n,
         WH_OS_CALLS(WH_OS_ENUM)
 #undef WH_OS_ENUM
-        WH_OS_CALL_COUNT
+                WH_OS_CALL_COUNT
 };
 const char *wh_os_call_name(enum wh_os_call call);
 
@@ -70,7 +73,8 @@ int wh_os_mremap(void *p, size_t old_len, size_t len, int flags, void **ret);
 /* A memfd, mode 0600, that may be sealed and never be executed. Returns the descriptor. */
 int wh_os_memfd(const char *name);
 int wh_os_ftruncate(int fd, off_t len);
-/* Also reserves the blocks, so that a later touch cannot fail. -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less. */
+/* Also reserves the blocks, so that a later touch cannot fail. -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less.
+ */
 int wh_os_fallocate(int fd, int mode, off_t off, off_t len);
 int wh_os_seal(int fd, int seals);
 /* The seals, or a negative errno: -EINVAL for what cannot have any. */
@@ -103,7 +107,7 @@ static inline void wh_os_close_p(int *fd)
 }
 /* A descriptor that closes itself when its scope ends: see base/cleanup.h. */
 #define WH_AUTO_FD __attribute__((cleanup(wh_os_close_p)))
-int wh_os_dup(int fd);   /* close-on-exec, the lowest free number */
+int wh_os_dup(int fd); /* close-on-exec, the lowest free number */
 ssize_t wh_os_read(int fd, void *buf, size_t len);
 ssize_t wh_os_write(int fd, const void *buf, size_t len);
 int wh_os_open(const char *path, int flags, mode_t mode);
@@ -204,7 +208,8 @@ int wh_os_rlimit(int which, uint64_t *ret);
 /* CPUs that are online, wherever this thread may run: those it talks to may run elsewhere. At least 1. */
 int wh_os_cpus(void);
 ssize_t wh_os_process_vm_readv(pid_t pid, const struct iovec *to, unsigned n_to, const struct iovec *from, unsigned n);
-ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_from, const struct iovec *to, unsigned n);
+ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_from, const struct iovec *to,
+                                unsigned n);
 int wh_os_getrandom(void *buf, size_t len);
 /*
  * Start argv[0] (found by PATH), detached in a session of its own, with `fds[i]` as descriptor 3 + i and nothing else

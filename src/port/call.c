@@ -123,7 +123,9 @@ static void via_read(struct wh_link *l, struct wh_call *c);
 int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room *seen)
 {
         /* Here, and not only where we sleep: a peer that wakes us without end must not keep us. */
-        int late = deadline_ns == 0 ? -EAGAIN : deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns ? -ETIMEDOUT : 0;
+        int late = deadline_ns == 0                                           ? -EAGAIN
+                   : deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns ? -ETIMEDOUT
+                                                                              : 0;
         if (late && (seen || l->leader))
                 return late;
         bool room = seen != NULL, gone = false;
@@ -161,7 +163,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         struct pollfd p[1 + VIAS_MAX];
                         unsigned n = 1;
                         p[0] = (struct pollfd){.fd = l->sock, .events = (short)(POLLIN | (l->sock_full ? POLLOUT : 0))};
-                        wh_list_for(k, &l->calls) {
+                        wh_list_for (k, &l->calls) {
                                 struct wh_call *c = wh_container(k, struct wh_call, node);
                                 if (c->via >= 0 && !c->done && n <= VIAS_MAX)
                                         p[n++] = (struct pollfd){.fd = c->via, .events = POLLIN};
@@ -178,7 +180,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         }
                         r = late ? late : r; /* whatever it found: the caller looks once more */
                         if (k > 0 && n > 1) {
-                                wh_list_for(q, &l->calls) {
+                                wh_list_for (q, &l->calls) {
                                         struct wh_call *c = wh_container(q, struct wh_call, node);
                                         if (c->via >= 0 && !c->done)
                                                 via_read(l, c);
@@ -266,13 +268,13 @@ static void call_free(struct wh_call *c)
 
 void wh_calls_done(struct wh_link *l)
 {
-        wh_list_for_safe(n, &l->calls)
+        wh_list_for_safe (n, &l->calls)
                 call_free(wh_container(n, struct wh_call, node));
 }
 
 static struct wh_call *call_find(struct wh_link *l, uint32_t number)
 {
-        wh_list_for(n, &l->calls) {
+        wh_list_for (n, &l->calls) {
                 struct wh_call *c = wh_container(n, struct wh_call, node);
                 if (c->number == number)
                         return c;
@@ -353,12 +355,8 @@ void wh_call_via(struct wh_link *l, uint32_t number, int sock)
  */
 static void via_read(struct wh_link *l, struct wh_call *c)
 {
-        struct wh_link via = {.task = l->task,
-                              .sock = c->via,
-                              .once = true,
-                              .sock_ready = true,
-                              .stash = c->part,
-                              .items = c->items};
+        struct wh_link via = {
+                .task = l->task, .sock = c->via, .once = true, .sock_ready = true, .stash = c->part, .items = c->items};
         struct wh_incoming in = {0};
         wh_list_init(&via.calls);
         int r = wh_link_next(&via, &in);
@@ -440,7 +438,8 @@ static int call_take_kept(struct wh_link *l, struct wh_call *c, struct wharf_msg
         return r;
 }
 
-WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, struct wharf_msg *m, int64_t deadline_ns)
+WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, struct wharf_msg *m,
+                                int64_t deadline_ns)
 {
         int err;
         struct wh_link *l = wh_holder_lock(t, right, &err);

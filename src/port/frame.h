@@ -26,22 +26,22 @@ enum {
 
 /* Who sends it is said by the arrow: H the holder of the send right, O the owner of the port. */
 enum wh_frame_type {
-        WH_FRAME_BELL = 0,      /* not a frame: one byte. "look at the lane" */
-        WH_FRAME_HELLO = 1,     /* O > H  struct wh_hello */
-        WH_FRAME_MESSAGE = 2,   /* both   the kinds of n_fds items, then payload; arg: WH_MSG_* */
-        WH_FRAME_ITEMS = 3,     /* both   the kinds; the descriptors of record number `seq` */
-        WH_FRAME_ATTACH = 4,    /* both   descriptors out and back: data travels in this lane from here on */
-        WH_FRAME_SECTION = 5,   /* both   one descriptor: the next section of the lane */
-        WH_FRAME_REBIND = 6,    /* H > O  one descriptor: the pair I made; I sent `seq` messages before it */
-        WH_FRAME_ADOPT = 7,     /* H > O  one descriptor: a link for somebody whom I introduce */
-        WH_FRAME_REFUSE = 8,    /* O > H  arg: the errno for which the link ends here */
-        WH_FRAME_VIA = 9,       /* O > H  one descriptor: the reply to `call` comes there */
-        WH_FRAME_DROPPED = 10,  /* O > H  the call `call` ends without a reply, for the errno `arg` */
+        WH_FRAME_BELL = 0,     /* not a frame: one byte. "look at the lane" */
+        WH_FRAME_HELLO = 1,    /* O > H  struct wh_hello */
+        WH_FRAME_MESSAGE = 2,  /* both   the kinds of n_fds items, then payload; arg: WH_MSG_* */
+        WH_FRAME_ITEMS = 3,    /* both   the kinds; the descriptors of record number `seq` */
+        WH_FRAME_ATTACH = 4,   /* both   descriptors out and back: data travels in this lane from here on */
+        WH_FRAME_SECTION = 5,  /* both   one descriptor: the next section of the lane */
+        WH_FRAME_REBIND = 6,   /* H > O  one descriptor: the pair I made; I sent `seq` messages before it */
+        WH_FRAME_ADOPT = 7,    /* H > O  one descriptor: a link for somebody whom I introduce */
+        WH_FRAME_REFUSE = 8,   /* O > H  arg: the errno for which the link ends here */
+        WH_FRAME_VIA = 9,      /* O > H  one descriptor: the reply to `call` comes there */
+        WH_FRAME_DROPPED = 10, /* O > H  the call `call` ends without a reply, for the errno `arg` */
         WH_FRAME_TYPES
 };
 
 enum {
-        WH_MSG_FIRST = 1,  /* of the fragments of a message */
+        WH_MSG_FIRST = 1, /* of the fragments of a message */
         WH_MSG_LAST = 2,
         WH_MSG_MEMORY = 4, /* the payload is in the last descriptor, a sealed memory of `total` bytes */
 };

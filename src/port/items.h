@@ -11,9 +11,9 @@
 
 struct wh_items_out {
         struct wh_outgoing *o;
-        bool close[WHARF_ITEMS_MAX]; /* o->fd[i] was made for this message */
+        bool close[WHARF_ITEMS_MAX];      /* o->fd[i] was made for this message */
         uint32_t minted[WHARF_ITEMS_MAX]; /* the owner's half of a right made for this message */
-        int via[WHARF_ITEMS_MAX];    /* -1, or the other end of a delegated reply */
+        int via[WHARF_ITEMS_MAX];         /* -1, or the other end of a delegated reply */
 };
 
 /* Fills o's items from the message. May wait for room on the links of rights that are copied. */

@@ -31,11 +31,11 @@ struct wh_inbox;
 /* A whole message in private memory: read from the socket, put together from chunks, or kept for another thread. */
 struct wh_stash {
         bool full;
-        bool mapped;      /* `bytes` is a mapping of a descriptor (MEMORY), of `len` bytes */
-        uint8_t *bytes;   /* malloc()ed otherwise; NULL when len is 0 */
-        uint64_t len;     /* of the whole message */
-        uint64_t have;    /* less than `len` while it is being put together */
-        uint64_t room;    /* allocated */
+        bool mapped;    /* `bytes` is a mapping of a descriptor (MEMORY), of `len` bytes */
+        uint8_t *bytes; /* malloc()ed otherwise; NULL when len is 0 */
+        uint64_t len;   /* of the whole message */
+        uint64_t have;  /* less than `len` while it is being put together */
+        uint64_t room;  /* allocated */
         uint32_t id, call;
         unsigned n_items; /* of the link's items, those that belong to this message; others were read ahead */
         uint8_t how;      /* enum wharf_how */
@@ -63,7 +63,7 @@ struct wh_call {
         struct wh_list node;
         uint32_t number;
         bool done;
-        int result;           /* when done: 0 with `reply` full, or why there is none */
+        int result; /* when done: 0 with `reply` full, or why there is none */
         struct wh_stash reply;
         struct wh_items items;
         int via;              /* -1, or the socket on which a delegated reply comes */
@@ -86,50 +86,50 @@ struct wh_link {
         /* sending */
         struct wh_lane_tx *tx;
         uint64_t tx_seq;
-        uint32_t cold_sent;      /* frames; few, then the lane is attached */
+        uint32_t cold_sent; /* frames; few, then the lane is attached */
         uint32_t cold_bytes;
-        uint32_t items_unread;   /* sent since the receiver was last seen to have all */
-        uint64_t items_record;   /* the last record with items */
-        bool no_lane;            /* shared memory cannot be made here: stay cold */
-        bool tx_busy;            /* a thread is in the middle of a message of several pieces */
-        bool abort_owed;         /* such a message was given up: the receiver is told before the next */
-        bool sock_full;          /* what we wait for is room in the socket */
-        uint64_t probed_at;      /* ticks: when the socket was last asked whether the receiver lives */
+        uint32_t items_unread; /* sent since the receiver was last seen to have all */
+        uint64_t items_record; /* the last record with items */
+        bool no_lane;          /* shared memory cannot be made here: stay cold */
+        bool tx_busy;          /* a thread is in the middle of a message of several pieces */
+        bool abort_owed;       /* such a message was given up: the receiver is told before the next */
+        bool sock_full;        /* what we wait for is room in the socket */
+        uint64_t probed_at;    /* ticks: when the socket was last asked whether the receiver lives */
 
         /* receiving */
         struct wh_lane_rx *rx;
         uint64_t rx_seq;
-        uint32_t frames_got;     /* since the lane came */
-        uint32_t arms;           /* sleeps announced since the socket was last emptied */
-        bool sock_ready;         /* there may be something to read on the socket */
-        bool hung_up;            /* the kernel says that the other side is gone; there may be more to read */
-        bool sock_ended;         /* ... and everything was read */
+        uint32_t frames_got; /* since the lane came */
+        uint32_t arms;       /* sleeps announced since the socket was last emptied */
+        bool sock_ready;     /* there may be something to read on the socket */
+        bool hung_up;        /* the kernel says that the other side is gone; there may be more to read */
+        bool sock_ended;     /* ... and everything was read */
         struct wh_stash stash;
         struct wh_items items;
-        bool direct;             /* stash.bytes is the buffer of the receive that is running */
+        bool direct; /* stash.bytes is the buffer of the receive that is running */
 
         /* the owner's end */
         struct wh_port *port;
         struct wh_inbox *inbox;
-        struct wh_list in_port;  /* of port->links */
-        struct wh_list hot;      /* of inbox->hot, while recently busy */
+        struct wh_list in_port; /* of port->links */
+        struct wh_list hot;     /* of inbox->hot, while recently busy */
         struct wh_cred cred;
-        uint64_t introducer;     /* id of the link that sent ADOPT; 0 */
-        uint64_t mapped;         /* counted against the port's limit */
-        uint32_t served, empty;  /* for the round robin */
-        bool armed;              /* the sender will ring */
-        _Atomic uint32_t refs;   /* the port's, each reply right's, each held payload's */
+        uint64_t introducer;    /* id of the link that sent ADOPT; 0 */
+        uint64_t mapped;        /* counted against the port's limit */
+        uint32_t served, empty; /* for the round robin */
+        bool armed;             /* the sender will ring */
+        _Atomic uint32_t refs;  /* the port's, each reply right's, each held payload's */
 
         /* the holder's end */
         struct wh_list calls;
         uint32_t last_call;
-        bool leader;             /* a thread waits on the socket for all */
-        uint32_t waiters;        /* threads that use this link and sleep */
+        bool leader;      /* a thread waits on the socket for all */
+        uint32_t waiters; /* threads that use this link and sleep */
         uint32_t room_waiters;
-        _Atomic uint32_t turn;   /* futex: changes whenever a waiter should look again */
-        struct wh_inbox *watch;  /* dead-name notice is to go there */
+        _Atomic uint32_t turn;  /* futex: changes whenever a waiter should look again */
+        struct wh_inbox *watch; /* dead-name notice is to go there */
         wharf_name watch_port;
-        uint32_t spin_us;        /* what spinning is worth, as learned */
+        uint32_t spin_us; /* what spinning is worth, as learned */
         uint32_t spin_misses;
 };
 
@@ -149,13 +149,13 @@ struct wh_outgoing {
         const void *data;
         uint64_t len;
         uint32_t id, call;
-        uint32_t how;           /* asked for; then used */
+        uint32_t how; /* asked for; then used */
         unsigned n_items;
         uint8_t kind[WHARF_ITEMS_MAX + 2];
         int fd[WHARF_ITEMS_MAX + 2];
-        int slot;               /* a lent block that holds the payload already, or -1 */
-        int dropped;            /* not 0: this is no message but the end of `call`, for this errno */
-        bool items_sent;        /* progress over waits */
+        int slot;        /* a lent block that holds the payload already, or -1 */
+        int dropped;     /* not 0: this is no message but the end of `call`, for this errno */
+        bool items_sent; /* progress over waits */
         bool started;
         uint64_t done;
 };

@@ -519,8 +519,8 @@ static void from_stash(struct wh_link *l, struct wh_incoming *in)
 }
 
 /*
- * Empty the socket of doorbells in one go. A frame has at least 40 bytes: with fewer waiting in all, every datagram is a
- * doorbell, and what comes meanwhile comes behind them. False when there may be more than doorbells.
+ * Empty the socket of doorbells in one go. A frame has at least 40 bytes: with fewer waiting in all, every datagram is
+ * a doorbell, and what comes meanwhile comes behind them. False when there may be more than doorbells.
  */
 static bool discard_bells(struct wh_link *l)
 {

@@ -22,15 +22,15 @@
 #include <string.h>
 
 enum {
-        WH_COLD_FRAMES = 16,          /* far from filling a socket, which holds 278 */
-        WH_COLD_BYTES = 64 << 10,     /* likewise: 208 KiB */
-        WH_CHUNK = 128 << 10,         /* keeps both sides busy, and stays in the cache */
-        WH_SECTION_BYTES = 64 << 10,      /* the smallest section */
+        WH_COLD_FRAMES = 16,         /* far from filling a socket, which holds 278 */
+        WH_COLD_BYTES = 64 << 10,    /* likewise: 208 KiB */
+        WH_CHUNK = 128 << 10,        /* keeps both sides busy, and stays in the cache */
+        WH_SECTION_BYTES = 64 << 10, /* the smallest section */
         WH_SECTION_BYTES_MAX = 64 << 20,
-        WH_SECTION_BLOCKS = 16,           /* the first section holds so many payloads of the size that needs it */
-        WH_SECTION_BLOCKS_BUSY = 64,      /* ... and a link that keeps running out, so many, */
-        WH_SECTION_BYTES_BUSY = 4 << 20,  /* up to this */
-        WH_PROBE_EVERY = 8,           /* messages between two looks at the clock */
+        WH_SECTION_BLOCKS = 16,          /* the first section holds so many payloads of the size that needs it */
+        WH_SECTION_BLOCKS_BUSY = 64,     /* ... and a link that keeps running out, so many, */
+        WH_SECTION_BYTES_BUSY = 4 << 20, /* up to this */
+        WH_PROBE_EVERY = 8,              /* messages between two looks at the clock */
 };
 
 static void tx_fail(struct wh_link *l, int err)
@@ -96,7 +96,8 @@ int wh_link_rebind(struct wh_link *l)
         int sv[2];
         int r = wh_os_socketpair(sv);
         if (r < 0) {
-                /* Forbidden in this sandbox, or no descriptors left: the link works as it is, on its introducer's word. */
+                /* Forbidden in this sandbox, or no descriptors left: the link works as it is, on its introducer's word.
+                 */
                 if (r != -EMFILE && r != -ENFILE && r != -ENOMEM)
                         l->provisional = false;
                 return 0;
@@ -141,7 +142,8 @@ int wh_link_attach(struct wh_link *l)
                 return -EAGAIN; /* what the port takes is not known yet: its owner has not seen us */
         uint64_t capacity = l->owner ? 1024 : l->hello.capacity_records;
         struct wh_lane_tx *lane;
-        int r = wh_lane_tx_new((uint32_t)(capacity < 1024 ? capacity * 2 * WH_LINE : 1024 * 2 * WH_LINE), capacity, &lane);
+        int r = wh_lane_tx_new((uint32_t)(capacity < 1024 ? capacity * 2 * WH_LINE : 1024 * 2 * WH_LINE), capacity,
+                               &lane);
         if (r < 0) {
                 l->no_lane = true;
                 return 0;
@@ -500,7 +502,9 @@ static bool stays_cold(const struct wh_link *l, const struct wh_outgoing *o)
                 return true;
         return o->how == WHARF_HOW_AUTO && o->len <= WH_COLD_MAX && l->cold_sent < WH_COLD_FRAMES &&
                l->cold_bytes + o->len <= WH_COLD_BYTES &&
-               l->cold_sent < (l->owner ? WH_COLD_FRAMES : l->greeted ? l->hello.capacity_records : 1);
+               l->cold_sent < (l->owner     ? WH_COLD_FRAMES
+                               : l->greeted ? l->hello.capacity_records
+                                            : 1);
 }
 
 static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)

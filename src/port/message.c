@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What msg->held[0] says: which wharf_release() it takes. [1] is a link's id or a right's name, [2] a slot or length. */
+/* What msg->held[0] says: which wharf_release() it takes. [1] is a link's id or a right's name, [2] a slot or length.
+ */
 enum {
         HELD_NOTHING = 0,
         HELD_MALLOC = 1,
@@ -309,7 +310,8 @@ static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m,
         if (wh_likely(r == 1)) {
                 struct wh_port *p = l->port;
                 if (wh_unlikely(in->direct)) {
-                        /* Another link's chunks are in the buffer that this message needs; or ours in another thread's. */
+                        /* Another link's chunks are in the buffer that this message needs; or ours in another thread's.
+                         */
                         if (in->direct != l || !l->stash.full || l->stash.bytes != m->data)
                                 wh_link_privatise(in->direct);
                         in->direct = NULL;
@@ -341,11 +343,11 @@ static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m,
 }
 
 enum {
-        TURN_BUDGET = 64,   /* messages from one link before the next has its turn */
-        LOOK_EVERY = 256,   /* messages before the idle links are asked about */
+        TURN_BUDGET = 64,     /* messages from one link before the next has its turn */
+        LOOK_EVERY = 256,     /* messages before the idle links are asked about */
         SPINS_IN_PLACE = 256, /* looks at one link, with the inbox locked: a few microseconds */
         LOOKS_AT_ONCE = 4,    /* at the socket by one call that may not wait */
-        COOL_AFTER = 4096,  /* looks in vain, while others are busy, before a link is armed and left alone */
+        COOL_AFTER = 4096,    /* looks in vain, while others are busy, before a link is armed and left alone */
 };
 
 /*
@@ -429,7 +431,7 @@ static bool deserted(const struct wh_inbox *in, const struct wh_port *p)
                 return false;
         if (p)
                 return p->n_links == 0 && p->listen_fd < 0 && !(p->opts.flags & WHARF_PORT_STAYS);
-        wh_list_for(n, &in->ports) {
+        wh_list_for (n, &in->ports) {
                 const struct wh_port *q = wh_container(n, struct wh_port, in_inbox);
                 if (q->n_links || q->listen_fd >= 0 || q->opts.flags & WHARF_PORT_STAYS)
                         return false;

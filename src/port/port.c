@@ -177,7 +177,7 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
 static void accept_owed(struct wh_inbox *in)
 {
         in->accepts_owed = false;
-        wh_list_for(n, &in->ports) {
+        wh_list_for (n, &in->ports) {
                 struct wh_port *p = wh_container(n, struct wh_port, in_inbox);
                 if (p->accepts_owed)
                         accept_links(in, p->o.name);
@@ -241,7 +241,7 @@ static bool link_has_something(const struct wh_link *l)
 bool wh_inbox_has_message(struct wh_inbox *in)
 {
         struct wh_rec rec;
-        wh_list_for(n, &in->hot) {
+        wh_list_for (n, &in->hot) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
                 if (l->rx && wh_ring_peek(&l->rx->ring, &rec) != 0)
                         return true;
@@ -287,7 +287,7 @@ static bool inbox_spin(struct wh_inbox *in, int64_t deadline_ns)
                                 return true;
                         if (forever && deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns)
                                 return false;
-                        wh_list_for(n, &in->hot) {
+                        wh_list_for (n, &in->hot) {
                                 struct wh_link *l = wh_container(n, struct wh_link, hot);
                                 if (l->sock_ready && (!l->rx || l->hung_up))
                                         return true;
@@ -313,7 +313,7 @@ static bool inbox_spin(struct wh_inbox *in, int64_t deadline_ns)
 static bool inbox_arm(struct wh_inbox *in, bool all)
 {
         bool cool = true;
-        wh_list_for_safe(n, &in->hot) {
+        wh_list_for_safe (n, &in->hot) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
                 if (!wh_link_arm(l) || l->over || l->hung_up || (!l->rx && l->sock_ready)) {
                         if (l->rx)
@@ -331,14 +331,14 @@ static bool inbox_arm(struct wh_inbox *in, bool all)
 
 static void inbox_tell_waiting(struct wh_inbox *in)
 {
-        wh_list_for(n, &in->ports)
+        wh_list_for (n, &in->ports)
                 wh_port_tell_status(wh_container(n, struct wh_port, in_inbox));
 }
 
 /* Senders that wait for room learn what was taken, though we do not sleep. */
 static void inbox_tell_taken(struct wh_inbox *in)
 {
-        wh_list_for(n, &in->hot) {
+        wh_list_for (n, &in->hot) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
                 if (l->rx && wh_ring_idle(&l->rx->ring))
                         wh_link_bell(l);
@@ -361,7 +361,7 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                         wh_inbox_look(in);
                         if (!wh_list_empty(&in->notices))
                                 return 0;
-                        wh_list_for(n, &in->hot)
+                        wh_list_for (n, &in->hot)
                                 if (link_has_something(wh_container(n, struct wh_link, hot)))
                                         return 0;
                         return -EAGAIN;
@@ -618,7 +618,7 @@ int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         wh_table_remove(&t->names, o);
         if (in == &p->own)
                 inbox_expel(in);
-        wh_list_for_safe(n, &p->links)
+        wh_list_for_safe (n, &p->links)
                 wh_port_remove_link(wh_container(n, struct wh_link, in_port));
         if (p->listen_fd >= 0)
                 wh_os_epoll_del(in->ep, p->listen_fd);
@@ -659,7 +659,7 @@ void wh_port_reap(struct wh_port *p)
         wh_inbox_wake_all(inbox);
         if (inbox->pollable)
                 inbox_bell(inbox, true);
-        wh_list_for_safe(n, &p->links) {
+        wh_list_for_safe (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 struct wh_incoming in = {0};
                 if (l->hung_up && wh_link_next(l, &in) < 0 && l->over)
@@ -857,7 +857,7 @@ WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
 void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret)
 {
         uint64_t queued = 0;
-        wh_list_for(n, &p->links) {
+        wh_list_for (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 if (!l->rx) {
                         queued += l->stash.full;
@@ -907,12 +907,12 @@ static void forget(struct wh_object *o, void *arg)
                         free(l->tx->section[i].buddy);
                 free(l->tx);
                 free(l->rx);
-                wh_list_for_safe(n, &l->calls)
+                wh_list_for_safe (n, &l->calls)
                         free(wh_container(n, struct wh_call, node));
         } else if (o->kind == WHARF_KIND_PORT || o->kind == WHARF_KIND_SET) {
                 struct wh_inbox *in =
                         o->kind == WHARF_KIND_PORT ? &((struct wh_port *)o)->own : &((struct wh_set *)o)->inbox;
-                wh_list_for_safe(n, &in->notices)
+                wh_list_for_safe (n, &in->notices)
                         free(wh_container(n, struct wh_notice, node));
         }
         o->next_free = t->pool[o->kind];
@@ -928,9 +928,11 @@ void wh_task_forget(wharf_task *t)
 /* Move a port, with its links, from one inbox to another; both are locked. On failure it stays where it is. */
 static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *to)
 {
-        int r = p->listen_fd >= 0 ? wh_os_epoll_add(to->ep, p->listen_fd, EPOLLIN | EPOLLET, ep_tag(EP_LISTEN, p->o.name)) : 0;
+        int r = p->listen_fd >= 0
+                        ? wh_os_epoll_add(to->ep, p->listen_fd, EPOLLIN | EPOLLET, ep_tag(EP_LISTEN, p->o.name))
+                        : 0;
         struct wh_list *stop = &p->links;
-        wh_list_for(n, &p->links) {
+        wh_list_for (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 if (r < 0 || (r = wh_os_epoll_add(to->ep, l->sock, EPOLLIN | EPOLLRDHUP | EPOLLET,
                                                   ep_tag(EP_LINK, l->o.name))) < 0) {
@@ -957,7 +959,7 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 from->direct = NULL;
         wh_list_remove(&p->in_inbox);
         wh_list_push_back(&to->ports, &p->in_inbox);
-        wh_list_for_safe(n, &from->notices) {
+        wh_list_for_safe (n, &from->notices) {
                 struct wh_notice *k = wh_container(n, struct wh_notice, node);
                 if (k->port == p->o.name) {
                         wh_list_remove(n);

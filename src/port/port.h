@@ -27,18 +27,18 @@ struct wh_inbox {
         struct wh_lock lock;
         wharf_task *task;
         int ep;
-        int bell;             /* an eventfd in `ep`; -1 until needed */
+        int bell; /* an eventfd in `ep`; -1 until needed */
         bool bell_set;
         bool pollable;
         bool leader;
-        bool accepts_owed;    /* in one of its ports */
-        bool leader_has_only; /* it waits for one link, and leaves the hot ones to others */
-        uint32_t waiters;     /* threads that sleep in a receive, the leader among them */
+        bool accepts_owed;     /* in one of its ports */
+        bool leader_has_only;  /* it waits for one link, and leaves the hot ones to others */
+        uint32_t waiters;      /* threads that sleep in a receive, the leader among them */
         _Atomic uint32_t turn; /* futex */
         struct wh_list hot;
         struct wh_list ports; /* in it */
         struct wh_list notices;
-        uint32_t since_look;  /* messages taken since epoll was last asked */
+        uint32_t since_look; /* messages taken since epoll was last asked */
         uint32_t spin_us, spin_misses;
         struct wh_link *direct; /* the link whose chunks go into the running receive's buffer */
 };

@@ -41,7 +41,7 @@ struct wh_entry {
 struct wh_table {
         struct wh_lock lock; /* everything below, but reading `chunk` and `object` */
         _Atomic(struct wh_entry *) chunk[WH_TABLE_CHUNKS];
-        uint32_t used;                  /* indices ever handed out; index 0 never is */
+        uint32_t used; /* indices ever handed out; index 0 never is */
         uint32_t free_head, free_tail, n_free;
 };
 

@@ -1,5 +1,6 @@
 /*
- * why - what wharf_why() says: one line a thread, set where a public call fails and cleared where it has nothing to add.
+ * why - what wharf_why() says: one line a thread, set where a public call fails and cleared where it has nothing to
+ * add.
  */
 #ifndef WH_PORT_WHY_H
 #define WH_PORT_WHY_H

@@ -190,7 +190,8 @@ static bool shm_is_ours;
 
 static struct world world_now(void)
 {
-        return (struct world){entries("/proc/self/fd"), shared_maps(), shm_is_ours ? entries("/dev/shm") + entries_sysv() : 0, live_children()};
+        return (struct world){entries("/proc/self/fd"), shared_maps(),
+                              shm_is_ours ? entries("/dev/shm") + entries_sysv() : 0, live_children()};
 }
 
 static void run_one(int i)
@@ -207,11 +208,12 @@ static void run_one(int i)
         if (dir_path[0])
                 nftw(dir_path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
         if (memcmp(&before, &after, sizeof before))
-                test_fail(running->file, 0,
-                          "left behind: descriptors %u -> %u, shared mappings %u -> %u, /dev/shm and System V %u -> %u, "
-                          "processes %u -> %u",
-                          before.fds, after.fds, before.maps, after.maps, before.shm, after.shm, before.children,
-                          after.children);
+                test_fail(
+                        running->file, 0,
+                        "left behind: descriptors %u -> %u, shared mappings %u -> %u, /dev/shm and System V %u -> %u, "
+                        "processes %u -> %u",
+                        before.fds, after.fds, before.maps, after.maps, before.shm, after.shm, before.children,
+                        after.children);
 }
 
 int main(int argc, char **argv)

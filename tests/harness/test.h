@@ -37,45 +37,45 @@ void test_register(struct test_case *t);
 extern uint64_t test_seed;
 uint64_t test_random(void);
 
-#define TEST_TIMEOUT(id, seconds)                                                                                      \
-        static void id(void);                                                                                          \
-        __attribute__((constructor)) static void test_register_##id(void)                                              \
-        {                                                                                                              \
-                static struct test_case t = {.name = #id, .file = __FILE__, .run = id, .timeout_s = (seconds)};        \
-                test_register(&t);                                                                                     \
-        }                                                                                                              \
+#define TEST_TIMEOUT(id, seconds)                                                                               \
+        static void id(void);                                                                                   \
+        __attribute__((constructor)) static void test_register_##id(void)                                       \
+        {                                                                                                       \
+                static struct test_case t = {.name = #id, .file = __FILE__, .run = id, .timeout_s = (seconds)}; \
+                test_register(&t);                                                                              \
+        }                                                                                                       \
         static void id(void)
 #define TEST(id) TEST_TIMEOUT(id, 0)
 
 /* A failed check ends the test with file and line; in a process that the test forked, it ends that with status 99. */
 __attribute__((noreturn, format(printf, 3, 4))) void test_fail(const char *file, int line, const char *fmt, ...);
 
-#define CHECK(cond)                                                                                                    \
-        do {                                                                                                           \
-                if (!(cond))                                                                                           \
-                        test_fail(__FILE__, __LINE__, "%s", #cond);                                                    \
+#define CHECK(cond)                                                 \
+        do {                                                        \
+                if (!(cond))                                        \
+                        test_fail(__FILE__, __LINE__, "%s", #cond); \
         } while (0)
-#define CHECK_OP(a, op, b)                                                                                             \
-        do {                                                                                                           \
-                long long a_ = (long long)(a), b_ = (long long)(b);                                                    \
-                if (!(a_ op b_))                                                                                       \
-                        test_fail(__FILE__, __LINE__, "%s " #op " %s: %lld, %lld", #a, #b, a_, b_);                    \
+#define CHECK_OP(a, op, b)                                                                          \
+        do {                                                                                        \
+                long long a_ = (long long)(a), b_ = (long long)(b);                                 \
+                if (!(a_ op b_))                                                                    \
+                        test_fail(__FILE__, __LINE__, "%s " #op " %s: %lld, %lld", #a, #b, a_, b_); \
         } while (0)
 #define CHECK_EQ(a, b) CHECK_OP(a, ==, b)
 #define CHECK_NE(a, b) CHECK_OP(a, !=, b)
 #define CHECK_GE(a, b) CHECK_OP(a, >=, b)
 #define CHECK_LE(a, b) CHECK_OP(a, <=, b)
-#define CHECK_STR(a, b)                                                                                                \
-        do {                                                                                                           \
-                const char *a_ = (a), *b_ = (b);                                                                       \
-                if (!a_ || !b_ || strcmp(a_, b_))                                                                      \
-                        test_fail(__FILE__, __LINE__, "%s: \"%s\" is not \"%s\"", #a, a_ ? a_ : "(null)",              \
-                                  b_ ? b_ : "(null)");                                                                 \
+#define CHECK_STR(a, b)                                                                                   \
+        do {                                                                                              \
+                const char *a_ = (a), *b_ = (b);                                                          \
+                if (!a_ || !b_ || strcmp(a_, b_))                                                         \
+                        test_fail(__FILE__, __LINE__, "%s: \"%s\" is not \"%s\"", #a, a_ ? a_ : "(null)", \
+                                  b_ ? b_ : "(null)");                                                    \
         } while (0)
-#define CHECK_MEM(a, b, n)                                                                                             \
-        do {                                                                                                           \
-                if (memcmp((a), (b), (n)))                                                                             \
-                        test_fail(__FILE__, __LINE__, "%s and %s differ", #a, #b);                                     \
+#define CHECK_MEM(a, b, n)                                                         \
+        do {                                                                       \
+                if (memcmp((a), (b), (n)))                                         \
+                        test_fail(__FILE__, __LINE__, "%s and %s differ", #a, #b); \
         } while (0)
 
 /* A test that cannot run here says why, counts as skipped, and is printed as such. */

@@ -399,7 +399,8 @@ TEST(caller_dies_before_the_reply)
                 CHECK_NE(m.reply, WHARF_NONE);
                 CHECK_EQ(wharf_name_kind(h.task, m.reply), WHARF_KIND_REPLY);
                 kill_hard(pid);
-                CHECK_EQ(i % 2 ? wharf_drop(h.task, m.reply) : wharf_reply(h.task, m.reply, "y", 1), i % 2 ? 0 : -EPIPE);
+                CHECK_EQ(i % 2 ? wharf_drop(h.task, m.reply) : wharf_reply(h.task, m.reply, "y", 1),
+                         i % 2 ? 0 : -EPIPE);
                 CHECK_EQ(wharf_reply(h.task, m.reply, "y", 1), -EBADF);
                 CHECK_EQ(wharf_recv(h.task, h.port, NULL, 0, NULL, 0), -EAGAIN);
         }

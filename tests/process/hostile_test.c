@@ -184,8 +184,11 @@ TEST(too_many_items_end_the_link)
                 put_record(l, WH_REC_INLINE, &ext, sizeof ext);
                 struct wharf_item items[WH_FDS_MAX];
                 char buf[16];
-                struct wharf_msg m = {
-                        .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = WH_FDS_MAX};
+                struct wharf_msg m = {.size = sizeof m,
+                                      .data = buf,
+                                      .cap_bytes = sizeof buf,
+                                      .items = items,
+                                      .cap_items = WH_FDS_MAX};
                 CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(10)), -ETIMEDOUT);
                 still_serves(t, port, good);
                 wharf_drop(t, bad);
@@ -299,8 +302,8 @@ TEST(end_of_a_lane_with_a_block_held)
 TEST(plain_record_beyond_the_limit)
 {
         wharf_task *t = task_new();
-        wharf_name port = port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts),
-                                                                .payload_bytes_max = 16});
+        wharf_name port =
+                port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts), .payload_bytes_max = 16});
         wharf_name good = right_new(t, port), bad = right_attached(t, port);
         static char data[600];
         char buf[16];
@@ -683,8 +686,8 @@ TEST(port_joins_a_watched_set)
         wharf_name port = port_new(t, NULL), right = right_attached(t, port), set;
         int fd;
         char buf[16];
-        wharf_name quiet = port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts),
-                                                                 .flags = WHARF_PORT_STAYS});
+        wharf_name quiet = port_new(
+                t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts), .flags = WHARF_PORT_STAYS});
         CHECK_EQ(wharf_set_new(t, &set), 0);
         CHECK_EQ(wharf_set_add(t, set, quiet), 0);
         CHECK_EQ(wharf_port_fd(t, set, &fd), 0);
@@ -704,8 +707,8 @@ TEST(port_joins_a_watched_set)
 TEST(full_port_stays_readable)
 {
         wharf_task *t = task_new();
-        wharf_name port = port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts),
-                                                                .links_max = 1});
+        wharf_name port =
+                port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts), .links_max = 1});
         wharf_name right = right_attached(t, port), none;
         int fd;
         char buf[16];
@@ -799,8 +802,8 @@ TEST(notice_follows_the_port)
         wharf_task *t = task_new();
         wharf_name dying = port_new(t, NULL), right = right_new(t, dying), set;
         wharf_name gone = port_new(t, NULL), watcher;
-        watcher = port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts),
-                                                        .flags = WHARF_PORT_STAYS});
+        watcher = port_new(
+                t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts), .flags = WHARF_PORT_STAYS});
         struct wharf_msg m = {.size = sizeof m};
         CHECK_EQ(wharf_watch(t, right, gone), 0);
         CHECK_EQ(wharf_drop(t, gone), 0);

@@ -10,9 +10,31 @@
 
 /* ---- every size by every way ---- */
 
-static const size_t sizes[] = {0,    1,    7,    8,     63,    64,    65,     255,    256,     257,         1000,
-                               2032, 2033, 4096, 16383, 16384, 16385, 65536, 131072, 131073, 1u << 20, 3000001,
-                               WHARF_IN_PLACE_MAX, WHARF_IN_PLACE_MAX + 1, 20000003};
+static const size_t sizes[] = {0,
+                               1,
+                               7,
+                               8,
+                               63,
+                               64,
+                               65,
+                               255,
+                               256,
+                               257,
+                               1000,
+                               2032,
+                               2033,
+                               4096,
+                               16383,
+                               16384,
+                               16385,
+                               65536,
+                               131072,
+                               131073,
+                               1u << 20,
+                               3000001,
+                               WHARF_IN_PLACE_MAX,
+                               WHARF_IN_PLACE_MAX + 1,
+                               20000003};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 static bool way_takes(uint32_t how, size_t len)
@@ -29,8 +51,8 @@ static int send_all_sizes(void *arg)
         for (uint32_t how = WHARF_HOW_AUTO; how <= WHARF_HOW_MEMORY; how++)
                 for (unsigned i = 0; i < N_SIZES; i++) {
                         pattern_fill(bytes, sizes[i], how * 100 + i);
-                        struct wharf_msg m = MSG(.data = bytes, .len_bytes = sizes[i], .how = how,
-                                                 .id = checksum(bytes, sizes[i]));
+                        struct wharf_msg m =
+                                MSG(.data = bytes, .len_bytes = sizes[i], .how = how, .id = checksum(bytes, sizes[i]));
                         int r = wharf_sendmsg(t, right, &m, WHARF_FOREVER);
                         CHECK_EQ(r, way_takes(how, sizes[i]) ? 0 : -EINVAL);
                 }
@@ -87,7 +109,7 @@ TEST(ways_are_reported)
         static const struct {
                 uint32_t how;
                 size_t len;
-        } cases[] = {{WHARF_HOW_COLD, 10},       {WHARF_HOW_INLINE, 10},     {WHARF_HOW_INLINE, 1500},
+        } cases[] = {{WHARF_HOW_COLD, 10},       {WHARF_HOW_INLINE, 10},       {WHARF_HOW_INLINE, 1500},
                      {WHARF_HOW_SECTION, 10},    {WHARF_HOW_SECTION, 1 << 20}, {WHARF_HOW_CHUNKS, 1 << 20},
                      {WHARF_HOW_MEMORY, 1 << 20}};
         struct hub h = hub_open(NULL);
@@ -256,7 +278,8 @@ TEST(in_place_and_out_of_order)
                 }
         }
         CHECK_EQ(test_wait(pid), 0);
-        CHECK_EQ(wharf_recv(h.task, h.port, NULL, 0, NULL, 0), -EAGAIN); /* its end was seen, the bytes are still there */
+        CHECK_EQ(wharf_recv(h.task, h.port, NULL, 0, NULL, 0),
+                 -EAGAIN); /* its end was seen, the bytes are still there */
         while (n_held) {
                 CHECK_EQ(checksum(held[n_held - 1].data, held[n_held - 1].len_bytes), held[n_held - 1].id);
                 wharf_release(h.task, &held[--n_held]);

@@ -29,8 +29,8 @@ static int send_every_kind(void *arg)
         CHECK_EQ(wharf_right_new(t, port, &spare), 0);
         int copied = open("/dev/null", O_RDONLY | O_CLOEXEC), moved = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
         struct wharf_item items[] = {
-                {.kind = WHARF_COPY_FD, .fd = copied},     {.kind = WHARF_MOVE_FD, .fd = moved},
-                {.kind = WHARF_MAKE_SEND, .name = port},   {.kind = WHARF_COPY_SEND, .name = mine},
+                {.kind = WHARF_COPY_FD, .fd = copied},    {.kind = WHARF_MOVE_FD, .fd = moved},
+                {.kind = WHARF_MAKE_SEND, .name = port},  {.kind = WHARF_COPY_SEND, .name = mine},
                 {.kind = WHARF_MOVE_SEND, .name = spare},
         };
         struct wharf_msg m = MSG(.data = BYTES("abcde"), .len_bytes = 5, .items = items, .n_items = 5, .id = 11);
@@ -133,10 +133,18 @@ TEST(all_or_nothing)
                 int which; /* 0 nonsense, 1 the port, 2 a right, 3 the set */
                 int err;
         } bad[] = {
-                {WHARF_MAKE_SEND, 0, -EBADF}, {WHARF_MAKE_SEND, 2, -EPERM}, {WHARF_COPY_SEND, 0, -EBADF},
-                {WHARF_COPY_SEND, 1, -EPERM}, {WHARF_MOVE_SEND, 0, -EBADF}, {WHARF_MOVE_SEND, 3, -EPERM},
-                {WHARF_MOVE_REPLY, 0, -EBADF}, {WHARF_MOVE_REPLY, 2, -EPERM}, {WHARF_COPY_FD, 0, -EBADF},
-                {0, 0, -EINVAL},              {99, 0, -EINVAL},             {WHARF_GOT_SEND, 2, -EINVAL},
+                {WHARF_MAKE_SEND, 0, -EBADF},
+                {WHARF_MAKE_SEND, 2, -EPERM},
+                {WHARF_COPY_SEND, 0, -EBADF},
+                {WHARF_COPY_SEND, 1, -EPERM},
+                {WHARF_MOVE_SEND, 0, -EBADF},
+                {WHARF_MOVE_SEND, 3, -EPERM},
+                {WHARF_MOVE_REPLY, 0, -EBADF},
+                {WHARF_MOVE_REPLY, 2, -EPERM},
+                {WHARF_COPY_FD, 0, -EBADF},
+                {0, 0, -EINVAL},
+                {99, 0, -EINVAL},
+                {WHARF_GOT_SEND, 2, -EINVAL},
         };
         unsigned before = count_fds();
         for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {

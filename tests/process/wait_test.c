@@ -383,8 +383,8 @@ static int threads_send(void *arg)
         char c;
         CHECK_EQ(wharf_port_new(s.task, NULL, &s.port), 0);
         it = (struct wharf_item){.kind = WHARF_MAKE_SEND, .name = s.port};
-        struct wharf_msg m = MSG(.items = &it, .n_items = 1), r = MSG(.data = &c, .cap_bytes = 1, .items = &it,
-                                                                      .cap_items = 1);
+        struct wharf_msg m = MSG(.items = &it, .n_items = 1),
+                         r = MSG(.data = &c, .cap_bytes = 1, .items = &it, .cap_items = 1);
         CHECK_EQ(wharf_sendmsg(s.task, hub, &m, WHARF_FOREVER), 0);
         CHECK_EQ(wharf_recvmsg(s.task, s.port, &r, WHARF_FOREVER), 0);
         s.right = it.name;
@@ -464,7 +464,11 @@ TEST(dropping_what_others_wait_on)
                 struct waiter w[3];
                 pthread_t th[3];
                 for (unsigned i = 0; i < 3; i++) {
-                        w[i] = (struct waiter){.hub = &h, .name = what == 0 ? port : what == 3 ? set : right, .what = what};
+                        w[i] = (struct waiter){.hub = &h,
+                                               .name = what == 0   ? port
+                                                       : what == 3 ? set
+                                                                   : right,
+                                               .what = what};
                         CHECK_EQ(pthread_create(&th[i], NULL, wait_thread, &w[i]), 0);
                 }
                 for (unsigned i = 0; i < 3; i++) {
@@ -591,7 +595,8 @@ static int use_the_parents_task(void *arg)
         return (int)count_fds();
 }
 
-/* A forked child holds nothing of its parent: every call is refused, the descriptors are closed, the memory is freed. */
+/* A forked child holds nothing of its parent: every call is refused, the descriptors are closed, the memory is freed.
+ */
 TEST(forked_child_holds_nothing)
 {
         unsigned bare = count_fds();

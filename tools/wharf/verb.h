@@ -21,8 +21,8 @@ enum {
 
 struct verb {
         const char *name;
-        const char *args;    /* what follows the name in a usage line */
-        const char *summary; /* one line for `wharf help` */
+        const char *args;                                           /* what follows the name in a usage line */
+        const char *summary;                                        /* one line for `wharf help` */
         int (*run)(const struct verb *self, int argc, char **argv); /* argv[0] is the verb's name */
 };
 
