@@ -270,6 +270,7 @@ static int hand_out(const struct serving *s, struct piece *p, uint32_t *ret_call
 /*
  * The worker is stopped first, so that it cannot finish meanwhile; then, if it has not replied yet, it is killed: in
  * the middle of its work. -EINPROGRESS: the call is still to be finished; otherwise what finishing it answered.
+ * the middle of its work.
  */
 static int kill_in_the_middle(const struct serving *s, uint32_t call, struct wharf_msg *reply)
 {
