@@ -29,10 +29,11 @@
 /* One name a call. The gate gets it; reports print it. */
 #define WH_OS_CALLS(X)                                                                                                 \
         X(socketpair)                                                                                                  \
-        X(socket) X(bind) X(listen) X(accept) X(connect) X(sendmsg) X(recvmsg) X(getsockopt) X(setsockopt) X(shutdown) \
-                X(poll) X(epoll_create) X(epoll_ctl) X(epoll_wait) X(eventfd) X(read) X(write) X(memfd_create) X(      \
-                        ftruncate) X(fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(fchmod) X(mmap) X(munmap)   \
-                        X(mprotect) X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock) \
+        X(socket)                                                                                                      \
+        X(bind) X(listen) X(accept) X(connect) X(sendmsg) X(recvmsg) X(getsockopt) X(setsockopt) X(shutdown) X(poll)   \
+                X(epoll_create) X(epoll_ctl) X(epoll_wait) X(eventfd) X(read) X(write) X(memfd_create) X(ftruncate) X( \
+                        fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(fchmod) X(mmap) X(munmap) X(mprotect)    \
+                        X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock)             \
                                 X(pidfd_open) X(pidfd_send_signal) X(kill) X(futex_wait) X(futex_wake) X(getrandom)    \
                                         X(malloc) X(process_vm_readv) X(process_vm_writev) X(spawn) X(getrlimit)       \
                                                 X(membarrier) X(shm_open) X(shm_unlink) X(shmget) X(shmat) X(shmdt)    \
