@@ -9,11 +9,11 @@
  *
  *      steady     1000 live blocks of 16 B to 4 KiB; a random one is freed and another of random size allocated
  *      steady-2   two processes do that at once in the same heap
- *      trace-*    requests as programs make them (compiler: many small, freed in bursts; database: a few sizes, long
- *                 lived pages beside short lived rows; strings: growing buffers)
+ *      trace-*    what a compiler, git, a shell script and sqlite asked of malloc(), recorded (traces/)
  *      live-N     the same churn of 1000 blocks of 16 to 256 B, beside N live blocks with holes between them
  *      lock       take and release an uncontended lock, in a process that has a second thread
  */
+#include "trace.h"
 #include "heap_bench.h"
 
 #include <wharf/heap.h>
@@ -369,20 +369,22 @@ static void run_growth(const struct allocator *of, unsigned live)
         free(block);
 }
 
-/* ---- traces ---- */
+/* ---- traces: what real programs asked of malloc(), recorded by libwharf-record.so ---- */
 
 struct request {
         uint32_t id, bytes; /* bytes == 0 frees */
 };
-struct trace {
+struct requests {
         const char *name;
         struct request *of;
         unsigned n, ids;
 };
 
-static struct trace traces[3];
+enum { N_TRACES = 4 };
+static struct requests traces[N_TRACES] = {
+        {.name = "trace-gcc"}, {.name = "trace-git"}, {.name = "trace-sh"}, {.name = "trace-sqlite"}};
 
-static void trace_add(struct trace *t, uint32_t id, uint32_t bytes)
+static void request_add(struct requests *t, uint32_t id, uint32_t bytes)
 {
         if (!(t->n & (t->n - 1)))
                 t->of = realloc(t->of, (t->n ? t->n * 2 : 1) * sizeof *t->of);
@@ -391,64 +393,40 @@ static void trace_add(struct trace *t, uint32_t id, uint32_t bytes)
                 t->ids = id + 1;
 }
 
-/* Phases that make a lot of small blocks and free nearly all of them at their end; some stay for good. */
-static void trace_compiler(struct trace *t)
+/*
+ * A resize becomes a new block and the end of the old one, since not every allocator here can resize in place; so each
+ * block of the file has two ids, used in turn. False when there is no such trace.
+ */
+static bool requests_load(struct requests *t)
 {
-        static const uint32_t usual[] = {16, 24, 32, 40, 48, 56, 64, 72, 96, 128, 160, 256, 512, 1024, 4096};
-        uint32_t id = 0;
-        for (unsigned phase = 0; phase < 60; phase++) {
-                uint32_t first = id, n = 1500 + random_u32() % 1500;
-                for (uint32_t i = 0; i < n; i++) {
-                        uint32_t k = random_u32() % 15, m = random_u32() % 15;
-                        trace_add(t, id++, usual[k < m ? k : m]);
-                        if (i && random_u32() % 3 == 0) {
-                                uint32_t at = id - 1 - random_u32() % (i < 30 ? i : 30);
-                                if (at >= first)
-                                        trace_add(t, at, 0);
-                        }
-                }
-                for (uint32_t i = first; i < id; i++)
-                        if (random_u32() % 12)
-                                trace_add(t, i, 0);
+        char path[512];
+        struct trace file;
+        snprintf(path, sizeof path, TRACES_DIR "/%s.trace.gz", t->name + strlen("trace-"));
+        int r = trace_load(path, &file);
+        if (r < 0) {
+                fprintf(stderr, "heap_bench: %s: %s\n", path, strerror(-r));
+                return false;
         }
-}
-
-/* Pages of 4 KiB with a header that come and go slowly, and short lived rows. */
-static void trace_database(struct trace *t)
-{
-        enum { PAGES = 1200, ROWS = 400 };
-        uint32_t page[PAGES], row[ROWS], id = 0;
-        for (unsigned i = 0; i < PAGES; i++)
-                trace_add(t, page[i] = id++, 4096 + 272);
-        for (unsigned i = 0; i < ROWS; i++)
-                trace_add(t, row[i] = id++, 20 + random_u32() % 400);
-        for (unsigned op = 0; op < 80000; op++) {
-                uint32_t *slot = op % 20 ? &row[random_u32() % ROWS] : &page[random_u32() % PAGES];
-                trace_add(t, *slot, 0);
-                trace_add(t, *slot = id++, op % 20 ? 20 + random_u32() % 400 : 4096 + 272);
-        }
-}
-
-/* Buffers that double until they are large enough: the new one is there before the old one goes. */
-static void trace_strings(struct trace *t)
-{
-        enum { LIVE = 600 };
-        uint32_t live[LIVE], id = 0;
-        for (unsigned i = 0; i < LIVE; i++)
-                trace_add(t, live[i] = id++, 32);
-        for (unsigned op = 0; op < 25000; op++) {
-                uint32_t *slot = &live[random_u32() % LIVE], bytes = 16 + random_u32() % 32;
-                unsigned doublings = random_u32() % 9;
-                for (unsigned k = 0; k < doublings; k++, bytes = bytes * 2 + 1) {
-                        trace_add(t, id, bytes);
-                        trace_add(t, *slot, 0);
-                        *slot = id++;
+        uint8_t *turn = calloc(file.n_blocks ? file.n_blocks : 1, 1);
+        for (uint64_t i = 0; i < file.n_events; i++) {
+                const struct trace_event *e = &file.events[i];
+                uint32_t old = e->block * 2 + turn[e->block], bytes = e->bytes ? (uint32_t)e->bytes : 1;
+                if (e->kind == TRACE_FREE) {
+                        request_add(t, old, 0);
+                } else {
+                        turn[e->block] ^= 1;
+                        request_add(t, e->block * 2 + turn[e->block], bytes);
+                        if (e->kind == TRACE_RESIZE)
+                                request_add(t, old, 0);
                 }
         }
+        free(turn);
+        trace_done(&file);
+        return true;
 }
 
 /* Nanoseconds a request; negative when it does not fit. Frees what the trace left. */
-static double trace_run(const struct allocator *of, const struct trace *t, uint64_t bytes)
+static double trace_run(const struct allocator *of, const struct requests *t, uint64_t bytes)
 {
         void *a = of->open(bytes), **at = calloc(t->ids, sizeof *at);
         double ns = -1;
@@ -477,7 +455,7 @@ out:
 }
 
 /* The smallest memory, all bookkeeping included, in which the trace runs to its end. */
-static double trace_least(const struct allocator *of, const struct trace *t)
+static double trace_least(const struct allocator *of, const struct requests *t)
 {
         uint64_t low = 65536, high = 64 << 20;
         while (high - low > 4096) {
@@ -590,7 +568,7 @@ static void print_verdicts(void)
         verdict("the same: of glibc's malloc", buddy, median("steady", "glibc", "ns"), 2);
         verdict("buddy, two processes: of Boost's best fit", median("steady-2", "buddy", "ns"),
                 median("steady-2", "boost-best-fit", "ns"), 0.33);
-        for (unsigned i = 0; i < 3; i++) {
+        for (unsigned i = 0; i < N_TRACES; i++) {
                 char what[80];
                 snprintf(what, sizeof what, "best fit, %s: of Boost's best fit", traces[i].name);
                 verdict(what, median(traces[i].name, "best", "ns"), median(traces[i].name, "boost-best-fit", "ns"),
@@ -626,20 +604,17 @@ int main(int argc, char **argv)
         }
         if (rounds < 1 || rounds > 64)
                 rounds = 7;
-        static void (*const makers[])(struct trace *) = {trace_compiler, trace_database, trace_strings};
-        static const char *const names[] = {"trace-compiler", "trace-database", "trace-strings"};
-        for (unsigned i = 0; i < 3; i++) {
-                traces[i].name = names[i];
-                makers[i](&traces[i]);
-        }
+        for (unsigned i = 0; i < N_TRACES; i++)
+                if (!requests_load(&traces[i]))
+                        return 1;
         unsigned growth_max = quick ? 100000 : 1000000;
         for (unsigned round = 0; round < rounds; round++) {
                 for (unsigned i = 0; i < N_ALLOCATORS; i++) {
                         const struct allocator *of = allocators[i];
                         run_steady(of);
                         run_steady_two(of);
-                        for (unsigned k = 0; k < 3; k++) {
-                                double ns = trace_run(of, &traces[k], 64 << 20);
+                        for (unsigned k = 0; k < N_TRACES; k++) {
+                                double ns = trace_run(of, &traces[k], 256 << 20);
                                 if (ns >= 0)
                                         report(traces[k].name, of->policy, "ns", ns);
                                 if (round == 0 && of->is_best_fit)
