@@ -30,7 +30,8 @@
 #define WH_OS_CALLS(X)                                                                                                 \
         X(socketpair)                                                                                                  \
         X(socket)                                                                                                      \
-        X(bind) X(listen) X(accept) X(connect) X(sendmsg) X(recvmsg) X(getsockopt) X(setsockopt) X(shutdown) X(poll)   \
+        X(bind)                                                                                                        \
+        X(listen) X(accept) X(connect) X(sendmsg) X(recvmsg) X(getsockopt) X(setsockopt) X(shutdown) X(poll)           \
                 X(epoll_create) X(epoll_ctl) X(epoll_wait) X(eventfd) X(read) X(write) X(memfd_create) X(ftruncate) X( \
                         fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(fchmod) X(mmap) X(munmap) X(mprotect)    \
                         X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock)             \

@@ -12,6 +12,8 @@
 
 int verb_error(const struct verb *v, const char *what, int err)
 {
+        if (err == -EPIPE) /* it died since it was looked up, and the name with it */
+                return verb_fail(v, EXIT_NOT_FOUND, "%s: no process serves this name any more", what);
         const char *why = wharf_why();
         int code = verb_exit_code(err);
         if (*why)
