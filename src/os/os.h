@@ -27,6 +27,7 @@
 #include <sys/uio.h>
 
 /* One name a call. The gate gets it; reports print it. */
+/* clang-format off */
 #define WH_OS_CALLS(X)                                                                                                 \
         X(socketpair)                                                                                                  \
         X(socket)                                                                                                      \
@@ -41,6 +42,7 @@
                                                         X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir)      \
                                                                 X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
                                                                         X(getfl) X(meminfo) X(lstat) X(access)
+/* clang-format on */
 
 enum wh_os_call {
 #define WH_OS_ENUM(n) WH_OS_##n,
