@@ -79,7 +79,6 @@ struct wh_link {
         bool owner;       /* which end this is */
         bool provisional; /* K5; at the holder */
         bool once;        /* a send-once right: one message and no more */
-        bool connected;   /* the socket was connected by the sender itself: SO_PEERCRED is right */
         struct wh_hello hello;
         bool greeted;
 

@@ -163,7 +163,6 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 }
                 struct ucred u;
                 socklen_t len = sizeof u;
-                l->connected = true;
                 if (wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0)
                         l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
                 struct wh_hello h;
