@@ -134,6 +134,8 @@ static int same_address_in_child(void *arg)
 /* Goal: one address everywhere; where something is mapped, a clear refusal and the mapping unharmed. */
 TEST(a_chosen_address_is_that_or_refused)
 {
+        if (TEST_TSAN)
+                test_skip("the thread sanitizer keeps that address for itself");
         for (unsigned k = 0; k < 3; k++) {
                 const char *name = unique(named_kinds[k]);
                 wharf_segment *s = created(name, 8192);
@@ -169,6 +171,8 @@ static uint64_t allocated(const wharf_segment *s)
 /* Goal: growing keeps contents, reserves blocks, moves only when it must and may; others follow when they ask. */
 TEST(resizing)
 {
+        if (TEST_TSAN)
+                test_skip("the thread sanitizer keeps that address for itself");
         const char *name = unique("posix");
         wharf_segment *s = created(name, 4096), *other;
         CHECK_EQ(wharf_segment_open(name, WHARF_SEGMENT_WRITE, &other), 0);

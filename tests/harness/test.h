@@ -78,6 +78,13 @@ __attribute__((noreturn, format(printf, 3, 4))) void test_fail(const char *file,
                         test_fail(__FILE__, __LINE__, "%s and %s differ", #a, #b); \
         } while (0)
 
+/* Built with the thread sanitizer, which owns parts of the address space and takes many times as long. */
+#ifdef __SANITIZE_THREAD__
+#define TEST_TSAN 1
+#else
+#define TEST_TSAN 0
+#endif
+
 /* A test that cannot run here says why, counts as skipped, and is printed as such. */
 __attribute__((noreturn, format(printf, 1, 2))) void test_skip(const char *fmt, ...);
 

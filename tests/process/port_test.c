@@ -163,6 +163,8 @@ static int send_big(void *arg)
 /* The largest message that a port takes by default: 1 GiB, in pieces and as a memory of its own. */
 TEST_TIMEOUT(one_gibibyte, 120)
 {
+        if (TEST_TSAN)
+                test_skip("the thread sanitizer takes minutes for it");
         struct sysinfo si;
         CHECK_EQ(sysinfo(&si), 0);
         if ((uint64_t)(si.freeram + si.bufferram) * si.mem_unit < (uint64_t)4 << 30)
