@@ -7,7 +7,8 @@
  *
  * Always true:
  *   C1  A call is in l->calls from before its request is sent until it is finished or cancelled.
- *   C2  A call ends exactly once: with its reply, with DROPPED, or with the end of the link or of its VIA socket.
+ *   C2  A call ends exactly once: with its reply, with DROPPED, or with the end of the link or of its VIA socket. Once
+ *       there is a VIA, whoever had the request is out of it: his death is not the end of that call.
  *   C3  A reply never waits: what finds no place in the lane goes as a memory of its own, and where even that finds
  *       none the link is closed, for then the caller reads none of its replies.
  */
@@ -120,6 +121,16 @@ enum { VIAS_MAX = 31 }; /* delegated replies polled at once; more wait their tur
 
 static void via_read(struct wh_link *l, struct wh_call *c);
 
+static bool call_delegated(const struct wh_link *l)
+{
+        wh_list_for (n, &l->calls) {
+                const struct wh_call *c = wh_container(n, struct wh_call, node);
+                if (c->via >= 0 && !c->done)
+                        return true;
+        }
+        return false;
+}
+
 int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room *seen)
 {
         /* Here, and not only where we sleep: a peer that wakes us without end must not keep us. */
@@ -157,12 +168,14 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                                 wh_link_bell(l);
                         if (l->room_waiters && l->tx)
                                 wh_ring_want(&l->tx->ring, true);
-                        found = holder_found(l, seen) || l->over;
+                        found = holder_found(l, seen) || (l->over && !call_delegated(l));
                 }
                 if (!found) {
                         struct pollfd p[1 + VIAS_MAX];
                         unsigned n = 1;
-                        p[0] = (struct pollfd){.fd = l->sock, .events = (short)(POLLIN | (l->sock_full ? POLLOUT : 0))};
+                        /* A socket that is over would end every sleep: what is waited for comes by another. */
+                        p[0] = (struct pollfd){.fd = l->over ? -1 : l->sock,
+                                               .events = (short)(POLLIN | (l->sock_full ? POLLOUT : 0))};
                         wh_list_for (k, &l->calls) {
                                 struct wh_call *c = wh_container(k, struct wh_call, node);
                                 if (c->via >= 0 && !c->done && n <= VIAS_MAX)
@@ -507,9 +520,11 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                                 via_read(l, c);
                         if (c->done)
                                 continue;
-                        r = call_link_error(l);
-                        call_free(c);
-                        return r;
+                        if (c->via < 0 || l->over != -EPIPE) {
+                                r = call_link_error(l);
+                                call_free(c);
+                                return r;
+                        }
                 }
                 r = late ? late : wh_holder_wait(l, deadline_ns, NULL);
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != right)

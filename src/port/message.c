@@ -424,18 +424,23 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
         return 0;
 }
 
-/* No sender is left and none can come: no links, nobody listens for new ones, and the port does not insist to stay. */
-static bool deserted(const struct wh_inbox *in, const struct wh_port *p)
+/* Can anything still come to this port: from a link, from one to be accepted or made, or a notice asked for? */
+static bool may_come(const struct wh_port *p)
+{
+        return p->n_links || p->listen_fd >= 0 || p->opts.flags & WHARF_PORT_STAYS || p->awaited;
+}
+
+/*
+ * No one will ever come. A right on its way in an unread message is a link as any other, since its socket is open; and
+ * one that was introduced is found on the link of its introducer before that is over.
+ */
+static bool deserted(const struct wh_inbox *in)
 {
         if (!wh_list_empty(&in->notices))
                 return false;
-        if (p)
-                return p->n_links == 0 && p->listen_fd < 0 && !(p->opts.flags & WHARF_PORT_STAYS);
-        wh_list_for (n, &in->ports) {
-                const struct wh_port *q = wh_container(n, struct wh_port, in_inbox);
-                if (q->n_links || q->listen_fd >= 0 || q->opts.flags & WHARF_PORT_STAYS)
+        wh_list_for (n, &in->ports)
+                if (may_come(wh_container(n, struct wh_port, in_inbox)))
                         return false;
-        }
         return true;
 }
 
@@ -488,7 +493,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         r = r == 1 ? 0 : r;
                         break;
                 }
-                if (wh_unlikely(!m->from && deserted(in, p))) {
+                if (wh_unlikely(!m->from && deserted(in))) {
                         r = -ENOTCONN;
                         break;
                 }

@@ -130,8 +130,11 @@ static void watched_died(struct wh_inbox *in, wharf_name name)
         if (!l)
                 return;
         if (l->watch == in) {
+                struct wh_port *p = (struct wh_port *)wh_table_find(&in->task->names, l->watch_port);
                 wh_watch_socket(l, false);
                 l->watch = NULL;
+                if (p && p->awaited) /* ours: a port that goes takes its watches along, under this lock */
+                        p->awaited--;
                 notice_add(in, WHARF_NOTICE_DEAD_NAME, name, l->watch_port);
         }
         wh_unlock(&l->o.lock);
@@ -600,7 +603,7 @@ static void watch_move(struct wh_object *o, void *arg)
  */
 static void watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to)
 {
-        if (!p->watches)
+        if (!p->awaited)
                 return;
         struct watch_target a = {name, to};
         wh_table_each(&p->task->names, watch_move, &a);
@@ -649,6 +652,18 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
 }
 
 /* ---- links of a port ---- */
+
+void wh_port_await_no_more(wharf_task *t, wharf_name port)
+{
+        int err;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return;
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        p->awaited--;
+        wh_inbox_wake_all(in);
+        wh_unlock(&in->lock);
+}
 
 void wh_port_reap(struct wh_port *p)
 {
@@ -731,6 +746,8 @@ void wh_port_remove_link(struct wh_link *l)
         wh_unlock(&l->o.lock);
         l->port = NULL;
         wh_link_unref(l);
+        if (in->waiters)
+                inbox_turn(in); /* one of them may receive from this sender alone, and nothing else would tell him */
 }
 
 int64_t wh_port_may_map(struct wh_link *l)

@@ -60,7 +60,7 @@ struct wh_port {
         struct wharf_port_opts opts;
         wharf_port_id id;
         bool closing;
-        bool watches;      /* rights were ever watched for it */
+        uint32_t awaited;  /* notices asked for that have not come yet: rights that are watched for it */
         int listen_fd;     /* borrowed; -1 */
         bool accepts_owed; /* connections may wait that there was no descriptor for */
         uint64_t mapped;
@@ -100,6 +100,13 @@ void wh_inbox_wake_all(struct wh_inbox *in);
 
 /* Add the owner's end of a link; takes `sock` only on success. */
 int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh_link **ret);
+/* A notice was asked for, which will go to this port; under the inbox's lock. */
+static inline void wh_port_await(struct wh_port *p)
+{
+        p->awaited++;
+}
+/* It will not come: whoever waits for it alone is told so. Nothing of the port or of a link is locked. */
+void wh_port_await_no_more(wharf_task *t, wharf_name port);
 /* Let go of the links whose senders are gone and have left nothing unread. Not from inside an event or a pump. */
 void wh_port_reap(struct wh_port *p);
 /* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */

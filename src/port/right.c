@@ -195,6 +195,7 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
                 wh_unlock(&o->lock);
                 return -EBADF;
         }
+        wharf_name awaiting = l->watch ? l->watch_port : WHARF_NONE;
         if (l->watch)
                 wh_watch_socket(l, false);
         wh_table_remove(&t->names, o);
@@ -212,6 +213,8 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         wh_link_done(l);
         wh_unlock(&o->lock);
         wh_task_give(t, o);
+        if (awaiting)
+                wh_port_await_no_more(t, awaiting);
         return 0;
 }
 
@@ -256,7 +259,7 @@ WHARF_API int wharf_watch(wharf_task *t, wharf_name right, wharf_name port)
         if (l && l->watch)
                 r = -EBUSY;
         else if (l) {
-                p->watches = true;
+                wh_port_await(p);
                 l->watch = in;
                 l->watch_port = port;
                 wh_watch_socket(l, true);

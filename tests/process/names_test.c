@@ -294,6 +294,30 @@ TEST(lookup_waits_through_a_restart)
         wharf_task_close(t);
 }
 
+static void *wait_in_vain(void *arg)
+{
+        wharf_name right;
+        return (void *)(intptr_t)wharf_lookup(arg, "never", WHARF_FOREVER, &right);
+}
+
+/* Anyone may register a name, so a look-up waits; but not for a wharfd that is dead and that none can follow. */
+TEST(lookup_that_waits_ends_when_no_wharfd_can_be_started)
+{
+        const char *dir = domain();
+        wharf_task *t = task(), *other = task();
+        wharf_name p = port(other);
+        void *result;
+        pthread_t th;
+        CHECK_EQ(wharf_register(other, "here", p), 0);
+        CHECK_EQ(pthread_create(&th, NULL, wait_in_vain, t), 0);
+        setenv("WHARFD", "/nowhere/wharfd", 1);
+        CHECK_EQ(kill(wharfd_pid(dir), SIGKILL), 0);
+        CHECK_EQ(pthread_join(th, &result), 0);
+        CHECK_EQ((intptr_t)result, -EHOSTDOWN);
+        wharf_task_close(other);
+        wharf_task_close(t);
+}
+
 /*
  * Goal:   wharfd leaves when nobody needs it, and leaves nothing but the lock behind.
  */
