@@ -53,11 +53,12 @@ enum {
         WHARF_MAKE_SEND = 3,  /* a new send right to a port of this task */
         WHARF_COPY_SEND = 4,  /* a new send right to the port that this right goes to */
         WHARF_MOVE_SEND = 5,  /* this send right itself */
-        WHARF_MOVE_REPLY = 6, /* a reply right: whoever gets it answers the call */
+        WHARF_MOVE_REPLY = 6, /* a send-once right; if it answers a call, whoever gets it answers that */
+        WHARF_MAKE_ONCE = 7,  /* a new send-once right to a port of this task */
         /* Received. The name or descriptor is yours to drop or close. */
         WHARF_GOT_FD = 16,
         WHARF_GOT_SEND = 17,
-        WHARF_GOT_REPLY = 18,
+        WHARF_GOT_REPLY = 18, /* a send-once right */
 };
 
 /* Who sent a message, in the kernel's words: never taken from the message itself. */
@@ -75,7 +76,9 @@ enum {
 };
 
 enum {
-        WHARF_NOTICE_DEAD_NAME = 1, /* the receiver of the right `about` is gone */
+        WHARF_NOTICE_DEAD_NAME = 1,   /* the receiver of the right `about` is gone */
+        WHARF_NOTICE_NO_SENDERS = 2,  /* no send right to the port `about` is left, of `count` that were ever made */
+        WHARF_NOTICE_ONCE_UNUSED = 3, /* a send-once right to the port `about` is gone, and its message never came */
 };
 
 /* A message, to send or received. Clear it, set `size`, then what you care about. */
@@ -98,6 +101,7 @@ struct wharf_msg {
         wharf_name reply;           /* out: the sender waits for an answer to this name; WHARF_NONE if not */
         uint32_t notice;            /* out: not 0: this is no message but a notice of the system, WHARF_NOTICE_* */
         wharf_name about;           /* out: whom the notice is about */
+        uint64_t count;             /* out, with WHARF_NOTICE_NO_SENDERS: send rights made; see wharf_notify() */
 
         uint64_t held[4]; /* the library's: what wharf_release() needs */
 };
@@ -106,7 +110,7 @@ struct wharf_msg {
  * Send `len` bytes, waiting for room if need be. Returns 0 once the message is queued: it will be delivered even if
  * this task dies, unless the receiver dies first.
  *
- * @right        a send right. Borrowed.
+ * @right        a send right, borrowed; or a send-once right, which is consumed, also by failure with -EPIPE.
  * @data         Borrowed during the call, and copied.
  * @deadline_ns  when to give up waiting.
  *
@@ -126,8 +130,12 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  * @msg  Borrowed; `how` is set to the way that was used. A payload from wharf_reserve() is consumed on success.
  *
  * Errors: as wharf_send(), and
- *         -EINVAL        unknown kinds or ways; more than WHARF_ITEMS_MAX items; SECTION asked for more than
+ *         -EINVAL        unknown kinds or ways; more than WHARF_ITEMS_MAX items; the same name or descriptor twice,
+ *                        and moved; a send-once right sent over itself; SECTION asked for more than
  *                        WHARF_IN_PLACE_MAX bytes
+ *
+ * A send right may be sent over itself: copied, it arrives as a right of the receiver to its own port; moved, likewise,
+ * and the sender has none any more.
  *         -ETOOMANYREFS  too many rights on their way unread
  */
 WHARF_API int wharf_sendmsg(wharf_task *task, wharf_name right, struct wharf_msg *msg, int64_t deadline_ns);
@@ -189,6 +197,7 @@ WHARF_API int wharf_sender_pidfd(wharf_task *task, uint64_t sender_id, int *ret)
  * Errors: as wharf_send(), and
  *         -ECONNRESET  the server died, or closed its port, before it replied
  *         -ECANCELED   the server dropped the request
+ *         -EPERM       `right` is a send-once right, which takes no calls: put one of your own into the message
  *         -EOVERFLOW   the reply is larger than `cap_bytes` and was dropped
  */
 WHARF_API ssize_t wharf_call(wharf_task *task, wharf_name right, const void *req, size_t len_bytes, void *buf,
@@ -210,9 +219,10 @@ WHARF_API int wharf_call_finish(wharf_task *task, wharf_name right, uint32_t cal
 WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t call);
 
 /*
- * Answer a call. Never blocks, whatever the caller does. The reply right is consumed, also by failure with -EPIPE.
+ * Answer a call, or use a send-once right, which is the same. Never blocks, whatever the other side does. The right is
+ * consumed, also by failure with -EPIPE or -ENOBUFS; after any other failure it is there for another try.
  *
- * @reply  the name that came with the request.
+ * @reply  the name that came with the request, or any send-once right.
  *
  * Errors: -EPIPE (the caller is gone), -EMSGSIZE, -EBADF, -EPERM, -ENOMEM, -EMFILE, -ESTALE;
  *         -ENOBUFS  the caller does not read its replies; the link to it was closed

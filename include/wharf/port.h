@@ -59,6 +59,20 @@ WHARF_API int wharf_port_new(wharf_task *task, const struct wharf_port_opts *opt
 WHARF_API int wharf_right_new(wharf_task *task, wharf_name port, wharf_name *ret);
 
 /*
+ * Make a send-once right to a port of one's own (inside a message: WHARF_MAKE_ONCE): it takes one message, of any size
+ * and with rights inside, and is gone with it. It can be moved (WHARF_MOVE_REPLY) and dropped, but not copied. The
+ * answer to a call is the same kind of right. A right whose holder dies, drops it, or breaks its rules before that
+ * message came is told to the port: a message with notice WHARF_NOTICE_ONCE_UNUSED, and the id that its sender would
+ * have had in sender.id. Never blocks.
+ *
+ * What the port's owner may rely on: never two messages, and either one message or one notice. Who held the right
+ * before may have kept a copy of it, and used it in the holder's place: `sender` says truly who sent the message.
+ *
+ * Errors: as wharf_right_new()
+ */
+WHARF_API int wharf_once_new(wharf_task *task, wharf_name port, wharf_name *ret);
+
+/*
  * Make a second send right to the same port, with a link and a queue of its own. The port's owner is told, through the
  * first right, who introduced it. May wait for room on that link.
  *
@@ -71,7 +85,7 @@ enum wharf_kind {
         WHARF_KIND_SEND = 1,
         WHARF_KIND_PORT = 2,
         WHARF_KIND_SET = 3,
-        WHARF_KIND_REPLY = 4, /* a send-once right that answers a call */
+        WHARF_KIND_REPLY = 4, /* a send-once right: made from a port, or to answer a call */
 };
 /* The kind, or -EBADF or -ESTALE. */
 WHARF_API int wharf_name_kind(wharf_task *task, wharf_name name);
@@ -99,11 +113,39 @@ WHARF_API int wharf_set_remove(wharf_task *task, wharf_name set, wharf_name port
 WHARF_API int wharf_port_fd(wharf_task *task, wharf_name name, int *ret);
 
 /*
- * Ask to be told when the receiver of `right` is gone: a message with notice WHARF_NOTICE_DEAD_NAME and the right's
- * name arrives at `port`, once. The notice for a right that is dead already comes at once.
+ * Ask to be told of something, once: as a message whose `notice` says what (WHARF_NOTICE_*, wharf/message.h) and whose
+ * `about` says about whom, at a port of one's own.
  *
- * Errors: -EBADF, -EPERM, -EBUSY (it is watched already), -ENOMEM, -ESTALE
+ *      DEAD_NAME    the receiver of the right `about` is gone, or has revoked it. At once, if it is so already. A right
+ *                   that answers a call cannot be asked about (-EPERM).
+ *      NO_SENDERS   no send right to the port `about` is left anywhere, unread messages of theirs neither, and at least
+ *                   `sync` send rights were made from it: by wharf_right_new(), WHARF_MAKE_SEND, and connections that
+ *                   were accepted, but not by copying. At once, if it is so already. Send-once rights do not count. A
+ *                   right on its way inside a message counts, and so does a copy that the owner has not heard of yet.
+ *                   The notice says in `count` how many were made until then. So the race with a right that is being
+ *                   made is closed: if you have made more than `count`, one of them is yet to be used, and you ask
+ *                   again with `sync` at the number you made. It comes when a thread receives from `about` or its
+ *                   set, which is how the library learns who is gone.
+ *
+ * Notices that come unasked: WHARF_NOTICE_ONCE_UNUSED (wharf_once_new()).
+ *
+ * What was asked for is never lost for want of memory or descriptors. It ends when the notice comes, with
+ * wharf_notify_cancel(), with the drop of `about`, and with that of `port`: then nobody is told, also of what had
+ * happened and was not received yet. A thread that receives from a port to which a notice may still come waits for it,
+ * even when no sender is left. wharf_recv() drops notices; use wharf_recvmsg().
+ *
+ * @port  where to; WHARF_NONE for the task's Notify port (wharf_task_notify()).
+ * @sync  for NO_SENDERS; otherwise 0.
+ *
+ * Errors: -EBUSY (asked for already), -EBADF, -EPERM (`about` is of a kind that this cannot happen to; `port` is no
+ *         port), -EINVAL (`what` is no notice that can be asked for), -ENOMEM, -ENOSPC, -ESTALE
  */
+WHARF_API int wharf_notify(wharf_task *task, uint32_t what, wharf_name about, wharf_name port, uint64_t sync);
+
+/* Take that back. Errors: -ENOENT (not asked for, or it came already, though perhaps not received yet), -EBADF, ... */
+WHARF_API int wharf_notify_cancel(wharf_task *task, uint32_t what, wharf_name about);
+
+/* Short for wharf_notify(task, WHARF_NOTICE_DEAD_NAME, right, port, 0). */
 WHARF_API int wharf_watch(wharf_task *task, wharf_name right, wharf_name port);
 
 /*
@@ -124,7 +166,7 @@ WHARF_API int wharf_right_connect(wharf_task *task, const char *path, wharf_name
 /* Clear it and set `size`. */
 struct wharf_port_stat {
         uint32_t size;
-        uint32_t senders; /* links that are open */
+        uint32_t senders; /* links that are open, those of send-once rights too */
         wharf_port_id id;
         uint64_t queued_messages;   /* sent and not received, over all links; a moment's upper bound */
         uint64_t received_messages; /* since the port was made */
@@ -132,7 +174,8 @@ struct wharf_port_stat {
         uint64_t mapped_bytes;      /* shared memory of its senders */
         uint64_t refused_links;     /* links closed for breaking the protocol or a limit */
         uint32_t receivers_waiting; /* threads */
-        uint32_t reserved;
+        uint32_t once_rights;       /* of `senders`, those that are send-once rights */
+        uint64_t made_rights;       /* send rights made, ever: what a NO_SENDERS notice has in `count` */
 };
 WHARF_API int wharf_port_stat(wharf_task *task, wharf_name port, struct wharf_port_stat *ret);
 

@@ -83,12 +83,38 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
 WHARF_API wharf_task *wharf_task_close(wharf_task *task);
 
 /*
+ * The two ports that every task has; made when first asked for, closed with the task. They stay: a receive waits for
+ * senders to come.
+ *
+ *      Task Self  the port at which others address the task itself. It is registered nowhere and nobody has a right to
+ *                 it but whom you give one. What is sent there is yours to receive and to answer: the library starts no
+ *                 thread, so it serves nothing behind your back. Message ids from WHARF_ID_RESERVED up are kept for
+ *                 questions that a later version may define (which process this is, what it holds); drop them.
+ *      Notify     where notices go when wharf_notify() is told no port.
+ *
+ * Dropping one is like dropping any port; the next call makes another.
+ *
+ * @ret  the port's name, the same every time. Owned by the task.
+ *
+ * Errors: -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ */
+#define WHARF_ID_RESERVED 0xffff0000u
+WHARF_API int wharf_task_self(wharf_task *task, wharf_name *ret);
+WHARF_API int wharf_task_notify(wharf_task *task, wharf_name *ret);
+
+/*
  * Let go of a name. What that means depends on its kind:
  *      a send right     what was sent stays sent; the receiver learns that this sender is gone
- *      a port           every sender gets a dead name; unread messages, and the rights in them, are lost; threads that
- *                       receive from it return -ECANCELED
- *      a set            its ports leave it and live on
- *      a reply right    the caller that waits for this reply gets -ECANCELED
+ *                       (threads that wait on it, for room or for a reply, return -ECANCELED)
+ *      a port           every sender gets a dead name: sending, and waiting for room, end with -EPIPE. Unread messages
+ *                       are lost. Rights in them are dropped: their ports see that sender go, and where they were
+ *                       send-once rights are told so; where they were to answer a call, that ends with -ECANCELED. Who
+ * waits for the reply to an unread request gets -ECONNRESET; to a request that was received, what wharf_reply() says,
+ *                       which is -EPIPE to the server and -ECONNRESET to the caller. Threads that receive from it
+ *                       return -ECANCELED. Notices to it, and about it, are dropped. Payloads held in place stay until
+ *                       they are given back.
+ *      a set            its ports leave it and live on; threads that receive from it return -ECANCELED
+ *      a send-once right its port is told that it went unused; where it answers a call, the caller gets -ECANCELED
  *
  * Errors: -EBADF, -ESTALE
  */

@@ -117,7 +117,7 @@ static bool holder_spin(struct wh_link *l, const struct wh_room *seen)
         return false;
 }
 
-enum { VIAS_MAX = 31 }; /* delegated replies polled at once; more wait their turn */
+enum { VIAS_FEW = 31 }; /* delegated replies that are polled without asking for memory */
 
 static void via_read(struct wh_link *l, struct wh_call *c);
 
@@ -170,15 +170,22 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                                 wh_ring_want(&l->tx->ring, true);
                         found = holder_found(l, seen) || (l->over && !call_delegated(l));
                 }
+                struct pollfd few[1 + VIAS_FEW], *p = few;
+                unsigned vias = 0;
+                wh_list_for (k, &l->calls)
+                        vias += wh_container(k, struct wh_call, node)->via >= 0;
+                if (!found && vias > VIAS_FEW && !(p = wh_os_malloc((1 + vias) * sizeof *p))) {
+                        found = true;
+                        r = wh_trace(-ENOMEM);
+                }
                 if (!found) {
-                        struct pollfd p[1 + VIAS_MAX];
                         unsigned n = 1;
                         /* A socket that is over would end every sleep: what is waited for comes by another. */
                         p[0] = (struct pollfd){.fd = l->over ? -1 : l->sock,
                                                .events = (short)(POLLIN | (l->sock_full ? POLLOUT : 0))};
                         wh_list_for (k, &l->calls) {
                                 struct wh_call *c = wh_container(k, struct wh_call, node);
-                                if (c->via >= 0 && !c->done && n <= VIAS_MAX)
+                                if (c->via >= 0 && !c->done)
                                         p[n++] = (struct pollfd){.fd = c->via, .events = POLLIN};
                         }
                         wh_unlock(&l->o.lock);
@@ -200,6 +207,8 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                                 }
                         }
                 }
+                if (p != few)
+                        free(p);
                 if (l->rx)
                         wh_ring_awake(&l->rx->ring);
                 l->leader = false;
@@ -599,29 +608,48 @@ int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *re
         return 0;
 }
 
+/* Lock and return the reply right `name`; NULL with *err. Its lock comes before that of its link. */
+static struct wh_reply *reply_lock(wharf_task *t, wharf_name name, int *err)
+{
+        struct wh_object *o = wh_table_find(&t->names, name);
+        *err = -EBADF;
+        if (!o)
+                return NULL;
+        wh_lock(&o->lock);
+        if (atomic_load_explicit(&o->name, memory_order_relaxed) == name && o->kind == WHARF_KIND_REPLY)
+                return (struct wh_reply *)o;
+        if (atomic_load_explicit(&o->name, memory_order_relaxed) == name)
+                *err = -EPERM;
+        wh_unlock(&o->lock);
+        return NULL;
+}
+
+/* Unlock it, and take it out of the task when it is `used`; the reference to its link is the caller's then. */
+static void reply_unlock(wharf_task *t, struct wh_reply *y, bool used)
+{
+        if (used)
+                wh_table_remove(&t->names, &y->o);
+        wh_unlock(&y->o.lock);
+        if (used)
+                wh_task_give(t, &y->o);
+}
+
 /* Take the reply right `name` out of the task. */
 static int reply_take(wharf_task *t, wharf_name name, struct wh_reply *ret)
 {
-        struct wh_object *o = wh_table_find(&t->names, name);
-        if (!o)
-                return -EBADF;
-        wh_lock(&o->lock);
-        int r = atomic_load_explicit(&o->name, memory_order_relaxed) != name ? -EBADF
-                : o->kind != WHARF_KIND_REPLY                                ? -EPERM
-                                                                             : 0;
-        if (r == 0) {
-                ret->link = ((struct wh_reply *)o)->link;
-                ret->call = ((struct wh_reply *)o)->call;
-                wh_table_remove(&t->names, o);
-        }
-        wh_unlock(&o->lock);
-        if (r == 0)
-                wh_task_give(t, o);
-        return r;
+        int err = 0;
+        struct wh_reply *y = reply_lock(t, name, &err);
+        *ret = (struct wh_reply){0};
+        if (!y)
+                return err;
+        ret->link = y->link;
+        ret->call = y->call;
+        reply_unlock(t, y, true);
+        return 0;
 }
 
-/* Send on the owner's end, without ever waiting (C3). The link is not locked. */
-static int reply_send(struct wh_link *l, struct wh_outgoing *o)
+/* Send on the owner's end, without ever waiting (C3). The link is not locked. *ret_over: nothing more can be sent. */
+static int reply_send(struct wh_link *l, struct wh_outgoing *o, bool *ret_over)
 {
         wh_lock(&l->o.lock);
         int r = l->tx_over ? l->tx_over : 0;
@@ -639,6 +667,7 @@ static int reply_send(struct wh_link *l, struct wh_outgoing *o)
                 l->tx_over = -ENOBUFS;
                 r = -ENOBUFS;
         }
+        *ret_over = l->tx_over != 0;
         wh_unlock(&l->o.lock);
         return r;
 }
@@ -660,7 +689,8 @@ int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         wh_outgoing_init(&out, NULL, 0);
         out.call = y.call;
         out.dropped = ECANCELED;
-        reply_send(y.link, &out);
+        bool over;
+        reply_send(y.link, &out, &over);
         wh_link_unref(y.link);
         return 0;
 }
@@ -697,39 +727,30 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
                 bool once = l && l->once;
                 if (l)
                         wh_unlock(&l->o.lock);
-                if (!once)
-                        return wh_fail(l ? -EPERM : err, NULL);
-                int r = wh_send_message(t, reply, m, NULL, 0);
-                if (r == 0 || r == -EPIPE)
-                        wharf_drop(t, reply);
-                return r < 0 ? wh_fail(r, NULL) : 0;
+                return once ? wh_send_message(t, reply, m, NULL, 0) : wh_fail(l ? -EPERM : err, NULL);
         }
         struct wh_outgoing o;
         struct wh_items_out items;
         wh_outgoing_init(&o, m->data, m->len_bytes);
         o.id = m->id;
         o.how = m->how == WHARF_HOW_CHUNKS || m->how == WHARF_HOW_COLD ? WHARF_HOW_AUTO : m->how;
-        int r = wh_items_prepare(t, m, &o, &items, 0);
+        int r = wh_items_prepare(t, m, &o, &items, reply, 0);
         if (r < 0)
                 return r;
-        struct wh_reply y;
-        r = reply_take(t, reply, &y);
-        if (r < 0) {
+        struct wh_reply *y = reply_lock(t, reply, &r);
+        if (!y) {
                 wh_items_finish(t, m, &items, false);
                 return wh_fail(r, NULL);
         }
-        o.call = y.call;
-        r = reply_send(y.link, &o);
+        o.call = y->call;
+        struct wh_link *l = y->link;
+        bool over;
+        r = reply_send(l, &o, &over);
+        const bool used = r == 0 || over;
+        reply_unlock(t, y, used);
         wh_items_finish(t, m, &items, r == 0);
-        if (r < 0 && r != -EPIPE && r != -ENOBUFS) {
-                /* The right is still the caller's to use: under its number it would be another one, so end the call. */
-                struct wh_outgoing drop;
-                wh_outgoing_init(&drop, NULL, 0);
-                drop.call = y.call;
-                drop.dropped = ECANCELED;
-                reply_send(y.link, &drop);
-        }
-        wh_link_unref(y.link);
+        if (used)
+                wh_link_unref(l);
         if (r == 0)
                 m->how = o.how;
         return r < 0 ? wh_fail(r, NULL) : 0;

@@ -16,9 +16,12 @@ struct wh_items_out {
         int via[WHARF_ITEMS_MAX];         /* -1, or the other end of a delegated reply */
 };
 
-/* Fills o's items from the message. May wait for room on the links of rights that are copied. */
+/*
+ * Fills o's items from the message, which goes over the right `over`. May wait for room on the links of rights that are
+ * copied.
+ */
 int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoing *o, struct wh_items_out *out,
-                     int64_t deadline_ns);
+                     wharf_name over, int64_t deadline_ns);
 void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_out *out, bool sent);
 
 /* Turns the first `n` kept descriptors into names and descriptors of the user. On failure nothing has changed. */

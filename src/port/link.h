@@ -27,6 +27,7 @@
 
 struct wh_port;
 struct wh_inbox;
+struct wh_notice;
 
 /* A whole message in private memory: read from the socket, put together from chunks, or kept for another thread. */
 struct wh_stash {
@@ -113,11 +114,12 @@ struct wh_link {
         struct wh_list in_port; /* of port->links */
         struct wh_list hot;     /* of inbox->hot, while recently busy */
         struct wh_cred cred;
-        uint64_t introducer;    /* id of the link that sent ADOPT; 0 */
-        uint64_t mapped;        /* counted against the port's limit */
-        uint32_t served, empty; /* for the round robin */
-        bool armed;             /* the sender will ring */
-        _Atomic uint32_t refs;  /* the port's, each reply right's, each held payload's */
+        uint64_t introducer;           /* id of the link that sent ADOPT; 0 */
+        uint64_t mapped;               /* counted against the port's limit */
+        uint32_t served, empty;        /* for the round robin */
+        bool armed;                    /* the sender will ring */
+        struct wh_notice *once_notice; /* what is fired if a send-once right goes unused */
+        _Atomic uint32_t refs;         /* the port's, each reply right's, each held payload's */
 
         /* the holder's end */
         struct wh_list calls;
@@ -128,7 +130,8 @@ struct wh_link {
         _Atomic uint32_t turn;  /* futex: changes whenever a waiter should look again */
         struct wh_inbox *watch; /* dead-name notice is to go there */
         wharf_name watch_port;
-        uint32_t spin_us; /* what spinning is worth, as learned */
+        struct wh_notice *watch_notice; /* ... and is this one */
+        uint32_t spin_us;               /* what spinning is worth, as learned */
         uint32_t spin_misses;
 };
 
@@ -257,7 +260,7 @@ int64_t wh_port_may_map(struct wh_link *l);
 void wh_port_mapped(struct wh_link *l);
 
 /* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
-void wh_watch_socket(struct wh_link *l, bool add);
+int wh_watch_socket(struct wh_link *l, bool add);
 
 /* ---- call.c, for link_rx.c: what only a holder's end receives ---- */
 void wh_call_via(struct wh_link *l, uint32_t call, int sock);

@@ -157,6 +157,9 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
         const unsigned n_items = f->n_fds;
         if (l->rx || f->seq != l->rx_seq || f->len < n_items)
                 return -EPROTO;
+        /* A send-once right: one frame, the first one, that asks for no answer. */
+        if (l->once && l->owner && (l->rx_seq || (~f->arg & (WH_MSG_FIRST | WH_MSG_LAST)) || f->call))
+                return -EPROTO;
         if (f->arg & WH_MSG_FIRST) {
                 wh_link_forget_part(l); /* what was begun and not finished was given up */
                 int r = items_keep(l, f, data, fds);
@@ -266,12 +269,12 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
         case WH_FRAME_SECTION:
                 return frame_section(l, f, fds);
         case WH_FRAME_REBIND:
-                if (!l->owner || f->n_fds != 1 || l->rx || l->tx || l->stash.building || f->seq != l->rx_seq)
+                if (!l->owner || l->once || f->n_fds != 1 || l->rx || l->tx || l->stash.building || f->seq != l->rx_seq)
                         return -EPROTO;
                 *ret_kept = true;
                 return wh_port_rebound(l, fds[0], f->seq, cred);
         case WH_FRAME_ADOPT:
-                if (!l->owner || f->n_fds != 1)
+                if (!l->owner || l->once || f->n_fds != 1)
                         return -EPROTO;
                 *ret_kept = true;
                 return wh_port_adopt(l, fds[0]);
@@ -590,7 +593,9 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                 if (pumps++ == PUMPS_MAX)
                         return 0;
                 int r = wh_link_pump(l);
-                if (r == 0 || (r < 0 && !l->over))
+                if (r == 0 && l->once && l->owner && l->rx_seq)
+                        wh_link_end(l, -EPIPE); /* its one message was taken, and no second one lies there */
+                else if (r == 0 || (r < 0 && !l->over))
                         return r;
         }
 }

@@ -103,22 +103,34 @@ int wh_link_rebind(struct wh_link *l)
                 return 0;
         }
         wh_os_fd_private(sv[0]);
+        int old = l->sock;
+        if (l->watch) {
+                /* Both are watched until it is clear which one stays: whoever asked is told, come what may (N1). */
+                l->sock = sv[0];
+                r = wh_watch_socket(l, true);
+                l->sock = old;
+                if (r < 0) {
+                        wh_os_close(sv[0]);
+                        wh_os_close(sv[1]);
+                        return 0; /* as where there are no descriptors */
+                }
+        }
         struct wh_frame f = {.type = WH_FRAME_REBIND, .n_fds = 1, .seq = l->tx_seq};
         r = wh_link_frame(l, &f, NULL, 0, &sv[1], true);
         wh_os_close(sv[1]);
         if (r < 0) {
+                if (l->watch) {
+                        l->sock = sv[0];
+                        wh_watch_socket(l, false);
+                        l->sock = old;
+                }
                 wh_os_close(sv[0]);
                 return r;
         }
-        if (l->watch) {
+        if (l->watch)
                 wh_watch_socket(l, false);
-                wh_os_close(l->sock);
-                l->sock = sv[0];
-                wh_watch_socket(l, true);
-        } else {
-                wh_os_close(l->sock);
-                l->sock = sv[0];
-        }
+        wh_os_close(old);
+        l->sock = sv[0];
         l->provisional = false;
         return 0;
 }
@@ -533,6 +545,8 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
                 return send_dropped(l, o);
         if (!o->started && (r = wh_link_rebind(l)) < 0)
                 return r;
+        if (l->once)
+                link_greeted(l); /* what its port takes, where a port made it; it has no rebind that would ask */
         if (l->greeted && !l->owner && o->len > l->hello.payload_bytes_max)
                 return -EMSGSIZE;
         if ((r = items_allowed(l, o)) < 0)

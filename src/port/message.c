@@ -28,17 +28,25 @@ enum {
 
 /* ---- sending ---- */
 
+static int send_once(wharf_task *t, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns)
+{
+        struct wharf_msg m = {.size = sizeof m, .data = (void *)(uintptr_t)data, .len_bytes = len_bytes};
+        return wh_send_message(t, right, &m, NULL, deadline_ns);
+}
+
 WHARF_API int wharf_send(wharf_task *t, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns)
 {
         int r;
         struct wh_link *l = wh_holder_lock(t, right, &r);
         if (wh_unlikely(!l))
-                return wh_fail(r, NULL);
+                return r == -EPERM ? send_once(t, right, data, len_bytes, deadline_ns) : wh_fail(r, NULL);
         struct wh_outgoing o;
         wh_outgoing_init(&o, data, len_bytes);
-        if (wh_unlikely(l->once))
-                r = -EPERM;
-        else if (wh_likely(!l->tx_busy))
+        if (wh_unlikely(l->once)) {
+                wh_unlock(&l->o.lock);
+                return send_once(t, right, data, len_bytes, deadline_ns);
+        }
+        if (wh_likely(!l->tx_busy))
                 r = wh_link_try_send(l, &o);
         else
                 r = -EAGAIN;
@@ -71,6 +79,12 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         int err, r = message_check(m);
         if (r < 0)
                 return r;
+        struct wh_object *named = wh_table_find(&t->names, right);
+        if (wh_unlikely(named && named->kind == WHARF_KIND_REPLY && wh_task_ours(t)))
+                return call ? wh_fail(-EPERM, "a send-once right takes no calls") : wharf_replymsg(t, right, m);
+        for (uint32_t i = 0; wh_unlikely(call) && i < m->n_items && i < WHARF_ITEMS_MAX; i++)
+                if (m->items[i].kind == WHARF_MOVE_SEND && m->items[i].name == right)
+                        return wh_fail(-EINVAL, "items[%u] moves the right that the reply comes to", i);
         struct wh_outgoing o;
         struct wh_items_out items;
         wh_outgoing_init(&o, m->data, m->len_bytes);
@@ -86,7 +100,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         }
         if (m->n_items == 0)
                 items.o = &o;
-        else if ((r = wh_items_prepare(t, m, &o, &items, deadline_ns)) < 0)
+        else if ((r = wh_items_prepare(t, m, &o, &items, right, deadline_ns)) < 0)
                 return r;
 
         struct wh_link *l = wh_holder_lock(t, right, &err);
@@ -94,7 +108,10 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 wh_items_finish(t, m, &items, false);
                 return wh_fail(err, NULL);
         }
-        r = l->once && l->tx_seq ? -EPERM : 0;
+        const bool once = l->once;
+        r = 0;
+        if (wh_unlikely(once)) /* another thread may have used it up just now */
+                r = call ? -EPERM : l->tx_seq ? -EBADF : 0;
         if (r == 0 && call) {
                 wh_call_add(l, call);
                 o.call = call->number;
@@ -105,6 +122,8 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 wh_list_remove(&call->node);
         wh_unlock(&l->o.lock);
         wh_items_finish(t, m, &items, r == 0);
+        if (wh_unlikely(once) && (r == 0 || r == -EPIPE))
+                wh_right_drop(t, &l->o, right);
         if (r < 0)
                 return wh_fail(r, NULL);
         m->how = o.how;
@@ -284,10 +303,11 @@ static void deliver_notice(struct wh_inbox *in, struct wharf_msg *m)
         m->reply = WHARF_NONE;
         m->notice = n->what;
         m->about = n->about;
+        m->count = n->count;
         m->port = n->port;
-        m->sender = (struct wharf_sender){0};
+        m->sender = (struct wharf_sender){.id = n->sender};
         m->held[0] = HELD_NOTHING;
-        free(n);
+        wh_notice_done(in->task, n);
 }
 
 static inline struct wharf_sender link_sender(const struct wh_link *l)
@@ -427,7 +447,8 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
 /* Can anything still come to this port: from a link, from one to be accepted or made, or a notice asked for? */
 static bool may_come(const struct wh_port *p)
 {
-        return p->n_links || p->listen_fd >= 0 || p->opts.flags & WHARF_PORT_STAYS || p->awaited;
+        return p->n_links || p->listen_fd >= 0 || p->opts.flags & WHARF_PORT_STAYS ||
+               atomic_load_explicit(&p->notices_due, memory_order_relaxed);
 }
 
 /*

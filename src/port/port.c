@@ -10,30 +10,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What an epoll entry stands for: the id of a link, or one of these with a name. Ids use 32 bits. */
-enum {
-        EP_LINK = 0,
-        EP_BELL = 1,
-        EP_LISTEN = 2,
-        EP_WATCH = 3,
-};
-
-static void *ep_tag(unsigned kind, uint32_t name)
-{
-        return (void *)((uintptr_t)kind << 32 | name);
-}
-
 /* ---- inbox ---- */
 
 static int inbox_init(struct wh_inbox *in, wharf_task *t)
 {
+        int r = wh_task_wake(t);
+        if (r < 0)
+                return r;
         int ep = wh_os_epoll();
         if (ep < 0)
                 return wh_trace(ep);
+        r = wh_os_epoll_add(ep, t->wake[0], 0, wh_ep_tag(WH_EP_BELL, 0));
+        if (r == 0)
+                r = wh_os_epoll_add(ep, t->wake[1], 0, wh_ep_tag(WH_EP_NOTICE, 0));
+        if (r < 0) {
+                wh_os_close(ep);
+                return wh_trace(r);
+        }
         wh_os_fd_private(ep);
         in->task = t;
         in->ep = ep;
-        in->bell = -1;
         in->bell_set = in->pollable = in->leader = in->accepts_owed = in->leader_has_only = false;
         in->waiters = in->since_look = in->spin_misses = 0;
         in->spin_us = t->spin_us_max;
@@ -41,6 +37,7 @@ static int inbox_init(struct wh_inbox *in, wharf_task *t)
         wh_list_init(&in->hot);
         wh_list_init(&in->ports);
         wh_list_init(&in->notices);
+        wh_list_init(&in->fired);
         return 0;
 }
 
@@ -50,32 +47,15 @@ static void inbox_done(struct wh_inbox *in)
         while ((n = wh_list_pop_front(&in->notices)))
                 free(wh_container(n, struct wh_notice, node));
         wh_os_close(in->ep);
-        wh_os_close(in->bell);
-        in->ep = in->bell = -1;
+        in->ep = -1;
 }
 
-static int inbox_bell(struct wh_inbox *in, bool set)
+/* P4 */
+static void inbox_bell(struct wh_inbox *in, bool set)
 {
-        if (in->bell < 0) {
-                if (!set)
-                        return 0;
-                int fd = wh_os_eventfd();
-                if (fd < 0)
-                        return wh_trace(fd);
-                wh_os_fd_private(fd);
-                int r = wh_os_epoll_add(in->ep, fd, EPOLLIN, ep_tag(EP_BELL, 0));
-                if (r < 0) {
-                        wh_os_close(fd);
-                        return wh_trace(r);
-                }
-                in->bell = fd;
-        }
-        if (in->bell_set == set)
-                return 0;
-        int r = set ? wh_os_eventfd_set(in->bell) : wh_os_eventfd_clear(in->bell);
-        if (r == 0)
+        if (in->bell_set != set &&
+            wh_os_epoll_mod(in->ep, in->task->wake[0], set ? EPOLLIN : 0, wh_ep_tag(WH_EP_BELL, 0)) == 0)
                 in->bell_set = set;
-        return r;
 }
 
 void wh_inbox_wake_all(struct wh_inbox *in)
@@ -113,15 +93,6 @@ static void make_hot(struct wh_inbox *in, struct wh_link *l)
         l->armed = false;
 }
 
-static void notice_add(struct wh_inbox *in, uint32_t what, wharf_name about, wharf_name port)
-{
-        struct wh_notice *n = wh_os_malloc(sizeof *n);
-        if (!n)
-                return; /* the right itself still tells whoever asks */
-        *n = (struct wh_notice){.what = what, .about = about, .port = port};
-        wh_list_push_back(&in->notices, &n->node);
-}
-
 /* The receiver of a watched right is gone. */
 static void watched_died(struct wh_inbox *in, wharf_name name)
 {
@@ -130,12 +101,10 @@ static void watched_died(struct wh_inbox *in, wharf_name name)
         if (!l)
                 return;
         if (l->watch == in) {
-                struct wh_port *p = (struct wh_port *)wh_table_find(&in->task->names, l->watch_port);
                 wh_watch_socket(l, false);
                 l->watch = NULL;
-                if (p && p->awaited) /* ours: a port that goes takes its watches along, under this lock */
-                        p->awaited--;
-                notice_add(in, WHARF_NOTICE_DEAD_NAME, name, l->watch_port);
+                wh_list_push_back(&in->notices, &l->watch_notice->node);
+                l->watch_notice = NULL;
         }
         wh_unlock(&l->o.lock);
 }
@@ -164,6 +133,7 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                         p->refused++;
                         continue;
                 }
+                p->made++;
                 struct ucred u;
                 socklen_t len = sizeof u;
                 if (wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0)
@@ -190,17 +160,20 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
 {
         uint32_t name = (uint32_t)(uintptr_t)ev->data.ptr;
         switch ((uintptr_t)ev->data.ptr >> 32) {
-        case EP_BELL:
+        case WH_EP_BELL:
                 if (!in->pollable)
                         inbox_bell(in, false);
                 return;
-        case EP_LISTEN:
+        case WH_EP_LISTEN:
                 accept_links(in, name);
                 return;
-        case EP_WATCH:
+        case WH_EP_WATCH:
                 watched_died(in, name);
                 return;
-        case EP_LINK: {
+        case WH_EP_NOTICE:
+                wh_notices_take(in);
+                return;
+        case WH_EP_LINK: {
                 struct wh_link *l = (struct wh_link *)wh_table_find(&in->task->links, name);
                 /* Stale where a link was closed after the kernel had reported it. */
                 if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != name || l->inbox != in)
@@ -544,7 +517,7 @@ WHARF_API int wharf_port_new(wharf_task *t, const struct wharf_port_opts *opts, 
         p->listen_fd = p->status_fd = -1;
         wh_list_init(&p->links);
         wh_list_init(&p->in_inbox);
-        p->own.ep = p->own.bell = -1;
+        p->own.ep = -1;
         r = wh_os_getrandom(&p->id.v, sizeof p->id.v);
         if (r == 0)
                 r = inbox_init(&p->own, t);
@@ -591,8 +564,12 @@ static void watch_move(struct wh_object *o, void *arg)
         if (l->watch && l->watch_port == a->port && atomic_load_explicit(&o->name, memory_order_relaxed)) {
                 wh_watch_socket(l, false);
                 l->watch = a->to;
-                if (a->to)
+                if (a->to) {
                         wh_watch_socket(l, true);
+                } else {
+                        wh_notice_free(l->task, l->watch_notice);
+                        l->watch_notice = NULL;
+                }
         }
         wh_unlock(&o->lock);
 }
@@ -603,7 +580,7 @@ static void watch_move(struct wh_object *o, void *arg)
  */
 static void watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to)
 {
-        if (!p->awaited)
+        if (!p->watches)
                 return;
         struct watch_target a = {name, to};
         wh_table_each(&p->task->names, watch_move, &a);
@@ -618,6 +595,8 @@ int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         p->closing = true;
         watches_move(p, name, NULL);
         wh_table_remove(&t->names, o);
+        wh_notice_free(t, p->no_senders);
+        p->no_senders = NULL;
         if (in == &p->own)
                 inbox_expel(in);
         wh_list_for_safe (n, &p->links)
@@ -633,8 +612,9 @@ int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         }
         if (in != &p->own)
                 wh_inbox_wake_all(in); /* its last sender may be gone with it */
-        atomic_store_explicit(&p->inbox, NULL, memory_order_release);
+        wh_notices_move(p, name, NULL);
         wh_unlock(&in->lock);
+        wh_task_own_closed(t, name);
         inbox_done(&p->own);
         wh_task_give(t, o);
         return 0;
@@ -652,18 +632,6 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
 }
 
 /* ---- links of a port ---- */
-
-void wh_port_await_no_more(wharf_task *t, wharf_name port)
-{
-        int err;
-        struct wh_port *p = wh_port_lock(t, port, &err);
-        if (!p)
-                return;
-        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
-        p->awaited--;
-        wh_inbox_wake_all(in);
-        wh_unlock(&in->lock);
-}
 
 void wh_port_reap(struct wh_port *p)
 {
@@ -700,7 +668,7 @@ int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh
                 uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
                 r = wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
                 if (r == 0)
-                        r = wh_os_epoll_add(in->ep, sock, EPOLLIN | EPOLLRDHUP | EPOLLET, ep_tag(EP_LINK, id));
+                        r = wh_os_epoll_add(in->ep, sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id));
                 if (r < 0)
                         wh_table_remove(&t->links, &l->o);
         }
@@ -732,6 +700,7 @@ void wh_port_remove_link(struct wh_link *l)
         wh_list_remove(&l->in_port);
         wh_list_remove(&l->hot);
         p->n_links--;
+        p->n_once -= l->once;
         p->mapped -= l->mapped;
         if (l->over && l->over != -EPIPE)
                 p->refused++;
@@ -745,6 +714,7 @@ void wh_port_remove_link(struct wh_link *l)
         l->tx_over = -EPIPE;
         wh_unlock(&l->o.lock);
         l->port = NULL;
+        wh_port_sender_gone(p, l);
         wh_link_unref(l);
         if (in->waiters)
                 inbox_turn(in); /* one of them may receive from this sender alone, and nothing else would tell him */
@@ -801,7 +771,7 @@ int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_c
                 return wh_trace(-EPROTO);
         }
         uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        int r = wh_os_epoll_add(l->inbox->ep, sock, EPOLLIN | EPOLLRDHUP | EPOLLET, ep_tag(EP_LINK, id));
+        int r = wh_os_epoll_add(l->inbox->ep, sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id));
         if (r < 0) {
                 wh_os_close(sock);
                 return wh_trace(r);
@@ -821,13 +791,12 @@ int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_c
         return 0;
 }
 
-void wh_watch_socket(struct wh_link *l, bool add)
+int wh_watch_socket(struct wh_link *l, bool add)
 {
         uint32_t name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        if (add)
-                wh_os_epoll_add(l->watch->ep, l->sock, EPOLLRDHUP | EPOLLET, ep_tag(EP_WATCH, name));
-        else
-                wh_os_epoll_del(l->watch->ep, l->sock);
+        if (!add)
+                return wh_os_epoll_del(l->watch->ep, l->sock);
+        return wh_os_epoll_add(l->watch->ep, l->sock, EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_WATCH, name));
 }
 
 /* ---- public: rights to a port, sets, descriptors, figures ---- */
@@ -839,13 +808,11 @@ WHARF_API int wharf_port_fd(wharf_task *t, wharf_name name, int *ret)
         struct wh_inbox *in = wh_inbox_lock(t, name, &p, &err);
         if (!in)
                 return wh_fail(err, NULL);
-        int r = inbox_bell(in, true); /* readable until a receive finds nothing: then everything is armed (P3) */
-        if (r == 0) {
-                in->pollable = true;
-                *ret = in->ep;
-        }
+        inbox_bell(in, true); /* readable until a receive finds nothing: then everything is armed (P3) */
+        in->pollable = true;
+        *ret = in->ep;
         wh_unlock(&in->lock);
-        return r < 0 ? wh_fail(r, NULL) : 0;
+        return 0;
 }
 
 WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
@@ -863,7 +830,7 @@ WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
         struct wh_inbox *in = p->inbox;
         int r = p->listen_fd >= 0 ? -EBUSY : wh_os_nonblock(fd, true);
         if (r == 0)
-                r = wh_os_epoll_add(in->ep, fd, EPOLLIN | EPOLLET, ep_tag(EP_LISTEN, port));
+                r = wh_os_epoll_add(in->ep, fd, EPOLLIN | EPOLLET, wh_ep_tag(WH_EP_LISTEN, port));
         if (r == 0)
                 p->listen_fd = fd;
         wh_unlock(&in->lock);
@@ -894,6 +861,8 @@ void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret)
                 .mapped_bytes = p->mapped,
                 .refused_links = p->refused,
                 .receivers_waiting = atomic_load_explicit(&p->inbox, memory_order_relaxed)->waiters,
+                .once_rights = p->n_once,
+                .made_rights = p->made,
         };
 }
 
@@ -925,11 +894,17 @@ static void forget(struct wh_object *o, void *arg)
                 free(l->rx);
                 wh_list_for_safe (n, &l->calls)
                         free(wh_container(n, struct wh_call, node));
+                free(l->watch_notice);
+                free(l->once_notice);
         } else if (o->kind == WHARF_KIND_PORT || o->kind == WHARF_KIND_SET) {
                 struct wh_inbox *in =
                         o->kind == WHARF_KIND_PORT ? &((struct wh_port *)o)->own : &((struct wh_set *)o)->inbox;
                 wh_list_for_safe (n, &in->notices)
                         free(wh_container(n, struct wh_notice, node));
+                wh_list_for_safe (n, &in->fired)
+                        free(wh_container(n, struct wh_notice, node));
+                if (o->kind == WHARF_KIND_PORT)
+                        free(((struct wh_port *)o)->no_senders);
         }
         o->next_free = t->pool[o->kind];
         t->pool[o->kind] = o;
@@ -945,13 +920,13 @@ void wh_task_forget(wharf_task *t)
 static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *to)
 {
         int r = p->listen_fd >= 0
-                        ? wh_os_epoll_add(to->ep, p->listen_fd, EPOLLIN | EPOLLET, ep_tag(EP_LISTEN, p->o.name))
+                        ? wh_os_epoll_add(to->ep, p->listen_fd, EPOLLIN | EPOLLET, wh_ep_tag(WH_EP_LISTEN, p->o.name))
                         : 0;
         struct wh_list *stop = &p->links;
         wh_list_for (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 if (r < 0 || (r = wh_os_epoll_add(to->ep, l->sock, EPOLLIN | EPOLLRDHUP | EPOLLET,
-                                                  ep_tag(EP_LINK, l->o.name))) < 0) {
+                                                  wh_ep_tag(WH_EP_LINK, l->o.name))) < 0) {
                         stop = n;
                         break;
                 }
@@ -975,14 +950,7 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 from->direct = NULL;
         wh_list_remove(&p->in_inbox);
         wh_list_push_back(&to->ports, &p->in_inbox);
-        wh_list_for_safe (n, &from->notices) {
-                struct wh_notice *k = wh_container(n, struct wh_notice, node);
-                if (k->port == p->o.name) {
-                        wh_list_remove(n);
-                        wh_list_push_back(&to->notices, n);
-                }
-        }
-        atomic_store_explicit(&p->inbox, to, memory_order_release);
+        wh_notices_move(p, p->o.name, to);
         watches_move(p, p->o.name, to);
         wh_inbox_wake_all(from);
         wh_inbox_wake_all(to);

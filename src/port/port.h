@@ -9,8 +9,11 @@
  *       Idle links are never looked at.
  *   P2  At most one thread, the leader, is in epoll_wait() or spins; the others sleep on `turn`. Whoever leaves while
  *       others wait moves `turn` on, so that one of them leads.
- *   P3  In an inbox whose descriptor was asked for (pollable), `bell` is set unless every link is armed and nothing
+ *   P3  In an inbox whose descriptor was asked for (pollable), the bell is set unless every link is armed and nothing
  *       was found after arming: the descriptor is readable while a receive would not have to wait.
+ *   P4  Waking never fails for want of a descriptor or of memory. The task has two descriptors that are always
+ *       readable (task->wake); each inbox has both in its epoll from the start, asking for nothing. To wake is to ask
+ *       for EPOLLIN: [0] is the bell, [1] says that notices were fired (notice.h).
  *
  * Guard: inbox.lock, for the inbox, the ports in it and the receiving half of their links. A port's `inbox` changes
  * only with both inboxes locked. Locks are taken in the order inbox, link, table and pool.
@@ -19,6 +22,7 @@
 #define WH_PORT_PORT_H
 
 #include "port/link.h"
+#include "port/notice.h"
 #include "port/object.h"
 
 struct wh_port_status;
@@ -27,8 +31,7 @@ struct wh_inbox {
         struct wh_lock lock;
         wharf_task *task;
         int ep;
-        int bell; /* an eventfd in `ep`; -1 until needed */
-        bool bell_set;
+        bool bell_set; /* P4 */
         bool pollable;
         bool leader;
         bool accepts_owed;     /* in one of its ports */
@@ -36,17 +39,12 @@ struct wh_inbox {
         uint32_t waiters;      /* threads that sleep in a receive, the leader among them */
         _Atomic uint32_t turn; /* futex */
         struct wh_list hot;
-        struct wh_list ports; /* in it */
-        struct wh_list notices;
-        uint32_t since_look; /* messages taken since epoll was last asked */
+        struct wh_list ports;   /* in it */
+        struct wh_list notices; /* to be received next */
+        struct wh_list fired;   /* ... once this inbox has looked; guard: task->notices */
+        uint32_t since_look;    /* messages taken since epoll was last asked */
         uint32_t spin_us, spin_misses;
         struct wh_link *direct; /* the link whose chunks go into the running receive's buffer */
-};
-
-struct wh_notice {
-        struct wh_list node;
-        uint32_t what;
-        wharf_name about, port;
 };
 
 struct wh_port {
@@ -56,13 +54,17 @@ struct wh_port {
         _Atomic(struct wh_inbox *) inbox;
         struct wh_list in_inbox;
         struct wh_list links;
-        uint32_t n_links;
+        uint32_t n_links, n_once; /* all; those that are send-once rights */
         struct wharf_port_opts opts;
         wharf_port_id id;
         bool closing;
-        uint32_t awaited;  /* notices asked for that have not come yet: rights that are watched for it */
-        int listen_fd;     /* borrowed; -1 */
-        bool accepts_owed; /* connections may wait that there was no descriptor for */
+        bool watches;                 /* rights were ever watched for it */
+        _Atomic uint32_t notices_due; /* asked for to be sent here, and not yet received; guard: task->notices */
+        struct wh_notice *no_senders; /* asked for, or NULL */
+        uint64_t no_senders_sync;     /* ... and not before so many rights were made */
+        uint64_t made;                /* send rights, ever: the make-send count */
+        int listen_fd;                /* borrowed; -1 */
+        bool accepts_owed;            /* connections may wait that there was no descriptor for */
         uint64_t mapped;
         uint64_t received_messages, received_bytes, refused;
         struct wh_port_status *status;
@@ -74,6 +76,19 @@ struct wh_set {
         struct wh_inbox inbox;
         bool closing;
 };
+
+/* What an epoll entry stands for: the id of a link, or one of these with a name. Ids use 32 bits. */
+enum wh_ep {
+        WH_EP_LINK = 0,
+        WH_EP_BELL = 1,
+        WH_EP_LISTEN = 2,
+        WH_EP_WATCH = 3,
+        WH_EP_NOTICE = 4,
+};
+static inline void *wh_ep_tag(enum wh_ep kind, uint32_t name)
+{
+        return (void *)((uintptr_t)kind << 32 | name);
+}
 
 /* Lock and return the inbox that `name` (a port or a set) receives from; *ret_port is NULL for a set. */
 struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **ret_port, int *err);
@@ -100,13 +115,6 @@ void wh_inbox_wake_all(struct wh_inbox *in);
 
 /* Add the owner's end of a link; takes `sock` only on success. */
 int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh_link **ret);
-/* A notice was asked for, which will go to this port; under the inbox's lock. */
-static inline void wh_port_await(struct wh_port *p)
-{
-        p->awaited++;
-}
-/* It will not come: whoever waits for it alone is told so. Nothing of the port or of a link is locked. */
-void wh_port_await_no_more(wharf_task *t, wharf_name port);
 /* Let go of the links whose senders are gone and have left nothing unread. Not from inside an event or a pump. */
 void wh_port_reap(struct wh_port *p);
 /* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */

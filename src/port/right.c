@@ -72,16 +72,21 @@ static int pair_new(const struct wh_hello *h, int *ret_owner, int *ret_holder)
         return 0;
 }
 
-/* A new link to a port of this task; *ret is the holder's end. */
-static int mint(wharf_task *t, wharf_name port, int *ret, uint32_t *ret_id)
+/* A new link to a port of this task, for one message or for many; *ret is the holder's end. */
+static int mint(wharf_task *t, wharf_name port, bool once, int *ret, uint32_t *ret_id)
 {
         int err, ours, theirs;
         struct wh_hello h;
         struct wh_link *l;
+        struct wh_notice *unused = NULL;
         struct wh_port *p = wh_port_lock(t, port, &err);
         if (!p)
                 return err;
         struct wh_inbox *in = p->inbox;
+        if (once && !(unused = wh_notice_new(t, WHARF_NOTICE_ONCE_UNUSED, port, port))) {
+                wh_unlock(&in->lock);
+                return wh_trace(-ENOMEM);
+        }
         if (p->n_links >= p->opts.links_max)
                 wh_port_reap(p);
         wh_port_hello(p, &h);
@@ -93,6 +98,14 @@ static int mint(wharf_task *t, wharf_name port, int *ret, uint32_t *ret_id)
         if (r == 0) {
                 *ret = theirs;
                 *ret_id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                l->once = once;
+                p->n_once += once;
+                p->made += !once;
+                if (once)
+                        unused->sender = *ret_id;
+                l->once_notice = unused;
+        } else {
+                wh_notice_free(t, unused);
         }
         wh_unlock(&in->lock);
         return r;
@@ -107,8 +120,12 @@ static void unmint(wharf_task *t, wharf_name port, uint32_t id)
                 return;
         struct wh_inbox *in = p->inbox;
         struct wh_link *l = (struct wh_link *)wh_table_find(&t->links, id);
-        if (l && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id && l->port == p)
+        if (l && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id && l->port == p) {
+                wh_notice_free(t, l->once_notice);
+                l->once_notice = NULL;
+                p->made -= !l->once;
                 wh_port_remove_link(l);
+        }
         wh_unlock(&in->lock);
 }
 
@@ -139,18 +156,26 @@ static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
         return r;
 }
 
-WHARF_API int wharf_right_new(wharf_task *t, wharf_name port, wharf_name *ret)
+static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret)
 {
         int sock;
-        if (!wh_task_ours(t))
-                return wh_fail(-ESTALE, NULL);
         uint32_t id;
-        int r = mint(t, port, &sock, &id);
-        if (r == 0 && (r = wh_right_from_socket(t, sock, true, false, ret)) < 0) {
+        int r = mint(t, port, once, &sock, &id);
+        if (r == 0 && (r = wh_right_from_socket(t, sock, !once, once, ret)) < 0) {
                 wh_os_close(sock);
                 unmint(t, port, id);
         }
         return wh_fail(r, NULL);
+}
+
+WHARF_API int wharf_right_new(wharf_task *t, wharf_name port, wharf_name *ret)
+{
+        return right_new(t, port, false, ret);
+}
+
+WHARF_API int wharf_once_new(wharf_task *t, wharf_name port, wharf_name *ret)
+{
+        return right_new(t, port, true, ret);
 }
 
 WHARF_API int wharf_right_copy(wharf_task *t, wharf_name right, int64_t deadline_ns, wharf_name *ret)
@@ -195,9 +220,11 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
                 wh_unlock(&o->lock);
                 return -EBADF;
         }
-        wharf_name awaiting = l->watch ? l->watch_port : WHARF_NONE;
         if (l->watch)
                 wh_watch_socket(l, false);
+        l->watch = NULL;
+        wh_notice_free(t, l->watch_notice);
+        l->watch_notice = NULL;
         wh_table_remove(&t->names, o);
         wh_link_end(l, -ECANCELED);
         l->tx_over = -ECANCELED;
@@ -213,8 +240,6 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         wh_link_done(l);
         wh_unlock(&o->lock);
         wh_task_give(t, o);
-        if (awaiting)
-                wh_port_await_no_more(t, awaiting);
         return 0;
 }
 
@@ -244,30 +269,15 @@ WHARF_API int wharf_name_kind(wharf_task *t, wharf_name name)
         struct wh_object *o = wh_table_find(&t->names, name);
         if (!o || atomic_load_explicit(&o->name, memory_order_relaxed) != name)
                 return wh_fail(-EBADF, NULL);
-        return o->kind;
-}
-
-WHARF_API int wharf_watch(wharf_task *t, wharf_name right, wharf_name port)
-{
+        if (o->kind != WHARF_KIND_SEND)
+                return o->kind;
         int err;
-        struct wh_port *p = wh_port_lock(t, port, &err);
-        if (!p)
+        struct wh_link *l = wh_holder_lock(t, name, &err);
+        if (!l)
                 return wh_fail(err, NULL);
-        struct wh_inbox *in = p->inbox;
-        struct wh_link *l = wh_holder_lock(t, right, &err);
-        int r = l ? 0 : err;
-        if (l && l->watch)
-                r = -EBUSY;
-        else if (l) {
-                wh_port_await(p);
-                l->watch = in;
-                l->watch_port = port;
-                wh_watch_socket(l, true);
-        }
-        if (l)
-                wh_unlock(&l->o.lock);
-        wh_unlock(&in->lock);
-        return wh_fail(r, NULL);
+        int kind = l->once ? WHARF_KIND_REPLY : WHARF_KIND_SEND;
+        wh_unlock(&l->o.lock);
+        return kind;
 }
 
 WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_right_stat *ret)
@@ -300,28 +310,35 @@ WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_rig
 /* May the socket itself go? Only if nothing was ever read from or written to it. */
 static bool untouched(const struct wh_link *l)
 {
-        return l->once || (l->provisional && !l->greeted && l->tx_seq == 0 && l->rx_seq == 0 && l->tx_over == 0 &&
-                           !l->tx && !l->watch && wh_list_empty(&l->calls));
+        return l->provisional && !l->greeted && l->tx_seq == 0 && l->rx_seq == 0 && l->tx_over == 0 && !l->tx &&
+               !l->watch && wh_list_empty(&l->calls);
 }
 
-static int item_send(wharf_task *t, struct wharf_item *it, struct wh_items_out *out, unsigned i, int64_t deadline_ns)
+/* A second descriptor of the right's own socket: the name stays until the message is on its way, and goes then. */
+static int item_itself(const struct wh_link *l, struct wh_items_out *out, unsigned i)
+{
+        int fd = wh_os_dup(l->sock);
+        if (fd < 0)
+                return fd;
+        wh_os_fd_private(fd);
+        out->o->fd[i] = fd;
+        out->close[i] = true;
+        return 0;
+}
+
+/* `over`: the right that carries the message. Sent over itself it cannot go as it is, but a copy of it can. */
+static int item_send(wharf_task *t, struct wharf_item *it, struct wh_items_out *out, unsigned i, wharf_name over,
+                     int64_t deadline_ns)
 {
         int err, sock = -1;
         struct wh_link *l = wh_holder_lock(t, it->name, &err);
         if (!l)
                 return err;
-        int r = 0;
-        out->o->kind[i] = l->once ? WH_ITEM_REPLY : WH_ITEM_SEND;
-        if (it->kind == WHARF_MOVE_SEND && untouched(l)) {
-                /* The name stays until the message is on its way; the copy goes as soon as it is. */
-                r = wh_os_dup(l->sock);
-                if (r >= 0) {
-                        wh_os_fd_private(r);
-                        out->o->fd[i] = r;
-                        out->close[i] = true;
-                        r = 0;
-                }
-        } else if ((r = introduce(l, deadline_ns, &sock)) == 0) {
+        int r = l->once ? -EPERM : 0;
+        out->o->kind[i] = WH_ITEM_SEND;
+        if (r == 0 && it->kind == WHARF_MOVE_SEND && it->name != over && untouched(l)) {
+                r = item_itself(l, out, i);
+        } else if (r == 0 && (r = introduce(l, deadline_ns, &sock)) == 0) {
                 out->o->fd[i] = sock;
                 out->close[i] = true;
         }
@@ -329,11 +346,24 @@ static int item_send(wharf_task *t, struct wharf_item *it, struct wh_items_out *
         return r;
 }
 
-static int item_reply(wharf_task *t, struct wharf_item *it, struct wh_items_out *out, unsigned i)
+/* A send-once right: the one that a port made goes itself; one that answers a call becomes a pair of its own. */
+static int item_reply(wharf_task *t, struct wharf_item *it, struct wh_items_out *out, unsigned i, wharf_name over)
 {
         struct wh_object *o = wh_table_find(&t->names, it->name);
         if (!o || atomic_load(&o->name) != it->name)
                 return -EBADF;
+        if (it->name == over)
+                return wh_fail(-EINVAL, "items[%u] is the send-once right that the message is sent with", i);
+        if (o->kind == WHARF_KIND_SEND) {
+                int err;
+                struct wh_link *l = wh_holder_lock(t, it->name, &err);
+                if (!l)
+                        return err;
+                int r = l->once ? item_itself(l, out, i) : -EPERM;
+                wh_unlock(&l->o.lock);
+                out->o->kind[i] = WH_ITEM_REPLY;
+                return r;
+        }
         if (o->kind != WHARF_KIND_REPLY)
                 return -EPERM;
         int to_caller, to_new;
@@ -347,13 +377,40 @@ static int item_reply(wharf_task *t, struct wharf_item *it, struct wh_items_out 
         return 0;
 }
 
+/* `a` is moved; is `b` the same, in a form that would succeed beside it? */
+static bool items_collide(const struct wharf_item *a, const struct wharf_item *b)
+{
+        switch (a->kind) {
+        case WHARF_MOVE_FD:
+                return (b->kind == WHARF_MOVE_FD || b->kind == WHARF_COPY_FD) && a->fd == b->fd;
+        case WHARF_MOVE_SEND:
+                return (b->kind == WHARF_MOVE_SEND || b->kind == WHARF_COPY_SEND) && a->name == b->name;
+        case WHARF_MOVE_REPLY:
+                return b->kind == WHARF_MOVE_REPLY && a->name == b->name;
+        default:
+                return false;
+        }
+}
+
+/* What is moved can be in a message once, and in no other form beside. */
+static int items_distinct(const struct wharf_msg *m)
+{
+        for (unsigned i = 0; i < m->n_items; i++)
+                for (unsigned k = 0; k < m->n_items; k++)
+                        if (k != i && items_collide(&m->items[i], &m->items[k]))
+                                return wh_fail(-EINVAL, "items[%u] is moved, and items[%u] is the same", i, k);
+        return 0;
+}
+
 int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoing *o, struct wh_items_out *out,
-                     int64_t deadline_ns)
+                     wharf_name over, int64_t deadline_ns)
 {
         out->o = o;
         if (m->n_items > WHARF_ITEMS_MAX)
                 return wh_fail(-EINVAL, "%u items, at most %d", m->n_items, WHARF_ITEMS_MAX);
-        int r = 0;
+        int r = items_distinct(m);
+        if (r < 0)
+                return r;
         for (unsigned i = 0; i < m->n_items && r == 0; i++) {
                 struct wharf_item *it = &m->items[i];
                 out->close[i] = false;
@@ -366,16 +423,17 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                         r = it->fd < 0 ? -EBADF : 0;
                         break;
                 case WHARF_MAKE_SEND:
-                        o->kind[i] = WH_ITEM_SEND;
-                        r = mint(t, it->name, &o->fd[i], &out->minted[i]);
+                case WHARF_MAKE_ONCE:
+                        o->kind[i] = it->kind == WHARF_MAKE_ONCE ? WH_ITEM_REPLY : WH_ITEM_SEND;
+                        r = mint(t, it->name, it->kind == WHARF_MAKE_ONCE, &o->fd[i], &out->minted[i]);
                         out->close[i] = r == 0;
                         break;
                 case WHARF_COPY_SEND:
                 case WHARF_MOVE_SEND:
-                        r = item_send(t, it, out, i, deadline_ns);
+                        r = item_send(t, it, out, i, over, deadline_ns);
                         break;
                 case WHARF_MOVE_REPLY:
-                        r = item_reply(t, it, out, i);
+                        r = item_reply(t, it, out, i, over);
                         break;
                 default:
                         r = wh_fail(-EINVAL, "items[%u].kind is %u", i, it->kind);
@@ -400,13 +458,14 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
                         wh_os_close(out->via[i]);
                 }
                 if (!sent) {
-                        if (m->items[i].kind == WHARF_MAKE_SEND)
+                        if (m->items[i].kind == WHARF_MAKE_SEND || m->items[i].kind == WHARF_MAKE_ONCE)
                                 unmint(t, m->items[i].name, out->minted[i]);
                         continue;
                 }
                 if (m->items[i].kind == WHARF_MOVE_FD)
                         wh_os_close(m->items[i].fd);
-                else if (m->items[i].kind == WHARF_MOVE_SEND)
+                else if (m->items[i].kind == WHARF_MOVE_SEND ||
+                         (m->items[i].kind == WHARF_MOVE_REPLY && out->via[i] < 0))
                         wharf_drop(t, m->items[i].name);
         }
         o->n_items = 0;

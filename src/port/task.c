@@ -35,6 +35,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         }
         atomic_store_explicit((_Atomic uint32_t *)page, 1, memory_order_relaxed);
         t->ours = page;
+        t->wake[0] = t->wake[1] = -1;
         t->cpus = wh_os_cpus();
         t->ticks_per_us = wh_os_ticks_per_us();
         t->spin_us_max = o.spin_us_max ? o.spin_us_max : 50;
@@ -55,9 +56,11 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
                 return NULL;
         if (t->service_free)
                 t->service_free(t->service);
-        if (wh_task_ours(t))
+        if (wh_task_ours(t)) {
                 wh_table_each(&t->names, drop_one, t);
-        else
+                wh_os_close(t->wake[0]);
+                wh_os_close(t->wake[1]);
+        } else
                 wh_task_forget(t); /* in a forked child: descriptors are closed, mappings were never there */
         wh_table_done(&t->names);
         wh_table_done(&t->links);
@@ -93,6 +96,27 @@ void wh_task_give(wharf_task *t, struct wh_object *o)
         o->next_free = t->pool[o->kind];
         t->pool[o->kind] = o;
         wh_unlock(&t->lock);
+}
+
+int wh_task_wake(wharf_task *t)
+{
+        int r = 0;
+        wh_lock(&t->lock);
+        for (unsigned i = 0; i < 2 && r == 0; i++) {
+                if (t->wake[i] >= 0)
+                        continue;
+                int fd = wh_os_eventfd();
+                if (fd >= 0 && (r = wh_os_eventfd_set(fd)) < 0)
+                        wh_os_close(fd);
+                if (fd < 0)
+                        r = fd;
+                if (r < 0)
+                        break;
+                wh_os_fd_private(fd);
+                t->wake[i] = fd;
+        }
+        wh_unlock(&t->lock);
+        return r < 0 ? wh_trace(r) : 0;
 }
 
 void *wh_task_service(wharf_task *t)

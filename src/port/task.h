@@ -18,6 +18,9 @@ enum { WH_KINDS = 9 };
  */
 enum { WH_SPIN_PROBE = 4 };
 
+/* The ports that a task has of itself. */
+enum wh_own_port { WH_OWN_SELF, WH_OWN_NOTIFY, WH_OWN_PORTS };
+
 struct wharf_task {
         /*
          * A page that the kernel empties in a forked child (MADV_WIPEONFORK): 1 here, 0 there, whichever way the child
@@ -28,6 +31,10 @@ struct wharf_task {
         struct wh_table links; /* their numbers are the ids of senders */
         struct wh_lock lock;   /* the pools, and the service */
         struct wh_object *pool[WH_KINDS];
+        struct wh_lock notices;  /* see notice.h */
+        struct wh_lock own_lock; /* making them; taken before all others */
+        _Atomic wharf_name own_port[WH_OWN_PORTS];
+        int wake[2]; /* always readable; in every inbox's epoll: see port.h. -1 until the first inbox */
         uint32_t spin_us_max;
         uint64_t ticks_per_us;
         int cpus;
@@ -47,6 +54,11 @@ static inline bool wh_task_ours(const wharf_task *t)
 void *wh_task_take(wharf_task *t, uint8_t kind, size_t size, size_t keep);
 /* Back to the pool. It has no name any more. */
 void wh_task_give(wharf_task *t, struct wh_object *o);
+
+/* A port is closed: where it was one of the task's own, the next asking makes another. */
+void wh_task_own_closed(wharf_task *t, wharf_name port);
+/* Make wake[], so that waking a thread never needs a descriptor. */
+int wh_task_wake(wharf_task *t);
 
 /* What the name service keeps in a task; freed by wharf_task_close(), before the names go. */
 void *wh_task_service(wharf_task *t);

@@ -1,0 +1,279 @@
+#include "port/notice.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+#include "port/object.h"
+#include "port/port.h"
+#include "port/why.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* The port that `name` stands for, or NULL; task->notices is held, so its inbox stays. */
+static struct wh_port *target(wharf_task *t, wharf_name name)
+{
+        struct wh_object *o = wh_table_find(&t->names, name);
+        if (!o || o->kind != WHARF_KIND_PORT || atomic_load_explicit(&o->name, memory_order_relaxed) != name)
+                return NULL;
+        struct wh_port *p = (struct wh_port *)o;
+        return atomic_load_explicit(&p->inbox, memory_order_relaxed) ? p : NULL;
+}
+
+static void due(wharf_task *t, wharf_name name, int by)
+{
+        struct wh_port *p = target(t, name);
+        if (p)
+                atomic_store_explicit(&p->notices_due,
+                                      atomic_load_explicit(&p->notices_due, memory_order_relaxed) + (uint32_t)by,
+                                      memory_order_relaxed);
+}
+
+static void wake(struct wh_inbox *in, bool on)
+{
+        wh_os_epoll_mod(in->ep, in->task->wake[1], on ? EPOLLIN : 0, wh_ep_tag(WH_EP_NOTICE, 0));
+}
+
+struct wh_notice *wh_notice_new(wharf_task *t, uint32_t what, wharf_name about, wharf_name port)
+{
+        struct wh_notice *n = wh_os_calloc(1, sizeof *n);
+        if (!n)
+                return NULL;
+        wh_list_init(&n->node);
+        n->what = what;
+        n->about = about;
+        n->port = port;
+        wh_lock(&t->notices);
+        due(t, port, 1);
+        wh_unlock(&t->notices);
+        return n;
+}
+
+void wh_notice_done(wharf_task *t, struct wh_notice *n)
+{
+        wh_lock(&t->notices);
+        due(t, n->port, -1);
+        wh_unlock(&t->notices);
+        free(n);
+}
+
+void wh_notice_free(wharf_task *t, struct wh_notice *n)
+{
+        if (!n)
+                return;
+        wh_lock(&t->notices);
+        due(t, n->port, -1);
+        struct wh_port *p = target(t, n->port);
+        if (p) /* a thread that waits for nothing else learns that this will not come */
+                wake(atomic_load_explicit(&p->inbox, memory_order_relaxed), true);
+        wh_unlock(&t->notices);
+        free(n);
+}
+
+void wh_notice_fire(wharf_task *t, struct wh_notice *n)
+{
+        wh_lock(&t->notices);
+        struct wh_port *p = target(t, n->port);
+        if (p) {
+                struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+                wh_list_push_back(&in->fired, &n->node);
+                wake(in, true);
+        }
+        wh_unlock(&t->notices);
+        if (!p)
+                free(n);
+}
+
+void wh_notices_take(struct wh_inbox *in)
+{
+        struct wh_list *n;
+        wh_lock(&in->task->notices);
+        while ((n = wh_list_pop_front(&in->fired)))
+                wh_list_push_back(&in->notices, n);
+        wake(in, false);
+        wh_unlock(&in->task->notices);
+}
+
+/* Those of `name` from one list to another, or nowhere. */
+static void move_some(struct wh_list *from, struct wh_list *to, wharf_name name)
+{
+        wh_list_for_safe (n, from) {
+                struct wh_notice *k = wh_container(n, struct wh_notice, node);
+                if (k->port != name)
+                        continue;
+                wh_list_remove(n);
+                if (to)
+                        wh_list_push_back(to, n);
+                else
+                        free(k);
+        }
+}
+
+void wh_notices_move(struct wh_port *p, wharf_name name, struct wh_inbox *to)
+{
+        wharf_task *t = p->task;
+        struct wh_inbox *from = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        wh_lock(&t->notices);
+        move_some(&from->notices, to ? &to->notices : NULL, name);
+        move_some(&from->fired, to ? &to->fired : NULL, name);
+        if (to)
+                wake(to, !wh_list_empty(&to->fired));
+        /* Release, pairs with the acquire in port_inbox_lock(). */
+        atomic_store_explicit(&p->inbox, to, memory_order_release);
+        wh_unlock(&t->notices);
+}
+
+/* ---- what there is to tell ---- */
+
+/* Mach's rule: no send right is left, and as many were made as whoever asked knew of. Send-once rights do not count. */
+static void check_senders(struct wh_port *p)
+{
+        struct wh_notice *n = p->no_senders;
+        if (!n || p->n_links != p->n_once || p->made < p->no_senders_sync)
+                return;
+        p->no_senders = NULL;
+        n->count = p->made;
+        wh_notice_fire(p->task, n);
+}
+
+void wh_port_sender_gone(struct wh_port *p, struct wh_link *l)
+{
+        struct wh_notice *n = l->once_notice;
+        l->once_notice = NULL;
+        if (n && l->rx_seq == 0 && !p->closing)
+                wh_notice_fire(p->task, n);
+        else
+                wh_notice_free(p->task, n);
+        check_senders(p);
+}
+
+static int ask_dead_name(wharf_task *t, wharf_name right, wharf_name port)
+{
+        int err;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return err;
+        struct wh_inbox *in = p->inbox;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        int r = !l ? err : l->watch ? -EBUSY : 0;
+        struct wh_notice *n = r == 0 ? wh_notice_new(t, WHARF_NOTICE_DEAD_NAME, right, port) : NULL;
+        if (r == 0 && !n)
+                r = wh_trace(-ENOMEM);
+        if (r == 0) {
+                l->watch = in;
+                r = wh_watch_socket(l, true); /* dead already: this is an event at once */
+                if (r == 0) {
+                        p->watches = true;
+                        l->watch_port = port;
+                        l->watch_notice = n;
+                } else {
+                        l->watch = NULL;
+                        wh_notice_free(t, n);
+                }
+        }
+        if (l)
+                wh_unlock(&l->o.lock);
+        wh_unlock(&in->lock);
+        return r;
+}
+
+/* Is `name` a port of this task that a notice can go to? It may be closed at any time after (N4). */
+static int check_target(wharf_task *t, wharf_name name)
+{
+        int err;
+        struct wh_port *p = wh_port_lock(t, name, &err);
+        if (!p)
+                return err;
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        wh_unlock(&in->lock);
+        return 0;
+}
+
+/* Asked for before, and its port is still there to get it. */
+static bool pending(wharf_task *t, const struct wh_notice *n)
+{
+        if (!n)
+                return false;
+        wh_lock(&t->notices);
+        bool there = target(t, n->port) != NULL;
+        wh_unlock(&t->notices);
+        return there;
+}
+
+static int ask_no_senders(wharf_task *t, wharf_name about, wharf_name port, uint64_t sync)
+{
+        int r = check_target(t, port);
+        if (r < 0)
+                return r;
+        struct wh_port *p = wh_port_lock(t, about, &r);
+        if (!p)
+                return r;
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        struct wh_notice *n = NULL;
+        r = pending(t, p->no_senders) ? -EBUSY : 0;
+        if (r == 0 && !(n = wh_notice_new(t, WHARF_NOTICE_NO_SENDERS, about, port)))
+                r = wh_trace(-ENOMEM);
+        if (r == 0) {
+                wh_notice_free(t, p->no_senders);
+                p->no_senders = n;
+                p->no_senders_sync = sync;
+                check_senders(p);
+        }
+        wh_unlock(&in->lock);
+        return r;
+}
+
+WHARF_API int wharf_notify(wharf_task *t, uint32_t what, wharf_name about, wharf_name port, uint64_t sync)
+{
+        int r = 0;
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        if (port == WHARF_NONE && (r = wharf_task_notify(t, &port)) < 0)
+                return r;
+        switch (what) {
+        case WHARF_NOTICE_DEAD_NAME:
+                if (sync)
+                        return wh_fail(-EINVAL, "sync is for WHARF_NOTICE_NO_SENDERS");
+                return wh_fail(ask_dead_name(t, about, port), NULL);
+        case WHARF_NOTICE_NO_SENDERS:
+                return wh_fail(ask_no_senders(t, about, port, sync), NULL);
+        case WHARF_NOTICE_ONCE_UNUSED:
+                return wh_fail(-EINVAL, "an unused send-once right is told to its own port, without being asked");
+        default:
+                return wh_fail(-EINVAL, "nothing can be told about %u", what);
+        }
+}
+
+WHARF_API int wharf_watch(wharf_task *t, wharf_name right, wharf_name port)
+{
+        return wh_fail(ask_dead_name(t, right, port), NULL);
+}
+
+WHARF_API int wharf_notify_cancel(wharf_task *t, uint32_t what, wharf_name about)
+{
+        int r;
+        struct wh_notice *n = NULL;
+        if (what == WHARF_NOTICE_DEAD_NAME) {
+                struct wh_link *l = wh_holder_lock(t, about, &r);
+                if (!l)
+                        return wh_fail(r, NULL);
+                if (l->watch)
+                        wh_watch_socket(l, false);
+                l->watch = NULL;
+                n = l->watch_notice;
+                l->watch_notice = NULL;
+                wh_unlock(&l->o.lock);
+        } else if (what == WHARF_NOTICE_NO_SENDERS) {
+                struct wh_port *p = wh_port_lock(t, about, &r);
+                if (!p)
+                        return wh_fail(r, NULL);
+                struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+                n = p->no_senders;
+                p->no_senders = NULL;
+                wh_unlock(&in->lock);
+        } else {
+                return wh_fail(-EINVAL, "nothing can be told about %u", what);
+        }
+        r = n ? 0 : -ENOENT;
+        wh_notice_free(t, n);
+        return wh_fail(r, NULL);
+}
