@@ -9,9 +9,12 @@
  *      CHUNKS    larger than a section's block: pieces of a section, one behind the other, while the receiver copies
  *      MEMORY    a sealed memory object of its own, handed over by descriptor (large replies, which must never wait)
  *
+ * Payloads that are to be handed over or shared without any copy travel beside a message: see wharf/memory.h.
+ *
  * Copying receive (the default) copies first and then looks, so it is safe with any sender. Receiving in place shows
  * you the sender's memory: it is read-only to you, and the sender can still change it while you read. Use it with
- * senders you trust, or look at every byte only once.
+ * senders you trust, or look at every byte only once. (Not so with MEMORY: nobody can change that any more, and what
+ * you write to it goes to pages of your own.)
  *
  * One thread's messages over one right arrive in the order it sent them. Nothing is promised between two rights.
  *
@@ -48,17 +51,20 @@ struct wharf_item {
 
 enum {
         /* To send. A moved name is gone from this task once the call succeeds, and untouched if it fails. */
-        WHARF_COPY_FD = 1,    /* a descriptor; it stays open here */
-        WHARF_MOVE_FD = 2,    /* ... or is closed here */
-        WHARF_MAKE_SEND = 3,  /* a new send right to a port of this task */
-        WHARF_COPY_SEND = 4,  /* a new send right to the port that this right goes to */
-        WHARF_MOVE_SEND = 5,  /* this send right itself */
-        WHARF_MOVE_REPLY = 6, /* a send-once right; if it answers a call, whoever gets it answers that */
-        WHARF_MAKE_ONCE = 7,  /* a new send-once right to a port of this task */
+        WHARF_COPY_FD = 1,      /* a descriptor; it stays open here */
+        WHARF_MOVE_FD = 2,      /* ... or is closed here */
+        WHARF_MAKE_SEND = 3,    /* a new send right to a port of this task */
+        WHARF_COPY_SEND = 4,    /* a new send right to the port that this right goes to */
+        WHARF_MOVE_SEND = 5,    /* this send right itself */
+        WHARF_MOVE_REPLY = 6,   /* a send-once right; if it answers a call, whoever gets it answers that */
+        WHARF_MAKE_ONCE = 7,    /* a new send-once right to a port of this task */
+        WHARF_MOVE_MEMORY = 9,  /* a memory (wharf/memory.h); it is gone here */
+        WHARF_COPY_MEMORY = 10, /* ... or stays, and both have it, copy-on-write */
         /* Received. The name or descriptor is yours to drop or close. */
         WHARF_GOT_FD = 16,
         WHARF_GOT_SEND = 17,
         WHARF_GOT_REPLY = 18, /* a send-once right */
+        WHARF_GOT_MEMORY = 20,
 };
 
 /* Who sent a message, in the kernel's words: never taken from the message itself. */
@@ -133,10 +139,12 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  *         -EINVAL        unknown kinds or ways; more than WHARF_ITEMS_MAX items; the same name or descriptor twice,
  *                        and moved; a send-once right sent over itself; SECTION asked for more than
  *                        WHARF_IN_PLACE_MAX bytes
+ *         -ETOOMANYREFS  too many rights on their way unread
+ *         -EMSGSIZE      also: the memories in it are together larger than the port takes
+ *         -EBUSY         the kernel still writes to a memory in it: a read() past the cache, or io_uring
  *
  * A send right may be sent over itself: copied, it arrives as a right of the receiver to its own port; moved, likewise,
  * and the sender has none any more.
- *         -ETOOMANYREFS  too many rights on their way unread
  */
 WHARF_API int wharf_sendmsg(wharf_task *task, wharf_name right, struct wharf_msg *msg, int64_t deadline_ns);
 

@@ -21,11 +21,12 @@ typedef struct {
 
 /* Clear it, set `size`, then what you care about. A zero field asks for the default. */
 struct wharf_port_opts {
-        uint32_t size;                  /* sizeof this struct */
-        uint32_t flags;                 /* WHARF_PORT_* */
-        uint32_t capacity_records;      /* messages that may wait on one link; default 1024, at most 65536 */
-        uint32_t links_max;             /* senders at once; default 4096 */
-        uint64_t payload_bytes_max;     /* largest message accepted; default 1 GiB, at most 1 TiB */
+        uint32_t size;              /* sizeof this struct */
+        uint32_t flags;             /* WHARF_PORT_* */
+        uint32_t capacity_records;  /* messages that may wait on one link; default 1024, at most 65536 */
+        uint32_t links_max;         /* senders at once; default 4096 */
+        uint64_t payload_bytes_max; /* largest payload accepted, and largest sum of memories; default 1 GiB, at most 1
+                                       TiB */
         uint64_t link_mapped_bytes_max; /* shared memory mapped for one sender; default 80 MiB */
         uint64_t mapped_bytes_max;      /* ... and for all senders of this port; default 4 GiB */
         uint32_t unread_rights_max;     /* rights and descriptors unread on one link; default 64, at most 250 */
@@ -85,7 +86,8 @@ enum wharf_kind {
         WHARF_KIND_SEND = 1,
         WHARF_KIND_PORT = 2,
         WHARF_KIND_SET = 3,
-        WHARF_KIND_REPLY = 4, /* a send-once right: made from a port, or to answer a call */
+        WHARF_KIND_REPLY = 4,  /* a send-once right: made from a port, or to answer a call */
+        WHARF_KIND_MEMORY = 5, /* wharf/memory.h */
 };
 /* The kind, or -EBADF or -ESTALE. */
 WHARF_API int wharf_name_kind(wharf_task *task, wharf_name name);

@@ -115,6 +115,7 @@ WHARF_API int wharf_task_notify(wharf_task *task, wharf_name *ret);
  *                       they are given back.
  *      a set            its ports leave it and live on; threads that receive from it return -ECANCELED
  *      a send-once right its port is told that it went unused; where it answers a call, the caller gets -ECANCELED
+ *      a memory         it is unmapped here; others that have it keep it
  *
  * Errors: -EBADF, -ESTALE
  */

@@ -2,6 +2,7 @@
 #ifndef WHARF_WHARF_H
 #define WHARF_WHARF_H
 
+#include "memory.h"
 #include "message.h"
 #include "names.h"
 #include "port.h"

@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/trace.h"
+#include "lane/sealed.h"
 #include "memory/buddy.h"
 #include "os/os.h"
 
@@ -9,7 +10,6 @@
 
 #define LANE_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
 #define OUT_SEALS (LANE_SEALS | F_SEAL_FUTURE_WRITE)
-#define TMPFS_MAGIC 0x01021994u
 
 /* ---- making memory to hand over ---- */
 
@@ -44,29 +44,15 @@ static int memory_new(const char *name, uint64_t len, int seals, int *ret_fd, vo
 /* What L2 asks of every memory that comes from another process. */
 static int memory_check(int fd, int seals, uint64_t bytes_max, uint64_t *ret_len)
 {
-        struct stat st;
-        uint64_t magic;
-        /* Seals first: until they are there the maker can still cut or punch what anything else was asked about. */
-        int r = wh_os_get_seals(fd);
-        if (r == -EINVAL || (r >= 0 && (r & seals) != seals))
-                return wh_trace(-EPROTO);
+        uint64_t len;
+        int r = wh_sealed_check(fd, seals, &len);
         if (r < 0)
-                return wh_trace(r);
-        r = wh_os_fstat(fd, &st);
-        if (r < 0)
-                return wh_trace(r);
-        if (!S_ISREG(st.st_mode) || (st.st_mode & 07777) != 0600)
+                return r;
+        if (len % WH_PAGE)
                 return wh_trace(-EPROTO);
-        r = wh_os_fstatfs(fd, &magic);
-        if (r < 0)
-                return wh_trace(r);
-        if (magic != TMPFS_MAGIC)
-                return wh_trace(-EPROTO); /* huge pages count otherwise, and other file systems may stall a load */
-        if (st.st_size <= 0 || st.st_size % WH_PAGE || (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size)
-                return wh_trace(-EPROTO);
-        if ((uint64_t)st.st_size > bytes_max)
+        if (len > bytes_max)
                 return wh_trace(-EDQUOT);
-        *ret_len = (uint64_t)st.st_size;
+        *ret_len = len;
         return 0;
 }
 

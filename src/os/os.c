@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <linux/futex.h>
+#include <linux/magic.h>
 #include <linux/memfd.h>
 #include <linux/sockios.h>
 #include <pthread.h>
@@ -214,6 +215,41 @@ int wh_os_memory_left(uint64_t *ret_bytes)
         errno = saved;
         *ret_bytes = sum;
         return 0;
+}
+
+int wh_os_private_bytes(const void *p, size_t len, uint64_t *ret_bytes)
+{
+        enum { ENTRIES = 1024 };
+        const uint64_t present = (uint64_t)1 << 63, swapped = (uint64_t)1 << 62, of_file = (uint64_t)1 << 61;
+        uint64_t entry[ENTRIES], page = (uint64_t)sysconf(_SC_PAGESIZE), magic, found = 0;
+        uint64_t at = (uintptr_t)p / page, end = ((uintptr_t)p + len + page - 1) / page;
+        int r = wh_os_enter(WH_OS_pagemap);
+        if (r < 0)
+                return r;
+        int fd = wh_os_open("/proc/self/pagemap", O_RDONLY, 0);
+        if (fd < 0)
+                return fd;
+        r = wh_os_fstatfs(fd, &magic);
+        if (r == 0 && magic != PROC_SUPER_MAGIC)
+                r = -ENOENT; /* some sandbox's idea of /proc */
+        while (r == 0 && at < end) {
+                size_t want = (end - at < ENTRIES ? end - at : ENTRIES) * sizeof *entry;
+                ssize_t n = (ssize_t)OS_CALL(read, pread(fd, entry, want, (off_t)(at * sizeof *entry)));
+                if (n == -EINTR)
+                        continue;
+                if (n < (ssize_t)sizeof *entry) {
+                        r = n < 0 ? (int)n : -EIO;
+                        break;
+                }
+                size_t k = (size_t)n / sizeof *entry;
+                for (size_t i = 0; i < k; i++)
+                        found += (entry[i] & (present | swapped)) && !(entry[i] & of_file);
+                at += k;
+        }
+        wh_os_close(fd);
+        if (r == 0)
+                *ret_bytes = found * page;
+        return r;
 }
 
 int wh_os_shmget(int32_t key, size_t len, int flags)

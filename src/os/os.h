@@ -41,7 +41,7 @@
                                                 X(membarrier) X(shm_open) X(shm_unlink) X(shmget) X(shmat) X(shmdt)    \
                                                         X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir)      \
                                                                 X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
-                                                                        X(getfl) X(meminfo) X(lstat) X(access)
+                                                                        X(getfl) X(meminfo) X(lstat) X(access) X(pagemap)
 /* clang-format on */
 
 enum wh_os_call {
@@ -94,6 +94,11 @@ int wh_os_msync(void *p, size_t len);
  * change all the time; without /proc, all that the machine has.
  */
 int wh_os_memory_left(uint64_t *ret_bytes);
+/*
+ * How much of a private mapping of a file are pages of this process's own, because it wrote to them: told by
+ * /proc/self/pagemap, and a negative errno where that cannot be read.
+ */
+int wh_os_private_bytes(const void *p, size_t len, uint64_t *ret_bytes);
 
 /* System V segments; `flags` of shmget(2) and shmat(2). */
 struct shmid_ds;

@@ -57,6 +57,8 @@ enum {
         WH_ITEM_SEND = 2,
         WH_ITEM_REPLY = 3,  /* a send-once right: a socket that takes one message */
         WH_ITEM_MEMORY = 4, /* the payload itself; never shown to the user */
+        WH_ITEM_BESIDE = 6, /* a memory beside the payload: WHARF_GOT_MEMORY */
+        WH_ITEM_KINDS
 };
 
 /* A call that waits for its reply; at the holder. */

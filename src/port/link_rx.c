@@ -8,7 +8,9 @@
 
 #include "base/cleanup.h"
 #include "base/trace.h"
+#include "lane/sealed.h"
 #include "os/os.h"
+#include "port/memory.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -92,17 +94,17 @@ void wh_link_privatise(struct wh_link *l)
 /* The payload as a memory of its own: immutable by the kernel's word, or refused. */
 static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, uint32_t call)
 {
-        const int want = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-        struct stat st;
-        uint64_t magic;
-        int seals = wh_os_get_seals(fd);
-        if (seals < 0 || (seals & want) != want || wh_os_fstat(fd, &st) < 0 || wh_os_fstatfs(fd, &magic) < 0 ||
-            magic != 0x01021994u || (uint64_t)st.st_size != total)
+        uint64_t len = 0;
+        void *map = NULL;
+        int r = total ? wh_sealed_check(fd, WH_SEALS_IMMUTABLE, &len) : 0;
+        if (r < 0)
+                return r;
+        if (len != total)
                 return wh_trace(-EPROTO);
         if (total > payload_limit(l))
                 return -EMSGSIZE;
-        void *map = NULL;
-        int r = total ? wh_os_mmap(NULL, total, PROT_READ, MAP_SHARED, fd, 0, &map) : 0;
+        if (total)
+                r = wh_memory_map(fd, total, &map);
         if (r < 0)
                 return r;
         l->stash = (struct wh_stash){.full = true,
@@ -122,11 +124,20 @@ static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, 
 /* Checks the kinds that came with descriptors, and keeps both. On success the descriptors are the link's. */
 static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t *kinds, const int *fds)
 {
+        uint64_t beside = 0, len;
         if (l->items.n || f->len < f->n_fds)
                 return -EPROTO;
         for (unsigned i = 0; i < f->n_fds; i++) {
-                if (kinds[i] < WH_ITEM_FD || kinds[i] > WH_ITEM_MEMORY)
+                if (kinds[i] < WH_ITEM_FD || kinds[i] >= WH_ITEM_KINDS)
                         return -EPROTO;
+                if (kinds[i] == WH_ITEM_BESIDE) {
+                        int r = wh_sealed_check(fds[i], WH_SEALS_IMMUTABLE, &len);
+                        if (r < 0)
+                                return r;
+                        if (len > payload_limit(l) - beside)
+                                return -EMSGSIZE;
+                        beside += len;
+                }
                 if ((kinds[i] == WH_ITEM_SEND || kinds[i] == WH_ITEM_REPLY) && wh_frame_check_socket(fds[i]) < 0)
                         return -EPROTO;
                 if (kinds[i] == WH_ITEM_MEMORY && i + 1 != f->n_fds)

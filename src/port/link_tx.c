@@ -16,6 +16,7 @@
 #include "base/trace.h"
 #include "memory/buddy.h"
 #include "os/os.h"
+#include "port/memory.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -407,38 +408,13 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
         return 0;
 }
 
-/* The payload as a sealed memory of its own. */
-static int memory_new(const void *data, uint64_t len, int *ret)
-{
-        int fd = wh_os_memfd("wharf-message");
-        if (fd < 0)
-                return wh_trace(fd);
-        wh_os_fd_private(fd);
-        for (uint64_t done = 0; done < len;) {
-                uint64_t n = len - done < (1u << 30) ? len - done : 1u << 30;
-                ssize_t r = wh_os_write(fd, (const uint8_t *)data + done, n);
-                if (r <= 0 && r != -EINTR) {
-                        wh_os_close(fd);
-                        return wh_trace(r == 0 ? -ENOSPC : (int)r);
-                }
-                done += r > 0 ? (uint64_t)r : 0;
-        }
-        int r = wh_os_seal(fd, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
-        if (r < 0) {
-                wh_os_close(fd);
-                return wh_trace(r);
-        }
-        *ret = fd;
-        return 0;
-}
-
 static int send_memory(struct wh_link *l, struct wh_outgoing *o)
 {
         uint8_t *body = NULL;
         if (l->tx && !(body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY)))
                 return tx_full(l);
         struct wh_outgoing with = *o;
-        int r = memory_new(o->data, o->len, &with.fd[with.n_items]);
+        int r = wh_memory_of(o->data, o->len, &with.fd[with.n_items]);
         if (r < 0)
                 return r;
         with.kind[with.n_items++] = WH_ITEM_MEMORY;
@@ -534,6 +510,22 @@ static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)
         return l->items_unread + o->n_items <= max ? 0 : -ETOOMANYREFS;
 }
 
+/* Are the memories beside the payload as a whole what the port takes? */
+static int beside_allowed(const struct wh_link *l, const struct wh_outgoing *o)
+{
+        uint64_t sum = 0;
+        struct stat st;
+        for (unsigned i = 0; i < o->n_items; i++) {
+                if (o->kind[i] != WH_ITEM_BESIDE)
+                        continue;
+                int r = wh_os_fstat(o->fd[i], &st);
+                if (r < 0)
+                        return wh_trace(r);
+                sum += (uint64_t)st.st_size;
+        }
+        return sum && l->greeted && !l->owner && sum > l->hello.payload_bytes_max ? -EMSGSIZE : 0;
+}
+
 static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
 {
         int r = l->tx_over ? l->tx_over : l->over;
@@ -549,7 +541,7 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
                 link_greeted(l); /* what its port takes, where a port made it; it has no rebind that would ask */
         if (l->greeted && !l->owner && o->len > l->hello.payload_bytes_max)
                 return -EMSGSIZE;
-        if ((r = items_allowed(l, o)) < 0)
+        if ((r = items_allowed(l, o)) < 0 || (r = beside_allowed(l, o)) < 0)
                 return r;
         if (o->how == WHARF_HOW_MEMORY && o->slot < 0)
                 return send_memory(l, o);

@@ -2,6 +2,7 @@
  * Send rights: made, copied, dropped; and the items of messages, which are rights and descriptors on their way.
  */
 #include "port/items.h"
+#include "port/memory.h"
 #include "port/object.h"
 #include "port/port.h"
 #include "port/why.h"
@@ -257,6 +258,8 @@ WHARF_API int wharf_drop(wharf_task *t, wharf_name name)
                 return wh_fail(wh_port_drop(t, o, name), NULL);
         case WHARF_KIND_SET:
                 return wh_fail(wh_set_drop(t, o, name), NULL);
+        case WHARF_KIND_MEMORY:
+                return wh_fail(wh_memory_drop(t, o, name), NULL);
         default:
                 return wh_fail(wh_reply_drop(t, o, name), NULL);
         }
@@ -387,6 +390,8 @@ static bool items_collide(const struct wharf_item *a, const struct wharf_item *b
                 return (b->kind == WHARF_MOVE_SEND || b->kind == WHARF_COPY_SEND) && a->name == b->name;
         case WHARF_MOVE_REPLY:
                 return b->kind == WHARF_MOVE_REPLY && a->name == b->name;
+        case WHARF_MOVE_MEMORY:
+                return (b->kind == WHARF_MOVE_MEMORY || b->kind == WHARF_COPY_MEMORY) && a->name == b->name;
         default:
                 return false;
         }
@@ -435,6 +440,12 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                 case WHARF_MOVE_REPLY:
                         r = item_reply(t, it, out, i, over);
                         break;
+                case WHARF_MOVE_MEMORY:
+                case WHARF_COPY_MEMORY:
+                        o->kind[i] = WH_ITEM_BESIDE;
+                        r = wh_memory_send(t, it->name, &o->fd[i]);
+                        out->close[i] = r == 0;
+                        break;
                 default:
                         r = wh_fail(-EINVAL, "items[%u].kind is %u", i, it->kind);
                 }
@@ -465,7 +476,8 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
                 if (m->items[i].kind == WHARF_MOVE_FD)
                         wh_os_close(m->items[i].fd);
                 else if (m->items[i].kind == WHARF_MOVE_SEND ||
-                         (m->items[i].kind == WHARF_MOVE_REPLY && out->via[i] < 0))
+                         (m->items[i].kind == WHARF_MOVE_REPLY && out->via[i] < 0) ||
+                         m->items[i].kind == WHARF_MOVE_MEMORY)
                         wharf_drop(t, m->items[i].name);
         }
         o->n_items = 0;
@@ -483,6 +495,13 @@ int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wha
                         got[i] = (struct wharf_item){.kind = WHARF_GOT_FD, .fd = from->fd[i]};
                         continue;
                 }
+                if (from->kind[i] == WH_ITEM_BESIDE) {
+                        got[i].kind = WHARF_GOT_MEMORY;
+                        r = wh_memory_accept(t, from->fd[i], &got[i].name);
+                        if (r < 0)
+                                break;
+                        continue;
+                }
                 bool once = from->kind[i] == WH_ITEM_REPLY;
                 got[i].kind = once ? WHARF_GOT_REPLY : WHARF_GOT_SEND;
                 r = wh_right_from_socket(t, from->fd[i], !once, once, &got[i].name);
@@ -495,6 +514,10 @@ int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wha
                         int err;
                         if (got[i].kind == WHARF_GOT_FD)
                                 continue;
+                        if (got[i].kind == WHARF_GOT_MEMORY) {
+                                wh_memory_unaccept(t, got[i].name);
+                                continue;
+                        }
                         struct wh_link *l = wh_holder_lock(t, got[i].name, &err);
                         l->sock = -1;
                         wh_unlock(&l->o.lock);
