@@ -61,6 +61,48 @@ struct wharf_named {
  */
 WHARF_API int wharf_names_list(wharf_task *task, struct wharf_named **ret, size_t *ret_n);
 
+/* What a thread waits for. */
+enum wharf_waits_for {
+        WHARF_WAITS_NOT = 0,     /* none of this task's threads waits */
+        WHARF_WAITS_RECEIVE = 1, /* for a message; ended by those who can send one */
+        WHARF_WAITS_SEND = 2,    /* for room in a queue; ended by its receiver */
+        WHARF_WAITS_CALL = 3,    /* for a reply; ended by the port's owner. A look-up that waits is a call to wharfd. */
+};
+
+enum {
+        WHARF_WAIT_ONE = 1,        /* RECEIVE: from one sender alone */
+        WHARF_WAIT_RENDEZVOUS = 2, /* SEND: the port has no queue; sender and receiver must meet */
+        WHARF_WAIT_OTHERS = 4,     /* tasks that are not in `whom` can end it, or may exist that can */
+};
+
+#define WHARF_WHOM_MAX 12
+
+/* One thread that waits, or one task none of whose threads does. */
+struct wharf_wait {
+        pid_t pid; /* the kernel's word, as is the next; all that follows is the task's own */
+        uid_t uid;
+        uint32_t what;       /* enum wharf_waits_for */
+        uint32_t flags;      /* WHARF_WAIT_* */
+        wharf_port_id port;  /* which it waits for; 0 where it is not known, or a set of several */
+        uint64_t generation; /* of this wait: the same in two looks means that it has lasted from one to the other */
+        int64_t since_ns;    /* CLOCK_MONOTONIC */
+        int64_t deadline_ns; /* WHARF_FOREVER: only another task ends it */
+        uint32_t n_whom;
+        pid_t whom[WHARF_WHOM_MAX]; /* the tasks that can end it, each once */
+};
+
+/*
+ * Who waits for whom: the tasks that have talked to this domain's wharfd, sorted by pid. Each keeps a page of its own
+ * up to date, which others only read, so nobody is asked or disturbed. Of tasks that never talked to it nothing is
+ * known but what their peers say. wharfd is none of them, though a wait may be for it.
+ *
+ * @ret    an array; owned by the caller, free() it.
+ * @ret_n  how many.
+ *
+ * Errors: -EHOSTDOWN, -ENOMEM
+ */
+WHARF_API int wharf_waits_list(wharf_task *task, struct wharf_wait **ret, size_t *ret_n);
+
 /*
  * For servers that outlive wharfd. A wharfd that was killed has forgotten every name; the rights that were looked up
  * before go on working. The next call of this header by a task registers the names of that task again. A server that

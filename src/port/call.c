@@ -117,6 +117,13 @@ static bool holder_spin(struct wh_link *l, const struct wh_room *seen)
         return false;
 }
 
+/* A thread is about to sleep here: say so on the task's page. */
+static unsigned holder_waits(struct wh_link *l, bool room, int64_t deadline_ns)
+{
+        return wh_waits_begin(&l->task->waits, room ? WHARF_WAITS_SEND : WHARF_WAITS_CALL, 0, l->hello.port_id, 0, 0,
+                              deadline_ns);
+}
+
 enum { VIAS_FEW = 31 }; /* delegated replies that are polled without asking for memory */
 
 static void via_read(struct wh_link *l, struct wh_call *c);
@@ -152,11 +159,13 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 }
                 struct pollfd p = {.fd = l->sock, .events = POLLOUT};
                 bool sock_full = room && l->sock_full;
+                unsigned waits = holder_waits(l, room, deadline_ns);
                 wh_unlock(&l->o.lock);
                 if (sock_full) /* the leader may not ask for that */
                         r = wh_os_poll(&p, 1, deadline_ns) == 0 ? -ETIMEDOUT : 0;
                 else if (asleep)
                         r = wh_os_futex_wait(&l->turn, turn, deadline_ns, false);
+                wh_waits_end(&l->task->waits, waits);
                 wh_lock(&l->o.lock);
                 r = r == -ETIMEDOUT ? r : 0;
         } else {
@@ -188,8 +197,10 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                                 if (c->via >= 0 && !c->done)
                                         p[n++] = (struct pollfd){.fd = c->via, .events = POLLIN};
                         }
+                        unsigned waits = late ? WH_WAITS_NONE : holder_waits(l, room, deadline_ns);
                         wh_unlock(&l->o.lock);
                         int k = wh_os_poll(p, n, late ? 0 : deadline_ns);
+                        wh_waits_end(&l->task->waits, waits);
                         wh_lock(&l->o.lock);
                         r = k == 0 ? -ETIMEDOUT : k == -EINTR ? 0 : k < 0 ? k : 0;
                         if (k > 0 && p[0].revents & (POLLHUP | POLLERR))

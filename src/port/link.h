@@ -260,6 +260,8 @@ int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_c
 /* May this link map `bytes` more? The bytes it may, or -EDQUOT / -ENOBUFS when none. */
 int64_t wh_port_may_map(struct wh_link *l);
 void wh_port_mapped(struct wh_link *l);
+/* The kernel has said whose a link is. */
+void wh_port_sender_known(struct wh_link *l);
 
 /* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
 int wh_watch_socket(struct wh_link *l, bool add);

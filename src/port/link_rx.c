@@ -256,6 +256,10 @@ static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_
         memcpy(&h, data, sizeof h);
         if (h.capacity_records == 0 || h.capacity_records > 65536 || h.payload_bytes_max == 0)
                 return -EPROTO;
+        if (l->o.kind == WHARF_KIND_SEND) {
+                wh_waits_hold(&l->task->waits, l->hello.port_id, -1);
+                wh_waits_hold(&l->task->waits, h.port_id, +1);
+        }
         l->hello = h;
         l->greeted = true;
         return 0;
@@ -344,8 +348,10 @@ int wh_link_pump(struct wh_link *l)
                 if (l->rx)
                         l->frames_got++;
                 bool kept = false, had_rx = l->rx != NULL;
-                if (cred.known && l->owner && !l->cred.known)
+                if (cred.known && l->owner && !l->cred.known) {
                         l->cred = cred;
+                        wh_port_sender_known(l);
+                }
                 r = frame_take(l, &f, data, fds, &cred, &kept);
                 if (!kept)
                         for (unsigned i = 0; i < f.n_fds; i++)

@@ -49,6 +49,8 @@ void wh_task_forget(wharf_task *t);
 
 /* A new send right from the end of a link. Takes `sock` only on success. */
 int wh_right_from_socket(wharf_task *t, int sock, bool provisional, bool once, wharf_name *ret);
+/* Read the greeting that waits on a new right, so that it is known to which port it goes. Never waits. */
+void wh_right_greet(wharf_task *t, wharf_name right);
 /* Drop one reference to an owner's end; the last one frees it. */
 void wh_link_unref(struct wh_link *l);
 

@@ -304,10 +304,57 @@ static bool inbox_arm(struct wh_inbox *in, bool all)
         return cool;
 }
 
+/* Whoever looks at the task's page is to know that the links are not what it says. */
+static void links_changed(struct wh_port *p)
+{
+        if (p->waits_told)
+                wh_waits_port_stale(&p->task->waits, p->waits_at);
+        p->waits_told = false;
+}
+
+void wh_port_sender_known(struct wh_link *l)
+{
+        if (l->port)
+                links_changed(l->port);
+}
+
+/* Who can send to this port, as far as it fits the page. */
+static void tell_senders(struct wh_port *p, const struct wh_inbox *in)
+{
+        uint32_t senders[WH_WAIT_SENDERS_MAX], n = 0, unknown = 0, left = 64;
+        uint32_t flags = p->listen_fd >= 0 ? WH_WAIT_LISTENS : 0;
+        p->waits_told = true;
+        wh_list_for (pos, &p->links) {
+                const struct wh_link *l = wh_container(pos, struct wh_link, in_port);
+                uint32_t pid = l->cred.known ? (uint32_t)l->cred.pid : 0, i = 0;
+                unknown += !pid;
+                while (pid && i < n && senders[i] != pid)
+                        i++;
+                if ((pid && i == WH_WAIT_SENDERS_MAX) || left-- == 0) {
+                        flags |= WH_WAIT_MORE;
+                        break;
+                }
+                if (pid && i == n)
+                        senders[n++] = pid;
+        }
+        wh_waits_port_tell(&p->task->waits, p->waits_at, in->name, flags, p->n_links, unknown, senders, n);
+}
+
 static void inbox_tell_waiting(struct wh_inbox *in)
 {
-        wh_list_for (n, &in->ports)
-                wh_port_tell_status(wh_container(n, struct wh_port, in_inbox));
+        wh_list_for (n, &in->ports) {
+                struct wh_port *p = wh_container(n, struct wh_port, in_inbox);
+                wh_port_tell_status(p);
+                if (wh_unlikely(!p->waits_told))
+                        tell_senders(p, in);
+        }
+}
+
+/* A thread is about to sleep in a receive: say so on the task's page. */
+static unsigned inbox_waits(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
+{
+        return wh_waits_begin(&in->task->waits, WHARF_WAITS_RECEIVE, only ? WHARF_WAIT_ONE : 0, 0, in->name,
+                              only && only->cred.known ? (uint32_t)only->cred.pid : 0, deadline_ns);
 }
 
 /* Senders that wait for room learn what was taken, though we do not sleep. */
@@ -362,8 +409,10 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                         return 0;
                 uint32_t turn = atomic_load_explicit(&in->turn, memory_order_relaxed);
                 in->waiters++;
+                unsigned waits = inbox_waits(in, only, deadline_ns);
                 wh_unlock(&in->lock);
                 int r = wh_os_futex_wait(&in->turn, turn, deadline_ns, false);
+                wh_waits_end(&in->task->waits, waits);
                 wh_lock(&in->lock);
                 in->waiters--;
                 return r == -ETIMEDOUT ? r : 0;
@@ -385,8 +434,10 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                 if (in->pollable)
                         inbox_bell(in, false);
                 inbox_tell_waiting(in);
+                unsigned waits = inbox_waits(in, only, deadline_ns);
                 wh_unlock(&in->lock);
                 int n = wh_os_epoll_wait(in->ep, ev, EVENTS, deadline_ns);
+                wh_waits_end(&in->task->waits, waits);
                 wh_lock(&in->lock);
                 for (int i = 0; i < n; i++)
                         inbox_event(in, &ev[i]);
@@ -533,7 +584,8 @@ WHARF_API int wharf_port_new(wharf_task *t, const struct wharf_port_opts *opts, 
                 wh_task_give(t, &p->o);
                 return wh_fail(r, NULL);
         }
-        *ret = atomic_load_explicit(&p->o.name, memory_order_relaxed);
+        *ret = p->own.name = atomic_load_explicit(&p->o.name, memory_order_relaxed);
+        p->waits_at = wh_waits_port_new(&t->waits, p->id.v);
         return 0;
 }
 
@@ -604,6 +656,7 @@ int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         if (p->listen_fd >= 0)
                 wh_os_epoll_del(in->ep, p->listen_fd);
         wh_list_remove(&p->in_inbox);
+        wh_waits_port_gone(&t->waits, p->waits_at);
         if (p->status) {
                 atomic_store_explicit(&p->status->senders, 0, memory_order_relaxed);
                 wh_os_munmap(p->status, WH_PAGE);
@@ -679,6 +732,7 @@ int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh
         }
         wh_list_push_back(&p->links, &l->in_port);
         p->n_links++;
+        links_changed(p);
         *ret = l;
         return 0;
 }
@@ -702,6 +756,7 @@ void wh_port_remove_link(struct wh_link *l)
         p->n_links--;
         p->n_once -= l->once;
         p->mapped -= l->mapped;
+        links_changed(p);
         if (l->over && l->over != -EPIPE)
                 p->refused++;
         if (in->direct == l)
@@ -782,6 +837,7 @@ int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_c
         l->sock = sock;
         wh_unlock(&l->o.lock);
         l->cred = *cred;
+        wh_port_sender_known(l);
         l->hung_up = false;
         l->sock_ready = true;
         struct wh_hello h;
@@ -831,8 +887,10 @@ WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
         int r = p->listen_fd >= 0 ? -EBUSY : wh_os_nonblock(fd, true);
         if (r == 0)
                 r = wh_os_epoll_add(in->ep, fd, EPOLLIN | EPOLLET, wh_ep_tag(WH_EP_LISTEN, port));
-        if (r == 0)
+        if (r == 0) {
                 p->listen_fd = fd;
+                links_changed(p);
+        }
         wh_unlock(&in->lock);
         return r < 0 ? wh_fail(r, NULL) : 0;
 }
@@ -951,6 +1009,7 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
         wh_list_remove(&p->in_inbox);
         wh_list_push_back(&to->ports, &p->in_inbox);
         wh_notices_move(p, p->o.name, to);
+        links_changed(p);
         watches_move(p, p->o.name, to);
         wh_inbox_wake_all(from);
         wh_inbox_wake_all(to);
@@ -973,7 +1032,7 @@ WHARF_API int wharf_set_new(wharf_task *t, wharf_name *ret)
                 wh_task_give(t, &s->o);
                 return wh_fail(r, NULL);
         }
-        *ret = atomic_load_explicit(&s->o.name, memory_order_relaxed);
+        *ret = s->inbox.name = atomic_load_explicit(&s->o.name, memory_order_relaxed);
         return 0;
 }
 

@@ -30,6 +30,7 @@ struct wh_port_status;
 struct wh_inbox {
         struct wh_lock lock;
         wharf_task *task;
+        wharf_name name; /* of the port or set that it belongs to */
         int ep;
         bool bell_set; /* P4 */
         bool pollable;
@@ -69,6 +70,8 @@ struct wh_port {
         uint64_t received_messages, received_bytes, refused;
         struct wh_port_status *status;
         int status_fd;
+        unsigned waits_at; /* its place on the task's page (waits.h); 0: none */
+        bool waits_told;   /* what stands there is so */
 };
 
 struct wh_set {

@@ -52,6 +52,18 @@ int wh_right_from_socket(wharf_task *t, int sock, bool provisional, bool once, w
         return 0;
 }
 
+void wh_right_greet(wharf_task *t, wharf_name right)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return;
+        l->sock_ready = true;
+        while (!l->greeted && !l->leader && !l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
+                ;
+        wh_unlock(&l->o.lock);
+}
+
 /* A pair for a new right to somebody's port, with the greeting waiting at the holder's end. */
 static int pair_new(const struct wh_hello *h, int *ret_owner, int *ret_holder)
 {
@@ -227,6 +239,7 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         wh_notice_free(t, l->watch_notice);
         l->watch_notice = NULL;
         wh_table_remove(&t->names, o);
+        wh_waits_hold(&t->waits, l->hello.port_id, -1);
         wh_link_end(l, -ECANCELED);
         l->tx_over = -ECANCELED;
         while (l->waiters) {

@@ -31,6 +31,30 @@ void wh_port_tell_received(struct wh_port *p)
         atomic_store_explicit(&p->status->received_bytes, p->received_bytes, memory_order_relaxed);
 }
 
+int wh_status_page_new(const char *what, int *ret_fd, void **ret)
+{
+        void *map = NULL;
+        int fd = wh_os_memfd(what);
+        int r = fd < 0 ? fd : wh_os_ftruncate(fd, WH_PAGE);
+        if (r == 0)
+                r = wh_os_fallocate(fd, 0, 0, WH_PAGE);
+        if (r == 0)
+                r = wh_os_mmap(NULL, WH_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0, &map);
+        if (r == 0)
+                r = wh_os_seal(fd, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
+        if (r < 0) {
+                if (map)
+                        wh_os_munmap(map, WH_PAGE);
+                wh_os_close(fd);
+                return wh_trace(r);
+        }
+        wh_os_fd_private(fd);
+        wh_os_madvise(map, WH_PAGE, MADV_DONTFORK);
+        *ret_fd = fd;
+        *ret = map;
+        return 0;
+}
+
 int wh_port_status_fd(wharf_task *t, wharf_name port, int *ret)
 {
         int r;
@@ -40,27 +64,13 @@ int wh_port_status_fd(wharf_task *t, wharf_name port, int *ret)
         struct wh_inbox *in = p->inbox;
         r = 0;
         if (!p->status) {
-                void *map = NULL;
-                int fd = wh_os_memfd("wharf-status");
-                r = fd < 0 ? fd : wh_os_ftruncate(fd, WH_PAGE);
-                if (r == 0)
-                        r = wh_os_fallocate(fd, 0, 0, WH_PAGE);
-                if (r == 0)
-                        r = wh_os_mmap(NULL, WH_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0, &map);
-                if (r == 0)
-                        r = wh_os_seal(fd, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
+                void *map;
+                r = wh_status_page_new("wharf-status", &p->status_fd, &map);
                 if (r == 0) {
-                        wh_os_fd_private(fd);
-                        wh_os_madvise(map, WH_PAGE, MADV_DONTFORK);
                         p->status = map;
-                        p->status_fd = fd;
                         p->status->magic = WH_STATUS_MAGIC;
                         p->status->version = WH_STATUS_VERSION;
                         p->status->port_id = p->id.v;
-                } else {
-                        if (map)
-                                wh_os_munmap(map, WH_PAGE);
-                        wh_os_close(fd);
                 }
         }
         if (r == 0) {
@@ -71,7 +81,7 @@ int wh_port_status_fd(wharf_task *t, wharf_name port, int *ret)
         return r < 0 ? wh_fail(r, NULL) : 0;
 }
 
-int wh_port_status_open(int fd, const struct wh_port_status **ret)
+int wh_status_page_open(int fd, uint64_t want_magic, uint64_t want_version, const void **ret)
 {
         struct stat st;
         const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE;
@@ -83,15 +93,24 @@ int wh_port_status_open(int fd, const struct wh_port_status **ret)
         int r = wh_os_mmap(NULL, WH_PAGE, PROT_READ, MAP_SHARED, fd, 0, &map);
         if (r < 0)
                 return r;
-        const struct wh_port_status *s = map;
-        uint64_t magic = *(const volatile uint64_t *)&s->magic, version = *(const volatile uint64_t *)&s->version;
-        if (magic != WH_STATUS_MAGIC || version != WH_STATUS_VERSION) {
+        const volatile uint64_t *words = map;
+        uint64_t magic = words[0], version = words[1];
+        if (magic != want_magic || version != want_version) {
                 wh_os_munmap(map, WH_PAGE);
-                return wh_trace(magic == WH_STATUS_MAGIC ? -EPROTONOSUPPORT : -EPROTO);
+                return wh_trace(magic == want_magic ? -EPROTONOSUPPORT : -EPROTO);
         }
         wh_os_madvise(map, WH_PAGE, MADV_DONTFORK);
-        *ret = s;
+        *ret = map;
         return 0;
+}
+
+int wh_port_status_open(int fd, const struct wh_port_status **ret)
+{
+        const void *map;
+        int r = wh_status_page_open(fd, WH_STATUS_MAGIC, WH_STATUS_VERSION, &map);
+        if (r == 0)
+                *ret = map;
+        return r;
 }
 
 void wh_port_status_close(const struct wh_port_status *page)

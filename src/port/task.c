@@ -69,6 +69,7 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
                         next = o->next_free;
                         free(o);
                 }
+        wh_waits_done(&t->waits, wh_task_ours(t));
         wh_os_munmap((void *)(uintptr_t)t->ours, WH_PAGE);
         free(t);
         return NULL;

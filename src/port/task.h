@@ -5,6 +5,7 @@
 #define WH_PORT_TASK_H
 
 #include "port/table.h"
+#include "port/waits.h"
 #include "wharf/task.h"
 
 #include <stdbool.h>
@@ -40,6 +41,7 @@ struct wharf_task {
         int cpus;
         void *service;
         void (*service_free)(void *);
+        struct wh_waits waits; /* what it says about itself to others */
 };
 
 static inline bool wh_task_ours(const wharf_task *t)

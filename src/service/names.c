@@ -15,10 +15,12 @@
 #include "base/trace.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "port/object.h"
 #include "port/status.h"
 #include "port/task.h"
 #include "port/why.h"
 #include "service/domain.h"
+#include "service/graph.h"
 #include "service/proto.h"
 #include "wharf/message.h"
 
@@ -29,12 +31,14 @@
 /* How long wharfd may take for an answer: it never waits for anybody, so this is a wharfd that was stopped. */
 #define ANSWER_NS ((int64_t)10 * 1000000000)
 #define ATTEMPTS_MAX 16 /* wharfds that die, or leave, between our connecting and their answer */
+#define ASK_ITEMS_MAX 2
 #define RETRY_PAUSE_NS ((int64_t)10 * 1000000)
 
 struct conn {
         wharf_name right;
         unsigned users;
-        bool owned; /* it is the service's */
+        bool owned;              /* it is the service's */
+        _Atomic bool page_given; /* with the first question, wharfd gets the task's page */
 };
 
 struct registered {
@@ -130,16 +134,28 @@ static void conn_disown_locked(struct service *s, struct conn *c)
  * One question, one answer. Errors of the link, or -EPROTO; wharfd's own answer in *ret_answer. Only the answer 0
  * leaves an allocated reply to be released.
  */
-static int ask(struct service *s, const struct conn *c, const struct wh_names_request *req, struct wharf_item *items,
+static int ask(struct service *s, struct conn *c, const struct wh_names_request *question, struct wharf_item *items,
                uint32_t n_items, struct wharf_msg *reply, int64_t deadline_ns, int *ret_answer)
 {
         uint8_t buf[WH_NAMES_REQUEST_MAX];
+        struct wh_names_request asked = *question, *req = &asked;
+        struct wharf_item with[ASK_ITEMS_MAX + 1];
+        bool page = !atomic_exchange_explicit(&c->page_given, true, memory_order_relaxed);
+        if (page && wh_waits_fd(&s->task->waits, &with[n_items].fd) == 0) {
+                if (n_items)
+                        memcpy(with, items, n_items * sizeof *items);
+                with[n_items++].kind = WHARF_COPY_FD;
+                items = with;
+                req->flags |= WH_NAMES_PAGE;
+        }
         struct wharf_msg m = {.size = sizeof m,
                               .data = buf,
                               .len_bytes = wh_names_put_request(req, buf),
                               .items = items,
                               .n_items = n_items};
         int r = wharf_callmsg(s->task, c->right, &m, reply, deadline_ns);
+        if (r == -ETOOMANYREFS && req->flags & WH_NAMES_PAGE) /* then without: `wharf ps` does not show this task */
+                return ask(s, c, question, n_items > 1 ? items : NULL, n_items - 1, reply, deadline_ns, ret_answer);
         if (r < 0)
                 return r;
         r = wh_names_get_reply(reply->data, reply->len_bytes, req->op, ret_answer);
@@ -149,7 +165,7 @@ static int ask(struct service *s, const struct conn *c, const struct wh_names_re
 }
 
 /* Tells wharfd about one name of ours. 0, its answer, or an error of the link. */
-static int announce(struct service *s, const struct conn *c, const char *name, wharf_name port)
+static int announce(struct service *s, struct conn *c, const char *name, wharf_name port)
 {
         struct wh_names_request req = {.op = WH_NAMES_REGISTER};
         strcpy(req.name, name);
@@ -169,7 +185,7 @@ static int announce(struct service *s, const struct conn *c, const char *name, w
 }
 
 /* Registers on a new connection what the last wharfd knew (C2). -EEXIST: a name has another owner now. */
-static int announce_all(struct service *s, const struct conn *c)
+static int announce_all(struct service *s, struct conn *c)
 {
         /* A copy, since the list may change while we talk (C3). */
         size_t n = 0, k = 0;
@@ -434,6 +450,7 @@ WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns,
                         wharf_drop(t, got.name);
                 return link_error(wh_trace(-EPROTO));
         }
+        wh_right_greet(t, got.name);
         *ret = got.name;
         return wh_fail(0, NULL);
 }
@@ -452,6 +469,34 @@ WHARF_API int wharf_names_list(wharf_task *t, struct wharf_named **ret, size_t *
         r = wh_names_get_list(reply.data, reply.len_bytes, ret, ret_n);
         wharf_release(t, &reply);
         return r < 0 ? link_error(r) : wh_fail(0, NULL);
+}
+
+WHARF_API int wharf_waits_list(wharf_task *t, struct wharf_wait **ret, size_t *ret_n)
+{
+        struct service *s;
+        int r = service_get(t, &s);
+        if (r < 0)
+                return r;
+        struct wharf_named *named;
+        size_t n_named, n_tasks;
+        r = wharf_names_list(t, &named, &n_named);
+        if (r < 0)
+                return r;
+        struct wh_names_request req = {.op = WH_NAMES_WAITS};
+        struct wharf_msg reply = {.size = sizeof reply, .flags = WHARF_RECV_ALLOC};
+        struct wh_names_task *tasks;
+        r = ask_any(s, &req, &reply, 0);
+        if (r == 0) {
+                r = wh_names_get_tasks(reply.data, reply.len_bytes, &tasks, &n_tasks);
+                wharf_release(t, &reply);
+                if (r == 0) {
+                        r = wh_graph(tasks, n_tasks, named, n_named, ret, ret_n);
+                        free(tasks);
+                }
+                r = r < 0 ? link_error(r) : wh_fail(0, NULL);
+        }
+        free(named);
+        return r;
 }
 
 /* ---- surviving wharfd ---- */

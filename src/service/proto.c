@@ -31,7 +31,8 @@ size_t wh_names_put_request(const struct wh_names_request *req, void *buf)
                                           .version = WH_NAMES_VERSION,
                                           .op = (uint16_t)req->op,
                                           .timeout_ns = req->timeout_ns,
-                                          .name_len = (uint32_t)len};
+                                          .name_len = (uint32_t)len,
+                                          .flags = req->flags};
         memcpy(buf, &h, sizeof h);
         memcpy((char *)buf + sizeof h, req->name, len);
         return sizeof h + len;
@@ -47,11 +48,11 @@ int wh_names_get_request(const void *bytes, size_t len, struct wh_names_request 
                 return wh_trace(-EPROTO);
         if (h.version != WH_NAMES_VERSION)
                 return wh_trace(-EPROTONOSUPPORT);
-        if (h.zero || h.name_len != len - sizeof h)
+        if (h.flags & ~(uint32_t)WH_NAMES_PAGE || h.name_len != len - sizeof h)
                 return wh_trace(-EPROTO);
 
-        bool named = h.op != WH_NAMES_LIST;
-        if (h.op < WH_NAMES_REGISTER || h.op > WH_NAMES_LIST || (!named && h.name_len) ||
+        bool named = h.op != WH_NAMES_LIST && h.op != WH_NAMES_WAITS;
+        if (h.op < WH_NAMES_REGISTER || (h.op > WH_NAMES_LIST && h.op != WH_NAMES_WAITS) || (!named && h.name_len) ||
             (h.op != WH_NAMES_LOOKUP && h.timeout_ns))
                 return wh_trace(-EPROTO);
         const char *name = (const char *)bytes + sizeof h;
@@ -59,6 +60,7 @@ int wh_names_get_request(const void *bytes, size_t len, struct wh_names_request 
                 return -EINVAL;
         ret->op = (enum wh_names_op)h.op;
         ret->timeout_ns = h.timeout_ns;
+        ret->flags = h.flags;
         memcpy(ret->name, name, h.name_len);
         ret->name[h.name_len] = 0;
         return 0;
@@ -90,7 +92,7 @@ int wh_names_get_reply(const void *bytes, size_t len, enum wh_names_op op, int *
                 *ret_answer = -(int)h.error;
                 return 0;
         }
-        if (h.op != (uint16_t)op || (op != WH_NAMES_LIST && (h.count || len != sizeof h)))
+        if (h.op != (uint16_t)op || (op != WH_NAMES_LIST && op != WH_NAMES_WAITS && (h.count || len != sizeof h)))
                 return wh_trace(-EPROTO);
         *ret_answer = 0;
         return 0;
@@ -158,4 +160,21 @@ int wh_names_get_list(const void *bytes, size_t len, struct wharf_named **ret, s
 bad:
         free(all);
         return wh_trace(-EPROTO);
+}
+
+int wh_names_get_tasks(const void *bytes, size_t len, struct wh_names_task **ret, size_t *ret_n)
+{
+        struct wh_names_reply_head h;
+        if (len < sizeof h)
+                return wh_trace(-EPROTO);
+        memcpy(&h, bytes, sizeof h);
+        if ((len - sizeof h) % sizeof **ret || h.count != (len - sizeof h) / sizeof **ret)
+                return wh_trace(-EPROTO);
+        struct wh_names_task *all = wh_os_malloc(h.count ? len - sizeof h : 1);
+        if (!all)
+                return wh_trace(-ENOMEM);
+        memcpy(all, (const char *)bytes + sizeof h, len - sizeof h);
+        *ret = all;
+        *ret_n = h.count;
+        return 0;
 }

@@ -2,11 +2,12 @@
  * proto - what tasks and wharfd say to each other: one request, one reply.
  *
  *      request   head, then the name
- *      reply     head, then for LIST `count` times an entry with its name
+ *      reply     head, then for LIST `count` times an entry with its name, for WAITS `count` times a task
  *
  * Rights and descriptors travel beside the bytes, as items of the message:
  *      REGISTER  asks with a send right to the port, and with its status page if it could make one
  *      LOOKUP    is answered with a send right
+ *      any       with the flag WH_NAMES_PAGE: its last item is the page of the task that asks (port/waits.h)
  *
  * Always true:
  *   N1  Every parser works on bytes that only this process can write: the copying receive made them private.
@@ -18,6 +19,7 @@
 #ifndef WH_SERVICE_PROTO_H
 #define WH_SERVICE_PROTO_H
 
+#include "port/waits.h"
 #include "wharf/names.h"
 
 #include <assert.h>
@@ -29,11 +31,16 @@
 #define WH_NAMES_VERSION 1u
 #define WH_NAMES_FOREVER UINT64_MAX /* in timeout_ns */
 
+enum {
+        WH_NAMES_PAGE = 1, /* in flags: the last item of the message is the asking task's page */
+};
+
 enum wh_names_op {
         WH_NAMES_REGISTER = 1,
         WH_NAMES_UNREGISTER = 2,
         WH_NAMES_LOOKUP = 3,
         WH_NAMES_LIST = 4,
+        WH_NAMES_WAITS = 16,
 };
 
 struct wh_names_request_head {
@@ -42,7 +49,7 @@ struct wh_names_request_head {
         uint16_t op;         /* enum wh_names_op */
         uint64_t timeout_ns; /* LOOKUP: how long to wait for the name, from the arrival of the request; otherwise 0 */
         uint32_t name_len;   /* bytes behind this head */
-        uint32_t zero;
+        uint32_t flags;      /* WH_NAMES_PAGE */
 };
 static_assert(sizeof(struct wh_names_request_head) == 24, "both processes rely on this layout");
 
@@ -51,7 +58,7 @@ struct wh_names_reply_head {
         uint16_t version;
         uint16_t op;    /* the request's */
         uint32_t error; /* 0, or a positive errno; then nothing follows */
-        uint32_t count; /* LIST: entries behind this head; otherwise 0 */
+        uint32_t count; /* LIST and WAITS: entries behind this head; otherwise 0 */
 };
 static_assert(sizeof(struct wh_names_reply_head) == 16, "both processes rely on this layout");
 
@@ -69,6 +76,14 @@ struct wh_names_entry {
 };
 static_assert(sizeof(struct wh_names_entry) == 56, "both processes rely on this layout");
 
+/* One task that waits, or not. The first is wharfd itself. */
+struct wh_names_task {
+        int32_t pid;
+        uint32_t uid;
+        struct wh_task_view view;
+};
+static_assert(sizeof(struct wh_names_task) == 8 + sizeof(struct wh_task_view), "both processes rely on this layout");
+
 #define WH_NAMES_REQUEST_MAX (sizeof(struct wh_names_request_head) + WHARF_NAME_MAX)
 #define WH_NAMES_ENTRY_MAX (sizeof(struct wh_names_entry) + WHARF_NAME_MAX)
 
@@ -76,7 +91,8 @@ static_assert(sizeof(struct wh_names_entry) == 56, "both processes rely on this 
 struct wh_names_request {
         enum wh_names_op op;
         uint64_t timeout_ns;
-        char name[WHARF_NAME_MAX + 1]; /* "" for LIST */
+        char name[WHARF_NAME_MAX + 1]; /* "" for LIST and WAITS */
+        uint32_t flags;
 };
 
 /* 1 to WHARF_NAME_MAX of: letters, digits and . _ - / : @ */
@@ -99,5 +115,7 @@ int wh_names_get_reply(const void *bytes, size_t len, enum wh_names_op op, int *
 size_t wh_names_put_entry(const struct wharf_named *named, void *buf);
 /* All entries of a reply that wh_names_get_reply() accepted. free() *ret. -EPROTO, -ENOMEM */
 int wh_names_get_list(const void *bytes, size_t len, struct wharf_named **ret, size_t *ret_n);
+/* The same of a reply to WAITS. What a task says of itself is its own claim. */
+int wh_names_get_tasks(const void *bytes, size_t len, struct wh_names_task **ret, size_t *ret_n);
 
 #endif

@@ -68,7 +68,7 @@ TEST(each_field_of_a_request_is_checked)
         CHECK_EQ(REQUEST_WITH(name_len, 3), -EPROTO);
         CHECK_EQ(REQUEST_WITH(name_len, 5), -EPROTO);
         CHECK_EQ(REQUEST_WITH(name_len, UINT32_MAX), -EPROTO);
-        CHECK_EQ(REQUEST_WITH(zero, 1), -EPROTO);
+        CHECK_EQ(REQUEST_WITH(flags, 2), -EPROTO);
 
         struct wh_names_request got;
         char buf[sizeof(struct wh_names_request_head) + WHARF_NAME_MAX + 1];

@@ -4,6 +4,7 @@
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/status.h"
+#include "port/task.h"
 #include "service/proto.h"
 #include "wharf/message.h"
 
@@ -16,6 +17,8 @@ enum {
         NAMES_MAX = 1 << 18,     /* of a domain */
         WAITERS_MAX = 1 << 16,   /* lookups that wait */
         WAITERS_SWEEP_MIN = 256, /* waiters before the dead among them are first looked for */
+        TASKS_MAX = 4096,        /* whose pages are kept: one descriptor and one mapping each */
+        TASKS_SWEEP_MIN = 64,
 };
 #define SHORTAGE_PAUSE_NS ((int64_t)20 * 1000000) /* no memory or descriptors: let others give some back */
 
@@ -37,6 +40,15 @@ struct waiter {
         char name[WHARF_NAME_MAX + 1];
 };
 
+/* A task that has handed its page over. It goes with its process, not with its link: a look-up's ends at once. */
+struct tasked {
+        struct wh_list node;
+        const struct wh_task_page *page;
+        int pidfd;
+        pid_t pid;
+        uid_t uid;
+};
+
 struct wh_server {
         wharf_task *task;
         wharf_name port;
@@ -47,6 +59,8 @@ struct wh_server {
         struct wh_list waiters;
         size_t n_waiters;
         size_t sweep_at; /* waiters at which the dead are looked for next */
+        struct wh_list tasks;
+        size_t n_tasks, tasks_sweep_at;
 };
 
 /* ---- replies ---- */
@@ -220,6 +234,57 @@ static int64_t waiters_expire(struct wh_server *s)
         return WHARF_FOREVER;
 }
 
+/* ---- pages of tasks ---- */
+
+static void tasked_free(struct wh_server *s, struct tasked *k)
+{
+        wh_list_remove(&k->node);
+        s->n_tasks--;
+        wh_task_page_close(k->page);
+        wh_os_close(k->pidfd);
+        free(k);
+}
+
+/* S6: lets go of the pages of tasks that are no more. */
+static void tasks_sweep(struct wh_server *s)
+{
+        wh_list_for_safe (pos, &s->tasks) {
+                struct tasked *k = wh_container(pos, struct tasked, node);
+                struct pollfd p = {.fd = k->pidfd, .events = POLLIN};
+                if (wh_task_page_closed(k->page) || wh_os_poll(&p, 1, 0) != 0)
+                        tasked_free(s, k);
+        }
+        s->tasks_sweep_at = s->n_tasks * 2 > TASKS_SWEEP_MIN ? s->n_tasks * 2 : TASKS_SWEEP_MIN;
+}
+
+/* The asker's page. Whoever hands over nonsense is not shown, and that is all. */
+static void tasks_add(struct wh_server *s, const struct wharf_msg *m, int fd)
+{
+        const struct wh_task_page *page;
+        if (s->n_tasks >= s->tasks_sweep_at)
+                tasks_sweep(s);
+        if (s->n_tasks >= TASKS_MAX || !m->sender.pid || wh_task_page_open(fd, &page) < 0)
+                return;
+        wh_list_for (pos, &s->tasks) {
+                struct tasked *k = wh_container(pos, struct tasked, node);
+                if (k->pid == m->sender.pid && k->page->id == page->id) { /* again, on another link */
+                        tasked_free(s, k);
+                        break;
+                }
+        }
+        struct tasked *k = wh_os_calloc(1, sizeof *k);
+        if (!k || wharf_sender_pidfd(s->task, m->sender.id, &k->pidfd) < 0) {
+                wh_task_page_close(page);
+                free(k);
+                return;
+        }
+        k->page = page;
+        k->pid = m->sender.pid;
+        k->uid = m->sender.uid;
+        wh_list_push_back(&s->tasks, &k->node);
+        s->n_tasks++;
+}
+
 /* ---- requests ---- */
 
 /* Takes the items of the message that it keeps out of it. */
@@ -342,10 +407,50 @@ static void do_list(struct wh_server *s, const struct wharf_msg *m)
                 answer(s, m->reply, WH_NAMES_LIST, r);
 }
 
+static void do_waits(struct wh_server *s, const struct wharf_msg *m)
+{
+        tasks_sweep(s);
+        struct wh_names_reply_head h = wh_names_reply(WH_NAMES_WAITS, 0, (uint32_t)s->n_tasks + 1);
+        size_t len = sizeof h + h.count * sizeof(struct wh_names_task);
+        uint8_t *buf = wh_os_malloc(len), *at = buf + sizeof h;
+        struct wh_names_task *one = wh_os_calloc(1, sizeof *one);
+        int r = -ENOMEM;
+        if (buf && one) {
+                memcpy(buf, &h, sizeof h);
+                one->pid = wh_os_getpid();
+                one->uid = wh_os_geteuid();
+                if (s->task->waits.page)
+                        wh_task_page_read(s->task->waits.page, &one->view);
+                memcpy(at, one, sizeof *one);
+                wh_list_for (pos, &s->tasks) {
+                        const struct tasked *k = wh_container(pos, struct tasked, node);
+                        one->pid = k->pid;
+                        one->uid = k->uid;
+                        wh_task_page_read(k->page, &one->view);
+                        memcpy(at += sizeof *one, one, sizeof *one);
+                }
+                r = wharf_reply(s->task, m->reply, buf, len);
+        }
+        free(buf);
+        free(one);
+        if (r < 0)
+                answer(s, m->reply, WH_NAMES_WAITS, r);
+}
+
 static void serve(struct wh_server *s, struct wharf_msg *m)
 {
         struct wh_names_request req;
         int r = wh_names_get_request(m->data, m->len_bytes, &req);
+        if (r == 0 && req.flags & WH_NAMES_PAGE) {
+                struct wharf_item *page = m->n_items ? &m->items[m->n_items - 1] : NULL;
+                if (page && page->kind == WHARF_GOT_FD) {
+                        tasks_add(s, m, page->fd);
+                        wh_os_close(page->fd);
+                        m->n_items--;
+                } else {
+                        r = wh_trace(-EPROTO);
+                }
+        }
         if (m->reply == WHARF_NONE) {
                 /* Nobody waits for what we would say; but whoever gave up a REGISTER takes it back like this. */
                 if (r == 0 && req.op == WH_NAMES_UNREGISTER)
@@ -368,6 +473,9 @@ static void serve(struct wh_server *s, struct wharf_msg *m)
                 break;
         case WH_NAMES_LIST:
                 do_list(s, m);
+                break;
+        case WH_NAMES_WAITS:
+                do_waits(s, m);
                 break;
         }
 }
@@ -423,6 +531,8 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_server **ret)
         s->listen_fd = listen_fd;
         s->sweep_at = WAITERS_SWEEP_MIN;
         wh_list_init(&s->waiters);
+        wh_list_init(&s->tasks);
+        s->tasks_sweep_at = TASKS_SWEEP_MIN;
         struct wharf_port_opts o = {
                 .size = sizeof o,
                 .flags = WHARF_PORT_STAYS,
@@ -452,6 +562,8 @@ struct wh_server *wh_server_free(struct wh_server *s)
                 wharf_drop(s->task, w->reply);
                 waiter_free(s, w);
         }
+        wh_list_for_safe (pos, &s->tasks)
+                tasked_free(s, wh_container(pos, struct tasked, node));
         while (s->n_names)
                 names_remove(s, s->n_names - 1);
         free(s->names);

@@ -10,6 +10,8 @@
  *   S4  A waiting lookup keeps the reply right and nothing else. It ends when the name appears, when its time is over,
  *       or when its asker is found dead.
  *   S5  No client can make the server wait: requests are received without waiting, and replies never block.
+ *   S6  A task's page is kept as long as its process lives and the task is open, whoever has which link; it keeps
+ *       nobody here, and whoever looks at the pages first lets go of the dead ones.
  */
 #ifndef WH_SERVICE_SERVER_H
 #define WH_SERVICE_SERVER_H

@@ -4,7 +4,7 @@
 docs=$(cd "$(dirname "$0")/../../docs/man" && pwd)
 include=$(cd "$docs/../../include/wharf" && pwd)
 
-for v in ls send recv call serve shm heap bench doctor; do
+for v in ls ps send recv call serve shm heap bench doctor; do
         same "a page for $v" 1 "$(ls "$docs" | grep -c -x "wharf-$v.1")"
         usage=$(wharf $v --help | head -n 1 | grep -o -e '--[a-z][a-z-]*' | sort -u)
         for o in $usage; do
