@@ -3,7 +3,7 @@ name=examples
 . "$(dirname "$0")/lib.sh"
 ex=$build/examples
 for turn in 1 2; do
-        for e in asymmetric symmetric rights call-reply epoll sets full noone; do
+        for e in asymmetric symmetric rights call-reply contents mach epoll sets full noone; do
                 run 0 "$ex/$e"
                 same "$e says nothing on standard error" "" "$err"
         done
