@@ -30,7 +30,7 @@ struct wharf_port_opts {
         uint64_t link_mapped_bytes_max; /* shared memory mapped for one sender; default 80 MiB */
         uint64_t mapped_bytes_max;      /* ... and for all senders of this port; default 4 GiB */
         uint32_t unread_rights_max;     /* rights and descriptors unread on one link; default 64, at most 250 */
-        uint32_t reserved;              /* 0 */
+        uint32_t introduced_max;        /* links introduced through one sender, at any depth; default links_max / 2 */
 };
 
 enum {
@@ -75,11 +75,36 @@ WHARF_API int wharf_once_new(wharf_task *task, wharf_name port, wharf_name *ret)
 
 /*
  * Make a second send right to the same port, with a link and a queue of its own. The port's owner is told, through the
- * first right, who introduced it. May wait for room on that link.
+ * first right, who introduced it. May wait for room on that link. Where the owner accepts no more, it is the new right
+ * that is told: its first message is -EMLINK, or -EDQUOT when too many came through this sender already.
  *
  * Errors: -EPIPE, -EAGAIN, -ETIMEDOUT, -EBADF, -EPERM, -EMFILE, -ENFILE, -ENOMEM, -ESTALE
  */
 WHARF_API int wharf_right_copy(wharf_task *task, wharf_name right, int64_t deadline_ns, wharf_name *ret);
+
+enum {
+        WHARF_REVOKE_BRANCH = 1, /* and everything that came through this sender, by its copies and theirs */
+};
+
+/*
+ * Take back a right to a port of one's own: the link of one sender ends, and with WHARF_REVOKE_BRANCH that of everybody
+ * whom it introduced by copying or moving its right, and whom those introduced, though some in between may be gone by
+ * now. (Of a right that went through more than 64 hands, the oldest that are gone are forgotten.) Never blocks.
+ *
+ * The holder has a dead name from then on: sending, waiting for room or for a reply, and calls that start later end
+ * with -EKEYREVOKED (with -EPIPE if it never reads what comes to it, so that nothing can be told it), and so does a
+ * right on its way in a message that nobody has read. Whoever asked is told (WHARF_NOTICE_DEAD_NAME). What the sender
+ * had sent and nobody had received is dropped, rights inside too; what it sends at that moment is lost. What was
+ * received stays: rights that came in it, payloads in place; answering its calls is -EPIPE.
+ *
+ * It takes back this right and no other: who has another one, or gets one from somebody else, sends on.
+ *
+ * @sender_id  sender.id of a message; with WHARF_REVOKE_BRANCH also of a sender that is gone.
+ * @ret        how many links ended
+ *
+ * Errors: -ENOENT (nobody of that id, or below it, sends to this port), -EINVAL, -EBADF, -EPERM, -ESTALE
+ */
+WHARF_API int wharf_revoke(wharf_task *task, wharf_name port, uint64_t sender_id, uint32_t flags);
 
 /* What a name is. */
 enum wharf_kind {

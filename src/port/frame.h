@@ -34,7 +34,7 @@ enum wh_frame_type {
         WH_FRAME_SECTION = 5,  /* both   one descriptor: the next section of the lane */
         WH_FRAME_REBIND = 6,   /* H > O  one descriptor: the pair I made; I sent `seq` messages before it */
         WH_FRAME_ADOPT = 7,    /* H > O  one descriptor: a link for somebody whom I introduce */
-        WH_FRAME_REFUSE = 8,   /* O > H  arg: the errno for which the link ends here */
+        WH_FRAME_REFUSE = 8,   /* O > H  arg: the errno for which the link ends here; id: enum wh_refusal */
         WH_FRAME_VIA = 9,      /* O > H  one descriptor: the reply to `call` comes there */
         WH_FRAME_DROPPED = 10, /* O > H  the call `call` ends without a reply, for the errno `arg` */
         WH_FRAME_TYPES
@@ -44,6 +44,13 @@ enum {
         WH_MSG_FIRST = 1, /* of the fragments of a message */
         WH_MSG_LAST = 2,
         WH_MSG_MEMORY = 4, /* the payload is in the last descriptor, a sealed memory of `total` bytes */
+};
+
+/* Which limit, where the errno alone does not say. */
+enum wh_refusal {
+        WH_REFUSAL_PLAIN = 0,
+        WH_REFUSAL_INTRODUCED = 1, /* whoever introduced this link may introduce no more */
+        WH_REFUSALS
 };
 
 struct wh_frame {

@@ -28,6 +28,7 @@
 struct wh_port;
 struct wh_inbox;
 struct wh_notice;
+struct wh_branch;
 
 /* A whole message in private memory: read from the socket, put together from chunks, or kept for another thread. */
 struct wh_stash {
@@ -61,6 +62,9 @@ enum {
         WH_ITEM_KINDS
 };
 
+/* Why `revoked`. */
+enum { WH_REVOKED = 1, WH_REVOKED_BRANCH = 2 };
+
 /* A call that waits for its reply; at the holder. */
 struct wh_call {
         struct wh_list node;
@@ -82,6 +86,7 @@ struct wh_link {
         bool owner;       /* which end this is */
         bool provisional; /* K5; at the holder */
         bool once;        /* a send-once right: one message and no more */
+        uint8_t refusal;  /* enum wh_refusal; at the holder: what REFUSE said */
         struct wh_hello hello;
         bool greeted;
 
@@ -116,7 +121,8 @@ struct wh_link {
         struct wh_list in_port; /* of port->links */
         struct wh_list hot;     /* of inbox->hot, while recently busy */
         struct wh_cred cred;
-        uint64_t introducer;           /* id of the link that sent ADOPT; 0 */
+        struct wh_branch *branch;      /* who introduced it, and whom it introduced: branch.h */
+        uint8_t revoked;               /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
         uint64_t mapped;               /* counted against the port's limit */
         uint32_t served, empty;        /* for the round robin */
         bool armed;                    /* the sender will ring */

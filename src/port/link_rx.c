@@ -297,6 +297,7 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 if (l->owner || f->n_fds)
                         return -EPROTO;
                 l->tx_over = f->arg == 0 || f->arg > 4095 ? -EPROTO : -(int)f->arg;
+                l->refusal = f->id < WH_REFUSALS ? (uint8_t)f->id : WH_REFUSAL_PLAIN;
                 return 0;
         case WH_FRAME_VIA:
                 if (l->owner || f->n_fds != 1)

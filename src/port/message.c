@@ -28,6 +28,17 @@ enum {
 
 /* ---- sending ---- */
 
+/* A failed call says which limit of the receiver's it was; the link is locked. */
+static void send_failed(const struct wh_link *l, int err)
+{
+        if (err == l->tx_over && l->refusal == WH_REFUSAL_INTRODUCED)
+                wh_fail(err, "whoever gave this right away may introduce no more (introduced_max of the port)");
+        else if (err == -EDQUOT)
+                wh_fail(err, "memory mapped for this sender (link_mapped_bytes_max of the port)");
+        else
+                wh_fail(err, NULL);
+}
+
 static int send_once(wharf_task *t, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns)
 {
         struct wharf_msg m = {.size = sizeof m, .data = (void *)(uintptr_t)data, .len_bytes = len_bytes};
@@ -55,8 +66,10 @@ WHARF_API int wharf_send(wharf_task *t, wharf_name right, const void *data, size
                         o.how = WHARF_HOW_MEMORY; /* in pieces it would have to wait */
                 r = wh_link_send(l, &o, deadline_ns);
         }
+        if (wh_unlikely(r < 0))
+                send_failed(l, r);
         wh_unlock(&l->o.lock);
-        return wh_likely(r == 0) ? 0 : wh_fail(r, NULL);
+        return r;
 }
 
 static int message_check(const struct wharf_msg *m)
@@ -120,12 +133,14 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 r = wh_link_send(l, &o, deadline_ns);
         if (r < 0 && call && o.call)
                 wh_list_remove(&call->node);
+        if (wh_unlikely(r < 0))
+                send_failed(l, r);
         wh_unlock(&l->o.lock);
         wh_items_finish(t, m, &items, r == 0);
         if (wh_unlikely(once) && (r == 0 || r == -EPIPE))
                 wh_right_drop(t, &l->o, right);
         if (r < 0)
-                return wh_fail(r, NULL);
+                return r;
         m->how = o.how;
         if (o.slot >= 0) {
                 m->held[0] = HELD_NOTHING;

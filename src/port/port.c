@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/trace.h"
 #include "os/os.h"
+#include "port/branch.h"
 #include "port/status.h"
 #include "port/why.h"
 
@@ -125,7 +126,7 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 }
                 wh_os_fd_private(fd);
                 struct wh_link *l;
-                int r = wh_port_add_link(p, fd, 0, &l);
+                int r = wh_port_add_link(p, fd, &l);
                 if (r < 0) {
                         struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r};
                         wh_frame_send(fd, &f, NULL, 0, NULL, false);
@@ -540,10 +541,9 @@ static int port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts 
                 return wh_fail(-EINVAL, "wharf_port_opts.unread_rights_max is %u, at most 250", o.unread_rights_max);
         if (o.payload_bytes_max > (uint64_t)1 << 40)
                 return wh_fail(-EINVAL, "wharf_port_opts.payload_bytes_max is more than 1 TiB");
-        if (o.reserved)
-                return wh_fail(-EINVAL, "wharf_port_opts.reserved must be 0");
         o.capacity_records = o.capacity_records ? o.capacity_records : 1024;
         o.links_max = o.links_max ? o.links_max : 4096;
+        o.introduced_max = o.introduced_max ? o.introduced_max : (o.links_max + 1) / 2;
         o.payload_bytes_max = o.payload_bytes_max ? o.payload_bytes_max : (uint64_t)1 << 30;
         o.link_mapped_bytes_max = o.link_mapped_bytes_max ? o.link_mapped_bytes_max : 80u << 20;
         o.mapped_bytes_max = o.mapped_bytes_max ? o.mapped_bytes_max : (uint64_t)4 << 30;
@@ -702,7 +702,7 @@ void wh_port_reap(struct wh_port *p)
         }
 }
 
-int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh_link **ret)
+int wh_port_add_link(struct wh_port *p, int sock, struct wh_link **ret)
 {
         wharf_task *t = p->task;
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
@@ -713,7 +713,6 @@ int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh
                 return wh_trace(-ENOMEM);
         l->port = p;
         l->inbox = in;
-        l->introducer = introducer;
         wh_port_hello(p, &l->hello); /* for the limit of a payload */
         int on = 1;
         int r = wh_table_add(&t->links, &l->o);
@@ -769,6 +768,7 @@ void wh_port_remove_link(struct wh_link *l)
         l->tx_over = -EPIPE;
         wh_unlock(&l->o.lock);
         l->port = NULL;
+        wh_branch_leave(l);
         wh_port_sender_gone(p, l);
         wh_link_unref(l);
         if (in->waiters)
@@ -803,13 +803,26 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
                 wh_os_close(sock); /* whatever it is, nothing of ours is written to it */
                 return r;
         }
-        r = wh_port_add_link(introducer->port, sock, atomic_load(&introducer->o.name), &l);
+        struct wh_port *p = introducer->port;
+        struct wh_branch *b = NULL;
+        if (introducer->revoked == WH_REVOKED_BRANCH)
+                r = -EKEYREVOKED;
+        else if (p->n_links >= p->opts.links_max)
+                r = -EMLINK;
+        else
+                r = wh_branch_new(introducer, p->opts.introduced_max, &b);
+        if (r == 0) {
+                r = wh_port_add_link(p, sock, &l);
+                wh_branch_settle(b, r == 0 ? l : NULL);
+        }
         if (r < 0) {
                 /* The introduced one is told why; the introducer has done nothing wrong. */
                 struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r};
+                if (r == -EDQUOT)
+                        f.id = WH_REFUSAL_INTRODUCED;
                 wh_frame_send(sock, &f, NULL, 0, NULL, false);
                 wh_os_close(sock);
-                introducer->port->refused++;
+                p->refused += r != -EKEYREVOKED;
                 return 0;
         }
         make_hot(introducer->inbox, l); /* it may have sent already: look, rather than wait for an edge */
@@ -954,6 +967,7 @@ static void forget(struct wh_object *o, void *arg)
                         free(wh_container(n, struct wh_call, node));
                 free(l->watch_notice);
                 free(l->once_notice);
+                wh_branch_leave(l);
         } else if (o->kind == WHARF_KIND_PORT || o->kind == WHARF_KIND_SET) {
                 struct wh_inbox *in =
                         o->kind == WHARF_KIND_PORT ? &((struct wh_port *)o)->own : &((struct wh_set *)o)->inbox;

@@ -117,7 +117,7 @@ static inline void wh_inbox_leave(struct wh_inbox *in, bool armed)
 void wh_inbox_wake_all(struct wh_inbox *in);
 
 /* Add the owner's end of a link; takes `sock` only on success. */
-int wh_port_add_link(struct wh_port *p, int sock, uint64_t introducer, struct wh_link **ret);
+int wh_port_add_link(struct wh_port *p, int sock, struct wh_link **ret);
 /* Let go of the links whose senders are gone and have left nothing unread. Not from inside an event or a pump. */
 void wh_port_reap(struct wh_port *p);
 /* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */

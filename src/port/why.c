@@ -73,7 +73,9 @@ const char *wharf_strerror(int err)
         case EMLINK:
                 return "the port has as many links as it accepts";
         case EDQUOT:
-                return "one sender may not make the receiver map that much memory";
+                return "the receiver accepts no more from one sender";
+        case EKEYREVOKED:
+                return "the receiver has revoked this right";
         case ENOBUFS:
                 return "the receiver maps as much memory as it accepts in all";
         case ETOOMANYREFS:

@@ -605,7 +605,6 @@ TEST(wrong_names_and_arguments)
         CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.unread_rights_max = 251), &none), -EINVAL);
         CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.payload_bytes_max = UINT64_MAX), &none), -EINVAL);
         CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = 8), &none), -EINVAL);
-        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.reserved = 1), &none), -EINVAL);
         CHECK_EQ(wharf_send(h.task, right, &c, 1, 0), 0);
         for (int e = 1; e < 200; e++)
                 CHECK(wharf_strerror(-e) != NULL && *wharf_strerror(-e));

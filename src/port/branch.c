@@ -1,0 +1,100 @@
+#include "port/branch.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+#include "port/link.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static struct wh_branch *branch_alloc(struct wh_branch *up)
+{
+        struct wh_branch *b = wh_os_calloc(1, sizeof *b);
+        if (!b)
+                return NULL;
+        b->up = up;
+        b->refs = 1;
+        if (up)
+                up->refs++;
+        return b;
+}
+
+static void branch_unref(struct wh_branch *b)
+{
+        while (b && --b->refs == 0) {
+                struct wh_branch *up = b->up;
+                free(b);
+                b = up;
+        }
+}
+
+/* B4: forget the oldest that can be, or answer false. */
+static bool chain_shorten(struct wh_branch *from)
+{
+        struct wh_branch *below = NULL;
+        for (struct wh_branch *b = from; b->up; b = b->up)
+                if (b->up->gone && b->up->refs == 1)
+                        below = b;
+        if (!below)
+                return false;
+        struct wh_branch *old = below->up;
+        below->up = old->up; /* and its reference */
+        free(old);
+        return true;
+}
+
+int wh_branch_new(struct wh_link *introducer, uint32_t introduced_max, struct wh_branch **ret)
+{
+        if (!introducer->branch) {
+                struct wh_branch *own = branch_alloc(NULL);
+                if (!own)
+                        return wh_trace(-ENOMEM);
+                own->id = atomic_load_explicit(&introducer->o.name, memory_order_relaxed);
+                introducer->branch = own;
+        }
+        unsigned depth = 1;
+        for (struct wh_branch *b = introducer->branch; b; b = b->up, depth++)
+                if (b->living >= introduced_max)
+                        return -EDQUOT;
+        if (depth >= WH_BRANCH_DEPTH && !chain_shorten(introducer->branch))
+                return -EDQUOT;
+        struct wh_branch *b = branch_alloc(introducer->branch);
+        if (!b)
+                return wh_trace(-ENOMEM);
+        *ret = b;
+        return 0;
+}
+
+void wh_branch_settle(struct wh_branch *b, struct wh_link *l)
+{
+        if (!l) {
+                branch_unref(b);
+                return;
+        }
+        b->id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        l->branch = b;
+        while ((b = b->up))
+                b->living++;
+}
+
+void wh_branch_leave(struct wh_link *l)
+{
+        struct wh_branch *b = l->branch;
+        if (!b)
+                return;
+        l->branch = NULL;
+        b->gone = true;
+        for (struct wh_branch *up = b->up; up; up = up->up)
+                up->living--;
+        branch_unref(b);
+}
+
+bool wh_branch_below(const struct wh_link *l, uint64_t id)
+{
+        if (atomic_load_explicit(&l->o.name, memory_order_relaxed) == id)
+                return true;
+        for (const struct wh_branch *b = l->branch; b; b = b->up)
+                if (b->id == id)
+                        return true;
+        return false;
+}

@@ -1,0 +1,71 @@
+/*
+ * Revoking: the owner of a port ends the link of one sender, or everything that came through it.
+ */
+#include "port/branch.h"
+#include "port/port.h"
+#include "port/why.h"
+
+#include "os/os.h"
+
+#include <errno.h>
+
+enum { DRAIN_MAX = 1024 }; /* frames read for the last time; a socket holds 278, and the sender may send more */
+
+/*
+ * Read what lies in the socket, dropping messages: a pair that its holder made just now must be told as well (REBIND),
+ * and so must those whom this sender has introduced (ADOPT), for they would only see a hang-up otherwise.
+ */
+static void drain(struct wh_link *l)
+{
+        for (unsigned n = 0; n < DRAIN_MAX && !l->over && !l->sock_ended; n++) {
+                int r = wh_link_pump(l);
+                if (l->direct) {
+                        l->stash.bytes = NULL; /* the buffer of a receive that is running; the port forgets it, too */
+                        l->direct = false;
+                }
+                if (l->stash.full && !l->rx)
+                        l->rx_seq++; /* so that the next one is in its order */
+                wh_stash_done(&l->stash);
+                wh_items_done(&l->items);
+                if (r <= 0)
+                        return;
+        }
+}
+
+static void end_link(struct wh_port *p, struct wh_link *l, bool branch)
+{
+        l->revoked = branch ? WH_REVOKED_BRANCH : WH_REVOKED;
+        wh_notice_free(p->task, l->once_notice); /* the owner knows */
+        l->once_notice = NULL;
+        drain(l);
+        struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = EKEYREVOKED};
+        wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
+        wh_port_remove_link(l);
+}
+
+WHARF_API int wharf_revoke(wharf_task *t, wharf_name port, uint64_t sender_id, uint32_t flags)
+{
+        int r;
+        if (flags & ~(uint32_t)WHARF_REVOKE_BRANCH)
+                return wh_fail(-EINVAL, "flags has unknown bits 0x%x", flags);
+        struct wh_port *p = wh_port_lock(t, port, &r);
+        if (!p)
+                return wh_fail(r, NULL);
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        const bool branch = flags & WHARF_REVOKE_BRANCH;
+        int n = 0;
+        wh_list_for_safe (at, &p->links) {
+                struct wh_link *l = wh_container(at, struct wh_link, in_port);
+                if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != sender_id &&
+                    !(branch && wh_branch_below(l, sender_id)))
+                        continue;
+                end_link(p, l, branch);
+                n++;
+        }
+        if (n) { /* the last sender may be gone, or the one that somebody receives from */
+                wh_inbox_wake_all(in);
+                wh_inbox_leave(in, false);
+        }
+        wh_unlock(&in->lock);
+        return n ? n : wh_fail(-ENOENT, NULL);
+}
