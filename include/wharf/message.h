@@ -8,6 +8,13 @@
  *      SECTION   written by the sender, and read by the receiver, in memory that both map
  *      CHUNKS    larger than a section's block: pieces of a section, one behind the other, while the receiver copies
  *      MEMORY    a sealed memory object of its own, handed over by descriptor (large replies, which must never wait)
+ *      DIRECT    read by the receiver from the sender's address space, while the sender waits; only when asked for
+ *
+ * DIRECT copies once, where the other ways copy twice, and needs no shared memory; wharf_sendmsg() returns when the
+ * receiver has read the message, or takes it back at the deadline. The kernel decides whether the receiver may read
+ * (the same user, a process that is dumpable, no Yama in between, no other pid namespace), and wharf never loosens its
+ * rules: where it may not, the message travels in one of the other ways, `how` says in which, and wharf_why() why.
+ * While one thread waits for this on a right, others that send on the same right wait as well.
  *
  * Payloads that are to be handed over or shared without any copy travel beside a message: see wharf/memory.h.
  *
@@ -34,6 +41,7 @@ enum wharf_how {
         WHARF_HOW_SECTION = 3,
         WHARF_HOW_CHUNKS = 4,
         WHARF_HOW_MEMORY = 5,
+        WHARF_HOW_DIRECT = 6,
 };
 
 #define WHARF_INLINE_MAX 256          /* bytes that are copied into the ring by default */
@@ -141,6 +149,7 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  *                        WHARF_IN_PLACE_MAX bytes
  *         -ETOOMANYREFS  too many rights on their way unread
  *         -EMSGSIZE      also: the memories in it are together larger than the port takes
+ *         -EFAULT        DIRECT: the receiver could not read the payload, and neither can this process
  *         -EBUSY         the kernel still writes to a memory in it: a read() past the cache, or io_uring
  *
  * A send right may be sent over itself: copied, it arrives as a right of the receiver to its own port; moved, likewise,

@@ -5,9 +5,10 @@
  *      back      one page written by the receiver: how far it has read, what it released, whether it is asleep
  *      section   written by the sender, sealed like `out`: larger payloads, read in place
  *
- * Every field has one writer (the claim word, kept for rendezvous, is the one exception and is not used by records).
- * Fixed-width integers and offsets only. A change here is a new WH_LANE_VERSION, and a peer of another version is
- * refused by name (-EPROTONOSUPPORT), never guessed at.
+ * Every field has one writer (two words are the exception, where both sides decide by compare-and-swap whether
+ * something was taken or withdrawn: `claim`, kept for rendezvous, and `direct`). Fixed-width integers and offsets only.
+ * A change here is a new WH_LANE_VERSION, and a peer of another version is refused by name (-EPROTONOSUPPORT), never
+ * guessed at.
  */
 #ifndef WH_LANE_LAYOUT_H
 #define WH_LANE_LAYOUT_H
@@ -50,6 +51,7 @@ enum wh_rec_kind {
         WH_REC_END = 7,     /* the sender will write no more here */
         WH_REC_MEMORY = 8,  /* ext, block: the payload is the last descriptor of the ITEMS frame */
         WH_REC_ABORT = 9,   /* ext: the message in pieces that was begun will not be finished */
+        WH_REC_DIRECT = 11, /* ext, struct wh_rec_direct: the payload is in the sender's address space */
         WH_REC_KINDS
 };
 
@@ -71,6 +73,13 @@ struct wh_rec_block {
 };
 static_assert(sizeof(struct wh_rec_block) == 24, "both processes rely on this layout");
 
+struct wh_rec_direct {
+        uint64_t at; /* an address of the sender's */
+        uint64_t len;
+        uint64_t number; /* of the offer, as in wh_direct_word() */
+};
+static_assert(sizeof(struct wh_rec_direct) == 24, "both processes rely on this layout");
+
 /* First page of `out`. All by the sender. */
 struct wh_out {
         /* Constant after the hand-over; the receiver reads them once. */
@@ -91,7 +100,7 @@ struct wh_out {
 };
 static_assert(sizeof(struct wh_out) == WH_PAGE, "the ring starts on the second page");
 
-/* The one page of `back`. All by the receiver, but `claim`. */
+/* The one page of `back`. All by the receiver, but `claim` and `direct`. */
 struct wh_back {
         /* [ring-taken] The receiver has finished with this many lines, and this many records. */
         _Atomic uint64_t taken_lines;
@@ -102,7 +111,9 @@ struct wh_back {
         uint8_t pad1[WH_LINE - 4];
         /* OFFERED / TAKEN / WITHDRAWN by compare-and-swap, for rendezvous; not used by records. */
         _Atomic uint64_t claim;
-        uint8_t pad2[WH_LINE - 8];
+        /* [direct] What became of the direct transfer that is under way, wh_direct_word(); see port/direct.h. */
+        _Atomic uint64_t direct;
+        uint8_t pad2[WH_LINE - 16];
         /* [section-released] How many entries of `released` were ever written. */
         _Atomic uint32_t released_count;
         uint8_t pad3[1024 - 3 * WH_LINE - 4];
@@ -111,6 +122,25 @@ struct wh_back {
 };
 static_assert(sizeof(struct wh_back) == WH_PAGE, "both processes rely on this layout");
 static_assert(offsetof(struct wh_back, released) == 1024, "both processes rely on this layout");
+
+/*
+ * The word of a direct transfer:
+ *
+ *      bits  0..3   WH_DIRECT_*
+ *      bits  4..15  the errno of REFUSED
+ *      bits 16..63  the number of the offer, counted up by the sender
+ */
+enum wh_direct {
+        WH_DIRECT_OFFERED = 1,
+        WH_DIRECT_TAKEN = 2,
+        WH_DIRECT_REFUSED = 3,
+        WH_DIRECT_WITHDRAWN = 4,
+};
+
+static inline uint64_t wh_direct_word(enum wh_direct state, uint64_t number, int err)
+{
+        return number << 16 | (uint64_t)(err & 4095) << 4 | state;
+}
 
 static inline uint64_t wh_rec_head(enum wh_rec_kind kind, uint32_t len, uint64_t number)
 {

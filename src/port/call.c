@@ -12,6 +12,7 @@
  *   C3  A reply never waits: what finds no place in the lane goes as a memory of its own, and where even that finds
  *       none the link is closed, for then the caller reads none of its replies.
  */
+#include "port/direct.h"
 #include "port/items.h"
 #include "port/object.h"
 #include "port/port.h"
@@ -270,8 +271,12 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
         }
         if (mine) {
                 l->tx_busy = false;
-                if (r < 0)
+                if (r < 0 && o->how == WHARF_HOW_DIRECT && o->started) {
+                        if (wh_direct_withdraw(l, o->done) == 0)
+                                r = wh_link_try_send(l, o); /* taken in the last moment */
+                } else if (r < 0 && o->started) {
                         l->abort_owed = true;
+                }
                 wh_holder_turn(l);
         }
         return r;
@@ -744,7 +749,8 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         struct wh_items_out items;
         wh_outgoing_init(&o, m->data, m->len_bytes);
         o.id = m->id;
-        o.how = m->how == WHARF_HOW_CHUNKS || m->how == WHARF_HOW_COLD ? WHARF_HOW_AUTO : m->how;
+        o.how = m->how == WHARF_HOW_CHUNKS || m->how == WHARF_HOW_COLD || m->how == WHARF_HOW_DIRECT ? WHARF_HOW_AUTO
+                                                                                                     : m->how;
         int r = wh_items_prepare(t, m, &o, &items, reply, 0);
         if (r < 0)
                 return r;

@@ -99,6 +99,8 @@ struct wh_link {
         uint64_t items_record; /* the last record with items */
         bool no_lane;          /* shared memory cannot be made here: stay cold */
         bool tx_busy;          /* a thread is in the middle of a message of several pieces */
+        int direct_refused;    /* why nothing can be sent directly here, as the receiver said: an errno, or 0 */
+        uint64_t direct_last;  /* number of the last direct offer */
         bool abort_owed;       /* such a message was given up: the receiver is told before the next */
         bool sock_full;        /* what we wait for is room in the socket */
         uint64_t probed_at;    /* ticks: when the socket was last asked whether the receiver lives */
@@ -249,6 +251,8 @@ bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in);
 int wh_link_pump(struct wh_link *l);
 /* Stop putting chunks into a buffer that is about to be used otherwise. -ENOMEM ends the link. */
 void wh_link_privatise(struct wh_link *l);
+/* A pidfd of the process that made the owner's end's link and holds it. -ESRCH where it is gone or not known. */
+int wh_link_pidfd(struct wh_link *l, int *ret);
 /* Drop the beginning of a message that will not be finished. */
 void wh_link_forget_part(struct wh_link *l);
 /* The receiver will sleep: announce it, so that the sender rings. False when something is there after all. */

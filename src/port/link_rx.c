@@ -10,6 +10,7 @@
 #include "base/trace.h"
 #include "lane/sealed.h"
 #include "os/os.h"
+#include "port/direct.h"
 #include "port/memory.h"
 
 #include <errno.h>
@@ -437,6 +438,43 @@ static int record_chunk(struct wh_link *l, struct wh_incoming *in, const struct 
         return 0;
 }
 
+/*
+ * A payload in the sender's address space: straight into the buffer of the receive that is running, or into private
+ * memory. Refused or withdrawn, it is no message.
+ */
+static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext)
+{
+        struct wh_stash *s = &l->stash;
+        struct wh_rec_direct d;
+        int r;
+        wh_shm_copy(&d, in->rec.body + sizeof *ext, sizeof d);
+        if (!l->owner || ext->n_items || d.len == 0 || d.at + d.len < d.at)
+                return wh_trace(-EPROTO);
+        if (in->direct && d.len <= in->direct_room && d.len <= payload_limit(l)) {
+                *s = (struct wh_stash){.bytes = in->direct,
+                                       .len = d.len,
+                                       .room = d.len,
+                                       .id = ext->id,
+                                       .call = ext->call,
+                                       .how = WHARF_HOW_DIRECT,
+                                       .building = true};
+                l->direct = true;
+        } else if ((r = stash_begin(l, d.len, ext->id, ext->call, WHARF_HOW_DIRECT)) < 0) {
+                return r;
+        }
+        r = wh_direct_read(l, d.at, s->bytes, d.len);
+        if (wh_direct_claim(l, d.number, r)) {
+                s->have = d.len;
+                stash_finish(l);
+        } else {
+                wh_link_forget_part(l);
+        }
+        record_done(l, &in->rec);
+        if (wh_ring_publish_taken(&l->rx->ring)) /* the sender waits for this one */
+                wh_link_bell(l);
+        return 0;
+}
+
 /* 1: *in is a message; 0: look again; negative: a breach. */
 static int record_take(struct wh_link *l, struct wh_incoming *in)
 {
@@ -452,7 +490,8 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 l->sock_ready = true;
                 return 0;
         }
-        if (rec->len < sizeof ext || (block && rec->len != sizeof ext + sizeof b))
+        if (rec->len < sizeof ext || (block && rec->len != sizeof ext + sizeof b) ||
+            (rec->kind == WH_REC_DIRECT && rec->len != sizeof ext + sizeof(struct wh_rec_direct)))
                 return wh_trace(-EPROTO);
         wh_shm_copy(&ext, rec->body, sizeof ext);
         if (block)
@@ -468,6 +507,8 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 return wh_trace(-EPROTO);
         if (rec->kind == WH_REC_CHUNK)
                 return record_chunk(l, in, &ext, &b);
+        if (rec->kind == WH_REC_DIRECT)
+                return record_direct(l, in, &ext);
 
         in->dropped = 0;
         in->id = ext.id;

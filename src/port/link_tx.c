@@ -6,6 +6,7 @@
  *      up to WHARF_IN_PLACE_MAX a block of a section, and a record that names it
  *      more                     blocks of WH_CHUNK bytes, one after another
  *      on request, and for replies that must not wait: a sealed memory of its own
+ *      on request: read by the receiver from where it is (direct.h)
  *
  * Every way first makes sure of its place and only then does what cannot be taken back, so -EAGAIN changes nothing
  * but o->done, the progress of a message in pieces.
@@ -16,6 +17,7 @@
 #include "base/trace.h"
 #include "memory/buddy.h"
 #include "os/os.h"
+#include "port/direct.h"
 #include "port/memory.h"
 
 #include <errno.h>
@@ -305,7 +307,10 @@ static void publish_block(struct wh_link *l, struct wh_outgoing *o, uint8_t *bod
         wh_ring_publish(&l->tx->ring, kind, sizeof ext + sizeof block);
 }
 
-enum { BLOCK_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_block) };
+enum {
+        BLOCK_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_block),
+        DIRECT_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_direct),
+};
 
 static int send_block(struct wh_link *l, struct wh_outgoing *o)
 {
@@ -450,6 +455,47 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
         return tx_sent(l, o, WHARF_HOW_MEMORY);
 }
 
+/*
+ * An offer to read the payload where it is, and then what became of it: -EAGAIN until the receiver has decided.
+ * Refused, it goes another way. What was taken counts, also where the receiver has ended since.
+ */
+static int send_direct(struct wh_link *l, struct wh_outgoing *o)
+{
+        if (o->started) {
+                int refused = 0, r = wh_direct_look(l, o->done, &refused);
+                if (r == -EAGAIN)
+                        return l->tx_over ? l->tx_over : l->over ? l->over : r;
+                if (r < 0) {
+                        tx_fail(l, r);
+                        return r;
+                }
+                if (refused == 0) {
+                        (void)tx_sent(l, o, WHARF_HOW_DIRECT);
+                        return 0;
+                }
+                o->started = false;
+                o->done = 0;
+                if (refused == -EFAULT)
+                        return refused; /* what cannot be read cannot be copied either */
+                l->direct_refused = refused;
+                o->how = WHARF_HOW_AUTO;
+                return 1;
+        }
+        struct wh_rec_ext ext = rec_ext(o);
+        uint8_t *body = wh_ring_reserve(&l->tx->ring, DIRECT_BODY);
+        if (!body)
+                return tx_full(l);
+        struct wh_rec_direct d = {.at = (uintptr_t)o->data, .len = o->len, .number = ++l->direct_last};
+        wh_shm_copy(body, &ext, sizeof ext);
+        wh_shm_copy(body + sizeof ext, &d, sizeof d);
+        wh_direct_offer(l, d.number);
+        wh_ring_publish(&l->tx->ring, WH_REC_DIRECT, DIRECT_BODY);
+        o->done = d.number;
+        o->started = true;
+        int r = tx_published(l);
+        return r < 0 ? r : -EAGAIN;
+}
+
 static int send_dropped(struct wh_link *l, struct wh_outgoing *o)
 {
         if (!l->tx) {
@@ -528,7 +574,10 @@ static int beside_allowed(const struct wh_link *l, const struct wh_outgoing *o)
 
 static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
 {
-        int r = l->tx_over ? l->tx_over : l->over;
+        int r;
+        if (o->how == WHARF_HOW_DIRECT && o->started && (r = send_direct(l, o)) <= 0)
+                return r;
+        r = l->tx_over ? l->tx_over : l->over;
         if (r < 0)
                 return r;
         if (l->abort_owed && !o->started && (r = send_abort(l)) < 0)
@@ -562,6 +611,8 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         if (o->slot >= 0)
                 return send_block(l, o);
         switch (o->how) {
+        case WHARF_HOW_DIRECT:
+                return send_direct(l, o);
         case WHARF_HOW_SECTION:
                 return o->len ? send_block(l, o) : send_inline(l, o);
         case WHARF_HOW_CHUNKS:

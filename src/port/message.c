@@ -1,6 +1,7 @@
 /*
  * Sending and receiving: the public calls.
  */
+#include "port/direct.h"
 #include "port/items.h"
 #include "port/object.h"
 #include "port/port.h"
@@ -76,7 +77,7 @@ static int message_check(const struct wharf_msg *m)
 {
         if (m->size != sizeof *m)
                 return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
-        if (m->how > WHARF_HOW_MEMORY)
+        if (m->how > WHARF_HOW_DIRECT)
                 return wh_fail(-EINVAL, "wharf_msg.how is %u", m->how);
         if (m->how == WHARF_HOW_SECTION && m->len_bytes > WHARF_IN_PLACE_MAX)
                 return wh_fail(-EINVAL, "%zu bytes in one block, at most %u", m->len_bytes, WHARF_IN_PLACE_MAX);
@@ -129,8 +130,13 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 wh_call_add(l, call);
                 o.call = call->number;
         }
+        int obstacle = 0;
+        if (wh_unlikely(o.how == WHARF_HOW_DIRECT) && r == 0 && (obstacle = wh_direct_obstacle(l, &o, deadline_ns)) < 0)
+                o.how = WHARF_HOW_AUTO;
         if (r == 0)
                 r = wh_link_send(l, &o, deadline_ns);
+        if (wh_unlikely(m->how == WHARF_HOW_DIRECT) && obstacle == 0)
+                obstacle = l->direct_refused ? l->direct_refused : -EOPNOTSUPP;
         if (r < 0 && call && o.call)
                 wh_list_remove(&call->node);
         if (wh_unlikely(r < 0))
@@ -141,6 +147,8 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 wh_right_drop(t, &l->o, right);
         if (r < 0)
                 return r;
+        if (wh_unlikely(m->how == WHARF_HOW_DIRECT && o.how != WHARF_HOW_DIRECT))
+                wh_set_why("%s", wh_direct_why(obstacle));
         m->how = o.how;
         if (o.slot >= 0) {
                 m->held[0] = HELD_NOTHING;
@@ -725,6 +733,38 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
         m->data = NULL;
 }
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+int wh_link_pidfd(struct wh_link *l, int *ret)
+{
+        int fd = -1;
+        socklen_t len = sizeof fd;
+        struct ucred maker = {0};
+        socklen_t maker_len = sizeof maker;
+        /* The pair was made by its sender at the rebind: the kernel remembers that very process, not its number. */
+        int r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERCRED, &maker, &maker_len);
+        if (r < 0 || !l->cred.known || maker.pid != l->cred.pid)
+                return -ESRCH;
+        r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len);
+        if (r == -ENOPROTOOPT || r == -EINVAL) {
+                fd = wh_os_pidfd_open(l->cred.pid);
+                struct pollfd p = {.fd = l->sock};
+                r = fd < 0 ? fd : wh_os_poll(&p, 1, 0) > 0 && p.revents & POLLHUP ? -ESRCH : 0;
+                if (r < 0)
+                        wh_os_close(fd);
+        }
+        struct pollfd dead = {.fd = fd, .events = POLLIN};
+        if (r == 0 && wh_os_poll(&dead, 1, 0) != 0) {
+                wh_os_close(fd); /* later kernels hand out pidfds of the dead as well */
+                r = -ESRCH;
+        }
+        if (r == 0)
+                *ret = fd;
+        return r;
+}
+
 WHARF_API int wharf_sender_pidfd(wharf_task *t, uint64_t sender_id, int *ret)
 {
         if (!wh_task_ours(t))
@@ -736,35 +776,7 @@ WHARF_API int wharf_sender_pidfd(wharf_task *t, uint64_t sender_id, int *ret)
                         wh_unlock(&in->lock);
                 return wh_fail(-ENOENT, NULL);
         }
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
-        int fd = -1;
-        socklen_t len = sizeof fd;
-        struct ucred maker = {0};
-        socklen_t maker_len = sizeof maker;
-        /* The pair was made by its sender at the rebind: the kernel remembers that very process, not its number. */
-        int r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERCRED, &maker, &maker_len);
-        if (r == 0 && l->cred.known && maker.pid == l->cred.pid) {
-                r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len);
-                if (r == -ENOPROTOOPT || r == -EINVAL) {
-                        fd = wh_os_pidfd_open(l->cred.pid);
-                        struct pollfd p = {.fd = l->sock};
-                        r = fd < 0 ? fd : wh_os_poll(&p, 1, 0) > 0 && p.revents & POLLHUP ? -ESRCH : 0;
-                        if (r < 0)
-                                wh_os_close(fd);
-                }
-                struct pollfd dead = {.fd = fd, .events = POLLIN};
-                if (r == 0 && wh_os_poll(&dead, 1, 0) != 0) {
-                        wh_os_close(fd); /* later kernels hand out pidfds of the dead as well */
-                        r = -ESRCH;
-                }
-        } else {
-                r = -ESRCH;
-        }
+        int r = wh_link_pidfd(l, ret);
         wh_unlock(&in->lock);
-        if (r < 0)
-                return wh_fail(r, NULL);
-        *ret = fd;
-        return 0;
+        return r < 0 ? wh_fail(r, NULL) : 0;
 }
