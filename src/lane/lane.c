@@ -73,6 +73,13 @@ static int memory_map(int fd, uint64_t len, int prot, void **ret)
 
 /* ---- the sender ---- */
 
+static void out_init(struct wh_out *o, uint64_t lines)
+{
+        o->magic = WH_LANE_MAGIC;
+        o->version = WH_LANE_VERSION;
+        o->ring_lines = (uint32_t)lines;
+}
+
 int wh_lane_tx_new(uint32_t ring_bytes, uint64_t capacity, struct wh_lane_tx **ret)
 {
         uint64_t lines = wh_pow2_ceil(ring_bytes / WH_LINE);
@@ -99,13 +106,55 @@ int wh_lane_tx_new(uint32_t ring_bytes, uint64_t capacity, struct wh_lane_tx **r
                 wh_lane_tx_free(lane);
                 return r;
         }
-        struct wh_out *o = out;
-        o->magic = WH_LANE_MAGIC;
-        o->version = WH_LANE_VERSION;
-        o->ring_lines = (uint32_t)lines;
-        wh_ring_tx_init(&lane->ring, o, back, capacity);
+        out_init(out, lines);
+        wh_ring_tx_init(&lane->ring, out, back, capacity);
         *ret = lane;
         return 0;
+}
+
+int wh_lane_ring_new(uint64_t ring_lines, int *ret_fd, struct wh_out **ret)
+{
+        void *out;
+        int r = memory_new("wharf-out", WH_PAGE + ring_lines * WH_LINE, OUT_SEALS, ret_fd, &out);
+        if (r < 0)
+                return r;
+        out_init(out, ring_lines);
+        *ret = out;
+        return 0;
+}
+
+void wh_lane_ring_free(struct wh_out *out)
+{
+        wh_os_munmap(out, WH_PAGE + (uint64_t)out->ring_lines * WH_LINE);
+}
+
+static void idle_flush(struct wh_lane_tx *lane);
+
+bool wh_lane_ring_switch(struct wh_lane_tx *lane, struct wh_out *out, bool end_sections)
+{
+        struct wh_ring_tx *ring = &lane->ring;
+        struct wh_rec_ext ext = {.arg = end_sections ? WH_NEXT_NO_SECTIONS : 0};
+        void *body = wh_ring_reserve_kept(ring);
+        if (!body)
+                return false;
+        if (end_sections) {
+                idle_flush(lane);
+                while (lane->n_sections)
+                        wh_lane_drop_section(lane);
+        }
+        /* What counts over the whole lane goes on counting. */
+        struct wh_out *old = ring->out;
+        atomic_store_explicit(&out->frames, atomic_load_explicit(&old->frames, memory_order_relaxed),
+                              memory_order_relaxed);
+        atomic_store_explicit(&out->want, atomic_load_explicit(&old->want, memory_order_relaxed), memory_order_relaxed);
+        atomic_store_explicit(&out->sent_messages, atomic_load_explicit(&old->sent_messages, memory_order_relaxed),
+                              memory_order_relaxed);
+        wh_shm_copy(body, &ext, sizeof ext);
+        wh_ring_publish(ring, WH_REC_NEXT, sizeof ext);
+        wh_os_munmap(old, lane->map_len);
+        lane->map_len = WH_PAGE + (uint64_t)out->ring_lines * WH_LINE;
+        wh_ring_tx_continue(ring, out);
+        return true;
 }
 
 struct wh_lane_tx *wh_lane_tx_free(struct wh_lane_tx *lane)
@@ -305,72 +354,166 @@ void wh_lane_slot_sent(struct wh_lane_tx *lane, uint16_t slot)
         lane->slot[slot].sent = true;
 }
 
+void wh_lane_slot_unsent(struct wh_lane_tx *lane, uint16_t slot)
+{
+        lane->slot[slot].sent = false;
+}
+
+bool wh_lane_blocks_out(struct wh_lane_tx *lane)
+{
+        if (lane->blocks_out && collect_released(lane) < 0)
+                lane->ring.broken = true;
+        return lane->blocks_out != 0;
+}
+
 /* ---- the receiver ---- */
 
-int wh_lane_rx_open(int out_fd, int back_fd, uint64_t bytes_max, struct wh_lane_rx **ret)
+/* Copy and check what the sender claims at the head of an `out` of `len` bytes. */
+static int out_check(const void *out, uint64_t len, uint32_t *ret_lines)
 {
-        uint64_t out_len, back_len;
-        int r = memory_check(out_fd, OUT_SEALS, bytes_max, &out_len);
-        if (r < 0)
-                return r;
-        r = memory_check(back_fd, LANE_SEALS, WH_PAGE, &back_len);
-        if (r < 0)
-                return r == -EDQUOT ? -EPROTO : r;
-        if (out_len < WH_PAGE + WH_RING_LINES_MIN * WH_LINE || out_len > WH_PAGE + WH_RING_LINES_MAX * WH_LINE)
-                return wh_trace(-EPROTO);
-
-        struct wh_lane_rx *lane = wh_os_calloc(1, sizeof *lane);
-        if (!lane)
-                return wh_trace(-ENOMEM);
-        lane->map_len = out_len;
-        void *out = NULL, *back = NULL;
-        r = memory_map(out_fd, out_len, PROT_READ, &out);
-        if (r < 0) {
-                free(lane);
-                return r;
-        }
-        lane->ring.out = out;
-        r = memory_map(back_fd, WH_PAGE, PROT_READ | PROT_WRITE, &back);
-        if (r < 0) {
-                wh_lane_rx_free(lane);
-                return r;
-        }
-        lane->ring.back = back;
-
-        /* One copy of what the sender claims; the sender can still change the page, never the copy. */
+        /* One copy; the sender can still change the page, never the copy. */
         struct {
                 uint64_t magic;
                 uint32_t version, ring_lines;
         } head;
         wh_shm_copy(&head, out, sizeof head);
         if (head.magic != WH_LANE_MAGIC)
-                r = wh_trace(-EPROTO);
-        else if (head.version != WH_LANE_VERSION)
-                r = wh_trace(-EPROTONOSUPPORT);
-        else if (!wh_is_pow2(head.ring_lines) || WH_PAGE + (uint64_t)head.ring_lines * WH_LINE != out_len)
-                r = wh_trace(-EPROTO);
+                return wh_trace(-EPROTO);
+        if (head.version != WH_LANE_VERSION)
+                return wh_trace(-EPROTONOSUPPORT);
+        if (!wh_is_pow2(head.ring_lines) || WH_PAGE + (uint64_t)head.ring_lines * WH_LINE != len)
+                return wh_trace(-EPROTO);
+        *ret_lines = head.ring_lines;
+        return 0;
+}
+
+/* Check and map an `out`. */
+static int out_map(int fd, uint64_t bytes_max, uint64_t *ret_len, void **ret)
+{
+        uint64_t len;
+        int r = memory_check(fd, OUT_SEALS, bytes_max, &len);
+        if (r < 0)
+                return r;
+        if (len < WH_PAGE + WH_RING_LINES_MIN * WH_LINE || len > WH_PAGE + WH_RING_LINES_MAX * WH_LINE)
+                return wh_trace(-EPROTO);
+        r = memory_map(fd, len, PROT_READ, ret);
+        if (r == 0)
+                *ret_len = len;
+        return r;
+}
+
+int wh_lane_rx_open(int out_fd, int back_fd, uint64_t bytes_max, struct wh_lane_rx **ret)
+{
+        uint64_t back_len;
+        uint32_t lines;
+        void *out = NULL, *back = NULL;
+        int r = memory_check(back_fd, LANE_SEALS, WH_PAGE, &back_len);
+        if (r < 0)
+                return r == -EDQUOT ? -EPROTO : r;
+        struct wh_lane_rx *lane = wh_os_calloc(1, sizeof *lane);
+        if (!lane)
+                return wh_trace(-ENOMEM);
+        r = out_map(out_fd, bytes_max, &lane->map_len, &out);
+        if (r < 0) {
+                free(lane);
+                return r;
+        }
+        lane->ring.out = out;
+        r = memory_map(back_fd, WH_PAGE, PROT_READ | PROT_WRITE, &back);
+        if (r == 0) {
+                lane->ring.back = back;
+                r = out_check(out, lane->map_len, &lines);
+        }
         if (r < 0) {
                 wh_lane_rx_free(lane);
                 return r;
         }
-        wh_ring_rx_init(&lane->ring, out, back, head.ring_lines);
-        lane->mapped_bytes = out_len + WH_PAGE;
+        wh_ring_rx_init(&lane->ring, out, back, lines);
+        lane->mapped_bytes = lane->map_len + WH_PAGE;
         *ret = lane;
         return 0;
+}
+
+static void sections_unmap(struct wh_lane_rx *lane)
+{
+        while (lane->n_sections) {
+                lane->n_sections--;
+                lane->mapped_bytes -= lane->section[lane->n_sections].len;
+                wh_os_munmap((void *)(uintptr_t)lane->section[lane->n_sections].map,
+                             lane->section[lane->n_sections].len);
+        }
+}
+
+void wh_lane_rx_forget_old(struct wh_lane_rx *lane)
+{
+        while (lane->old) {
+                struct wh_lane_old *o = lane->old;
+                lane->old = o->next;
+                wh_os_munmap(o->map, o->len);
+                lane->mapped_bytes -= o->len;
+                free(o);
+        }
 }
 
 struct wh_lane_rx *wh_lane_rx_free(struct wh_lane_rx *lane)
 {
         if (!lane)
                 return NULL;
-        for (unsigned i = 0; i < lane->n_sections; i++)
-                wh_os_munmap((void *)(uintptr_t)lane->section[i].map, lane->section[i].len);
+        sections_unmap(lane);
+        wh_lane_rx_forget_old(lane);
+        if (lane->next)
+                wh_os_munmap(lane->next, lane->next_len);
         if (lane->ring.out)
                 wh_os_munmap((void *)(uintptr_t)lane->ring.out, lane->map_len);
         if (lane->ring.back)
                 wh_os_munmap(lane->ring.back, WH_PAGE);
         free(lane);
         return NULL;
+}
+
+int wh_lane_rx_add_ring(struct wh_lane_rx *lane, int fd, uint64_t bytes_max)
+{
+        uint64_t len;
+        void *out;
+        uint32_t lines;
+        if (lane->next)
+                return wh_trace(-EPROTO);
+        int r = out_map(fd, bytes_max, &len, &out);
+        if (r < 0)
+                return r;
+        r = out_check(out, len, &lines);
+        if (r < 0) {
+                wh_os_munmap(out, len);
+                return r;
+        }
+        lane->next = out;
+        lane->next_len = len;
+        lane->mapped_bytes += len;
+        return 0;
+}
+
+int wh_lane_rx_switch(struct wh_lane_rx *lane, bool end_sections)
+{
+        if (!lane->next || (end_sections && lane->blocks_held))
+                return wh_trace(-EPROTO);
+        struct wh_lane_old *old = NULL;
+        if (lane->ring.holds && !(old = wh_os_malloc(sizeof *old)))
+                return wh_trace(-ENOMEM);
+        if (end_sections)
+                sections_unmap(lane);
+        void *map = (void *)(uintptr_t)lane->ring.out;
+        if (old) {
+                *old = (struct wh_lane_old){lane->old, map, lane->map_len};
+                lane->old = old;
+        } else {
+                wh_os_munmap(map, lane->map_len);
+                lane->mapped_bytes -= lane->map_len;
+        }
+        lane->map_len = lane->next_len;
+        /* The size was checked against that of the memory: no need to believe the page a second time. */
+        wh_ring_rx_continue(&lane->ring, lane->next, (uint32_t)((lane->next_len - WH_PAGE) / WH_LINE));
+        lane->next = NULL;
+        return 0;
 }
 
 int wh_lane_rx_add_section(struct wh_lane_rx *lane, int fd, uint64_t bytes_max)

@@ -87,8 +87,27 @@ void wh_lane_slot_sent(struct wh_lane_tx *lane, uint16_t slot);
 int wh_lane_add_section(struct wh_lane_tx *lane, uint64_t len, unsigned *ret_index);
 /* Remove the last section again, which was not announced. */
 void wh_lane_drop_section(struct wh_lane_tx *lane);
+/* A sent block that its receiver will not release, since what was offered in it was withdrawn, is lent again. */
+void wh_lane_slot_unsent(struct wh_lane_tx *lane, uint16_t slot);
+/* Is any block lent or on its way? Looks at what the receiver has given back; then false is certain. */
+bool wh_lane_blocks_out(struct wh_lane_tx *lane);
+
+/* Memory for another ring of this lane: its descriptor, to hand over, and where it is mapped. */
+int wh_lane_ring_new(uint64_t ring_lines, int *ret_fd, struct wh_out **ret);
+void wh_lane_ring_free(struct wh_out *out);
+/*
+ * End the ring with a NEXT record, in the line that is kept, and go on in `out`, whose frame was sent before. False
+ * when that line is taken; nothing has changed then. `end_sections`: also forget the sections; no block is out.
+ */
+bool wh_lane_ring_switch(struct wh_lane_tx *lane, struct wh_out *out, bool end_sections);
 
 /* ---- the receiver's side ---- */
+
+struct wh_lane_old {
+        struct wh_lane_old *next;
+        void *map;
+        uint64_t len;
+};
 
 struct wh_lane_rx {
         struct wh_ring_rx ring;
@@ -99,8 +118,11 @@ struct wh_lane_rx {
         } section[WH_SECTIONS_MAX];
         unsigned n_sections;
         uint64_t mapped_bytes; /* all of it; what quotas count */
-        uint32_t blocks_held;  /* shown to the user in place: as long as there are any, nothing is unmapped */
-        uint32_t released;     /* entries of back->released written, and told */
+        struct wh_out *next;   /* the ring of a RING frame whose NEXT record is still to come */
+        uint64_t next_len;
+        struct wh_lane_old *old; /* rings that ended, kept while records in them are held in place */
+        uint32_t blocks_held;    /* shown to the user in place: as long as there are any, nothing is unmapped */
+        uint32_t released;       /* entries of back->released written, and told */
 };
 
 /*
@@ -112,6 +134,13 @@ int wh_lane_rx_open(int out_fd, int back_fd, uint64_t bytes_max, struct wh_lane_
 struct wh_lane_rx *wh_lane_rx_free(struct wh_lane_rx *lane);
 /* Map one more section; the same errors. */
 int wh_lane_rx_add_section(struct wh_lane_rx *lane, int fd, uint64_t bytes_max);
+
+/* Map the ring that will follow; the same errors, and -EPROTO while another waits. */
+int wh_lane_rx_add_ring(struct wh_lane_rx *lane, int fd, uint64_t bytes_max);
+/* Go on in it: the NEXT record was taken. -ENOMEM (nothing changed). -EPROTO: sections end, but payloads are held. */
+int wh_lane_rx_switch(struct wh_lane_rx *lane, bool end_sections);
+/* After wh_ring_unhold(): unmap the old rings that nobody looks at any more. */
+void wh_lane_rx_forget_old(struct wh_lane_rx *lane);
 
 /* Where a block's bytes are, checked against its section: -EPROTO when outside. `b` is a private copy. */
 int wh_lane_at(const struct wh_lane_rx *lane, const struct wh_rec_block *b, const void **ret);

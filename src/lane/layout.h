@@ -6,9 +6,9 @@
  *      section   written by the sender, sealed like `out`: larger payloads, read in place
  *
  * Every field has one writer (two words are the exception, where both sides decide by compare-and-swap whether
- * something was taken or withdrawn: `claim`, kept for rendezvous, and `direct`). Fixed-width integers and offsets only.
- * A change here is a new WH_LANE_VERSION, and a peer of another version is refused by name (-EPROTONOSUPPORT), never
- * guessed at.
+ * something was taken or withdrawn: `claim` (ring.h, wh_ring_offer()) and `direct`). Fixed-width integers and offsets
+ * only. A change here is a new WH_LANE_VERSION, and a peer of another version is refused by name (-EPROTONOSUPPORT),
+ * never guessed at.
  */
 #ifndef WH_LANE_LAYOUT_H
 #define WH_LANE_LAYOUT_H
@@ -51,9 +51,13 @@ enum wh_rec_kind {
         WH_REC_END = 7,     /* the sender will write no more here */
         WH_REC_MEMORY = 8,  /* ext, block: the payload is the last descriptor of the ITEMS frame */
         WH_REC_ABORT = 9,   /* ext: the message in pieces that was begun will not be finished */
+        WH_REC_OFFER = 10,  /* ext, and what a record of the kind ext.arg has: taken only by changing `claim` */
         WH_REC_DIRECT = 11, /* ext, struct wh_rec_direct: the payload is in the sender's address space */
+        WH_REC_NEXT = 12,   /* ext: the ring ends; the records that follow are in that of the next RING frame */
         WH_REC_KINDS
 };
+
+enum { WH_NEXT_NO_SECTIONS = 1 }; /* in ext.arg of NEXT: the sections end here too; nothing of them is on its way */
 
 struct wh_rec_ext {
         uint32_t id;      /* the user's word for what this message is */
@@ -109,7 +113,10 @@ struct wh_back {
         /* [lane-asleep] 0: awake. Otherwise the generation of a sleep: ring once for each. */
         _Atomic uint32_t asleep;
         uint8_t pad1[WH_LINE - 4];
-        /* OFFERED / TAKEN / WITHDRAWN by compare-and-swap, for rendezvous; not used by records. */
+        /*
+         * [claim] Whether the receiver took what was offered, or the sender withdrew it: a state (bits 0 and 1, enum
+         * wh_claim) and the offer's number. The one word that both change.
+         */
         _Atomic uint64_t claim;
         /* [direct] What became of the direct transfer that is under way, wh_direct_word(); see port/direct.h. */
         _Atomic uint64_t direct;
@@ -145,6 +152,18 @@ static inline uint64_t wh_direct_word(enum wh_direct state, uint64_t number, int
 static inline uint64_t wh_rec_head(enum wh_rec_kind kind, uint32_t len, uint64_t number)
 {
         return (uint64_t)(0x80000000u | (uint32_t)(number & 0x7fffffffu)) << 32 | (uint32_t)kind << 16 | len;
+}
+
+enum wh_claim {
+        WH_CLAIM_OFFERED = 1,
+        WH_CLAIM_TAKEN = 2,
+        WH_CLAIM_WITHDRAWN = 3,
+};
+
+/* Numbers wrap after 2^62 records: never. */
+static inline uint64_t wh_claim_word(enum wh_claim state, uint64_t number)
+{
+        return number << 2 | (uint64_t)state;
 }
 
 static inline uint32_t wh_rec_lines(uint32_t body_len)

@@ -7,7 +7,8 @@ void wh_ring_tx_init(struct wh_ring_tx *tx, struct wh_out *out, const struct wh_
                 .back = back,
                 .ring = (uint8_t *)out + WH_PAGE,
                 .lines = out->ring_lines,
-                .cleared = out->ring_lines, /* fresh memory is zero */
+                .usable = out->ring_lines - 1,
+                .cleared = out->ring_lines - 1, /* fresh memory is zero */
                 .capacity = capacity,
         };
 }
@@ -32,19 +33,20 @@ bool wh_ring_refresh(struct wh_ring_tx *tx)
          */
         uint64_t lines = atomic_load_explicit(&tx->back->taken_lines, memory_order_acquire);
         uint64_t records = atomic_load_explicit(&tx->back->taken_records, memory_order_acquire);
-        if (lines - tx->taken_lines > tx->pos - tx->taken_lines ||
+        if (lines - tx->seen_lines > tx->pos - tx->seen_lines ||
             records - tx->taken_records > tx->records - tx->taken_records) {
                 tx->broken = true;
                 return false;
         }
-        tx->taken_lines = lines;
+        tx->seen_lines = lines;
+        tx->taken_lines = lines > tx->base ? lines : tx->base;
         tx->taken_records = records;
         return true;
 }
 
 void *wh_ring_reserve_slow(struct wh_ring_tx *tx, uint32_t len)
 {
-        assert(len <= WH_RECORD_BODY_MAX);
+        assert(2 * wh_rec_lines(len) < tx->usable); /* it and its pad */
         if (tx->broken)
                 return NULL;
         uint64_t at = tx->pos & (tx->lines - 1);
@@ -53,8 +55,8 @@ void *wh_ring_reserve_slow(struct wh_ring_tx *tx, uint32_t len)
         /* One line more than the record and its pad: the successor's head must be clear as well (R2). */
         uint64_t end = tx->pos + pad + need + 1;
 
-        if (end - tx->taken_lines > tx->lines || tx->records - tx->taken_records >= tx->capacity) {
-                if (!wh_ring_refresh(tx) || end - tx->taken_lines > tx->lines ||
+        if (end - tx->taken_lines > tx->usable || tx->records - tx->taken_records >= tx->capacity) {
+                if (!wh_ring_refresh(tx) || end - tx->taken_lines > tx->usable ||
                     tx->records - tx->taken_records >= tx->capacity)
                         return NULL;
         }
@@ -66,6 +68,37 @@ void *wh_ring_reserve_slow(struct wh_ring_tx *tx, uint32_t len)
                 tx->pos += pad - 1;
         }
         return tx->ring + (tx->pos & (tx->lines - 1)) * WH_LINE + 8;
+}
+
+void *wh_ring_reserve_kept(struct wh_ring_tx *tx)
+{
+        /* The record, one line, and the head behind it (R2). */
+        if (tx->broken || (tx->pos + 2 - tx->taken_lines > tx->lines &&
+                           (!wh_ring_refresh(tx) || tx->pos + 2 - tx->taken_lines > tx->lines)))
+                return NULL;
+        uint64_t usable = tx->usable;
+        tx->usable = tx->lines;
+        wh_ring_clear(tx, tx->pos + 2);
+        tx->usable = usable;
+        return tx->ring + (tx->pos & (tx->lines - 1)) * WH_LINE + 8;
+}
+
+void wh_ring_tx_continue(struct wh_ring_tx *tx, struct wh_out *out)
+{
+        tx->out = out;
+        tx->ring = (uint8_t *)out + WH_PAGE;
+        tx->lines = out->ring_lines;
+        tx->usable = out->ring_lines - 1;
+        tx->base = tx->taken_lines = tx->pos;
+        tx->cleared = tx->pos + tx->usable;
+}
+
+void wh_ring_rx_continue(struct wh_ring_rx *rx, const struct wh_out *out, uint32_t ring_lines)
+{
+        rx->out = out;
+        rx->ring = (const uint8_t *)out + WH_PAGE;
+        rx->lines = ring_lines;
+        rx->batch_lines = ring_lines / 4;
 }
 
 void wh_ring_want(struct wh_ring_tx *tx, bool waiting)

@@ -14,6 +14,14 @@
  *   R4  Only the sender stores into `out`; only the receiver stores into `back`. Each keeps its own truth in private
  *       memory and treats the shared words as output.
  *   R5  Honest or not, the other side only makes claims: load once into a local, check, then use.
+ *   R6  One line is kept in reserve: ordinary records leave it free, so that a sender can always say one last thing
+ *       (a message to be sent later, the next ring) in a full ring. `usable` is the rest.
+ *   R7  An offer is taken or withdrawn, never both: both sides change `claim` by compare-and-swap from OFFERED with the
+ *       offer's number. The receiver claims only once it has the bytes, and delivers only what it has claimed. A sender
+ *       that dies while it offers withdraws nothing: the receiver may still take it. A receiver that dies before it
+ *       claims has taken nothing.
+ *   R8  Positions and numbers go on when a ring is followed by another, larger or smaller: `base` is where this one
+ *       began. What is unread in those before counts as unread, but takes no room here.
  *
  * Not here: sections (section.h), making and checking the memory (lane.h), sleeping (the port layer).
  */
@@ -31,9 +39,12 @@ struct wh_ring_tx {
         const struct wh_back *back;
         uint8_t *ring;
         uint64_t lines;         /* size of the ring; a power of two */
+        uint64_t usable;        /* R6 */
         uint64_t pos;           /* where the next record starts; counts up for ever */
         uint64_t cleared;       /* heads are zero up to here (R2) */
-        uint64_t taken_lines;   /* what the receiver was last seen to have finished with */
+        uint64_t base;          /* R8 */
+        uint64_t taken_lines;   /* what the receiver was last seen to have finished with; not less than base */
+        uint64_t seen_lines;    /* the same, before base too */
         uint64_t taken_records; /* likewise */
         uint64_t records;       /* published so far; the next record's number */
         uint64_t capacity;      /* records that may be unread at once */
@@ -87,7 +98,7 @@ static inline void *wh_ring_reserve(struct wh_ring_tx *tx, uint32_t len)
 /* Clears heads up to the line `to`, as far as the receiver is done with them (R3). */
 static inline void wh_ring_clear(struct wh_ring_tx *tx, uint64_t to)
 {
-        uint64_t limit = tx->taken_lines + tx->lines;
+        uint64_t limit = tx->taken_lines + tx->usable;
         if (to > limit)
                 to = limit;
         while (tx->cleared < to) {
@@ -139,6 +150,13 @@ static inline bool wh_ring_must_ring(struct wh_ring_tx *tx)
         return true;
 }
 
+/*
+ * The place for one record of at most WH_RING_KEPT_BODY bytes in the line that is kept for it, whatever the capacity
+ * says. NULL when that is used already, until the receiver has read on.
+ */
+enum { WH_RING_KEPT_BODY = WH_LINE - 8 };
+void *wh_ring_reserve_kept(struct wh_ring_tx *tx);
+
 /* Look again at what the receiver has finished with. False when it claims the impossible: the ring is then broken. */
 bool wh_ring_refresh(struct wh_ring_tx *tx);
 /* Announce that the sender waits for room. Look once more after this, before sleeping. */
@@ -147,6 +165,58 @@ void wh_ring_want(struct wh_ring_tx *tx, bool waiting);
 static inline uint64_t wh_ring_unread(const struct wh_ring_tx *tx)
 {
         return tx->records - tx->taken_records;
+}
+
+/* Go on in another ring, of which nothing was used; the record that says so is the last that was published here. */
+void wh_ring_tx_continue(struct wh_ring_tx *tx, struct wh_out *out);
+void wh_ring_rx_continue(struct wh_ring_rx *rx, const struct wh_out *out, uint32_t ring_lines);
+
+/* ---- offers (R7); their number is that of their record ---- */
+
+/* Publish the record that was reserved as an offer. Its number is what tx->records was before. */
+static inline void wh_ring_offer(struct wh_ring_tx *tx, uint32_t len)
+{
+        /* [claim] Relaxed: the release in wh_ring_publish() puts it before the record, and nobody looks earlier. */
+        atomic_store_explicit((_Atomic uint64_t *)(uintptr_t)&tx->back->claim,
+                              wh_claim_word(WH_CLAIM_OFFERED, tx->records), memory_order_relaxed);
+        wh_ring_publish(tx, WH_REC_OFFER, len);
+}
+
+/* How it stands: OFFERED, TAKEN, or 0 when the word says what no honest receiver writes. */
+static inline enum wh_claim wh_ring_offer_state(const struct wh_ring_tx *tx, uint64_t number)
+{
+        /* [claim] Acquire, pairs with the exchange in wh_ring_claim(): its reading is over. One load (R5). */
+        uint64_t word = atomic_load_explicit(&tx->back->claim, memory_order_acquire);
+        return word == wh_claim_word(WH_CLAIM_TAKEN, number)     ? WH_CLAIM_TAKEN
+               : word == wh_claim_word(WH_CLAIM_OFFERED, number) ? WH_CLAIM_OFFERED
+                                                                 : (enum wh_claim)0;
+}
+
+/* Take it back: WITHDRAWN; TAKEN when the receiver was first; 0 as above, and it counts as withdrawn. */
+static inline enum wh_claim wh_ring_withdraw(struct wh_ring_tx *tx, uint64_t number)
+{
+        uint64_t word = wh_claim_word(WH_CLAIM_OFFERED, number);
+        /* [claim] Acquire on failure: as in wh_ring_offer_state(). */
+        if (atomic_compare_exchange_strong_explicit((_Atomic uint64_t *)(uintptr_t)&tx->back->claim, &word,
+                                                    wh_claim_word(WH_CLAIM_WITHDRAWN, number), memory_order_acq_rel,
+                                                    memory_order_acquire))
+                return WH_CLAIM_WITHDRAWN;
+        return word == wh_claim_word(WH_CLAIM_TAKEN, number) ? WH_CLAIM_TAKEN : (enum wh_claim)0;
+}
+
+/* The receiver has the bytes: may it keep them? A sender that waits for this must then be rung: wh_ring_wanted(). */
+static inline bool wh_ring_claim(struct wh_ring_rx *rx, uint64_t number)
+{
+        uint64_t word = wh_claim_word(WH_CLAIM_OFFERED, number);
+        /* [claim] Release: the bytes were read before the sender may use their place again. */
+        return atomic_compare_exchange_strong_explicit(&rx->back->claim, &word, wh_claim_word(WH_CLAIM_TAKEN, number),
+                                                       memory_order_acq_rel, memory_order_relaxed);
+}
+
+/* Is there still a point in copying it? */
+static inline bool wh_ring_still_offered(const struct wh_ring_rx *rx, uint64_t number)
+{
+        return atomic_load_explicit(&rx->back->claim, memory_order_relaxed) == wh_claim_word(WH_CLAIM_OFFERED, number);
 }
 
 /*

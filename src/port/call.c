@@ -43,11 +43,12 @@ static bool reply_there(struct wh_link *l)
 struct wh_room wh_room_now(const struct wh_link *l)
 {
         if (!l->tx)
-                return (struct wh_room){0};
+                return (struct wh_room){.claim = l->cold_taken};
         const struct wh_back *b = l->tx->ring.back;
         return (struct wh_room){
                 atomic_load_explicit(&b->taken_records, memory_order_relaxed),
                 atomic_load_explicit(&b->taken_lines, memory_order_relaxed),
+                l->offer ? atomic_load_explicit(&b->claim, memory_order_relaxed) : 0,
                 atomic_load_explicit(&b->released_count, memory_order_relaxed),
         };
 }
@@ -58,7 +59,8 @@ static bool room_came(const struct wh_link *l, const struct wh_room *seen)
         if (!seen || l->sock_full)
                 return false;
         struct wh_room r = wh_room_now(l);
-        return r.records != seen->records || r.lines != seen->lines || r.released != seen->released;
+        return r.records != seen->records || r.lines != seen->lines || r.released != seen->released ||
+               r.claim != seen->claim;
 }
 
 static bool file_replies(struct wh_link *l);
@@ -243,10 +245,16 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
 
 /* ---- sending with patience ---- */
 
+/*
+ * How long an offer stands that may not wait for a receiver to come: as long as one that is there already, asleep in a
+ * receive, may need to wake up and take it.
+ */
+enum { WH_AT_ONCE_NS = 1000000 };
+
 int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
 {
         wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        bool mine = false;
+        bool mine = false, at_once = deadline_ns == 0;
         int r;
         for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
                 struct wh_room seen = wh_room_now(l);
@@ -257,6 +265,8 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
                                 break;
                         if (o->started)
                                 mine = l->tx_busy = true; /* nobody else's message may come between the pieces */
+                        if (l->offer && mine && deadline_ns == 0)
+                                deadline_ns = wh_os_now_ns() + WH_AT_ONCE_NS;
                         if (spins && !l->sock_full) {
                                 spins--;
                                 wh_relax();
@@ -269,13 +279,17 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
                 if (r < 0)
                         break;
         }
+        if (at_once && r == -ETIMEDOUT)
+                r = -EAGAIN;
         if (mine) {
                 l->tx_busy = false;
                 if (r < 0 && o->how == WHARF_HOW_DIRECT && o->started) {
                         if (wh_direct_withdraw(l, o->done) == 0)
                                 r = wh_link_try_send(l, o); /* taken in the last moment */
+                } else if (r < 0 && l->offer) {
+                        r = wh_link_withdraw(l, o, r);
                 } else if (r < 0 && o->started) {
-                        l->abort_owed = true;
+                        l->detour |= WH_DETOUR_ABORT;
                 }
                 wh_holder_turn(l);
         }

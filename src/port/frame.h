@@ -37,6 +37,8 @@ enum wh_frame_type {
         WH_FRAME_REFUSE = 8,   /* O > H  arg: the errno for which the link ends here; id: enum wh_refusal */
         WH_FRAME_VIA = 9,      /* O > H  one descriptor: the reply to `call` comes there */
         WH_FRAME_DROPPED = 10, /* O > H  the call `call` ends without a reply, for the errno `arg` */
+        WH_FRAME_RING = 13,    /* both   one descriptor: the ring that follows when the lane's has ended (NEXT) */
+        WH_FRAME_TAKEN = 14,   /* O > H  the cold message `seq`, and all before it, were taken */
         WH_FRAME_TYPES
 };
 
@@ -44,6 +46,7 @@ enum {
         WH_MSG_FIRST = 1, /* of the fragments of a message */
         WH_MSG_LAST = 2,
         WH_MSG_MEMORY = 4, /* the payload is in the last descriptor, a sealed memory of `total` bytes */
+        WH_MSG_TELL = 8,   /* answer with TAKEN when it was taken: the sender counts its cold messages */
 };
 
 /* Which limit, where the errno alone does not say. */

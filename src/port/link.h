@@ -42,6 +42,7 @@ struct wh_stash {
         unsigned n_items; /* of the link's items, those that belong to this message; others were read ahead */
         uint8_t how;      /* enum wharf_how */
         bool building;    /* fragments or chunks are still to come */
+        bool tell;        /* WH_MSG_TELL */
 };
 
 /* Descriptors that came ahead of their message. */
@@ -77,6 +78,11 @@ struct wh_call {
         struct wh_stash part; /* of a delegated reply */
 };
 
+enum {
+        WH_DETOUR_ABORT = 1, /* a message in pieces was given up: the receiver is told before the next */
+        WH_DETOUR_OFFER = 2, /* the port's capacity is zero: every message is offered */
+};
+
 struct wh_link {
         struct wh_object o; /* the name: at the holder of a send right, at the owner the sender's id */
         wharf_task *task;
@@ -101,9 +107,12 @@ struct wh_link {
         bool tx_busy;          /* a thread is in the middle of a message of several pieces */
         int direct_refused;    /* why nothing can be sent directly here, as the receiver said: an errno, or 0 */
         uint64_t direct_last;  /* number of the last direct offer */
-        bool abort_owed;       /* such a message was given up: the receiver is told before the next */
+        uint8_t detour;        /* WH_DETOUR_*: why the short ways are closed */
         bool sock_full;        /* what we wait for is room in the socket */
         uint64_t probed_at;    /* ticks: when the socket was last asked whether the receiver lives */
+        uint64_t offer;        /* 0, or 1 + the number of the offer that stands; at the owner: that l->stash holds */
+        int offer_slot;        /* its block, or -1 */
+        uint64_t cold_taken;   /* cold messages that the receiver said it took, where no lane counts them */
 
         /* receiving */
         struct wh_lane_rx *rx;
@@ -175,6 +184,7 @@ struct wh_outgoing {
 /* What the receiver had given back at some moment: a sender without room waits until that differs. */
 struct wh_room {
         uint64_t records, lines;
+        uint64_t claim; /* of the offer that stands, or how many cold messages were taken */
         uint32_t released;
 };
 struct wh_room wh_room_now(const struct wh_link *l);
@@ -186,6 +196,8 @@ int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o);
  * never wait.
  */
 int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns);
+/* An offer ends without an answer, for `err`: withdrawn, and that is the result; or 0, since it was taken after all. */
+int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err);
 /* The short way for a payload that was reserved and filled: -EAGAIN when only the long way can tell what is wrong. */
 int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len);
 /*
@@ -215,11 +227,13 @@ int wh_link_rebind(struct wh_link *l);
 int wh_link_attach(struct wh_link *l);
 /* Lend a block, adding a section where there is none that large. -EAGAIN: none free now. */
 int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret);
+/* Shared memory that this end pays for, unread rings that were left behind included. */
+uint64_t wh_link_shared_bytes(const struct wh_link *l);
 /* Send a frame, counting it where the peer must know that one is there. */
 int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred);
 void wh_link_bell(struct wh_link *l);
-/* Has the receiver died? Asked of the socket at most once a millisecond. */
-void wh_link_probe(struct wh_link *l, bool now);
+/* Has the receiver died? Asked of the socket at most once a millisecond; true when it was. */
+bool wh_link_probe(struct wh_link *l, bool now);
 
 /* ---- link_rx.c: receiving; under the receiving guard ---- */
 
@@ -231,12 +245,15 @@ struct wh_incoming {
         const uint8_t *bytes;
         uint64_t len;
         uint32_t id, call;
-        uint8_t how;
+        uint8_t how; /* enum wharf_how, and WH_HOW_OFFERED */
         unsigned n_items;
         int dropped; /* not 0: the call `call` ended for this errno */
         struct wh_rec rec;
         uint16_t slot;
 };
+
+/* In `how`: it is the receiver's only once wh_link_claim() says so. */
+enum { WH_HOW_OFFERED = 0x80 };
 
 /*
  * 1: *in is the next message. 0: nothing now. Negative: with l->over, the link is over and everything it held was
@@ -247,6 +264,11 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in);
 void wh_link_took(struct wh_link *l, const struct wh_incoming *in);
 /* The same, but a payload in shared memory stays until wh_link_unhold(). False when there is nothing to hold. */
 bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in);
+/* Is an offer still standing? */
+bool wh_link_still_offered(const struct wh_link *l, const struct wh_incoming *in);
+/* Take the offer. False: it was withdrawn; then wh_link_skip() in place of wh_link_took(). */
+bool wh_link_claim(struct wh_link *l, const struct wh_incoming *in);
+void wh_link_skip(struct wh_link *l, const struct wh_incoming *in);
 /* Read what the socket has. 1: something changed; 0: nothing more; negative: as wh_link_next(). */
 int wh_link_pump(struct wh_link *l);
 /* Stop putting chunks into a buffer that is about to be used otherwise. -ENOMEM ends the link. */
@@ -260,7 +282,8 @@ bool wh_link_arm(struct wh_link *l);
 
 /*
  * Delivers a whole message into the user's struct and takes it from the link; see message.c. `with_reply`: a request's
- * answer gets a name. -EOVERFLOW and other failures leave the message where it is.
+ * answer gets a name. -EOVERFLOW and other failures leave the message where it is. 1: it was an offer, and was
+ * withdrawn meanwhile; the link is past it, and nothing was delivered.
  */
 int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder);
 

@@ -187,12 +187,14 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
                         r = stash_memory(l, memory, f->total, f->id, f->call);
                         wh_os_close(memory);
                         l->stash.n_items = l->items.n;
+                        l->stash.tell = f->arg & WH_MSG_TELL;
                         return r;
                 }
                 r = stash_begin(l, f->total, f->id, f->call, WHARF_HOW_COLD);
                 if (r < 0)
                         return r;
                 l->stash.n_items = l->items.n;
+                l->stash.tell = f->arg & WH_MSG_TELL;
         } else if (!l->stash.building || n_items) {
                 return -EPROTO;
         }
@@ -228,6 +230,8 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
                 if (l->owner) {
                         /* A sender with few places is told of each: the receiver may take one and go away. */
                         uint32_t few = l->hello.capacity_records / 4 ? l->hello.capacity_records / 4 : 1;
+                        if (l->hello.capacity_records == WHARF_RENDEZVOUS)
+                                few = 1; /* what was withdrawn, and passed over */
                         if (few < l->rx->ring.batch_lines)
                                 l->rx->ring.batch_lines = few;
                         wh_port_mapped(l);
@@ -249,18 +253,45 @@ static int frame_section(struct wh_link *l, const struct wh_frame *f, const int 
         return r;
 }
 
+static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fds)
+{
+        if (!l->rx || f->n_fds != 1)
+                return -EPROTO;
+        int64_t room = l->owner ? wh_port_may_map(l) : (int64_t)1 << 40;
+        if (room < 0)
+                return (int)room;
+        int r = wh_lane_rx_add_ring(l->rx, fds[0], (uint64_t)room);
+        if (r == 0 && l->owner)
+                wh_port_mapped(l);
+        return r;
+}
+
+static int frame_taken(struct wh_link *l, const struct wh_frame *f)
+{
+        if (l->owner || f->n_fds || f->seq >= l->tx_seq)
+                return -EPROTO;
+        if (f->seq >= l->cold_taken)
+                l->cold_taken = f->seq + 1;
+        return 0;
+}
+
 static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_t *data)
 {
         struct wh_hello h;
         if (l->owner || f->n_fds || f->len != sizeof h)
                 return -EPROTO;
         memcpy(&h, data, sizeof h);
-        if (h.capacity_records == 0 || h.capacity_records > 65536 || h.payload_bytes_max == 0)
+        if (h.capacity_records == 0 || h.payload_bytes_max == 0 ||
+            (h.capacity_records > 65536 && h.capacity_records < WHARF_UNBOUNDED))
                 return -EPROTO;
         if (l->o.kind == WHARF_KIND_SEND) {
                 wh_waits_hold(&l->task->waits, l->hello.port_id, -1);
                 wh_waits_hold(&l->task->waits, h.port_id, +1);
         }
+        if (h.capacity_records == WHARF_RENDEZVOUS)
+                l->detour |= WH_DETOUR_OFFER;
+        else if (!l->offer)
+                l->detour &= (uint8_t)~WH_DETOUR_OFFER;
         l->hello = h;
         l->greeted = true;
         return 0;
@@ -313,6 +344,10 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 l->stash = (struct wh_stash){.full = true, .call = f->call, .how = WHARF_HOW_AUTO};
                 l->stash.have = f->arg ? f->arg : ECANCELED;
                 return 0;
+        case WH_FRAME_RING:
+                return frame_ring(l, f, fds);
+        case WH_FRAME_TAKEN:
+                return frame_taken(l, f);
         case WH_FRAME_BELL:
         case WH_FRAME_TYPES:
                 break;
@@ -328,6 +363,8 @@ int wh_link_pump(struct wh_link *l)
         struct wh_cred cred = {0};
         int changed = 0;
 
+        if (l->rx && l->rx->next && !l->hung_up)
+                return 0; /* what follows belongs to the ring that is not yet reached */
         for (int budget = PUMP_MAX; budget && !l->stash.full && !l->sock_ended && !l->over; budget--) {
                 int r = wh_frame_recv(l->sock, &f, data, fds, l->owner ? &cred : NULL);
                 if (r == 0) {
@@ -362,7 +399,7 @@ int wh_link_pump(struct wh_link *l)
                         return rx_break(l, r);
                 changed = 1;
                 /* Leave what follows where it is until its turn: descriptors of later records, the next lane's data. */
-                if (l->items.n || (l->rx && !had_rx))
+                if (l->items.n || (l->rx && (!had_rx || l->rx->next)))
                         break;
         }
         return changed;
@@ -475,13 +512,38 @@ static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct
         return 0;
 }
 
+/* The ring ends: the next one's frame was sent before the record that says so. */
+static int record_next(struct wh_link *l, const struct wh_rec *rec)
+{
+        struct wh_rec_ext ext;
+        if (rec->len != sizeof ext || l->stash.building)
+                return wh_trace(-EPROTO);
+        wh_shm_copy(&ext, rec->body, sizeof ext);
+        for (int pumps = 0; !l->rx->next; pumps++) {
+                int r = pumps < PUMP_MAX ? wh_link_pump(l) : 0;
+                if (r < 0)
+                        return r;
+                if (r == 0 || l->sock_ended || l->items.n)
+                        break;
+        }
+        int r = wh_lane_rx_switch(l->rx, ext.arg & WH_NEXT_NO_SECTIONS);
+        if (r < 0)
+                return r;
+        if (l->owner)
+                wh_port_mapped(l);
+        l->sock_ready = true; /* frames may have been left behind that of this ring */
+        record_done(l, rec);
+        if (wh_ring_idle(&l->rx->ring)) /* whose memory is gone is told */
+                wh_link_bell(l);
+        return 0;
+}
+
 /* 1: *in is a message; 0: look again; negative: a breach. */
 static int record_take(struct wh_link *l, struct wh_incoming *in)
 {
         struct wh_rec_ext ext;
         struct wh_rec_block b = {0};
         const struct wh_rec *rec = &in->rec;
-        bool block = rec->kind == WH_REC_BLOCK || rec->kind == WH_REC_CHUNK || rec->kind == WH_REC_MEMORY;
 
         if (rec->kind == WH_REC_END) {
                 if (l->rx->ring.holds || l->rx->blocks_held || l->stash.building)
@@ -490,24 +552,36 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 l->sock_ready = true;
                 return 0;
         }
-        if (rec->len < sizeof ext || (block && rec->len != sizeof ext + sizeof b) ||
-            (rec->kind == WH_REC_DIRECT && rec->len != sizeof ext + sizeof(struct wh_rec_direct)))
+        if (rec->kind == WH_REC_NEXT)
+                return record_next(l, rec);
+        if (rec->len < sizeof ext)
                 return wh_trace(-EPROTO);
         wh_shm_copy(&ext, rec->body, sizeof ext);
+        enum wh_rec_kind kind = rec->kind;
+        bool offered = kind == WH_REC_OFFER;
+        if (offered) {
+                kind = (enum wh_rec_kind)ext.arg;
+                if (!l->owner || (kind != WH_REC_INLINE && kind != WH_REC_BLOCK && kind != WH_REC_MEMORY))
+                        return wh_trace(-EPROTO);
+        }
+        bool block = kind == WH_REC_BLOCK || kind == WH_REC_CHUNK || kind == WH_REC_MEMORY;
+        if ((block && rec->len != sizeof ext + sizeof b) ||
+            (kind == WH_REC_DIRECT && rec->len != sizeof ext + sizeof(struct wh_rec_direct)))
+                return wh_trace(-EPROTO);
         if (block)
                 wh_shm_copy(&b, rec->body + sizeof ext, sizeof b);
-        if (rec->kind == WH_REC_ABORT) {
+        if (kind == WH_REC_ABORT) {
                 wh_link_forget_part(l);
                 record_done(l, rec);
                 return 0;
         }
-        if (l->stash.building && rec->kind != WH_REC_CHUNK)
+        if (l->stash.building && kind != WH_REC_CHUNK)
                 return wh_trace(-EPROTO);
         if (ext.n_items > WHARF_ITEMS_MAX + 1 || ext.zero)
                 return wh_trace(-EPROTO);
-        if (rec->kind == WH_REC_CHUNK)
+        if (kind == WH_REC_CHUNK)
                 return record_chunk(l, in, &ext, &b);
-        if (rec->kind == WH_REC_DIRECT)
+        if (kind == WH_REC_DIRECT)
                 return record_direct(l, in, &ext);
 
         in->dropped = 0;
@@ -517,7 +591,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
         int r = ext.n_items ? record_items(l, ext.n_items) : 0;
         if (r < 0)
                 return r;
-        switch (rec->kind) {
+        switch (kind) {
         case WH_REC_INLINE:
                 in->where = WH_IN_RECORD;
                 in->bytes = rec->body + sizeof ext;
@@ -547,6 +621,10 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 }
                 wh_os_close(fd);
                 l->stash.n_items = l->items.n;
+                if (r == 0 && offered) {
+                        l->stash.how |= WH_HOW_OFFERED;
+                        l->offer = l->rx->ring.records + 1;
+                }
                 if (r == 0)
                         record_done(l, rec);
                 return r;
@@ -564,6 +642,8 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
         }
         if (in->len > payload_limit(l))
                 return wh_trace(-EPROTO);
+        if (offered)
+                in->how |= WH_HOW_OFFERED;
         return 1;
 }
 
@@ -659,6 +739,20 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
         }
 }
 
+/* The sender counts its cold messages. One that does not even read this is let go of, for it would wait for ever. */
+static void say_taken(struct wh_link *l)
+{
+        if (!l->owner || !l->port)
+                return;
+        struct wh_frame f = {.type = WH_FRAME_TAKEN, .seq = l->rx_seq};
+        wh_lock(&l->o.lock);
+        if (!l->tx_over && wh_link_frame(l, &f, NULL, 0, NULL, false) == -EAGAIN) {
+                wh_os_shutdown(l->sock, SHUT_RDWR);
+                l->tx_over = -ENOBUFS;
+        }
+        wh_unlock(&l->o.lock);
+}
+
 void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
 {
         bool tell = in->n_items && l->rx; /* rights count as unread until the sender is told otherwise */
@@ -680,6 +774,8 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                         l->direct = false;
                         l->stash.bytes = NULL;
                 }
+                if (wh_unlikely(l->stash.tell))
+                        say_taken(l);
                 wh_stash_done(&l->stash);
                 if (in->dropped)
                         return;
@@ -688,6 +784,38 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
         l->rx_seq++;
         if (wh_unlikely(tell) && wh_ring_publish_taken(&l->rx->ring))
                 wh_link_bell(l);
+}
+
+/* The number of an offer: that of its record, which was taken already where the payload was a memory of its own. */
+static uint64_t offer_number(const struct wh_link *l, const struct wh_incoming *in)
+{
+        return in->where == WH_IN_STASH ? l->offer - 1 : l->rx->ring.records;
+}
+
+bool wh_link_still_offered(const struct wh_link *l, const struct wh_incoming *in)
+{
+        return wh_ring_still_offered(&l->rx->ring, offer_number(l, in));
+}
+
+bool wh_link_claim(struct wh_link *l, const struct wh_incoming *in)
+{
+        if (!wh_ring_claim(&l->rx->ring, offer_number(l, in)))
+                return false;
+        l->offer = 0;
+        if (wh_ring_wanted(&l->rx->ring))
+                wh_link_bell(l);
+        return true;
+}
+
+void wh_link_skip(struct wh_link *l, const struct wh_incoming *in)
+{
+        if (l->items.n && in->n_items)
+                wh_items_done(&l->items);
+        l->offer = 0;
+        if (in->where == WH_IN_STASH)
+                wh_stash_done(&l->stash);
+        else
+                record_done(l, &in->rec); /* a block is the sender's again already */
 }
 
 bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
@@ -720,6 +848,6 @@ bool wh_link_arm(struct wh_link *l)
         if (wh_ring_peek(&rx->ring, &rec) != 0)
                 return false;
         /* Frames that were left for the others' turn: no edge will tell of them again. */
-        return !l->sock_ready || l->items.n ||
+        return !l->sock_ready || l->items.n || rx->next ||
                atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got;
 }

@@ -8,6 +8,9 @@
  *      on request, and for replies that must not wait: a sealed memory of its own
  *      on request: read by the receiver from where it is (direct.h)
  *
+ * Where the port's capacity is zero each of them but chunks is offered instead (send_offer()); where it is unbounded, a
+ * ring that is full is followed by a larger one (ring_grow()), and blocks that are not to be had by other ways.
+ *
  * Every way first makes sure of its place and only then does what cannot be taken back, so -EAGAIN changes nothing
  * but o->done, the progress of a message in pieces.
  */
@@ -34,7 +37,15 @@ enum {
         WH_SECTION_BLOCKS_BUSY = 64,     /* ... and a link that keeps running out, so many, */
         WH_SECTION_BYTES_BUSY = 4 << 20, /* up to this */
         WH_PROBE_EVERY = 8,              /* messages between two looks at the clock */
+        WH_WITHDRAWN_MAX = 16,           /* offers withdrawn, and not passed over by the receiver yet */
+        WH_RING_LINES = 2048,            /* of the ring of a port of the default capacity */
+        WH_RING_INLINE_MAX = 32 << 10,   /* in an unbounded ring, when blocks are short */
 };
+
+static bool unbounded(const struct wh_link *l)
+{
+        return l->hello.capacity_records == WHARF_UNBOUNDED && !l->owner;
+}
 
 static void tx_fail(struct wh_link *l, int err)
 {
@@ -42,15 +53,17 @@ static void tx_fail(struct wh_link *l, int err)
                 l->tx_over = err;
 }
 
-void wh_link_probe(struct wh_link *l, bool now)
+bool wh_link_probe(struct wh_link *l, bool now)
 {
         uint64_t t = wh_os_ticks();
-        if (!now && t - l->probed_at < 1000 * l->task->ticks_per_us)
-                return;
-        l->probed_at = t;
+        if (!now) {
+                if (t - l->probed_at < 1000 * l->task->ticks_per_us)
+                        return false;
+                l->probed_at = t;
+        }
         struct pollfd p = {.fd = l->sock, .events = 0};
         if (wh_os_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLERR)))
-                return;
+                return true;
         if (!l->owner) {
                 /* The last frame may say why: a refusal by its number, rather than a death. */
                 l->sock_ready = true;
@@ -58,6 +71,7 @@ void wh_link_probe(struct wh_link *l, bool now)
                         ;
         }
         tx_fail(l, -EPIPE);
+        return true;
 }
 
 int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
@@ -156,9 +170,13 @@ int wh_link_attach(struct wh_link *l)
         if (!link_greeted(l))
                 return -EAGAIN; /* what the port takes is not known yet: its owner has not seen us */
         uint64_t capacity = l->owner ? 1024 : l->hello.capacity_records;
+        if (capacity == WHARF_RENDEZVOUS)
+                capacity = WH_WITHDRAWN_MAX;
+        else if (capacity == WHARF_UNBOUNDED)
+                capacity = INT64_MAX;
         struct wh_lane_tx *lane;
-        int r = wh_lane_tx_new((uint32_t)(capacity < 1024 ? capacity * 2 * WH_LINE : 1024 * 2 * WH_LINE), capacity,
-                               &lane);
+        uint64_t lines = capacity < WH_RING_LINES / 2 ? capacity * 2 : WH_RING_LINES;
+        int r = wh_lane_tx_new((uint32_t)lines * WH_LINE, capacity, &lane);
         if (r < 0) {
                 l->no_lane = true;
                 return 0;
@@ -206,6 +224,67 @@ static int section_add(struct wh_link *l, uint64_t len, unsigned blocks)
         return 0;
 }
 
+/*
+ * Go on in another ring. What is unread stays where it is, and its memory is the receiver's to let go of: the ring's
+ * descriptor is in a frame, then NEXT in the old ring points to it. A sender that dies between has lost nothing.
+ */
+static int ring_change(struct wh_link *l, uint64_t lines, bool end_sections)
+{
+        int fd;
+        struct wh_out *out;
+        int r = wh_lane_ring_new(lines, &fd, &out);
+        if (r < 0)
+                return r;
+        struct wh_frame f = {.type = WH_FRAME_RING, .n_fds = 1};
+        r = wh_link_frame(l, &f, NULL, 0, &fd, false);
+        wh_os_close(fd);
+        if (r == 0 && !wh_lane_ring_switch(l->tx, out, end_sections)) {
+                r = wh_trace(-EPROTO); /* nothing but this uses the kept line here, so the receiver lied about it */
+                tx_fail(l, r);
+        }
+        if (r < 0)
+                wh_lane_ring_free(out);
+        return r;
+}
+
+/* Unread memory in rings that were left behind. */
+static uint64_t rings_behind(const struct wh_ring_tx *ring)
+{
+        return (ring->taken_lines - ring->seen_lines) * WH_LINE;
+}
+
+uint64_t wh_link_shared_bytes(const struct wh_link *l)
+{
+        return l->tx ? l->tx->map_len + WH_PAGE + l->tx->section_bytes + rings_behind(&l->tx->ring) : 0;
+}
+
+/* The unbounded ring is full: one twice as large, in which a record of `need` lines has room. */
+static int ring_grow(struct wh_link *l, uint64_t need)
+{
+        struct wh_ring_tx *ring = &l->tx->ring;
+        uint64_t lines = ring->lines * 2 > WH_RING_LINES_MAX ? WH_RING_LINES_MAX : ring->lines * 2;
+        while (lines < 4 * need)
+                lines *= 2;
+        uint64_t used = wh_link_shared_bytes(l) + lines * WH_LINE + WH_PAGE;
+        if (used > l->hello.link_mapped_bytes_max)
+                return -EDQUOT;
+        int r = ring_change(l, lines, false);
+        return r == -ENOMEM || r == -ENOSPC || r == -EAGAIN ? -ENOBUFS : r;
+}
+
+/* When little is unread any more, a burst is not paid for longer. Now and then, with the receiver's numbers fresh. */
+static void ring_shrink(struct wh_link *l)
+{
+        struct wh_lane_tx *tx = l->tx;
+        if (tx->ring.lines <= WH_RING_LINES && tx->section_bytes <= WH_SECTION_BYTES_BUSY)
+                return;
+        if (!wh_ring_refresh(&tx->ring) || tx->ring.pos - tx->ring.seen_lines > WH_RING_LINES / 4)
+                return;
+        bool end_sections = !wh_lane_blocks_out(tx);
+        if (tx->ring.lines > WH_RING_LINES || (end_sections && tx->n_sections))
+                ring_change(l, WH_RING_LINES, end_sections); /* another time, where it fails */
+}
+
 int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret)
 {
         struct wh_lane_tx *tx = l->tx;
@@ -232,6 +311,12 @@ static inline int tx_published(struct wh_link *l)
         return l->tx_over;
 }
 
+static void tx_look(struct wh_link *l)
+{
+        if (wh_link_probe(l, false) && unbounded(l) && !l->tx_over)
+                ring_shrink(l);
+}
+
 static inline int tx_sent(struct wh_link *l, struct wh_outgoing *o, enum wharf_how how)
 {
         o->how = how;
@@ -239,7 +324,7 @@ static inline int tx_sent(struct wh_link *l, struct wh_outgoing *o, enum wharf_h
         struct wh_out *out = l->tx->ring.out;
         atomic_store_explicit(&out->sent_messages, l->tx_seq, memory_order_relaxed);
         if (wh_unlikely(l->tx_seq % WH_PROBE_EVERY == 0))
-                wh_link_probe(l, false);
+                tx_look(l);
         return tx_published(l);
 }
 
@@ -250,6 +335,24 @@ static int tx_full(struct wh_link *l)
                 return -EPROTO;
         }
         return -EAGAIN;
+}
+
+static void *reserve_full(struct wh_link *l, uint32_t len, int *err)
+{
+        *err = tx_full(l);
+        if (*err == -EAGAIN && unbounded(l)) {
+                *err = ring_grow(l, wh_rec_lines(len));
+                if (*err == 0)
+                        return wh_ring_reserve(&l->tx->ring, len);
+        }
+        return NULL;
+}
+
+/* Where the body of the next record goes; NULL, and the reason in *err. */
+static inline void *reserve(struct wh_link *l, uint32_t len, int *err)
+{
+        void *body = wh_ring_reserve(&l->tx->ring, len);
+        return wh_likely(body) ? body : reserve_full(l, len, err);
 }
 
 /* The ITEMS frame of the next record. */
@@ -279,18 +382,18 @@ static void count_items(struct wh_link *l, struct wh_outgoing *o)
 
 static int send_inline(struct wh_link *l, struct wh_outgoing *o)
 {
-        struct wh_ring_tx *ring = &l->tx->ring;
         struct wh_rec_ext ext = rec_ext(o);
         uint32_t len = (uint32_t)(sizeof ext + o->len);
-        uint8_t *body = wh_ring_reserve(ring, len);
+        int r;
+        uint8_t *body = reserve(l, len, &r);
         if (!body)
-                return tx_full(l);
-        int r = send_items(l, o);
+                return r;
+        r = send_items(l, o);
         if (r < 0)
                 return r;
         wh_shm_copy(body, &ext, sizeof ext);
         wh_shm_copy(body + sizeof ext, o->data, o->len);
-        wh_ring_publish(ring, WH_REC_INLINE, len);
+        wh_ring_publish(&l->tx->ring, WH_REC_INLINE, len);
         count_items(l, o);
         return tx_sent(l, o, WHARF_HOW_INLINE);
 }
@@ -312,18 +415,32 @@ enum {
         DIRECT_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_direct),
 };
 
+static int send_memory(struct wh_link *l, struct wh_outgoing *o);
+
+/* No block is free now: a bounded queue is full then, and an unbounded one has other ways. */
+static int send_blockless(struct wh_link *l, struct wh_outgoing *o)
+{
+        int r = tx_full(l);
+        if (r != -EAGAIN || !unbounded(l))
+                return r;
+        if (o->len <= WH_RING_INLINE_MAX)
+                return send_inline(l, o);
+        r = send_memory(l, o);
+        return r == -EAGAIN ? -ENOBUFS : r;
+}
+
 static int send_block(struct wh_link *l, struct wh_outgoing *o)
 {
-        uint8_t *body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY);
+        int r;
+        uint8_t *body = reserve(l, BLOCK_BODY, &r);
         if (!body)
-                return tx_full(l);
+                return r;
         uint16_t slot = (uint16_t)o->slot;
         void *mem;
-        int r;
         if (o->slot < 0) {
                 r = wh_link_lend(l, o->len, &slot, &mem);
                 if (r < 0)
-                        return r == -EAGAIN ? tx_full(l) : r;
+                        return r == -EAGAIN ? send_blockless(l, o) : r;
                 wh_shm_copy(mem, o->data, o->len);
         }
         r = send_items(l, o);
@@ -339,7 +456,7 @@ static int send_block(struct wh_link *l, struct wh_outgoing *o)
 
 int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len)
 {
-        if (wh_unlikely(l->tx_over | l->over || l->tx_busy || l->abort_owed))
+        if (wh_unlikely(l->tx_over | l->over || l->tx_busy || l->detour))
                 return -EAGAIN;
         uint8_t *body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY);
         if (wh_unlikely(!body))
@@ -355,12 +472,13 @@ static int send_chunks(struct wh_link *l, struct wh_outgoing *o)
 {
         while (o->done < o->len) {
                 uint64_t n = o->len - o->done < WH_CHUNK ? o->len - o->done : WH_CHUNK;
-                uint8_t *body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY);
+                int r;
+                uint8_t *body = reserve(l, BLOCK_BODY, &r);
                 if (!body)
-                        return tx_full(l);
+                        return r;
                 uint16_t slot;
                 void *mem;
-                int r = wh_link_lend(l, n, &slot, &mem);
+                r = wh_link_lend(l, n, &slot, &mem);
                 if (r < 0)
                         return r == -EAGAIN ? tx_full(l) : r;
                 wh_shm_copy(mem, (const uint8_t *)o->data + o->done, n);
@@ -379,6 +497,38 @@ static int send_chunks(struct wh_link *l, struct wh_outgoing *o)
         return tx_sent(l, o, WHARF_HOW_CHUNKS);
 }
 
+/* How many messages may be sent as frames before somebody counts those that are unread. */
+static uint64_t cold_capacity(const struct wh_link *l)
+{
+        if (l->owner || l->once)
+                return UINT64_MAX;
+        if (!l->greeted)
+                return 1;
+        switch (l->hello.capacity_records) {
+        case WHARF_RENDEZVOUS:
+                return 0;
+        case WHARF_UNBOUNDED:
+                return UINT64_MAX;
+        default:
+                return l->hello.capacity_records;
+        }
+}
+
+/* Is the queue full, as far as frames on the socket are its messages? */
+static bool cold_full(const struct wh_link *l)
+{
+        return l->tx_seq - l->cold_taken >= cold_capacity(l);
+}
+
+/* Should the receiver say when it has taken the next one? The one that fills the queue, and where no lane is, more. */
+static uint32_t cold_tell(const struct wh_link *l)
+{
+        uint64_t capacity = cold_capacity(l), unread = l->tx_seq + 1 - l->cold_taken;
+        if (!l->greeted || capacity > 65536)
+                return 0;
+        return unread == capacity || (l->no_lane && unread % (capacity / 4 + 1) == 0) ? WH_MSG_TELL : 0;
+}
+
 /* Cold frames. One is enough for most messages; where no lane can be made, a large one is cut into many. */
 static int send_cold(struct wh_link *l, struct wh_outgoing *o)
 {
@@ -394,7 +544,7 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
                         .total = o->len,
                         .id = o->id,
                         .call = o->call,
-                        .arg = (first ? WH_MSG_FIRST : 0) | (o->done + n == o->len ? WH_MSG_LAST : 0),
+                        .arg = (first ? WH_MSG_FIRST | cold_tell(l) : 0) | (o->done + n == o->len ? WH_MSG_LAST : 0),
                 };
                 memcpy(buf, o->kind, n_items);
                 if (n)
@@ -416,10 +566,11 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
 static int send_memory(struct wh_link *l, struct wh_outgoing *o)
 {
         uint8_t *body = NULL;
-        if (l->tx && !(body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY)))
-                return tx_full(l);
+        int r;
+        if (l->tx && !(body = reserve(l, BLOCK_BODY, &r)))
+                return r;
         struct wh_outgoing with = *o;
-        int r = wh_memory_of(o->data, o->len, &with.fd[with.n_items]);
+        r = wh_memory_of(o->data, o->len, &with.fd[with.n_items]);
         if (r < 0)
                 return r;
         with.kind[with.n_items++] = WH_ITEM_MEMORY;
@@ -431,7 +582,7 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
                         .total = o->len,
                         .id = o->id,
                         .call = o->call,
-                        .arg = WH_MSG_FIRST | WH_MSG_LAST | WH_MSG_MEMORY,
+                        .arg = WH_MSG_FIRST | WH_MSG_LAST | WH_MSG_MEMORY | cold_tell(l),
                 };
                 r = wh_link_frame(l, &f, with.kind, with.n_items, with.fd, false);
         } else {
@@ -462,12 +613,12 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
 static int send_direct(struct wh_link *l, struct wh_outgoing *o)
 {
         if (o->started) {
-                int refused = 0, r = wh_direct_look(l, o->done, &refused);
-                if (r == -EAGAIN)
-                        return l->tx_over ? l->tx_over : l->over ? l->over : r;
-                if (r < 0) {
-                        tx_fail(l, r);
-                        return r;
+                int refused = 0, answer = wh_direct_look(l, o->done, &refused);
+                if (answer == -EAGAIN)
+                        return l->tx_over ? l->tx_over : l->over ? l->over : answer;
+                if (answer < 0) {
+                        tx_fail(l, answer);
+                        return answer;
                 }
                 if (refused == 0) {
                         (void)tx_sent(l, o, WHARF_HOW_DIRECT);
@@ -482,9 +633,10 @@ static int send_direct(struct wh_link *l, struct wh_outgoing *o)
                 return 1;
         }
         struct wh_rec_ext ext = rec_ext(o);
-        uint8_t *body = wh_ring_reserve(&l->tx->ring, DIRECT_BODY);
+        int r;
+        uint8_t *body = reserve(l, DIRECT_BODY, &r);
         if (!body)
-                return tx_full(l);
+                return r;
         struct wh_rec_direct d = {.at = (uintptr_t)o->data, .len = o->len, .number = ++l->direct_last};
         wh_shm_copy(body, &ext, sizeof ext);
         wh_shm_copy(body + sizeof ext, &d, sizeof d);
@@ -492,8 +644,116 @@ static int send_direct(struct wh_link *l, struct wh_outgoing *o)
         wh_ring_publish(&l->tx->ring, WH_REC_DIRECT, DIRECT_BODY);
         o->done = d.number;
         o->started = true;
-        int r = tx_published(l);
+        r = tx_published(l);
         return r < 0 ? r : -EAGAIN;
+}
+
+/* ---- capacity zero ---- */
+
+/*
+ * The message is offered: published with a claim word that says so, which the receiver changes when it takes it, or we
+ * when we give up. Its block stays ours until it is taken. -EAGAIN for as long as the offer stands.
+ */
+static int offer_look(struct wh_link *l, struct wh_outgoing *o)
+{
+        switch (wh_ring_offer_state(&l->tx->ring, l->offer - 1)) {
+        case WH_CLAIM_TAKEN:
+                l->offer = 0;
+                l->tx_seq++;
+                atomic_store_explicit(&l->tx->ring.out->sent_messages, l->tx_seq, memory_order_relaxed);
+                return 0;
+        case WH_CLAIM_OFFERED:
+                return l->tx_over ? l->tx_over : l->over ? l->over : -EAGAIN;
+        default:
+                l->tx->ring.broken = true;
+                return tx_full(l);
+        }
+}
+
+int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err)
+{
+        switch (wh_ring_withdraw(&l->tx->ring, l->offer - 1)) {
+        case WH_CLAIM_TAKEN:
+                return offer_look(l, o);
+        case WH_CLAIM_WITHDRAWN:
+                break;
+        default:
+                l->tx->ring.broken = true;
+                err = tx_full(l);
+        }
+        l->offer = 0;
+        if (l->offer_slot >= 0) {
+                wh_lane_slot_unsent(l->tx, (uint16_t)l->offer_slot);
+                if (o->slot < 0)
+                        wh_lane_unlend(l->tx, (uint16_t)l->offer_slot);
+        }
+        return err;
+}
+
+static int send_offer(struct wh_link *l, struct wh_outgoing *o)
+{
+        struct wh_outgoing with = *o; /* a payload in a memory of its own is one descriptor more */
+        struct wh_rec_ext ext;
+        struct wh_rec_block block = {.len = o->len, .total = o->len};
+        bool small = o->how == WHARF_HOW_INLINE || o->len == 0 ||
+                     (o->how != WHARF_HOW_SECTION && o->how != WHARF_HOW_MEMORY && o->len <= WHARF_INLINE_MAX);
+        bool memory = o->how == WHARF_HOW_MEMORY || o->how == WHARF_HOW_CHUNKS || o->len > WHARF_IN_PLACE_MAX;
+        enum wh_rec_kind kind = o->slot >= 0 ? WH_REC_BLOCK
+                                : small      ? WH_REC_INLINE
+                                : memory     ? WH_REC_MEMORY
+                                             : WH_REC_BLOCK;
+        uint32_t len = (uint32_t)(sizeof ext + (kind == WH_REC_INLINE ? o->len : sizeof block));
+        int slot = o->slot, r;
+        uint16_t lent;
+        void *mem;
+        uint8_t *body = reserve(l, len, &r);
+        if (!body)
+                return r;
+        if (kind == WH_REC_BLOCK && slot < 0) {
+                r = wh_link_lend(l, o->len, &lent, &mem);
+                if (r == -EAGAIN)
+                        return tx_full(l);
+                if (r == -EDQUOT)
+                        kind = WH_REC_MEMORY;
+                else if (r < 0)
+                        return r;
+                if (r == 0) {
+                        slot = lent;
+                        wh_shm_copy(mem, o->data, o->len);
+                }
+        }
+        r = 0;
+        if (kind == WH_REC_MEMORY && (r = wh_memory_of(o->data, o->len, &with.fd[with.n_items])) == 0)
+                with.kind[with.n_items++] = WH_ITEM_MEMORY;
+        if (r == 0)
+                r = send_items(l, &with);
+        if (kind == WH_REC_MEMORY && with.n_items > o->n_items)
+                wh_os_close(with.fd[o->n_items]);
+        if (r < 0) {
+                if (o->slot < 0 && slot >= 0)
+                        wh_lane_unlend(l->tx, (uint16_t)slot);
+                return r;
+        }
+        ext = rec_ext(&with);
+        ext.arg = kind;
+        wh_shm_copy(body, &ext, sizeof ext);
+        if (kind == WH_REC_INLINE) {
+                wh_shm_copy(body + sizeof ext, o->data, o->len);
+        } else {
+                if (slot >= 0) {
+                        block = wh_lane_block(l->tx, (uint16_t)slot, o->len, o->len);
+                        wh_lane_slot_sent(l->tx, (uint16_t)slot);
+                }
+                wh_shm_copy(body + sizeof ext, &block, sizeof block);
+        }
+        count_items(l, &with);
+        l->offer = l->tx->ring.records + 1;
+        l->offer_slot = slot;
+        wh_ring_offer(&l->tx->ring, len);
+        o->started = true;
+        o->how = kind == WH_REC_INLINE ? WHARF_HOW_INLINE : kind == WH_REC_BLOCK ? WHARF_HOW_SECTION : WHARF_HOW_MEMORY;
+        tx_published(l);
+        return -EAGAIN;
 }
 
 static int send_dropped(struct wh_link *l, struct wh_outgoing *o)
@@ -503,9 +763,10 @@ static int send_dropped(struct wh_link *l, struct wh_outgoing *o)
                 return wh_link_frame(l, &f, NULL, 0, NULL, false);
         }
         struct wh_rec_ext ext = {.call = o->call, .arg = (uint32_t)o->dropped};
-        uint8_t *body = wh_ring_reserve(&l->tx->ring, sizeof ext);
+        int r;
+        uint8_t *body = reserve(l, sizeof ext, &r);
         if (!body)
-                return tx_full(l);
+                return r;
         wh_shm_copy(body, &ext, sizeof ext);
         wh_ring_publish(&l->tx->ring, WH_REC_DROPPED, sizeof ext);
         return tx_published(l);
@@ -518,13 +779,14 @@ static int send_abort(struct wh_link *l)
 {
         if (l->tx) {
                 struct wh_rec_ext ext = {0};
-                uint8_t *body = wh_ring_reserve(&l->tx->ring, sizeof ext);
+                int r;
+                uint8_t *body = reserve(l, sizeof ext, &r);
                 if (!body)
-                        return tx_full(l);
+                        return r;
                 wh_shm_copy(body, &ext, sizeof ext);
                 wh_ring_publish(&l->tx->ring, WH_REC_ABORT, sizeof ext);
         } /* a cold message that begins says as much */
-        l->abort_owed = false;
+        l->detour &= (uint8_t)~WH_DETOUR_ABORT;
         return 0;
 }
 
@@ -532,13 +794,12 @@ static bool stays_cold(const struct wh_link *l, const struct wh_outgoing *o)
 {
         if (o->slot >= 0)
                 return false;
-        if (l->once || o->how == WHARF_HOW_COLD || l->no_lane)
+        if (l->once || l->no_lane)
                 return true;
-        return o->how == WHARF_HOW_AUTO && o->len <= WH_COLD_MAX && l->cold_sent < WH_COLD_FRAMES &&
-               l->cold_bytes + o->len <= WH_COLD_BYTES &&
-               l->cold_sent < (l->owner     ? WH_COLD_FRAMES
-                               : l->greeted ? l->hello.capacity_records
-                                            : 1);
+        if (cold_full(l))
+                return false; /* the lane counts what is unread, cold messages too */
+        return o->how == WHARF_HOW_COLD || (o->how == WHARF_HOW_AUTO && o->len <= WH_COLD_MAX &&
+                                            l->cold_sent < WH_COLD_FRAMES && l->cold_bytes + o->len <= WH_COLD_BYTES);
 }
 
 static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)
@@ -553,7 +814,9 @@ static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)
         } else if (wh_os_unread(l->sock) == 0) {
                 l->items_unread = 0; /* every frame was read */
         }
-        return l->items_unread + o->n_items <= max ? 0 : -ETOOMANYREFS;
+        if (l->items_unread + o->n_items <= max)
+                return 0;
+        return l->detour & WH_DETOUR_OFFER && o->n_items <= max ? -EAGAIN : -ETOOMANYREFS; /* those were withdrawn */
 }
 
 /* Are the memories beside the payload as a whole what the port takes? */
@@ -575,12 +838,14 @@ static int beside_allowed(const struct wh_link *l, const struct wh_outgoing *o)
 static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
 {
         int r;
+        if (l->offer && o->started)
+                return offer_look(l, o);
         if (o->how == WHARF_HOW_DIRECT && o->started && (r = send_direct(l, o)) <= 0)
                 return r;
         r = l->tx_over ? l->tx_over : l->over;
         if (r < 0)
                 return r;
-        if (l->abort_owed && !o->started && (r = send_abort(l)) < 0)
+        if (l->detour & WH_DETOUR_ABORT && !o->started && (r = send_abort(l)) < 0)
                 return r;
         if (o->dropped)
                 return send_dropped(l, o);
@@ -592,21 +857,27 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
                 return -EMSGSIZE;
         if ((r = items_allowed(l, o)) < 0 || (r = beside_allowed(l, o)) < 0)
                 return r;
-        if (o->how == WHARF_HOW_MEMORY && o->slot < 0)
-                return send_memory(l, o);
         if (!l->tx) {
                 if (l->no_lane && l->cold_sent % 64 == 63 && !o->started)
                         l->no_lane = false; /* what was short then may not be now */
-                if (!stays_cold(l, o)) {
+                if (!stays_cold(l, o) && (o->how != WHARF_HOW_MEMORY || o->slot >= 0 || cold_full(l))) {
                         r = wh_link_attach(l);
                         if (r < 0)
                                 return r;
                 }
-                if (!l->tx) {
-                        if (o->slot >= 0)
-                                return -EOPNOTSUPP;
-                        return l->once && o->len > WH_COLD_MAX ? send_memory(l, o) : send_cold(l, o);
-                }
+        }
+        if (l->tx && l->detour & WH_DETOUR_OFFER && o->how != WHARF_HOW_DIRECT) /* which is an offer itself */
+                return send_offer(l, o);
+        if (!l->tx && !o->started && cold_full(l))
+                return cold_capacity(l) ? -EAGAIN : -EOPNOTSUPP; /* nothing to offer in */
+        if (o->slot < 0 && (o->how == WHARF_HOW_MEMORY ||
+                            (unbounded(l) && o->len > WHARF_IN_PLACE_MAX && /* pieces would wait for each other */
+                             o->how != WHARF_HOW_DIRECT)))
+                return send_memory(l, o);
+        if (!l->tx) {
+                if (o->slot >= 0)
+                        return -EOPNOTSUPP;
+                return l->once && o->len > WH_COLD_MAX ? send_memory(l, o) : send_cold(l, o);
         }
         if (o->slot >= 0)
                 return send_block(l, o);
@@ -616,7 +887,7 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         case WHARF_HOW_SECTION:
                 return o->len ? send_block(l, o) : send_inline(l, o);
         case WHARF_HOW_CHUNKS:
-                return o->len ? send_chunks(l, o) : send_inline(l, o);
+                return o->len == 0 ? send_inline(l, o) : unbounded(l) ? send_memory(l, o) : send_chunks(l, o);
         case WHARF_HOW_INLINE:
                 return send_inline(l, o);
         }
@@ -634,12 +905,13 @@ int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o)
 {
         /* The common message: small, bytes only, on an attached lane. */
         if (wh_likely(l->tx && !(l->tx_over | l->over | (int)o->n_items | o->dropped) && o->how == WHARF_HOW_AUTO &&
-                      (o->id | o->call) == 0 && o->len <= WHARF_INLINE_MAX && o->slot < 0 && !l->abort_owed)) {
+                      (o->id | o->call) == 0 && o->len <= WHARF_INLINE_MAX && o->slot < 0 && !l->detour)) {
                 if (wh_unlikely(l->greeted && o->len > l->hello.payload_bytes_max))
                         return -EMSGSIZE;
-                void *body = wh_ring_reserve(&l->tx->ring, (uint32_t)o->len);
+                int r;
+                void *body = reserve(l, (uint32_t)o->len, &r);
                 if (wh_unlikely(!body))
-                        return tx_full(l);
+                        return r;
                 wh_shm_copy(body, o->data, o->len);
                 wh_ring_publish(&l->tx->ring, WH_REC_PLAIN, (uint32_t)o->len);
                 return tx_sent(l, o, WHARF_HOW_INLINE);
@@ -647,7 +919,7 @@ int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o)
         l->sock_full = false;
         /* The next common one: bytes only, too large for a record, on an attached lane. */
         if (wh_likely(l->tx && !(l->tx_over | l->over | (int)o->n_items | o->dropped) && o->how == WHARF_HOW_AUTO &&
-                      o->len > WHARF_INLINE_MAX && o->len <= WHARF_IN_PLACE_MAX && o->slot < 0 && !l->abort_owed &&
+                      o->len > WHARF_INLINE_MAX && o->len <= WHARF_IN_PLACE_MAX && o->slot < 0 && !l->detour &&
                       !o->started && (l->owner || o->len <= l->hello.payload_bytes_max))) {
                 int r = send_block(l, o);
                 if (wh_likely(r != -EDQUOT))

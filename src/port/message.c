@@ -277,9 +277,38 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wha
         return 0;
 }
 
+/* As before it was delivered. */
+static void undeliver_payload(struct wh_link *l, const struct wh_incoming *in, struct wharf_msg *m, void *data)
+{
+        if (m->held[0] == HELD_MALLOC || m->held[0] == HELD_MAP) {
+                if (in->where == WH_IN_STASH) {
+                        l->stash.bytes = m->data;
+                        l->stash.mapped = m->held[0] == HELD_MAP;
+                } else {
+                        free(m->data);
+                }
+        }
+        m->held[0] = HELD_NOTHING;
+        m->data = data;
+}
+
+static void items_drop(wharf_task *t, const struct wharf_item *items, unsigned n)
+{
+        for (unsigned i = 0; i < n; i++) {
+                if (items[i].kind == WHARF_GOT_FD)
+                        wh_os_close(items[i].fd);
+                else
+                        wharf_drop(t, items[i].name);
+        }
+}
+
 int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder)
 {
-        bool whole = m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC);
+        bool whole = m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC), offered = in->how & WH_HOW_OFFERED;
+        if (wh_unlikely(offered && !wh_link_still_offered(l, in))) {
+                wh_link_skip(l, in);
+                return 1;
+        }
         if (wh_unlikely((!whole && in->len > m->cap_bytes) || in->n_items > m->cap_items)) {
                 m->len_bytes = in->len;
                 m->n_items = in->n_items;
@@ -289,21 +318,31 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
         int r = 0;
         if (wh_unlikely(in->call && !holder) && (r = wh_reply_new(t, l, in->call, &reply)) < 0)
                 return r;
+        struct wharf_item got[WHARF_ITEMS_MAX]; /* the user's are not touched before an offer is taken */
         unsigned n_items = in->n_items;
-        if (wh_unlikely(n_items))
-                r = wh_items_accept(t, &l->items, n_items, m->items);
         bool held = false;
-        if (r == 0)
-                r = deliver_payload(l, in, m, holder, &held);
-        if (wh_unlikely(r < 0)) {
+        void *data = m->data;
+        r = deliver_payload(l, in, m, holder, &held);
+        if (wh_unlikely(r == 0 && n_items) &&
+            (r = wh_items_accept(t, &l->items, n_items, offered ? got : m->items)) < 0)
+                undeliver_payload(l, in, m, data);
+        if (wh_unlikely(r == 0 && offered && !wh_link_claim(l, in))) {
+                undeliver_payload(l, in, m, data);
+                items_drop(t, got, n_items);
+                wh_link_skip(l, in);
+                r = 1;
+        }
+        if (wh_unlikely(r != 0)) {
                 if (reply)
                         wh_reply_forget(t, reply);
                 return r;
         }
+        if (wh_unlikely(offered && n_items))
+                memcpy(m->items, got, n_items * sizeof *got);
         m->len_bytes = in->len;
         m->n_items = n_items;
         m->id = in->id;
-        m->how = in->how;
+        m->how = in->how & (uint8_t)~WH_HOW_OFFERED;
         m->reply = reply;
         m->notice = 0;
         m->about = WHARF_NONE;
@@ -339,15 +378,27 @@ static inline struct wharf_sender link_sender(const struct wh_link *l)
                                      l->cred.gid};
 }
 
+enum {
+        TURN_BUDGET = 64,     /* messages from one link before the next has its turn */
+        LOOK_EVERY = 256,     /* messages before the idle links are asked about */
+        SPINS_IN_PLACE = 256, /* looks at one link, with the inbox locked: a few microseconds */
+        LOOKS_AT_ONCE = 4,    /* at the socket by one call that may not wait */
+        SKIPS_MAX = 64,       /* offers that were withdrawn, passed over in one go */
+        COOL_AFTER = 4096,    /* looks in vain, while others are busy, before a link is armed and left alone */
+};
+
 /* One link that may have a message: 1 delivered, 0 none, negative: this call fails. */
 static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m, struct wh_incoming *inc)
 {
+        unsigned skipped = 0;
         inc->direct = NULL;
         if (in->direct == NULL && !(m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC))) {
                 inc->direct = m->data;
                 inc->direct_room = m->cap_bytes;
         }
-        int r = wh_link_next(l, inc);
+        int r;
+next:
+        r = wh_link_next(l, inc);
         if (wh_unlikely(l->direct))
                 in->direct = l;
         if (wh_likely(r == 1)) {
@@ -367,6 +418,12 @@ static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m,
                 m->sender = link_sender(l);
                 m->port = atomic_load_explicit(&p->o.name, memory_order_relaxed);
                 r = wh_deliver(in->task, l, inc, m, WHARF_NONE);
+                if (wh_unlikely(r > 0)) {
+                        /* Withdrawn: to the next one, though others shall have their turn. */
+                        if (skipped++ < SKIPS_MAX)
+                                goto next;
+                        return 0;
+                }
                 if (wh_unlikely(r < 0)) {
                         wh_link_privatise(l);
                         return r;
@@ -384,14 +441,6 @@ static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m,
         }
         return 0;
 }
-
-enum {
-        TURN_BUDGET = 64,     /* messages from one link before the next has its turn */
-        LOOK_EVERY = 256,     /* messages before the idle links are asked about */
-        SPINS_IN_PLACE = 256, /* looks at one link, with the inbox locked: a few microseconds */
-        LOOKS_AT_ONCE = 4,    /* at the socket by one call that may not wait */
-        COOL_AFTER = 4096,    /* looks in vain, while others are busy, before a link is armed and left alone */
-};
 
 /*
  * The common message, in one piece of code: small, bytes only, from the link that was busy last, in the port's own
@@ -613,12 +662,7 @@ static ssize_t receive_bytes(wharf_task *t, wharf_name name, void *buf, size_t c
                 if (wh_unlikely(r < 0))
                         return r;
         } while (wh_unlikely(m.notice)); /* nobody asked this call for notices */
-        for (unsigned i = 0; i < m.n_items; i++) {
-                if (items[i].kind == WHARF_GOT_FD)
-                        wh_os_close(items[i].fd);
-                else
-                        wharf_drop(t, items[i].name);
-        }
+        items_drop(t, items, m.n_items);
         if (wh_unlikely(m.reply))
                 wharf_drop(t, m.reply);
         if (sender)
@@ -683,8 +727,12 @@ static struct wh_inbox *held_lock(wharf_task *t, uint32_t id, struct wh_link **r
 /* What is held keeps its lane, so there is one. True when the sender waits for the room. */
 static bool release_held(struct wh_lane_rx *rx, bool block, uint16_t slot)
 {
-        if (!block)
-                return wh_ring_unhold(&rx->ring);
+        if (!block) {
+                bool ring = wh_ring_unhold(&rx->ring);
+                if (wh_unlikely(rx->old && rx->ring.holds == 0))
+                        wh_lane_rx_forget_old(rx);
+                return ring;
+        }
         rx->blocks_held--;
         return wh_lane_release(rx, slot);
 }
@@ -713,6 +761,8 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                         break;
                 if (release_held(l->rx, kind == HELD_OWNER_BLOCK, (uint16_t)slot) && l->sock >= 0)
                         wh_link_bell(l);
+                if (l->port)
+                        wh_port_mapped(l); /* an old ring may be gone */
                 wh_link_unref(l);
                 wh_unlock(&in->lock);
                 break;

@@ -535,7 +535,7 @@ static int port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts 
         }
         if (o.flags & ~(uint32_t)WHARF_PORT_STAYS)
                 return wh_fail(-EINVAL, "wharf_port_opts.flags has unknown bits 0x%x", o.flags);
-        if (o.capacity_records > 65536)
+        if (o.capacity_records > 65536 && o.capacity_records < WHARF_UNBOUNDED)
                 return wh_fail(-EINVAL, "wharf_port_opts.capacity_records is %u, at most 65536", o.capacity_records);
         if (o.unread_rights_max > 250)
                 return wh_fail(-EINVAL, "wharf_port_opts.unread_rights_max is %u, at most 250", o.unread_rights_max);
@@ -920,7 +920,7 @@ void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret)
                 /* A claim of the sender's; more than a ring can hold is no number at all. */
                 uint64_t sent = atomic_load_explicit(&l->rx->ring.out->sent_messages, memory_order_relaxed);
                 uint64_t d = sent - l->rx_seq;
-                queued += d <= 65536 ? d : 0;
+                queued += d <= (p->opts.capacity_records == WHARF_UNBOUNDED ? UINT32_MAX : 65536) ? d : 0;
         }
         *ret = (struct wharf_port_stat){
                 .size = sizeof *ret,

@@ -314,7 +314,7 @@ WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_rig
                 .sent_messages = l->tx_seq,
                 .unread_messages = l->tx ? wh_ring_unread(&l->tx->ring) : 0,
                 .payload_bytes_max = l->hello.payload_bytes_max,
-                .shared_bytes = l->tx ? l->tx->map_len + WH_PAGE + l->tx->section_bytes : 0,
+                .shared_bytes = wh_link_shared_bytes(l),
                 .dead = l->tx_over,
         };
         wh_unlock(&l->o.lock);

@@ -312,7 +312,8 @@ TEST(a_right_is_revoked_before_its_first_use)
         }
 }
 
-/* Used for the first time, so that it made a pair of its own, which the owner has not seen: it is told over that one. */
+/* Used for the first time, so that it made a pair of its own, which the owner has not seen: it is told over that one.
+ */
 TEST(a_right_is_revoked_between_its_rebind_and_the_owners_look)
 {
         struct two w = two_open(NULL);
@@ -347,7 +348,8 @@ TEST(whom_a_revoked_sender_introduced_lives_on)
 
 /*
  * Goal:   a branch is all that came through a sender, through whatever hands, whether they are still there or not.
- * Method: a tree of copies of copies; some in the middle are dropped; each branch in turn is revoked in a tree of its own.
+ * Method: a tree of copies of copies; some in the middle are dropped; each branch in turn is revoked in a tree of its
+ * own.
  */
 TEST(a_branch_is_revoked_whole_also_where_links_in_the_middle_are_gone)
 {
