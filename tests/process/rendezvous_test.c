@@ -285,10 +285,11 @@ TEST(a_reserved_payload_survives_its_withdrawal)
 /* The rights of a message that was withdrawn are the sender's again, and those made for it are unmade. */
 TEST(rights_come_back_with_a_withdrawn_message)
 {
-        wharf_name right, mine, to_mine;
+        wharf_name right, mine, to_mine, also;
         struct hub h = hub_with_right(&right);
         CHECK_EQ(wharf_port_new(h.task, NULL, &mine), 0);
         CHECK_EQ(wharf_right_new(h.task, mine, &to_mine), 0);
+        CHECK_EQ(wharf_right_new(h.task, mine, &also), 0);
         unsigned fds = count_fds();
         struct wharf_port_stat st = {.size = sizeof st};
         for (int i = 0; i < 20; i++) {
@@ -296,7 +297,7 @@ TEST(rights_come_back_with_a_withdrawn_message)
                 struct wharf_item it[4] = {{.kind = WHARF_MAKE_SEND, .name = mine},
                                            {.kind = WHARF_MOVE_FD, .fd = fd},
                                            {.kind = WHARF_MOVE_SEND, .name = to_mine},
-                                           {.kind = WHARF_COPY_SEND, .name = to_mine}};
+                                           {.kind = WHARF_COPY_SEND, .name = also}};
                 struct wharf_msg m = MSG(.items = it, .n_items = 4, .data = &i, .len_bytes = sizeof i);
                 CHECK_EQ(wharf_sendmsg(h.task, right, &m, i % 2 ? 0 : wharf_in_ms(1)), i % 2 ? -EAGAIN : -ETIMEDOUT);
                 CHECK_EQ(close(fd), 0); /* still here */
@@ -306,7 +307,7 @@ TEST(rights_come_back_with_a_withdrawn_message)
                 CHECK_EQ(wharf_recv(h.task, mine, &c, 1, NULL, 0), -EAGAIN);
         }
         CHECK_EQ(wharf_port_stat(h.task, mine, &st), 0);
-        CHECK_EQ(st.senders, 1);
+        CHECK_EQ(st.senders, 2);
         CHECK_LE(count_fds(), fds + 2); /* the lane's own are closed; what the two ports keep may have grown */
         CHECK_EQ(wharf_send(h.task, to_mine, "x", 1, 0), 0);
         hub_close(&h);
