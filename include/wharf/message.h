@@ -124,12 +124,22 @@ struct wharf_msg {
  * Send `len` bytes, waiting for room if need be. Returns 0 once the message is queued: it will be delivered even if
  * this task dies, unless the receiver dies first.
  *
+ * To a port of capacity zero (WHARF_RENDEZVOUS) it returns 0 once a receiver has taken the message. At the deadline the
+ * message is withdrawn: either it was received, once, and the call succeeds, or it fails and nobody ever receives it.
+ * With deadline 0 it succeeds only if a receiver is there to take the message at once, waiting in a receive; such a
+ * receiver gets a millisecond to wake up. A sender that dies while it offers a message withdraws nothing: the receiver
+ * may still take it, once. A receiver that dies before it took the message has not: -EPIPE. (A right from
+ * wharf_right_connect() may leave its first message before the port has accepted the connection.)
+ *
  * @right        a send right, borrowed; or a send-once right, which is consumed, also by failure with -EPIPE.
  * @data         Borrowed during the call, and copied.
  * @deadline_ns  when to give up waiting.
  *
- * Errors: -EAGAIN     deadline_ns was 0 and the queue is full
- *         -ETIMEDOUT  the queue stayed full until the deadline
+ * Errors: -EAGAIN     deadline_ns was 0 and the queue is full; or no receiver took the message at once
+ *         -ETIMEDOUT  the queue stayed full until the deadline; or no receiver took the message
+ *         -EDQUOT, -ENOBUFS  the queue has no bound, but the port's link_mapped_bytes_max has, or memory or descriptors
+ *                     were short. The right stays good, and reading makes room
+ *         -EOPNOTSUPP the port's capacity is zero, and shared memory is forbidden here
  *         -EPIPE      the receiver closed the port, or died
  *         -EMSGSIZE   the port does not take messages of this size
  *         -EMLINK, -EDQUOT, -ENOBUFS, -EPROTO, -EPROTONOSUPPORT  the receiver refused this link, and why

@@ -46,7 +46,7 @@ bool wh_ring_refresh(struct wh_ring_tx *tx)
 
 void *wh_ring_reserve_slow(struct wh_ring_tx *tx, uint32_t len)
 {
-        assert(2 * wh_rec_lines(len) < tx->usable); /* it and its pad */
+        assert(2 * wh_rec_lines(len) <= tx->usable); /* it and its pad */
         if (tx->broken)
                 return NULL;
         uint64_t at = tx->pos & (tx->lines - 1);
