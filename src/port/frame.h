@@ -27,7 +27,7 @@ enum {
 /* Who sends it is said by the arrow: H the holder of the send right, O the owner of the port. */
 enum wh_frame_type {
         WH_FRAME_BELL = 0,     /* not a frame: one byte. "look at the lane" */
-        WH_FRAME_HELLO = 1,    /* O > H  struct wh_hello */
+        WH_FRAME_HELLO = 1,    /* O > H  struct wh_hello; seq: that of the WHO it answers, or 0 */
         WH_FRAME_MESSAGE = 2,  /* both   the kinds of n_fds items, then payload; arg: WH_MSG_* */
         WH_FRAME_ITEMS = 3,    /* both   the kinds; the descriptors of record number `seq` */
         WH_FRAME_ATTACH = 4,   /* both   descriptors out and back: data travels in this lane from here on */
@@ -39,6 +39,7 @@ enum wh_frame_type {
         WH_FRAME_DROPPED = 10, /* O > H  the call `call` ends without a reply, for the errno `arg` */
         WH_FRAME_RING = 13,    /* both   one descriptor: the ring that follows when the lane's has ended (NEXT) */
         WH_FRAME_TAKEN = 14,   /* O > H  the cold message `seq`, and all before it, were taken */
+        WH_FRAME_WHO = 17,     /* H > O  greet me again, with `seq`: the kernel says who you are */
         WH_FRAME_TYPES
 };
 

@@ -140,7 +140,9 @@ struct wh_link {
         struct wh_notice *once_notice; /* what is fired if a send-once right goes unused */
         _Atomic uint32_t refs;         /* the port's, each reply right's, each held payload's */
 
-        /* the holder's end */
+        /* the holder's end; `cred` is the owner of the port, once it was asked for (same.c) */
+        uint64_t who_asked; /* number of the last question */
+        bool who_pending, who_answered;
         struct wh_list calls;
         uint32_t last_call;
         bool leader;      /* a thread waits on the socket for all */
@@ -289,6 +291,8 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
 
 /* ---- port.c, for link_rx.c: what only an owner's end receives ---- */
 int wh_port_adopt(struct wh_link *introducer, int sock);
+/* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
+void wh_port_greet(const struct wh_port *p, int sock, uint64_t seq);
 int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_cred *cred);
 /* May this link map `bytes` more? The bytes it may, or -EDQUOT / -ENOBUFS when none. */
 int64_t wh_port_may_map(struct wh_link *l);

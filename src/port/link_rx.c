@@ -275,7 +275,7 @@ static int frame_taken(struct wh_link *l, const struct wh_frame *f)
         return 0;
 }
 
-static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_t *data)
+static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, const struct wh_cred *cred)
 {
         struct wh_hello h;
         if (l->owner || f->n_fds || f->len != sizeof h)
@@ -294,6 +294,10 @@ static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_
                 l->detour &= (uint8_t)~WH_DETOUR_OFFER;
         l->hello = h;
         l->greeted = true;
+        if (f->seq && f->seq == l->who_asked) {
+                l->cred = *cred;
+                l->who_answered = true;
+        }
         return 0;
 }
 
@@ -303,7 +307,7 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
 {
         switch ((enum wh_frame_type)f->type) {
         case WH_FRAME_HELLO:
-                return frame_hello(l, f, data);
+                return frame_hello(l, f, data, cred);
         case WH_FRAME_MESSAGE:
                 return frame_message(l, f, data, fds, ret_kept);
         case WH_FRAME_ITEMS: {
@@ -348,6 +352,11 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 return frame_ring(l, f, fds);
         case WH_FRAME_TAKEN:
                 return frame_taken(l, f);
+        case WH_FRAME_WHO:
+                if (!l->owner || l->once || f->n_fds || f->len)
+                        return -EPROTO;
+                wh_port_greet(l->port, l->sock, f->seq);
+                return 0;
         case WH_FRAME_BELL:
         case WH_FRAME_TYPES:
                 break;
@@ -366,7 +375,7 @@ int wh_link_pump(struct wh_link *l)
         if (l->rx && l->rx->next && !l->hung_up)
                 return 0; /* what follows belongs to the ring that is not yet reached */
         for (int budget = PUMP_MAX; budget && !l->stash.full && !l->sock_ended && !l->over; budget--) {
-                int r = wh_frame_recv(l->sock, &f, data, fds, l->owner ? &cred : NULL);
+                int r = wh_frame_recv(l->sock, &f, data, fds, &cred);
                 if (r == 0) {
                         l->sock_ready = l->hung_up = false; /* a hang-up seen on the pair before a rebind, then */
                         l->arms = 0;

@@ -139,10 +139,7 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 socklen_t len = sizeof u;
                 if (wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0)
                         l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
-                struct wh_hello h;
-                wh_port_hello(p, &h);
-                struct wh_frame f = {.type = WH_FRAME_HELLO};
-                wh_frame_send(fd, &f, &h, sizeof h, NULL, false);
+                wh_port_greet(p, fd, 0);
         }
         p->accepts_owed = in->accepts_owed = true; /* more than a fair share at once */
 }
@@ -684,6 +681,14 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
         };
 }
 
+void wh_port_greet(const struct wh_port *p, int sock, uint64_t seq)
+{
+        struct wh_hello h;
+        wh_port_hello(p, &h);
+        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq};
+        wh_frame_send(sock, &f, &h, sizeof h, NULL, false);
+}
+
 /* ---- links of a port ---- */
 
 void wh_port_reap(struct wh_port *p)
@@ -853,10 +858,7 @@ int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_c
         wh_port_sender_known(l);
         l->hung_up = false;
         l->sock_ready = true;
-        struct wh_hello h;
-        wh_port_hello(l->port, &h);
-        struct wh_frame f = {.type = WH_FRAME_HELLO};
-        wh_frame_send(sock, &f, &h, sizeof h, NULL, false);
+        wh_port_greet(l->port, sock, 0);
         return 0;
 }
 

@@ -1,0 +1,124 @@
+/*
+ * Do two rights lead to the same port? Both owners are asked, each over its own link, and the kernel says which process
+ * answered (WHO). An id alone proves nothing: every holder of a right knows it, and can serve a port that claims it.
+ */
+#include "port/object.h"
+#include "port/why.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+#include "wharf/port.h"
+
+#include <errno.h>
+
+struct answer {
+        uint64_t port_id;
+        struct wh_cred owner;
+};
+
+/* Ask, unless a question is on its way and the caller does not wait. The link is locked. */
+static int ask(struct wh_link *l, int64_t deadline_ns)
+{
+        const wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        const int on = 1;
+        if (l->once)
+                return -EPERM;
+        if (deadline_ns == 0 && l->who_pending)
+                return 0;
+        for (;;) {
+                struct wh_room seen = wh_room_now(l);
+                l->sock_full = false;
+                int r = l->tx_over ? l->tx_over : l->over;
+                if (r == 0)
+                        r = wh_link_rebind(l); /* so that its introducer cannot answer */
+                if (r == 0)
+                        r = wh_os_setsockopt(l->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+                if (r == 0) {
+                        struct wh_frame f = {.type = WH_FRAME_WHO, .seq = l->who_asked + 1};
+                        r = wh_link_frame(l, &f, NULL, 0, NULL, false);
+                }
+                if (r == 0) {
+                        l->who_asked++;
+                        l->who_pending = true;
+                        l->who_answered = false;
+                        return 0;
+                }
+                if (r == -EAGAIN)
+                        r = wh_holder_wait(l, deadline_ns, &seen);
+                if (r == 0 && atomic_load_explicit(&l->o.name, memory_order_relaxed) != name)
+                        r = -ECANCELED;
+                if (r < 0)
+                        return r;
+        }
+}
+
+static int await(struct wh_link *l, int64_t deadline_ns)
+{
+        const wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        for (bool late = false;;) {
+                struct wh_room seen = wh_room_now(l);
+                if (!l->leader) {
+                        l->sock_ready = true;
+                        while (!l->who_answered && !l->stash.full && !l->items.n && wh_link_pump(l) > 0)
+                                ;
+                }
+                int r = l->tx_over ? l->tx_over : l->over;
+                if (l->who_answered || r < 0)
+                        return l->who_answered ? 0 : r;
+                if (late)
+                        return deadline_ns ? -ETIMEDOUT : -EAGAIN;
+                r = wh_holder_wait(l, deadline_ns, &seen);
+                if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != name)
+                        return -ECANCELED;
+                if (r == -ETIMEDOUT || r == -EAGAIN)
+                        late = true; /* what came in the last moment counts */
+                else if (r < 0)
+                        return r;
+        }
+}
+
+/* One step for one of the two rights, with its link locked meanwhile. */
+static int step(wharf_task *t, wharf_name right, int (*fn)(struct wh_link *l, int64_t deadline_ns), int64_t deadline_ns,
+                struct answer *ret)
+{
+        int r;
+        struct wh_link *l = wh_holder_lock(t, right, &r);
+        if (!l)
+                return r;
+        r = fn(l, deadline_ns);
+        if (r == 0 && ret)
+                *ret = (struct answer){l->hello.port_id, l->cred};
+        wh_unlock(&l->o.lock);
+        return r;
+}
+
+/* Still alive: then the process that answered has been the owner all the time. */
+static int alive(struct wh_link *l, int64_t deadline_ns)
+{
+        wh_link_probe(l, true);
+        l->who_pending = false;
+        return l->tx_over ? l->tx_over : l->over;
+}
+
+WHARF_API int wharf_right_same(wharf_task *t, wharf_name a, wharf_name b, int64_t deadline_ns)
+{
+        struct answer x = {0}, y = {0};
+        int r = step(t, a, ask, deadline_ns, NULL);
+        if (r == 0 && a != b)
+                r = step(t, b, ask, deadline_ns, NULL);
+        if (r == 0)
+                r = step(t, a, await, deadline_ns, &x);
+        if (r == 0)
+                r = step(t, b, await, deadline_ns, &y);
+        if (r == 0)
+                r = step(t, a, alive, 0, NULL);
+        if (r == 0)
+                r = step(t, b, alive, 0, NULL);
+        if (r < 0)
+                return wh_fail(r, NULL);
+        if (x.port_id != y.port_id)
+                return 0;
+        if (!x.owner.known || !y.owner.known || x.owner.pid == 0 || y.owner.pid == 0)
+                return wh_fail(-EOPNOTSUPP, "the kernel does not say here which process owns a port");
+        return x.owner.pid == y.owner.pid;
+}
