@@ -202,7 +202,8 @@ WHARF_API int wharf_watch(wharf_task *task, wharf_name right, wharf_name port);
 
 /*
  * Accept links from a listening SOCK_SEQPACKET Unix socket: whoever may connect to it gets a send right to `port`. The
- * socket stays the caller's and must stay open as long as the port.
+ * socket stays the caller's and must stay open as long as the port. A connection that was not accepted by the time the
+ * port closes waits in it, for the port that listens next or for the socket's close.
  *
  * Errors: -EINVAL (not a listening seqpacket socket), -EBADF, -EPERM, -ENOMEM, -ESTALE
  */
