@@ -120,6 +120,10 @@ def targets(f):
          "le", 1.5),
         ("the same, mutual trust, ns", round_trip("wharf_trusting", "block/onecore"),
          round_trip("pipe", "block/onecore"), "le", 1.2),
+        ("round trip, 100 idle links on the port, ns", f.get("wharf", "idle", "links=100", 64, "p50_ns"),
+         f.get("wharf", "idle", "links=0", 64, "p50_ns"), "le", 1.1),
+        ("round trip, 2000 idle links on the port, ns", f.get("wharf", "idle", "links=2000", 64, "p50_ns"),
+         f.get("wharf", "idle", "links=0", 64, "p50_ns"), "le", 1.1),
         ("blocked for 1 s, CPU ns", f.get("wharf", "idle", "block", 64, "cpu_ns_per_s"),
          f.range_of(KERNEL_PEERS, "idle", "block", 64, "cpu_ns_per_s"), "in", 0),
     ]
@@ -156,6 +160,30 @@ def reports_print(f):
             if figure:
                 figure.median, figure.low, figure.high = (v / 1e3 for v in (figure.median, figure.low, figure.high))
         rows.append((name, shown(pair[0]), shown(pair[1])))
+    print()
+    rows_print(rows)
+
+    rows = [("rights, us (p50)", "wharf")]
+    for work, name in (("mint", "a right made"), ("copy", "a right copied"),
+                       ("move", "a right moved in a message, and received"),
+                       ("first-minted", "first message over a right that was made"),
+                       ("first-copied", "... that was copied"),
+                       ("first-moved", "... that was moved: bound anew with it"),
+                       ("second-moved", "the next message over it")):
+        figure = f.get("wharf", work, "rights", 64, "p50_ns")
+        if figure:
+            figure.median, figure.low, figure.high = (v / 1e3 for v in (figure.median, figure.low, figure.high))
+        rows.append((name, shown(figure)))
+    for links in (1, 100, 2000):
+        for metric, name in (("move_ns", "a receive right moved with {} attached links"),
+                             ("pause_ns", "... longest pause of a sender meanwhile")):
+            figure = f.get("wharf", "moves", f"links={links}", 64, metric)
+            if figure:
+                figure.median, figure.low, figure.high = (v / 1e3 for v in (figure.median, figure.low, figure.high))
+            rows.append((name.format(links), shown(figure)))
+    for senders in (4, 100):
+        rows.append((f"messages a second from {senders} busy senders",
+                     shown(f.get("wharf", "busy", f"senders={senders}", 64, "msg_per_s"))))
     print()
     rows_print(rows)
 

@@ -384,7 +384,6 @@ enum {
         SPINS_IN_PLACE = 256, /* looks at one link, with the inbox locked: a few microseconds */
         LOOKS_AT_ONCE = 4,    /* at the socket by one call that may not wait */
         SKIPS_MAX = 64,       /* offers that were withdrawn, passed over in one go */
-        COOL_AFTER = 4096,    /* looks in vain, while others are busy, before a link is armed and left alone */
 };
 
 /* One link that may have a message: 1 delivered, 0 none, negative: this call fails. */
@@ -474,10 +473,13 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
                         *ret_link = l;
                 }
                 /* Whoever is empty, or has had his turn, goes to the back. */
-                if (in->hot.next != in->hot.prev && (r == 0 || ++l->served >= TURN_BUDGET)) {
-                        l->served = 0;
-                        wh_list_remove(&l->hot);
-                        wh_list_push_back(&in->hot, &l->hot);
+                if (in->hot.next != in->hot.prev) {
+                        l->empty = r ? 0 : l->empty + 1;
+                        if (r == 0 || ++l->served >= TURN_BUDGET) {
+                                l->served = 0;
+                                wh_list_remove(&l->hot);
+                                wh_list_push_back(&in->hot, &l->hot);
+                        }
                 }
                 if (r > 0 || n == last)
                         return r;
@@ -493,6 +495,7 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                 n = n->next;
                 int r = try_link(in, l, m, inc);
                 if (wh_likely(r == 1)) {
+                        l->empty = 0;
                         /* Only one link: no turns to take. */
                         if (wh_unlikely(in->hot.next->next != &in->hot) && ++l->served >= TURN_BUDGET) {
                                 l->served = 0;
@@ -503,15 +506,8 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                 }
                 if (r < 0)
                         return r;
-                if (wh_list_linked(&l->hot) && in->hot.next->next != &in->hot) {
-                        l->served = 0;
-                        if (++l->empty >= COOL_AFTER && (!l->rx || wh_link_arm(l)))
-                                wh_list_remove(&l->hot);
-                        else if (l->rx && l->armed) {
-                                wh_ring_awake(&l->rx->ring);
-                                l->armed = false;
-                        }
-                }
+                l->served = 0;
+                l->empty++;
         }
         return 0;
 }

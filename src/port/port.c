@@ -187,10 +187,33 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
 
 enum { EVENTS = 64 };
 
+enum {
+        COOL_AFTER = 1024, /* looks in vain, before a link is armed and left alone */
+        COOL_KEEP = 4,     /* links that stay hot however silent: looking at these costs less than their waking us */
+};
+
+/* Leave the silent ones to their doorbells: where many links were hot, every look pays for all of them. */
+static void inbox_cool(struct wh_inbox *in)
+{
+        unsigned n = 0;
+        wh_list_for_safe (k, &in->hot) {
+                struct wh_link *l = wh_container(k, struct wh_link, hot);
+                if (++n <= COOL_KEEP || l->empty < COOL_AFTER || l->over || l->hung_up || (!l->rx && l->sock_ready))
+                        continue;
+                if (wh_link_arm(l)) {
+                        wh_list_remove(&l->hot);
+                } else if (l->rx) {
+                        wh_ring_awake(&l->rx->ring);
+                        l->armed = false;
+                }
+        }
+}
+
 void wh_inbox_look(struct wh_inbox *in)
 {
         struct epoll_event ev[EVENTS];
         in->since_look = 0;
+        inbox_cool(in);
         if (wh_unlikely(in->accepts_owed))
                 accept_owed(in);
         int n = wh_os_epoll_wait(in->ep, ev, EVENTS, 0);
@@ -218,6 +241,7 @@ bool wh_inbox_has_message(struct wh_inbox *in)
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
                 if (l->rx && wh_ring_peek(&l->rx->ring, &rec) != 0)
                         return true;
+                l->empty++;
         }
         return false;
 }
