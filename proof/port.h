@@ -20,7 +20,7 @@ struct port_state {
         int listener;
         char path[64];
         wharf_task *task;
-        wharf_name port, right;
+        wharf_name port, right, other;
 };
 
 enum {

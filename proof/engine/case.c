@@ -324,7 +324,7 @@ bool proof_case(const struct proof_args *args, const char *engine, const struct 
         report_make();
         memset(report, 0, offsetof(struct proof_report, trace));
         memset(ledger, 0, offsetof(struct proof_ledger, sum));
-        if (args->expect_failure && sum->failures >= FAILURES_ENOUGH)
+        if (sum->failures && (args->stop || (args->expect_failure && sum->failures >= FAILURES_ENOUGH)))
                 return false;
         fflush(NULL);
         pid_t pid = fork();

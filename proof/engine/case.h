@@ -14,17 +14,21 @@ enum {
         PROOF_TRACE = 8192, /* steps that a case can report */
         PROOF_HANG_S = 20,  /* a case that takes so long does not end by itself */
         PROOF_EXIT_CHECK = 77,
+        PROOF_TRACED_BYTES = 64,
 };
 
 struct proof_traced {
         uint8_t kind; /* enum hook_kind */
         uint8_t atomic;
-        uint16_t call; /* enum wh_os_call */
+        uint16_t call;     /* enum wh_os_call */
+        uint16_t datagram; /* HOOK_RECEIVED, its first piece: how long all of it is, and that it is one: never 0 */
+        uint16_t n_fds;
         uint32_t len;
         uint32_t epoch; /* which call of victim() */
         uint64_t at;    /* the address; the same in every case, since cases are forked from one driver */
         uint64_t value; /* a load's first bytes */
         uint64_t site;
+        uint8_t bytes[PROOF_TRACED_BYTES]; /* more of them */
 };
 
 /* In memory that the driver and all processes of a case share. */

@@ -3,14 +3,16 @@
  *
  * First one run undisturbed, which records every load of shared memory, and every datagram that came. Then, for every
  * load k and every value that may matter there, one run in which the value is put in place just before load k, and
- * stays. Named lie:K:AT:LEN:VALUE, or `honest`. In every run: no crash (and no sanitizer's complaint, in the build that
- * has one), an allowed answer, a bounded number of steps, no byte of private memory in what others can see, and the
- * operation's own audit.
+ * stays. Named lie:K:AT:LEN:VALUE, or `honest`; and for every datagram, what can be done to its length and to the
+ * descriptors with it (datagram.h), frame:K:LIE. In every run: no crash (and no sanitizer's complaint, in the build
+ * that has one), an allowed answer, a bounded number of steps, no byte of private memory in what others can see, and
+ * the operation's own audit.
  *
  * The honest run also finds double fetches: bytes that the liar can write and that are loaded twice in one call. A
  * check of the first copy says nothing about the second.
  */
 #include "case.h"
+#include "datagram.h"
 
 #include "os/os.h"
 
@@ -30,7 +32,8 @@ struct plan {
         uint64_t k;       /* counts loads that the liar can change */
         uint32_t at, len; /* which bytes of the load */
         uint64_t value;
-        bool fill; /* all of the load, with the byte `value` */
+        bool fill;  /* all of the load, with the byte `value` */
+        bool frame; /* lie number `value` about the datagram */
 };
 #define NEVER UINT64_MAX
 
@@ -60,6 +63,13 @@ static void trace_load(struct proof *p, const struct hook_step *s)
                 .site = (uint64_t)(uintptr_t)s->site,
         };
         memcpy(&t->value, s->addr, s->len < 8 ? s->len : 8);
+        memcpy(t->bytes, s->addr, s->len < sizeof t->bytes ? s->len : sizeof t->bytes);
+        if (s->msg) {
+                unsigned len, n_fds;
+                proof_datagram_look(s, &len, &n_fds);
+                t->datagram = (uint16_t)len;
+                t->n_fds = (uint16_t)n_fds;
+        }
 }
 
 static int on_step(const struct hook_step *s)
@@ -67,6 +77,7 @@ static int on_step(const struct hook_step *s)
         struct proof *p = armed.p;
         if (++armed.steps > armed.steps_max)
                 proof_fail(p, p->op->name, 0, "more than %" PRIu64 " steps: work without bound", armed.steps_max);
+        proof_datagram_cut(s);
         if (s->kind != HOOK_LOAD && s->kind != HOOK_RMW && s->kind != HOOK_RECEIVED)
                 return 0;
         if (s->kind != HOOK_RECEIVED && !liar_writes(p, s->addr))
@@ -78,6 +89,10 @@ static int on_step(const struct hook_step *s)
         }
         if (k != armed.plan->k || armed.plan->at + armed.plan->len > s->len)
                 return 0;
+        if (armed.plan->frame) {
+                p->lied = p->report_->reached = s->msg && proof_datagram_lie(s, (unsigned)armed.plan->value);
+                return 0;
+        }
         uint8_t *to = s->kind == HOOK_RECEIVED ? s->addr : hook_writable(s->addr);
         if (!to)
                 return 0;
@@ -162,6 +177,7 @@ static void hostile_case(struct proof *p, const void *arg)
         p->result = op->victim(p);
         hook_disarm();
         armed.p = NULL;
+        proof_datagram_cut(NULL);
         hook_on_send = NULL;
         p->report_->steps = armed.steps;
         if (!p->lied)
@@ -200,10 +216,22 @@ static void value_add(struct values *vs, uint64_t v, uint32_t len, uint64_t now)
         vs->v[vs->n++] = v;
 }
 
-/* What may matter in a word of `len` bytes that holds `now`: boundaries, neighbours, flips, and what was seen
- * elsewhere. */
+/* A word of what was loaded. */
+static uint64_t word_of(const struct proof_traced *t, uint32_t at, uint32_t len)
+{
+        uint64_t v = 0;
+        if (at + len <= sizeof t->bytes)
+                memcpy(&v, t->bytes + at, len);
+        return v;
+}
+
+/*
+ * What may matter in a word of `len` bytes that holds `now`: boundaries, neighbours, flips, and what was seen
+ * elsewhere. `few`: boundaries alone; `some`: and neighbours.
+ */
+enum how_many { FEW, SOME, MANY };
 static void values_of(struct values *vs, uint64_t now, uint32_t len, const struct proof_traced *trace, uint32_t n_trace,
-                      uint64_t at, bool few)
+                      uint64_t at, enum how_many how_many)
 {
         const uint64_t top = (uint64_t)1 << (len * 8 - 1);
         const uint64_t fixed[] = {
@@ -213,15 +241,15 @@ static void values_of(struct values *vs, uint64_t now, uint32_t len, const struc
         vs->n = 0;
         for (unsigned i = 0; i < sizeof fixed / sizeof *fixed; i++)
                 value_add(vs, fixed[i], len, now);
-        if (few)
+        if (how_many == FEW)
                 vs->n = vs->n < 8 ? vs->n : 8;
-        for (unsigned b = 0; b < len * 8 && !few; b++)
+        for (unsigned b = 0; b < len * 8 && how_many == MANY; b++)
                 value_add(vs, now ^ (uint64_t)1 << b, len, now);
         /* Stale values of the same place, then true values of other places. */
         for (uint32_t i = 0; i < n_trace; i++)
                 if (trace[i].at == at)
                         value_add(vs, trace[i].value, len, now);
-        for (uint32_t i = 0; i < n_trace && i < 64 && !few; i++)
+        for (uint32_t i = 0; i < n_trace && i < 64 && how_many == MANY; i++)
                 value_add(vs, trace[i].value, len, now);
 }
 
@@ -231,6 +259,8 @@ static bool lie(const struct proof_args *args, const struct proof_op *op, const 
         char name[96];
         if (plan->k == NEVER)
                 strcpy(name, "honest");
+        else if (plan->frame)
+                snprintf(name, sizeof name, "frame:%" PRIu64 ":%" PRIu64, plan->k, plan->value);
         else
                 snprintf(name, sizeof name, "lie:%" PRIu64 ":%u:%u:%#" PRIx64, plan->k, plan->at,
                          plan->fill ? 0 : plan->len, plan->value);
@@ -270,15 +300,75 @@ static void double_fetches(const struct proof_args *args, const struct proof_op 
         }
 }
 
+/* The first load of this place in the code; a datagram's head is told from its body. */
+static bool is_first(const struct proof_traced *t, uint32_t k)
+{
+        for (uint32_t i = 0; i < k; i++)
+                if (t[i].site == t[k].site && t[i].kind == t[k].kind && !t[i].datagram == !t[k].datagram)
+                        return false;
+        return true;
+}
+
+/*
+ * Every field of the head of a datagram, and everything that can be done to it as a whole. Datagrams are alike by their
+ * type and number of descriptors:
+ * of each likeness the quick tier lies about the first one in all ways, and about the second as a whole.
+ */
+static void lie_about_datagrams(const struct proof_args *args, const struct proof_op *op, const struct proof_traced *t,
+                                uint32_t n, struct proof_figures *sum)
+{
+        static const uint8_t field[] = {4, 2, 1, 1, 8, 8, 4, 4, 4, 4}; /* of struct wh_frame */
+        enum { ARG = 8 };
+        const unsigned alike_max = args->quick ? 2 : 8;
+        struct likeness {
+                uint64_t what;
+                unsigned n;
+        } seen[256] = {0};
+        for (uint32_t k = 0; k < n; k++) {
+                if (!t[k].datagram)
+                        continue;
+                /* The byte that says which type, and the number of descriptors. */
+                uint64_t what = t[k].len < 8 ? 1 : (t[k].value >> 48 & 0xff) << 16 | (uint64_t)t[k].n_fds << 8 | 2;
+                unsigned i = 0;
+                while (seen[i].what && seen[i].what != what && i < 255)
+                        i++;
+                seen[i].what = what;
+                if (seen[i].n++ >= alike_max)
+                        continue;
+                for (unsigned lies = proof_datagram_lies(t[k].datagram, t[k].n_fds), l = 0; l < lies; l++)
+                        lie(args, op, &(struct plan){.k = k, .frame = true, .value = l}, sum);
+                if (args->quick && seen[i].n > 1)
+                        continue;
+                /* The build with sanitizers takes three times as long, and is there for what the values lead to. */
+                const enum how_many how_many = args->quick && !hook_sees_atomics ? FEW : SOME;
+                uint32_t at = 0;
+                for (unsigned f = 0; f < sizeof field && at + field[f] <= t[k].len; at += field[f++]) {
+                        struct values vs;
+                        uint64_t now = word_of(&t[k], at, field[f]);
+                        values_of(&vs, now, field[f], t, 0, 0, how_many);
+                        for (uint64_t v = 4; v < 24 && (field[f] == 1 || f == ARG); v++)
+                                value_add(&vs, v, field[f], now);
+                        for (unsigned v = 0; v < vs.n; v++)
+                                lie(args, op, &(struct plan){.k = k, .at = at, .len = field[f], .value = vs.v[v]}, sum);
+                }
+                /* What begins the body: the kinds of what it carries. */
+                for (uint32_t b = 0; k + 1 < n && t[k + 1].kind == HOOK_RECEIVED && b < t[k].n_fds && b < 3; b++)
+                        for (uint64_t v = 0; v < 16; v++)
+                                lie(args, op, &(struct plan){.k = k + 1, .at = b, .len = 1, .value = v < 15 ? v : 255},
+                                    sum);
+        }
+}
+
 void proof_hostile(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum)
 {
         sum->operations++;
         struct plan plan = {.k = NEVER};
         if (args->only_case && strcmp(args->only_case, "honest")) {
-                if (sscanf(args->only_case, "lie:%" SCNu64 ":%u:%u:%" SCNx64, &plan.k, &plan.at, &plan.len,
-                           &plan.value) != 4)
+                plan.frame = sscanf(args->only_case, "frame:%" SCNu64 ":%" SCNu64, &plan.k, &plan.value) == 2;
+                if (!plan.frame && sscanf(args->only_case, "lie:%" SCNu64 ":%u:%u:%" SCNx64, &plan.k, &plan.at,
+                                          &plan.len, &plan.value) != 4)
                         return;
-                plan.fill = plan.len == 0;
+                plan.fill = !plan.frame && plan.len == 0;
                 lie(args, op, &plan, sum);
                 return;
         }
@@ -288,29 +378,32 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
         struct proof_traced *t = calloc(n + 1, sizeof *t);
         memcpy(t, proof_reported()->trace, n * sizeof *t);
         double_fetches(args, op, t, n, sum);
+        if (!args->only_case)
+                lie_about_datagrams(args, op, t, n, sum);
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
-        const uint64_t cap = args->quick ? 900 : 60000;
+        const uint64_t cap = args->quick ? 500 : 60000;
         uint64_t total = 0, i = 0;
         for (int pass = 0; pass < 2 && !args->only_case; pass++) {
                 for (uint32_t k = 0; k < n; k++) {
                         bool wide = t[k].len > 8 || (t[k].len & (t[k].len - 1));
                         uint32_t word = !wide ? t[k].len : t[k].len < 4 ? 1 : 4, words = t[k].len / word;
                         words = words > WORDS_MAX ? WORDS_MAX : words;
-                        bool hit = false;
+                        bool hit = false, first = !t[k].datagram && is_first(t, k);
                         for (uint32_t w = 0; w < words; w++) {
                                 struct values vs;
-                                uint64_t now = w < 8 / word ? t[k].value >> w * word * 8 : 0;
-                                now &= word == 8 ? UINT64_MAX : ((uint64_t)1 << word * 8) - 1;
+                                uint64_t now = word_of(&t[k], w * word, word);
                                 /* Long loads are mostly payload: the quick tier leaves those for the words that decide.
-                                 */
-                                values_of(&vs, now, word, t, n, t[k].at, args->quick && wide);
+                                 * The first load of each place in the code is lied about in any case. */
+                                values_of(&vs, now, word, t, n, t[k].at, args->quick && wide ? FEW : MANY);
+                                if (args->quick && first)
+                                        values_of(&vs, now, word, t, n, t[k].at, SOME);
                                 for (unsigned v = 0; v < vs.n; v++) {
                                         if (!pass) {
-                                                total++;
+                                                total += !first;
                                                 continue;
                                         }
-                                        if (!proof_sampled(i++, total, cap, args->seed))
+                                        if (!first && !proof_sampled(i++, total, cap, args->seed))
                                                 continue;
                                         lie(args, op,
                                             &(struct plan){.k = k, .at = w * word, .len = word, .value = vs.v[v]}, sum);

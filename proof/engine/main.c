@@ -8,7 +8,7 @@
 
 static int usage(const char *program)
 {
-        fprintf(stderr, "usage: %s [--quick|--full] [--seed N] [--only OPERATION] [--case CASE] [--verbose]\n",
+        fprintf(stderr, "usage: %s [--quick|--full] [--stop] [--seed N] [--only OPERATION] [--case CASE] [--verbose]\n",
                 program);
         return 2;
 }
@@ -19,6 +19,8 @@ int proof_main(const char *engine, const char *area, const struct proof_op *ops,
         for (int i = 1; i < argc; i++) {
                 if (!strcmp(argv[i], "--quick") || !strcmp(argv[i], "--full"))
                         args.quick = argv[i][2] == 'q';
+                else if (!strcmp(argv[i], "--stop"))
+                        args.stop = true;
                 else if (!strncmp(argv[i], "--seed=", 7))
                         args.seed = strtoull(argv[i] + 7, NULL, 0);
                 else if (!strcmp(argv[i], "--verbose"))

@@ -158,6 +158,7 @@ struct proof_args {
         const char *only;
         const char *only_case;
         bool verbose;
+        bool stop;           /* after the first failure: it is all that whoever asks wants to know */
         bool expect_failure; /* of the self-test: say nothing about failures */
         unsigned hang_s;     /* a case that takes longer does not end by itself; default 20 */
 };

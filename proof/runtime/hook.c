@@ -31,7 +31,7 @@ static __thread bool is_armed_thread;
 static __thread bool in_handler;
 static int64_t live_allocations;
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, FILL_MAX = 1 << 20 };
 
 /* ---- ranges ---- */
 
@@ -208,12 +208,18 @@ void hook_access_(enum hook_kind kind, void *addr, size_t len, bool atomic, int 
         in_handler = false;
 }
 
-static void hook_received_(void *bytes, size_t len, void *site)
+static void hook_received_(void *bytes, size_t len, struct msghdr *m, ssize_t *received, void *site)
 {
         if (!hook_armed_ || !is_armed_thread || in_handler)
                 return;
-        struct hook_step s = {
-                .kind = HOOK_RECEIVED, .call = -1, .addr = bytes, .len = len, .number = n_steps++, .site = site};
+        struct hook_step s = {.kind = HOOK_RECEIVED,
+                              .call = -1,
+                              .addr = bytes,
+                              .len = len,
+                              .number = n_steps++,
+                              .site = site,
+                              .msg = m,
+                              .received = received};
         in_handler = !hook_memory; /* the explorer goes on with another party in there */
         the_handler(&s);
         in_handler = false;
@@ -294,8 +300,8 @@ int hook_memcmp(const void *a, const void *b, size_t n)
 void *hook_malloc(size_t size)
 {
         void *p = malloc(size);
-        if (p && hook_fill_allocations)
-                memset(p, hook_fill_allocations, size);
+        if (p && hook_fill_allocations) /* a peer may have said how much: what is not looked at must not become real */
+                memset(p, hook_fill_allocations, size < FILL_MAX ? size : FILL_MAX);
         live_allocations += p != NULL;
         return p;
 }
@@ -444,10 +450,13 @@ ssize_t hook_recvmsg(int fd, struct msghdr *m, int flags)
 {
         ssize_t n = recvmsg(fd, m, flags);
         size_t left = n > 0 ? (size_t)n : 0;
+        ssize_t came = n;
         for (size_t i = 0; i < m->msg_iovlen && left; i++) {
                 size_t k = m->msg_iov[i].iov_len < left ? m->msg_iov[i].iov_len : left;
-                hook_received_(m->msg_iov[i].iov_base, k, SITE);
+                hook_received_(m->msg_iov[i].iov_base, k, i ? NULL : m, i ? NULL : &n, SITE);
                 left -= k;
+                if (n != came)
+                        break; /* what follows was made to have never come */
         }
         return n;
 }

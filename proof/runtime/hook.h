@@ -27,6 +27,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct msghdr;
+
 enum {
         HOOK_RANGES = 256,
         HOOK_COPY_PIECES = 8,
@@ -51,6 +53,8 @@ struct hook_step {
         struct hook_range *range; /* NULL but for loads and stores */
         uint64_t number;          /* counts from 0 since hook_arm() */
         void *site;               /* where in the code */
+        struct msghdr *msg;       /* HOOK_RECEIVED, of the first piece of a datagram: all that came with it, */
+        ssize_t *received;        /* and how many bytes; the handler may change both */
 };
 
 /* A stretch of shared memory. `dev` and `ino` name the file behind it; both are 0 for anonymous memory. */

@@ -36,7 +36,7 @@ enum wh_frame_type {
         WH_FRAME_ADOPT = 7,    /* H > O  one descriptor: a link for somebody whom I introduce */
         WH_FRAME_REFUSE = 8,   /* O > H  arg: the errno for which the link ends here; id: enum wh_refusal */
         WH_FRAME_VIA = 9,      /* O > H  one descriptor: the reply to `call` comes there */
-        WH_FRAME_DROPPED = 10, /* O > H  the call `call` ends without a reply, for the errno `arg` */
+        WH_FRAME_DROPPED = 10, /* O > H  the call `call` ends without a reply; arg: ECANCELED */
         WH_FRAME_RING = 13,    /* both   one descriptor: the ring that follows when the lane's has ended (NEXT) */
         WH_FRAME_TAKEN = 14,   /* O > H  the cold message `seq`, and all before it, were taken */
         WH_FRAME_WHO = 17,     /* H > O  greet me again, with `seq`: the kernel says who you are */

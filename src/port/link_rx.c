@@ -301,6 +301,27 @@ static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_
         return 0;
 }
 
+/*
+ * Why an owner ends a link, as it says. An errno that tells a sender to try again would let it do so for ever, and
+ * others mean something else than that here: only what wharf_send() names comes through.
+ */
+static int refused_for(uint32_t arg)
+{
+        switch (arg) {
+        case EMLINK:
+        case EDQUOT:
+        case ENOBUFS:
+        case EPROTONOSUPPORT:
+        case EMSGSIZE:
+        case EMFILE:
+        case ENOMEM:
+        case EKEYREVOKED:
+                return -(int)arg;
+        default:
+                return -EPROTO;
+        }
+}
+
 /* Dispatches one frame. What of `fds` is kept is marked by *ret_kept (all or none). */
 static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, int *fds,
                       const struct wh_cred *cred, bool *ret_kept)
@@ -332,7 +353,7 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
         case WH_FRAME_REFUSE:
                 if (l->owner || f->n_fds)
                         return -EPROTO;
-                l->tx_over = f->arg == 0 || f->arg > 4095 ? -EPROTO : -(int)f->arg;
+                l->tx_over = refused_for(f->arg);
                 l->refusal = f->id < WH_REFUSALS ? (uint8_t)f->id : WH_REFUSAL_PLAIN;
                 return 0;
         case WH_FRAME_VIA:
@@ -346,7 +367,7 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
                         return -EPROTO;
                 /* It stands in the order of messages, so it waits its turn like one. */
                 l->stash = (struct wh_stash){.full = true, .call = f->call, .how = WHARF_HOW_AUTO};
-                l->stash.have = f->arg ? f->arg : ECANCELED;
+                l->stash.have = ECANCELED; /* whatever it says: the caller is promised this errno and no other */
                 return 0;
         case WH_FRAME_RING:
                 return frame_ring(l, f, fds);
@@ -644,7 +665,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 in->where = WH_IN_RECORD;
                 in->bytes = NULL;
                 in->len = 0;
-                in->dropped = ext.arg && ext.arg < 4096 ? (int)ext.arg : ECANCELED;
+                in->dropped = ECANCELED;
                 break;
         default:
                 return wh_trace(-EPROTO);
