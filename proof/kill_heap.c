@@ -1,8 +1,4 @@
-/*
- * A task dies in the middle of a heap that others use; whoever reclaims may die as well. A heap knows its owners by
- * what differs from run to run, so here every crash state is a distinct one, and each is recovered from by dying
- * rescuers.
- */
+/* A task dies in the middle of a heap that others use; whoever reclaims may die as well. */
 #include "heap.h"
 
 static void reclaim(struct proof *p)

@@ -153,8 +153,38 @@ static uint64_t fds_state(bool deep, unsigned *ret_n)
         return sum;
 }
 
+/* ---- who is who ---- */
+
+/* The place of the next party; taken before it is forked, so that it does not depend on who runs first. */
+static unsigned party_next(struct proof_report *rep)
+{
+        return rep->n_parties < PROOF_PARTIES ? rep->n_parties++ : PROOF_PARTIES - 1;
+}
+
+static void party_is_me(struct proof_report *rep, unsigned i)
+{
+        struct stat st;
+        int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+        rep->party[i][1] = fd >= 0 && fstat(fd, &st) == 0 ? (uint32_t)st.st_ino : 0;
+        rep->party[i][0] = (uint32_t)getpid();
+        close(fd);
+}
+
+/* A word that is a number of one of the case's processes, flags aside, is replaced by its role. */
+static uint32_t role_of(const struct proof_report *rep, uint32_t word)
+{
+        enum { FLAGS = 0xfe000000 }; /* of a task's lower half, as os/task.h makes it */
+        for (unsigned i = 0; i < rep->n_parties; i++) {
+                if (rep->party[i][0] && (word & ~(uint32_t)FLAGS) == rep->party[i][0])
+                        return 0x1f0000 + i + (word & FLAGS);
+                if (rep->party[i][1] && word == rep->party[i][1])
+                        return 0x1f1000 + i;
+        }
+        return word;
+}
+
 /* A range's bytes, with process numbers replaced by their roles: those differ from case to case, and mean the same. */
-static uint64_t range_hash(uint64_t h, const struct hook_range *r, uint32_t me, uint32_t parent)
+static uint64_t range_hash(uint64_t h, const struct hook_range *r)
 {
         enum { BLOCK = 1024, BYTES_MAX = 1 << 20 };
         uint32_t words[BLOCK];
@@ -163,7 +193,8 @@ static uint64_t range_hash(uint64_t h, const struct hook_range *r, uint32_t me, 
                 size_t k = len - at < sizeof words ? len - at : sizeof words;
                 memcpy(words, r->at + at, k);
                 for (size_t i = 0; i < k / 4; i++)
-                        words[i] = words[i] == me ? 0xffffffffu : words[i] == parent ? 0xfffffffeu : words[i];
+                        if (words[i])
+                                words[i] = role_of(report, words[i]);
                 h = proof_hash(h, words, k);
         }
         return h;
@@ -175,7 +206,7 @@ uint64_t proof_state_hash(void)
         const struct hook_range *r = hook_ranges(&n);
         uint64_t h = 7;
         for (unsigned i = 0; i < n; i++)
-                h = range_hash(h, &r[i], (uint32_t)getpid(), (uint32_t)getppid());
+                h = range_hash(h, &r[i]);
         uint64_t f = fds_state(true, &n_fds);
         return proof_hash(h, &f, sizeof f);
 }
@@ -301,6 +332,7 @@ static void case_process(const struct proof_args *args, const struct proof_op *o
         p.state = calloc(1, op->state_bytes ? op->state_bytes : 1);
         hook_keep_on_fork = op->inherit;
         hook_pid = op->inherit ? getpid() : 0;
+        party_is_me(report, party_next(report));
         struct proof_world before, after;
         proof_world_look(&before);
         fn(&p, plan);
@@ -324,7 +356,7 @@ bool proof_case(const struct proof_args *args, const char *engine, const struct 
         report_make();
         memset(report, 0, offsetof(struct proof_report, trace));
         memset(ledger, 0, offsetof(struct proof_ledger, sum));
-        if (sum->failures && (args->stop || (args->expect_failure && sum->failures >= FAILURES_ENOUGH)))
+        if (sum->failures && (args->expect_failure ? sum->failures >= FAILURES_ENOUGH : args->stop))
                 return false;
         fflush(NULL);
         pid_t pid = fork();
@@ -373,12 +405,17 @@ bool proof_case(const struct proof_args *args, const char *engine, const struct 
 
 pid_t proof_fork(struct proof *p)
 {
+        const unsigned party = party_next(p->report_);
         /* Without libc's handlers: the library's own would close in the child what the operation wants kept. */
         pid_t pid = p->op->inherit ? (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0) : fork();
         if (pid < 0)
                 proof_fail(p, __FILE__, __LINE__, "fork: %s", strerror(errno));
-        if (pid == 0)
+        if (pid == 0) {
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
+                party_is_me(p->report_, party);
+                if (hook_random_seed)
+                        hook_random_seed += party; /* what parties draw at random differs */
+        }
         return pid;
 }
 

@@ -14,6 +14,7 @@ enum {
         PROOF_TRACE = 8192, /* steps that a case can report */
         PROOF_HANG_S = 20,  /* a case that takes so long does not end by itself */
         PROOF_EXIT_CHECK = 77,
+        PROOF_PARTIES = 16,
         PROOF_TRACED_BYTES = 64,
 };
 
@@ -43,6 +44,10 @@ struct proof_report {
         uint64_t steps, rescuer_steps; /* that the engine counts */
         uint64_t hash;                 /* of the crash state */
         uint64_t allocations;
+        /* The processes of the case in the order in which they were made, by the numbers that a shared memory may know
+         * them by: pid, and what the kernel calls the process behind a pidfd. */
+        unsigned n_parties;
+        uint32_t party[PROOF_PARTIES][2];
         uint32_t epoch;
         uint32_t n_trace;
         struct proof_traced trace[PROOF_TRACE];

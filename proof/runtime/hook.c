@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -18,6 +19,7 @@
 bool hook_armed_;
 bool hook_keep_on_fork;
 pid_t hook_pid;
+uint64_t hook_random_seed;
 uint8_t hook_fill_allocations;
 void (*hook_on_send)(const void *bytes, size_t len);
 const struct hook_memory *hook_memory;
@@ -443,6 +445,17 @@ uint64_t hook_ticks(void)
 #endif
         now = !hook_armed_ ? 0 : now ? now + 20000 : real;
         return now ? now : real;
+}
+
+ssize_t hook_getrandom(void *to, size_t n, unsigned flags)
+{
+        if (!hook_random_seed)
+                return getrandom(to, n, flags);
+        for (size_t i = 0; i < n; i++) {
+                hook_random_seed = hook_random_seed * 6364136223846793005u + 1442695040888963407u;
+                ((uint8_t *)to)[i] = (uint8_t)(hook_random_seed >> 56);
+        }
+        return (ssize_t)n;
 }
 
 /* A datagram is something a peer wrote, too: a step over the bytes that came. */

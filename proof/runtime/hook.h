@@ -90,6 +90,8 @@ void *hook_writable(void *at);
 extern bool hook_keep_on_fork;
 /* What getpid() answers the code under proof, when not 0: a forked victim that passes for its parent. */
 extern pid_t hook_pid;
+/* When not 0, randomness is a stream that begins here, so that a case makes the same bytes whenever it runs. */
+extern uint64_t hook_random_seed;
 /* Fill new allocations (but calloc) with this byte, when not 0. */
 extern uint8_t hook_fill_allocations;
 /* Looked at for every sendmsg(), when set: the bytes that leave the process. */

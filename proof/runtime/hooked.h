@@ -33,6 +33,7 @@ void *hook_shmat(int id, const void *at, int flags);
 int hook_shmdt(const void *p);
 pid_t hook_getpid(void);
 uint64_t hook_ticks(void);
+ssize_t hook_getrandom(void *to, size_t n, unsigned flags);
 ssize_t hook_recvmsg(int fd, struct msghdr *m, int flags);
 ssize_t hook_sendmsg(int fd, const struct msghdr *m, int flags);
 
@@ -55,6 +56,7 @@ ssize_t hook_sendmsg(int fd, const struct msghdr *m, int flags);
 #define shmdt(...) hook_shmdt(__VA_ARGS__)
 #define getpid() hook_getpid()
 #define __builtin_ia32_rdtsc() hook_ticks()
+#define getrandom(...) hook_getrandom(__VA_ARGS__)
 #define recvmsg(...) hook_recvmsg(__VA_ARGS__)
 #define sendmsg(...) hook_sendmsg(__VA_ARGS__)
 /* Without arguments: free is also passed as a function. */
