@@ -262,9 +262,16 @@ static void audit_new_link(struct proof *p)
                         sent++;
                 }
                 /* Of any size: what the liar left may be large, and stays first in its queue until it is taken. */
-                struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC};
+                struct wharf_item items[WHARF_ITEMS_MAX];
+                struct wharf_msg m = {
+                        .size = sizeof m, .flags = WHARF_RECV_ALLOC, .items = items, .cap_items = WHARF_ITEMS_MAX};
                 if (wharf_recvmsg(st(p)->task, st(p)->port, &m, 0) < 0)
                         continue;
+                for (unsigned i = 0; i < m.n_items; i++)
+                        if (items[i].kind == WHARF_GOT_FD)
+                                close(items[i].fd);
+                        else
+                                wharf_drop(st(p)->task, items[i].name);
                 const uint8_t *bytes = m.data;
                 got += m.len_bytes == 4 && bytes[0] == PORT_CLEAN && bytes[1] == got;
                 wharf_release(st(p)->task, &m);

@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <linux/sockios.h>
 #include <unistd.h>
@@ -191,7 +192,10 @@ static uint64_t range_hash(uint64_t h, const struct hook_range *r)
         size_t len = r->len < BYTES_MAX ? r->len : BYTES_MAX;
         for (size_t at = 0; at < len; at += sizeof words) {
                 size_t k = len - at < sizeof words ? len - at : sizeof words;
-                memcpy(words, r->at + at, k);
+                /* By the kernel: what lies behind a mapping may be shorter than it just now. */
+                struct iovec to = {words, k}, from = {r->at + at, k};
+                ssize_t got = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+                k = got > 0 ? (size_t)got : 0;
                 for (size_t i = 0; i < k / 4; i++)
                         if (words[i])
                                 words[i] = role_of(report, words[i]);

@@ -77,6 +77,8 @@ struct proof_op {
         bool progress;
         /* hostile: an atomic load may be repeated in one call: whatever was decided on the first is decided again. */
         bool looks_again;
+        /* hostile: whoever can write there is trusted with the contents: looking twice is no mistake. */
+        bool trusted;
         /* A finding that is known and not mended yet: this operation may fail, and every run says so, or that it was
          * not seen; the note goes with the fault. */
         const char *finding;
