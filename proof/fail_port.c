@@ -6,10 +6,16 @@ static struct port_state *st(struct proof *p)
         return p->state;
 }
 
+/* A task keeps some of what it makes, to use it again: after a first port and right of each kind, nothing more. */
 static void setup_task(struct proof *p)
 {
+        wharf_name port, right;
         st(p)->listener = -1;
         PROOF_EQ(p, wharf_task_open(NULL, &st(p)->task), 0);
+        PROOF_EQ(p, wharf_port_new(st(p)->task, NULL, &port), 0);
+        PROOF_EQ(p, wharf_right_new(st(p)->task, port, &right), 0);
+        PROOF_EQ(p, wharf_drop(st(p)->task, right), 0);
+        PROOF_EQ(p, wharf_drop(st(p)->task, port), 0);
 }
 
 static void setup_port(struct proof *p)
@@ -126,20 +132,10 @@ static const int errors[] = {-EAGAIN, -EPIPE, -ENOTCONN, -ENOMEM, -EMFILE, -EPRO
 static const struct proof_op ops[] = {
         {.name = "task", .victim = open_task, .unchanged = no_task, PORT_OP},
         {.name = "port", .setup = setup_task, .victim = new_port, .unchanged = no_port, PORT_OP},
-        {.name = "right",
-         .progress = true, /* the object of the link that was not to be stays in the task's pool (T1) */
-         .setup = setup_port,
-         .victim = new_right,
-         .unchanged = no_right,
-         PORT_OP},
+        {.name = "right", .setup = setup_port, .victim = new_right, .unchanged = no_right, PORT_OP},
         {.name = "send-first", .progress = true, .setup = setup_right, .victim = send_one, .audit = audit_all, PORT_OP},
-        {.name = "send-attach",
-         .progress = true,
-         .setup = setup_almost_attached,
-         .victim = send_one,
-         .audit = audit_all,
-         PORT_OP},
-        {.name = "send-warm", .progress = true, .setup = setup_warm, .victim = send_one, .audit = audit_all, PORT_OP},
+        {.name = "send-attach", .setup = setup_almost_attached, .victim = send_one, .audit = audit_all, PORT_OP},
+        {.name = "send-warm", .setup = setup_warm, .victim = send_one, .audit = audit_all, PORT_OP},
         {.name = "receive",
          .progress = true,
          .setup = setup_sent,

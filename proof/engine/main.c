@@ -41,6 +41,7 @@ int proof_main(const char *engine, const char *area, const struct proof_op *ops,
                 const uint64_t failures = sum.failures;
                 struct proof_args one = args;
                 one.expect_failure = op->finding && !args.only;
+                one.failures_before = failures;
                 one.hang_s = op->finding ? 1 : 0; /* a known hang need not be waited for */
                 if (!strcmp(engine, "kill"))
                         proof_kill(&one, op, &sum);

@@ -72,8 +72,9 @@ struct proof_op {
         /* kill: a second process that takes part, unarmed, while the victim runs: the other end. It must come to an
          * end by itself when the victim dies. May be NULL. */
         void (*partner)(struct proof *p);
-        /* fail: the call does work on its way that is not undone (it reads a socket, it learns that a link is dead),
-         * and its object may not survive a refusal: descriptors are not compared, and trying again may fail as well. */
+        /* fail: the call does work on its way that is not undone (it reads a socket, it makes a pair of its own, it
+         * learns that a link is dead), and its object may not survive a refusal: descriptors may be others, though not
+         * more, and trying again may fail as well. */
         bool progress;
         /* hostile: an atomic load may be repeated in one call: whatever was decided on the first is decided again. */
         bool looks_again;
@@ -160,9 +161,10 @@ struct proof_args {
         const char *only;
         const char *only_case;
         bool verbose;
-        bool stop;           /* after the first failure: it is all that whoever asks wants to know */
-        bool expect_failure; /* of the self-test: say nothing about failures */
-        unsigned hang_s;     /* a case that takes longer does not end by itself; default 20 */
+        bool stop;                /* after the first failure: it is all that whoever asks wants to know */
+        bool expect_failure;      /* of the self-test: say nothing about failures */
+        uint64_t failures_before; /* of other operations */
+        unsigned hang_s;          /* a case that takes longer does not end by itself; default 20 */
 };
 int proof_main(const char *engine, const char *area, const struct proof_op *ops, int argc, char **argv);
 
