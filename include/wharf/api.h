@@ -4,7 +4,15 @@
 #ifndef WHARF_API_H
 #define WHARF_API_H
 
+/*
+ * Inside the library a public function is protected: the library calls its own, also where a process holds a second copy
+ * (another version, or one linked into a plug-in), whose functions of the same names came first.
+ */
+#ifdef WHARF_BUILDING
+#define WHARF_API __attribute__((visibility("protected")))
+#else
 #define WHARF_API __attribute__((visibility("default")))
+#endif
 
 #ifdef __cplusplus
 #define WHARF_BEGIN extern "C" {

@@ -35,6 +35,13 @@
  *          which must come last.
  * Fork:    the child holds no right of its parent: the library's descriptors are closed there and every call on the
  *          parent's task answers -ESTALE. Only wharf_task_close() still works, and frees the memory.
+ * Cancellation: no call is a cancellation point of pthreads. A thread that is cancelled (pthread_cancel()) while it waits
+ *          in a call goes on waiting, leaves the call with its result, and ends at the first cancellation point after it:
+ *          nothing stays locked or half done. To end such a wait at once, drop what it waits for. A thread whose
+ *          cancellation is asynchronous must not call the library, as it must not call malloc().
+ * Copies:  a process may hold several copies of the library (a shared one, others linked into plug-ins, other versions).
+ *          They share nothing: a task and its names belong to the copy that opened it, and copies exchange messages
+ *          and rights like processes. A copy may be unloaded once its tasks are closed.
  * Signals: SIGPIPE is never raised. No function is async-signal-safe.
  */
 #ifndef WHARF_TASK_H

@@ -56,9 +56,9 @@ ssize_t hook_sendmsg(int fd, const struct msghdr *m, int flags);
 #define shmdt(...) hook_shmdt(__VA_ARGS__)
 #define getpid() hook_getpid()
 #define __builtin_ia32_rdtsc() hook_ticks()
-#define getrandom(...) hook_getrandom(__VA_ARGS__)
-#define recvmsg(...) hook_recvmsg(__VA_ARGS__)
-#define sendmsg(...) hook_sendmsg(__VA_ARGS__)
+#define RAW_GETRANDOM(...) hook_getrandom(__VA_ARGS__)
+#define RAW_RECVMSG(...) hook_recvmsg(__VA_ARGS__)
+#define RAW_SENDMSG(...) hook_sendmsg(__VA_ARGS__)
 /* Without arguments: free is also passed as a function. */
 #define free hook_free
 #endif

@@ -34,6 +34,17 @@
 
 int (*wh_os_gate)(enum wh_os_call call);
 
+/*
+ * O5: what glibc makes a cancellation point is called without glibc. A thread that is cancelled in the middle of a send
+ * would otherwise end there, with a lock held; and switching cancellation off and on costs as much as a small call.
+ */
+#define RAW(name, ...) syscall(SYS_##name, __VA_ARGS__)
+#ifndef RAW_SENDMSG /* the proofs put themselves in between */
+#define RAW_SENDMSG(...) RAW(sendmsg, __VA_ARGS__)
+#define RAW_RECVMSG(...) RAW(recvmsg, __VA_ARGS__)
+#define RAW_GETRANDOM(...) RAW(getrandom, __VA_ARGS__)
+#endif
+
 /* Ask the gate, make the call, turn -1 into a negative errno, and leave the caller's errno as it was. */
 #define OS_CALL(name, expr)                          \
         ({                                           \
@@ -146,7 +157,7 @@ int wh_os_ftruncate(int fd, off_t len)
 int wh_os_fallocate(int fd, int mode, off_t off, off_t len)
 {
         int r = mode & FALLOC_FL_PUNCH_HOLE ? 0 : os_file_limit(off + len);
-        return r < 0 ? r : (int)OS_CALL(fallocate, fallocate(fd, mode, off, len));
+        return r < 0 ? r : (int)OS_CALL(fallocate, RAW(fallocate, fd, mode, off, len));
 }
 
 int wh_os_seal(int fd, int seals)
@@ -189,7 +200,7 @@ int wh_os_fchown(int fd, uid_t uid, gid_t gid)
 
 int wh_os_msync(void *p, size_t len)
 {
-        return (int)OS_CALL(msync, msync(p, len, MS_SYNC));
+        return (int)OS_CALL(msync, RAW(msync, p, len, MS_SYNC));
 }
 
 int wh_os_memory_left(uint64_t *ret_bytes)
@@ -201,7 +212,7 @@ int wh_os_memory_left(uint64_t *ret_bytes)
         unsigned found = 0;
         char line[128];
         int saved = errno;
-        FILE *f = fopen("/proc/meminfo", "re");
+        FILE *f = fopen("/proc/meminfo", "rec"); /* c: no cancellation point (O5) */
         while (f && fgets(line, sizeof line, f))
                 if (sscanf(line, "MemAvailable: %llu", &kib) == 1 || sscanf(line, "SwapFree: %llu", &kib) == 1) {
                         sum += kib * 1024;
@@ -326,29 +337,34 @@ int wh_os_close(int fd)
         }
         /* A gate that fails close() only tells the caller so: Linux has always let go of the descriptor by then. */
         int refused = wh_os_enter(WH_OS_close), saved = errno;
-        int r = close(fd) < 0 ? -errno : 0;
+        int r = RAW(close, fd) < 0 ? -errno : 0;
         errno = saved;
         return refused < 0 ? refused : r;
 }
 
+int wh_os_dup_above(int fd, int min)
+{
+        return (int)OS_CALL(dup, fcntl(fd, F_DUPFD_CLOEXEC, min));
+}
+
 int wh_os_dup(int fd)
 {
-        return (int)OS_CALL(dup, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+        return wh_os_dup_above(fd, 0);
 }
 
 ssize_t wh_os_read(int fd, void *buf, size_t len)
 {
-        return OS_CALL(read, read(fd, buf, len));
+        return OS_CALL(read, RAW(read, fd, buf, len));
 }
 
 ssize_t wh_os_write(int fd, const void *buf, size_t len)
 {
-        return OS_CALL(write, write(fd, buf, len));
+        return OS_CALL(write, RAW(write, fd, buf, len));
 }
 
 int wh_os_open(const char *path, int flags, mode_t mode)
 {
-        return (int)OS_CALL(open, open(path, flags | O_CLOEXEC, mode));
+        return (int)OS_CALL(open, RAW(openat, AT_FDCWD, path, flags | O_CLOEXEC, mode));
 }
 
 int wh_os_unlink(const char *path)
@@ -489,7 +505,7 @@ int wh_os_connect_unix(int fd, const char *path)
 {
         struct sockaddr_un sa;
         int r = unix_address(path, &sa);
-        return r < 0 ? r : (int)OS_CALL(connect, connect(fd, (struct sockaddr *)&sa, sizeof sa));
+        return r < 0 ? r : (int)OS_CALL(connect, RAW(connect, fd, &sa, sizeof sa));
 }
 
 int wh_os_listen(int fd, int backlog)
@@ -499,23 +515,23 @@ int wh_os_listen(int fd, int backlog)
 
 int wh_os_accept(int fd)
 {
-        return (int)OS_CALL(accept, accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        return (int)OS_CALL(accept, RAW(accept4, fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
 ssize_t wh_os_sendmsg(int fd, const struct msghdr *m, int flags)
 {
-        return OS_CALL(sendmsg, sendmsg(fd, m, flags | MSG_DONTWAIT | MSG_NOSIGNAL));
+        return OS_CALL(sendmsg, RAW_SENDMSG(fd, m, flags | MSG_DONTWAIT | MSG_NOSIGNAL));
 }
 
 int wh_os_send_byte(int fd)
 {
         char byte = 0;
-        return (int)OS_CALL(send, send(fd, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL));
+        return (int)OS_CALL(send, RAW(sendto, fd, &byte, (size_t)1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, (socklen_t)0));
 }
 
 ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags)
 {
-        return OS_CALL(recvmsg, recvmsg(fd, m, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+        return OS_CALL(recvmsg, RAW_RECVMSG(fd, m, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
 }
 
 int wh_os_discard(int fd, unsigned n)
@@ -528,7 +544,7 @@ int wh_os_discard(int fd, unsigned n)
                 iov[i] = (struct iovec){&byte[i], 1};
                 m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
         }
-        return (int)OS_CALL(recvmmsg, recvmmsg(fd, m, n, MSG_DONTWAIT, NULL));
+        return (int)OS_CALL(recvmmsg, RAW(recvmmsg, fd, m, n, MSG_DONTWAIT, NULL));
 }
 
 int wh_os_inq(int fd)
@@ -607,7 +623,8 @@ static const struct timespec *time_left(int64_t deadline_ns, struct timespec *bu
 int wh_os_poll(struct pollfd *fds, unsigned n, int64_t deadline_ns)
 {
         struct timespec ts;
-        return (int)OS_CALL(poll, ppoll(fds, n, time_left(deadline_ns, &ts), NULL));
+        const struct timespec *left = time_left(deadline_ns, &ts);
+        return (int)OS_CALL(poll, RAW(ppoll, fds, n, left, NULL, (size_t)0));
 }
 
 int wh_os_epoll(void)
@@ -635,7 +652,7 @@ int wh_os_epoll_del(int ep, int fd)
 int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns)
 {
         if (deadline_ns == 0 || deadline_ns == WH_NEVER)
-                return (int)OS_CALL(epoll_wait, epoll_wait(ep, ev, n, deadline_ns ? -1 : 0));
+                return (int)OS_CALL(epoll_wait, RAW(epoll_pwait, ep, ev, n, deadline_ns ? -1 : 0, NULL, (size_t)8));
         struct timespec ts;
         const struct timespec *left = time_left(deadline_ns, &ts);
         int r = (int)OS_CALL(epoll_wait, syscall(SYS_epoll_pwait2, ep, ev, n, left, NULL, (size_t)8));
@@ -751,7 +768,7 @@ ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_
 
 int wh_os_getrandom(void *buf, size_t len)
 {
-        ssize_t r = OS_CALL(getrandom, getrandom(buf, len, 0));
+        ssize_t r = OS_CALL(getrandom, RAW_GETRANDOM(buf, len, 0));
         return r < 0 ? (int)r : (size_t)r == len ? 0 : -EIO;
 }
 
@@ -817,7 +834,7 @@ int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, cha
         r = pid < 0 ? -errno : 0;
         free(all);
         int st = 0;
-        while (pid > 0 && waitpid(pid, &st, 0) < 0 && errno == EINTR)
+        while (pid > 0 && RAW(wait4, pid, &st, 0, NULL) < 0 && errno == EINTR)
                 ;
         if (r == 0 && !(WIFEXITED(st) && WEXITSTATUS(st) == 0))
                 r = -EAGAIN;

@@ -9,6 +9,7 @@
  *   O2  Every function returns a negative errno on failure and never touches `errno` as a result.
  *   O3  Every descriptor made here is close-on-exec; every send carries MSG_NOSIGNAL.
  *   O4  No function restarts a wait after EINTR: callers know their deadlines, the seam does not.
+ *   O5  No function is a cancellation point of pthreads: a thread that is cancelled leaves the library first.
  */
 #ifndef WH_OS_OS_H
 #define WH_OS_OS_H
@@ -117,6 +118,7 @@ static inline void wh_os_close_p(int *fd)
 /* A descriptor that closes itself when its scope ends: see base/cleanup.h. */
 #define WH_AUTO_FD __attribute__((cleanup(wh_os_close_p)))
 int wh_os_dup(int fd); /* close-on-exec, the lowest free number */
+int wh_os_dup_above(int fd, int min); /* ... from `min` on */
 ssize_t wh_os_read(int fd, void *buf, size_t len);
 ssize_t wh_os_write(int fd, const void *buf, size_t len);
 int wh_os_open(const char *path, int flags, mode_t mode);
