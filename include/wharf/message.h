@@ -71,7 +71,8 @@ enum {
         /* Received. The name or descriptor is yours to drop or close. */
         WHARF_GOT_FD = 16,
         WHARF_GOT_SEND = 17,
-        WHARF_GOT_REPLY = 18, /* a send-once right */
+        WHARF_GOT_REPLY = 18,   /* a send-once right */
+        WHARF_GOT_RECEIVE = 19, /* a port: its receive right */
         WHARF_GOT_MEMORY = 20,
 };
 

@@ -6,6 +6,7 @@
 #include "message.h"
 #include "names.h"
 #include "port.h"
+#include "spawn.h"
 #include "task.h"
 
 #endif

@@ -245,7 +245,7 @@ int wh_os_private_bytes(const void *p, size_t len, uint64_t *ret_bytes)
                 r = -ENOENT; /* some sandbox's idea of /proc */
         while (r == 0 && at < end) {
                 size_t want = (end - at < ENTRIES ? end - at : ENTRIES) * sizeof *entry;
-                ssize_t n = (ssize_t)OS_CALL(read, pread(fd, entry, want, (off_t)(at * sizeof *entry)));
+                ssize_t n = (ssize_t)OS_CALL(read, RAW(pread64, fd, entry, want, (off_t)(at * sizeof *entry)));
                 if (n == -EINTR)
                         continue;
                 if (n < (ssize_t)sizeof *entry) {

@@ -56,6 +56,8 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
                 return NULL;
         if (t->service_free)
                 t->service_free(t->service);
+        if (t->inherited_free)
+                t->inherited_free(t->inherited);
         if (wh_task_ours(t)) {
                 wh_table_each(&t->names, drop_one, t);
                 wh_os_close(t->wake[0]);

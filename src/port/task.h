@@ -42,6 +42,8 @@ struct wharf_task {
         void *service;
         void (*service_free)(void *);
         struct wh_waits waits; /* what it says about itself to others */
+        void *inherited; /* what this process was given at its start: pattern/spawn.c, which has a lock for it */
+        void (*inherited_free)(void *);
 };
 
 static inline bool wh_task_ours(const wharf_task *t)

@@ -1,0 +1,120 @@
+#include "port/carrier.h"
+
+#include "port/object.h"
+#include "port/port.h"
+#include "port/why.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+
+#include <errno.h>
+
+/* A link for as long as one message takes, so that the same code sends, reads and checks it. */
+static struct wh_link once_link(wharf_task *t, int sock)
+{
+        return (struct wh_link){.task = t, .sock = sock, .once = true, .sock_ready = true};
+}
+
+int wh_carrier_pack(wharf_task *t, const struct wharf_msg *m, int64_t deadline_ns, struct wh_carrier *ret)
+{
+        int sv[2];
+        wh_outgoing_init(&ret->out, m->data, m->len_bytes);
+        ret->out.id = m->id;
+        int r = wh_items_prepare(t, m, &ret->out, &ret->items, WHARF_NONE, deadline_ns);
+        if (r < 0)
+                return r;
+        r = wh_os_socketpair(sv);
+        if (r == 0) {
+                struct wh_link l = once_link(t, sv[0]);
+                wh_list_init(&l.calls);
+                wh_os_fd_private(sv[0]);
+                wh_os_fd_private(sv[1]);
+                r = wh_link_try_send(&l, &ret->out);
+                wh_os_close(sv[0]);
+                if (r == 0 && sv[1] < 3) { /* the standard descriptors are replaced in the child */
+                        r = wh_os_dup_above(sv[1], 3);
+                        wh_os_close(sv[1]);
+                        wh_os_fd_private(sv[1] = r);
+                }
+                if (r < 0)
+                        wh_os_close(sv[1]);
+        }
+        if (r < 0) {
+                wh_items_finish(t, m, &ret->items, false);
+                return wh_fail(wh_trace(r), NULL);
+        }
+        ret->sock = sv[1];
+        return 0;
+}
+
+void wh_carrier_done(wharf_task *t, const struct wharf_msg *m, struct wh_carrier *c, bool sent)
+{
+        wh_items_finish(t, m, &c->items, sent);
+        wh_os_close(c->sock);
+}
+
+int wh_carrier_unpack(wharf_task *t, int sock, struct wharf_msg *m)
+{
+        struct wh_link l = once_link(t, sock);
+        struct wh_incoming in = {0};
+        wh_list_init(&l.calls);
+        int r = wh_link_next(&l, &in);
+        if (r == 1)
+                r = in.call || in.dropped ? -EPROTO : wh_deliver(t, &l, &in, m, WHARF_NONE);
+        else if (r == 0 || r == -EPIPE)
+                r = -ENODATA;
+        l.sock = -1;
+        wh_link_done(&l);
+        return r;
+}
+
+int wh_carrier_link(wharf_task *t, int *ret_owner, wharf_name *ret_right)
+{
+        int sv[2];
+        int r = wh_os_socketpair(sv);
+        if (r < 0)
+                return wh_fail(wh_trace(r), NULL);
+        wh_os_fd_private(sv[1]);
+        r = wh_right_from_socket(t, sv[0], false, false, ret_right);
+        if (r < 0) {
+                wh_os_close(sv[0]);
+                wh_os_close(sv[1]);
+                return wh_fail(r, NULL);
+        }
+        *ret_owner = sv[1];
+        return 0;
+}
+
+int wh_carrier_port(wharf_task *t, int owner, wharf_name *ret)
+{
+        wharf_name name;
+        struct wh_link *l;
+        struct wh_hello h;
+        int err, r = wh_frame_check_socket(owner);
+        if (r < 0)
+                return r;
+        r = wharf_port_new(t, NULL, &name);
+        if (r < 0)
+                return r;
+        struct wh_port *p = wh_port_lock(t, name, &err);
+        if (!p)
+                return err;
+        struct wh_inbox *in = p->inbox;
+        r = wh_port_add_link(p, owner, 0, &l);
+        if (r == 0) {
+                struct ucred u;
+                socklen_t len = sizeof u;
+                wh_os_fd_private(owner);
+                if (wh_os_getsockopt(owner, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0)
+                        l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
+                wh_port_hello(p, &h);
+                struct wh_frame f = {.type = WH_FRAME_HELLO};
+                wh_frame_send(owner, &f, &h, sizeof h, NULL, false);
+        }
+        wh_unlock(&in->lock);
+        if (r < 0)
+                wharf_drop(t, name);
+        else
+                *ret = name;
+        return r;
+}
