@@ -100,10 +100,11 @@ int wh_carrier_port(wharf_task *t, int owner, wharf_name *ret)
         if (!p)
                 return err;
         struct wh_inbox *in = p->inbox;
-        r = wh_port_add_link(p, owner, 0, &l);
+        r = wh_port_add_link(p, owner, &l);
         if (r == 0) {
                 struct ucred u;
                 socklen_t len = sizeof u;
+                p->made++; /* a right that was there before its port */
                 wh_os_fd_private(owner);
                 if (wh_os_getsockopt(owner, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0)
                         l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};

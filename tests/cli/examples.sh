@@ -3,7 +3,7 @@ name=examples
 . "$(dirname "$0")/lib.sh"
 ex=$build/examples
 for turn in 1 2; do
-        for e in asymmetric symmetric rights call-reply contents mach epoll sets full noone; do
+        for e in asymmetric symmetric rights call-reply contents mach epoll sandboxed-child sets full noone; do
                 run 0 "$ex/$e"
                 same "$e says nothing on standard error" "" "$err"
         done
@@ -13,6 +13,10 @@ same "what call-reply prints" "hello: HELLO
 die: the server died before it replied" "$out"
 run 0 "$ex/epoll"
 same "what epoll prints" "500 messages and 500 bytes of the pipe" "$out"
+run 0 "$ex/sandboxed-child"
+same "what sandboxed-child prints" "the child says: I cannot open a file
+the child answered: served
+it returned 0" "$out"
 run 0 "$ex/sets"
 same "what sets prints" "the even ones make 6, the odd ones 9" "$out"
 run 0 "$ex/noone"
