@@ -1,0 +1,246 @@
+/*
+ * Which system calls each role needs, shown by forbidding all others: docs/design/sandbox.md has this table.
+ *
+ * A role is set up, enters a seccomp filter that ends the process at the first call that is not allowed, and then
+ * works: first alone in all ways of its role, 200 messages of 1 to 3000 bytes. Calls that are "tried" answer EPERM.
+ */
+#include "hub.h"
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+enum { MESSAGES = 200, CALLS_MAX = 24, FORBIDDEN = 98 };
+
+struct role {
+        const char *name;
+        int (*before)(struct role *r);
+        int (*run)(struct role *r); /* in the sandbox */
+        int needs[CALLS_MAX];       /* allowed; ended by -1 */
+        int tried[CALLS_MAX];       /* refused with EPERM */
+        struct hub *hub;
+        wharf_task *task;
+        wharf_name right, port;
+};
+
+/* What every process needs to end, and for memory of its own. */
+static const int always[] = {SYS_exit_group, SYS_brk, SYS_mmap, SYS_munmap, SYS_write, SYS_rt_sigreturn, -1};
+
+static void on_forbidden(int sig, siginfo_t *info, void *context)
+{
+        (void)sig, (void)context;
+        char text[] = "forbidden: call 0000\n";
+        for (int i = 19, n = info->si_syscall; i > 15; i--, n /= 10)
+                text[i] = (char)('0' + n % 10);
+        if (write(2, text, sizeof text - 1) < 0)
+                _exit(97);
+        _exit(FORBIDDEN);
+}
+
+static unsigned add(struct sock_filter *f, unsigned n, const int *calls, uint32_t action)
+{
+        for (; *calls >= 0; calls++) {
+                f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)*calls, 0, 1);
+                f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, action);
+        }
+        return n;
+}
+
+static void enter(const struct role *r)
+{
+        struct sock_filter f[4 + 6 * CALLS_MAX];
+        unsigned n = 0;
+        f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+        n = add(f, n, always, SECCOMP_RET_ALLOW);
+        n = add(f, n, r->needs, SECCOMP_RET_ALLOW);
+        n = add(f, n, r->tried, SECCOMP_RET_ERRNO | EPERM);
+        f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
+        struct sock_fprog prog = {(unsigned short)n, f};
+        struct sigaction a = {.sa_sigaction = on_forbidden, .sa_flags = SA_SIGINFO};
+        CHECK_EQ(sigaction(SIGSYS, &a, NULL), 0);
+        CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        CHECK_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+}
+
+static size_t len_of(unsigned i)
+{
+        return 1 + i * 15 % 3000;
+}
+
+static int joins(struct role *r)
+{
+        r->task = hub_join(r->hub, &r->right);
+        return 0;
+}
+
+static int sends(struct role *r)
+{
+        static char text[3000];
+        for (unsigned i = 0; i < MESSAGES; i++) {
+                memset(text, (int)i, sizeof text);
+                if (wharf_send(r->task, r->right, text, len_of(i), WHARF_FOREVER) < 0)
+                        return 1;
+        }
+        return 0;
+}
+
+static int calls(struct role *r)
+{
+        static char text[3000], back[3000];
+        for (unsigned i = 0; i < MESSAGES; i++) {
+                memset(text, (int)i, sizeof text);
+                if (wharf_call(r->task, r->right, text, len_of(i), back, sizeof back, WHARF_FOREVER) !=
+                            (ssize_t)len_of(i) ||
+                    memcmp(text, back, len_of(i)))
+                        return 1;
+        }
+        return 0;
+}
+
+/* A lane, and in it a section for the largest message, while both may still be made. */
+static int attaches(struct role *r)
+{
+        struct wharf_msg m = MSG(0);
+        joins(r);
+        CHECK_EQ(wharf_reserve(r->task, r->right, 3000, &m, WHARF_FOREVER), 0);
+        wharf_release(r->task, &m);
+        return 0;
+}
+
+/* A port of its own, to which the parent gets a right. */
+static int opens(struct role *r)
+{
+        joins(r);
+        CHECK_EQ(wharf_port_new(r->task, NULL, &r->port), 0);
+        struct wharf_item give = {.kind = WHARF_MAKE_SEND, .name = r->port};
+        struct wharf_msg m = MSG(.items = &give, .n_items = 1);
+        CHECK_EQ(wharf_sendmsg(r->task, r->right, &m, WHARF_FOREVER), 0);
+        return 0;
+}
+
+static int serves(struct role *r)
+{
+        static char text[3000];
+        for (unsigned i = 0; i < MESSAGES; i++) {
+                struct wharf_msg m = MSG(.data = text, .cap_bytes = sizeof text);
+                if (wharf_recvmsg(r->task, r->port, &m, WHARF_FOREVER) < 0 || m.len_bytes != len_of(i) ||
+                    text[0] != (char)i)
+                        return 1;
+                if (m.reply && wharf_reply(r->task, m.reply, text, m.len_bytes) < 0)
+                        return 2;
+        }
+        return 0;
+}
+
+static int in_the_sandbox(void *arg)
+{
+        struct role *r = arg;
+        r->before(r);
+        enter(r);
+        _exit(r->run(r)); /* a task cannot be closed in here, and need not be */
+}
+
+static int play(struct role *r, bool cold, bool call)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        static char text[3000];
+        r->hub = &h;
+        pid_t pid = test_fork(in_the_sandbox, r);
+        if (r->run == serves) {
+                struct wharf_item got;
+                struct wharf_msg m = MSG(.items = &got, .cap_items = 1);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+                r->right = got.name;
+                for (unsigned i = 0; i < MESSAGES; i++) {
+                        memset(text, (int)i, sizeof text);
+                        struct wharf_msg q = MSG(.data = text, .len_bytes = len_of(i),
+                                                 .how = cold ? WHARF_HOW_COLD : WHARF_HOW_AUTO);
+                        struct wharf_msg a = MSG(.data = text, .cap_bytes = sizeof text);
+                        int e = call ? wharf_callmsg(h.task, got.name, &q, &a, WHARF_FOREVER)
+                                     : wharf_sendmsg(h.task, got.name, &q, WHARF_FOREVER);
+                        if (e < 0)
+                                break;
+                }
+        } else {
+                struct wharf_msg m = MSG(.data = text, .cap_bytes = sizeof text);
+                for (unsigned i = 0; i < MESSAGES && wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(20000)) == 0; i++) {
+                        if (m.len_bytes != len_of(i) || text[0] != (char)i)
+                                break;
+                        if (m.reply)
+                                CHECK_EQ(wharf_reply(h.task, m.reply, text, m.len_bytes), 0);
+                        m = MSG(.data = text, .cap_bytes = sizeof text);
+                        int st;
+                        if (waitpid(pid, &st, WNOHANG) == pid) { /* it may have sent all */
+                                pid = 0;
+                                CHECK_EQ(WEXITSTATUS(st), 0);
+                        }
+                }
+        }
+        int status = pid ? test_wait(pid) : 0;
+        hub_close(&h);
+        return status;
+}
+
+#define END -1
+
+TEST(a_sender_that_may_make_no_shared_memory_sends_everything_as_frames)
+{
+        struct role r = {.before = joins,
+                         .run = sends,
+                         .needs = {SYS_sendmsg, SYS_recvmsg, SYS_ppoll, SYS_ioctl, END},
+                         .tried = {SYS_memfd_create, END}};
+        CHECK_EQ(play(&r, false, false), 0);
+}
+
+TEST(a_sender_that_attached_before_goes_on_in_its_lane)
+{
+        struct role r = {.before = attaches,
+                         .run = sends,
+                         .needs = {SYS_sendto, SYS_recvmsg, SYS_ppoll, SYS_futex, END},
+                         .tried = {SYS_memfd_create, END}};
+        CHECK_EQ(play(&r, false, false), 0);
+}
+
+TEST(a_caller_in_a_sandbox_gets_its_replies)
+{
+        struct role r = {.before = joins,
+                         .run = calls,
+                         .needs = {SYS_sendmsg, SYS_sendto, SYS_recvmsg, SYS_ppoll, SYS_fcntl, SYS_newfstatat,
+                                   SYS_fstat, SYS_fstatfs, SYS_madvise, SYS_close, SYS_recvmmsg, SYS_lseek, END},
+                         .tried = {SYS_memfd_create, END}};
+        CHECK_EQ(play(&r, false, true), 0);
+}
+
+TEST(a_receiver_of_frames_in_a_sandbox)
+{
+        struct role r = {.before = opens,
+                         .run = serves,
+                         .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
+                                   SYS_close, SYS_sendmsg, SYS_ppoll, END},
+                         .tried = {END}};
+        CHECK_EQ(play(&r, true, false), 0);
+}
+
+TEST(a_receiver_maps_the_lanes_of_its_senders_in_a_sandbox)
+{
+        struct role r = {.before = opens,
+                         .run = serves,
+                         .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
+                                   SYS_close, SYS_sendmsg, SYS_sendto, SYS_fcntl, SYS_newfstatat, SYS_fstat,
+                                   SYS_fstatfs, SYS_madvise, SYS_recvmmsg, SYS_ppoll, END},
+                         .tried = {END}};
+        CHECK_EQ(play(&r, false, false), 0);
+}
+
+TEST(a_server_in_a_sandbox_answers_as_frames)
+{
+        struct role r = {.before = opens,
+                         .run = serves,
+                         .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
+                                   SYS_close, SYS_sendmsg, SYS_sendto, SYS_fcntl, SYS_newfstatat, SYS_fstat,
+                                   SYS_fstatfs, SYS_madvise, SYS_recvmmsg, SYS_ioctl, SYS_ppoll, END},
+                         .tried = {SYS_memfd_create, END}};
+        CHECK_EQ(play(&r, false, true), 0);
+}
