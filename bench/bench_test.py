@@ -152,6 +152,14 @@ def test_setting_up_is_measured_for_wharf_and_by_hand():
               ["make", "carry", "first", "first16"])
 
 
+def test_large_payloads_go_every_way():
+    done = peer("-s", "4096,1048576", name="transfer")
+    equal((done.returncode, done.stderr), (0, ""))
+    equal([line.split(",")[1:4] for line in done.stdout.splitlines()],
+          [[work, way, size] for size in ("4096", "1048576") for work in ("hand", "read")
+           for way in ("copied", "direct", "shared", "moved")])
+
+
 def test_links_end_up_in_shared_memory():
     done = program("footprint")
     equal((done.returncode, done.stderr), (0, ""))

@@ -187,6 +187,22 @@ def reports_print(f):
     print()
     rows_print(rows)
 
+    rows = [("payload there and an answer, us", "copied", "direct", "", "shared", "", "moved", "")]
+    for work, name in (("hand", "first word written and read"), ("read", "every byte written and read")):
+        for size, label in ((4096, "4 KiB"), (65536, "64 KiB"), (1 << 20, "1 MiB"), (16 << 20, "16 MiB"),
+                            (256 << 20, "256 MiB")):
+            ways = [f.get("wharf", work, way, size, "p50_ns") for way in ("copied", "direct", "shared", "moved")]
+            row = [f"{name}, {label}"]
+            for i, figure in enumerate(ways):
+                row.append(number(figure.median / 1e3) if figure else "not measured")
+                if i:
+                    rounds = figure.ratios_to(ways[0]) if figure and ways[0] else []
+                    row.append(f"x{statistics.median(rounds):.3g} [{min(rounds):.3g}..{max(rounds):.3g}]"
+                               if rounds else "")
+            rows.append(tuple(row))
+    print()
+    rows_print(rows)
+
     rows = [("occupies, each", "descriptors", "bytes")]
     for of, name in (("port", "a port"), ("idle-holder", "an idle right, its holder"),
                      ("idle-owner", "an idle right, the port's owner"),

@@ -25,9 +25,12 @@ static int memfd_new(const char *name)
 
 static int memfd_reserve(int fd, uint64_t len)
 {
-        /* The file system of memfds has no limit: asking it for more than there is makes the kernel kill processes. */
-        uint64_t left;
-        int r = wh_os_memory_left(&left);
+        /*
+         * The file system of memfds has no limit: asking it for more than there is makes the kernel kill processes. What
+         * is left takes a tenth of a millisecond to ask, so little ones do not.
+         */
+        uint64_t left = len;
+        int r = len < RESERVE_STEP ? 0 : wh_os_memory_left(&left);
         if (r < 0 || len > left)
                 return wh_trace(r < 0 ? r : -ENOMEM);
         r = wh_os_ftruncate(fd, (off_t)len);
@@ -121,7 +124,7 @@ WHARF_API int wharf_memory_new(wharf_task *t, size_t bytes, wharf_name *ret)
         void *map = NULL;
         int r = memfd_reserve(fd, bytes);
         if (r == 0)
-                r = wh_os_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0, &map);
+                r = wh_os_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0, &map);
         if (r == 0) /* M1: a child that could still write would make the kernel refuse the seals */
                 r = wh_os_madvise(map, bytes, MADV_DONTFORK);
         if (r == 0)

@@ -22,4 +22,15 @@ same "what sets prints" "the even ones make 6, the odd ones 9" "$out"
 run 0 "$ex/noone"
 same "what noone prints" "receiving where nobody can send: no sender is left, and none can come
 sending to the dead: the receiver is gone" "$out"
+for e in copy-on-write three-ways; do
+        run 0 "$ex/$e"
+        same "$e says nothing on standard error" "" "$err"
+        eval "out_$(echo $e | tr - _)=\$out"
+done
+same "what copy-on-write prints" "received 256 pages, copied 0
+wrote to 3 pages, copied 3
+the sender still sees what it sent: yes" "$out_copy_on_write"
+same "what three-ways prints" "     200 bytes: copied into the ring
+  262144 bytes: a section
+33554432 bytes: read from the sender's address space" "$out_three_ways"
 finish

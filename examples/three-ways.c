@@ -1,0 +1,50 @@
+/*
+ * Three ways by size, as in Windows' ALPC: small messages are copied, larger ones lie in a section of shared memory
+ * that both map, and for the largest the receiver reads the sender's own address space.
+ */
+#include "must.h"
+
+static const struct {
+        size_t bytes;
+        uint32_t how;
+} sends[] = {{200, WHARF_HOW_AUTO}, {256 << 10, WHARF_HOW_AUTO}, {32 << 20, WHARF_HOW_DIRECT}};
+enum { SENDS = sizeof sends / sizeof *sends };
+
+static int sender(void)
+{
+        wharf_task *task = open_task();
+        wharf_name to = right_to(task, "three-ways");
+        for (int i = 0; i < 20; i++) /* until the link has its shared memory; a one-shot sender needs none */
+                MUST(wharf_send(task, to, "warm", 4, WHARF_FOREVER));
+        for (int i = 0; i < SENDS; i++) {
+                struct wharf_msg m = {.size = sizeof m, .len_bytes = sends[i].bytes, .how = sends[i].how};
+                m.data = calloc(1, m.len_bytes);
+                MUST(wharf_sendmsg(task, to, &m, WHARF_FOREVER));
+                if (sends[i].how && m.how != sends[i].how)
+                        fprintf(stderr, "%s\n", wharf_why());
+                free(m.data);
+        }
+        wharf_task_close(task);
+        return 0;
+}
+
+int main(void)
+{
+        static const char *const ways[] = {
+                [WHARF_HOW_COLD] = "a frame",          [WHARF_HOW_INLINE] = "copied into the ring",
+                [WHARF_HOW_SECTION] = "a section",     [WHARF_HOW_CHUNKS] = "a section, in pieces",
+                [WHARF_HOW_MEMORY] = "its own memory", [WHARF_HOW_DIRECT] = "read from the sender's address space"};
+        wharf_task *task = open_task();
+        wharf_name port = port_named(task, "three-ways");
+        if (fork() == 0)
+                return sender();
+        for (int i = 0; i < 20 + SENDS; i++) {
+                struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_IN_PLACE};
+                MUST(wharf_recvmsg(task, port, &m, WHARF_FOREVER));
+                if (i >= 20)
+                        printf("%8zu bytes: %s\n", m.len_bytes, ways[m.how]);
+                wharf_release(task, &m);
+        }
+        wharf_task_close(task);
+        return 0;
+}
