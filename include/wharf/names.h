@@ -7,21 +7,33 @@
  * The user's own domain lives in $XDG_RUNTIME_DIR/wharf, or in /tmp/wharf-UID where that is unset (both 0700), or in
  * $WHARF_DOMAIN, a directory. Its wharfd starts by itself on first use, and leaves when nobody needs it.
  *
+ * The system's domain is /run/wharf, and all users' tasks may use it, as far as its rules allow (wharfd.conf(5)). A
+ * task can use both: a name that begins with "system:" is asked of the system's domain, and any other of the task's
+ * own.
+ * ("system:" itself is not part of the name there.) WHARF_DOMAIN=/run/wharf makes the system's domain a task's own.
+ *
+ * A domain that $WHARF_DOMAIN names may belong to somebody else if it was made for sharing: nobody but its owner can
+ * write to the directory, and its socket is open to all. Whoever names a domain trusts its owner.
+ *
  * Errors, time, threads: see wharf/task.h.
  */
 #ifndef WHARF_NAMES_H
 #define WHARF_NAMES_H
 
-#include "port.h"
+#include "message.h"
 
 WHARF_BEGIN
 
 #define WHARF_NAME_MAX 128 /* bytes of a name, without the 0; letters, digits and . _ - / : @ */
 
+#define WHARF_SYSTEM_PREFIX "system:" /* before a name: of the system's domain */
+
 /*
  * Register a send right to `port`, a port of this task, under `name`.
  *
  * Errors: -EEXIST (somebody has it), -EINVAL (not a name), -EBADF, -EPERM, -ENOMEM,
+ *         -EACCES (the rules of the domain do not let this user have it; wharf_why() names the line),
+ *         -EDQUOT (this user has his share of names, or of connections to wharfd),
  *         -EHOSTDOWN (no wharfd, and none could be started; wharf_why() says why)
  */
 WHARF_API int wharf_register(wharf_task *task, const char *name, wharf_name port);
@@ -34,6 +46,7 @@ WHARF_API int wharf_unregister(wharf_task *task, const char *name);
  * only once.
  *
  * Errors: -ENOENT (nobody has registered it; or had until the deadline), -EINVAL, -EHOSTDOWN, -EMFILE, -ENOMEM,
+ *         -EACCES (the rules of the domain do not let this user use it, whether it is registered or not), -EDQUOT,
  *         -EAGAIN (its owner has not looked at the port for so long that no more rights can be made: some 200 wait)
  */
 WHARF_API int wharf_lookup(wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret);
@@ -52,7 +65,7 @@ struct wharf_named {
 };
 
 /*
- * List what is registered, sorted by name.
+ * List what is registered in the task's own domain, sorted by name: what its rules let this user see.
  *
  * @ret    an array; owned by the caller, free() it.
  * @ret_n  how many.
@@ -103,11 +116,59 @@ struct wharf_wait {
  */
 WHARF_API int wharf_waits_list(wharf_task *task, struct wharf_wait **ret, size_t *ret_n);
 
+/* What a watcher is told. */
+enum wharf_name_what {
+        WHARF_NAMES_BEGIN = 1, /* forget what you know: all there is follows */
+        WHARF_NAME_IS = 2,     /* this name is registered; known already: it has a new owner */
+        WHARF_NAME_GONE = 3,   /* it is not any more */
+        WHARF_NAMES_END = 4,   /* that was all; from here on, changes as they come */
+};
+struct wharf_name_event {
+        uint32_t what; /* enum wharf_name_what */
+        pid_t pid;     /* WHARF_NAME_IS: of the task that registered it */
+        uid_t uid;
+        wharf_port_id id;
+        char name[WHARF_NAME_MAX + 1]; /* "" for BEGIN and END */
+};
+
 /*
- * For servers that outlive wharfd. A wharfd that was killed has forgotten every name; the rights that were looked up
- * before go on working. The next call of this header by a task registers the names of that task again. A server that
- * makes no such call polls this descriptor beside its ports': it is readable once wharfd is gone, until
- * wharf_names_renew() is called, which does it (and starts a wharfd if there is none yet).
+ * Be told whenever a name appears, disappears or changes its owner: first all there is now (BEGIN, IS ..., END), then
+ * every change. Events come as messages at `port`, a port of this task; give each message that comes there to
+ * wharf_names_event().
+ *
+ * Nothing is missed: who does not read for so long that there is no room is told everything anew (BEGIN ...) once there
+ * is. Between two readings a name may come and go unseen then, but what was last told is never wrong for good. After a
+ * restart of wharfd everything is told anew as well. Were wharfd and its keeper both killed, the watch is asked for
+ * again together with the names of this task (wharf_names_renew()); a port without WHARF_PORT_STAYS says -ENOTCONN
+ * until then.
+ *
+ * @pattern  one name; or all names that begin so, if it ends in one of . / : - _ @; or all, if it is "*". With
+ *           "system:" before it, of the system's domain. Names that the rules do not let this user see do not exist.
+ *
+ * Errors: as wharf_register(); -EDQUOT (this user has his share of watches)
+ */
+WHARF_API int wharf_names_watch(wharf_task *task, const char *pattern, wharf_name port);
+
+/* No more events for that pattern at that port; some may be on their way. Errors: -ENOENT */
+WHARF_API int wharf_names_unwatch(wharf_task *task, const char *pattern, wharf_name port);
+
+/*
+ * What a message that was received at a watch's port says. Nobody but wharfd can make one: it is known by the link on
+ * which it came.
+ *
+ * @msg  as wharf_recvmsg() returned it, with its payload.
+ *
+ * Errors: -ENOENT (not of wharfd: a message like any other), -EPROTO, -ESTALE
+ */
+WHARF_API int wharf_names_event(wharf_task *task, const struct wharf_msg *msg, struct wharf_name_event *ret);
+
+/*
+ * For servers that outlive wharfd. A wharfd that is killed is replaced within milliseconds, by its keeper or by the
+ * system's service manager, and knows every name of a living task. Only when the keeper is killed as well the names are
+ * forgotten; rights that were looked up before go on working even then. The next call of this header by a task
+ * registers the names of that task again. A server that makes no such call polls this descriptor beside its ports': it
+ * is readable once wharfd is gone, until wharf_names_renew() is called, which does it (and starts a wharfd if there is
+ * none yet).
  *
  * @ret  Borrowed: owned by the task. Do not read from it, and do not close it.
  *

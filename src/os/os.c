@@ -193,6 +193,11 @@ int wh_os_fchmod(int fd, mode_t mode)
         return (int)OS_CALL(fchmod, fchmod(fd, mode));
 }
 
+int wh_os_chmod(const char *path, mode_t mode)
+{
+        return (int)OS_CALL(chmod, chmod(path, mode));
+}
+
 int wh_os_fchown(int fd, uid_t uid, gid_t gid)
 {
         return (int)OS_CALL(fchown, fchown(fd, uid, gid));
@@ -401,6 +406,11 @@ int wh_os_flock(int fd, int op)
         return (int)OS_CALL(flock, flock(fd, op));
 }
 
+int wh_os_cloexec(int fd)
+{
+        return (int)OS_CALL(getfl, fcntl(fd, F_SETFD, FD_CLOEXEC));
+}
+
 int wh_os_nonblock(int fd, bool on)
 {
         int fl = fcntl(fd, F_GETFL);
@@ -484,6 +494,7 @@ int wh_os_socket_unix(int type)
         return (int)OS_CALL(socket, socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
+/* The address's length. A path that begins with '@' is an abstract name: no file. */
 static int unix_address(const char *path, struct sockaddr_un *ret)
 {
         size_t n = strlen(path);
@@ -491,21 +502,24 @@ static int unix_address(const char *path, struct sockaddr_un *ret)
                 return -ENAMETOOLONG;
         *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
         memcpy(ret->sun_path, path, n + 1);
-        return 0;
+        if (*path != '@')
+                return sizeof *ret;
+        ret->sun_path[0] = 0;
+        return (int)(offsetof(struct sockaddr_un, sun_path) + n);
 }
 
 int wh_os_bind_unix(int fd, const char *path)
 {
         struct sockaddr_un sa;
         int r = unix_address(path, &sa);
-        return r < 0 ? r : (int)OS_CALL(bind, bind(fd, (struct sockaddr *)&sa, sizeof sa));
+        return r < 0 ? r : (int)OS_CALL(bind, bind(fd, (struct sockaddr *)&sa, (socklen_t)r));
 }
 
 int wh_os_connect_unix(int fd, const char *path)
 {
         struct sockaddr_un sa;
         int r = unix_address(path, &sa);
-        return r < 0 ? r : (int)OS_CALL(connect, RAW(connect, fd, &sa, sizeof sa));
+        return r < 0 ? r : (int)OS_CALL(connect, RAW(connect, fd, &sa, (socklen_t)r));
 }
 
 int wh_os_listen(int fd, int backlog)
@@ -839,4 +853,56 @@ int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, cha
         if (r == 0 && !(WIFEXITED(st) && WEXITSTATUS(st) == 0))
                 r = -EAGAIN;
         return r;
+}
+
+pid_t wh_os_spawn_activated(char *const argv[], const int *fds, unsigned n_fds, char *const env[])
+{
+        int r = wh_os_enter(WH_OS_spawn);
+        if (r < 0)
+                return r;
+        unsigned n_env = 0;
+        while (env[n_env])
+                n_env++;
+        char pid_is[32] = "LISTEN_PID=";
+        int *high = calloc(n_fds + 1, sizeof *high);
+        char **all = calloc(n_env + 2, sizeof *all);
+        if (!high || !all) {
+                free(high);
+                free(all);
+                return wh_trace(-ENOMEM);
+        }
+        memcpy(all, env, n_env * sizeof *all);
+        all[n_env] = pid_is;
+        pid_t pid = _Fork();
+        if (pid == 0) {
+                /* First out of the way of every target, then down to it. Only async-signal-safe calls from here on. */
+                for (unsigned i = 0; i < n_fds; i++)
+                        if ((high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3 + (int)n_fds)) < 0)
+                                _exit(126);
+                for (unsigned i = 0; i < n_fds; i++)
+                        if (dup2(high[i], 3 + (int)i) < 0)
+                                _exit(126);
+                syscall(SYS_close_range, 3 + n_fds, ~0u, 0);
+                char digits[16], *at = pid_is + strlen(pid_is);
+                unsigned n = 0;
+                for (pid_t v = getpid(); v; v /= 10)
+                        digits[n++] = (char)('0' + v % 10);
+                while (n)
+                        *at++ = digits[--n];
+                *at = 0;
+                sigset_t none;
+                sigemptyset(&none);
+                sigprocmask(SIG_SETMASK, &none, NULL);
+                execve(argv[0], argv, all);
+                _exit(127);
+        }
+        r = pid < 0 ? -errno : 0;
+        free(high);
+        free(all);
+        return r < 0 ? r : pid;
+}
+
+int wh_os_wait(pid_t pid, int *ret)
+{
+        return (int)OS_CALL(wait, waitpid(pid, ret, 0) < 0 ? -1 : 0);
 }

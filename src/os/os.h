@@ -42,7 +42,8 @@
                                                 X(membarrier) X(shm_open) X(shm_unlink) X(shmget) X(shmat) X(shmdt)    \
                                                         X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir)      \
                                                                 X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
-                                                                        X(getfl) X(meminfo) X(lstat) X(access) X(pagemap)
+                                                                        X(getfl) X(meminfo) X(lstat) X(access) X(pagemap) \
+                                                                                X(chmod) X(wait)
 /* clang-format on */
 
 enum wh_os_call {
@@ -88,6 +89,7 @@ int wh_os_fstat(int fd, struct stat *ret);
 /* The magic number of the file system that `fd` lives on. */
 int wh_os_fstatfs(int fd, uint64_t *ret_magic);
 int wh_os_fchmod(int fd, mode_t mode);
+int wh_os_chmod(const char *path, mode_t mode);
 int wh_os_fchown(int fd, uid_t uid, gid_t gid);
 int wh_os_msync(void *p, size_t len);
 /*
@@ -129,6 +131,8 @@ int wh_os_lstat(const char *path, struct stat *ret); /* of the link itself, wher
 /* May this process, with its effective ids, execute `path`? 0 or a negative errno. */
 int wh_os_can_execute(const char *path);
 int wh_os_flock(int fd, int op);
+/* For a descriptor that was inherited: it shall not be inherited further. -EBADF */
+int wh_os_cloexec(int fd);
 int wh_os_nonblock(int fd, bool on);
 /* Identity, kind, size, owner and times, as the kernel knows them without asking a server over the network. */
 int wh_os_stat(const char *path, bool follow, struct stat *ret);
@@ -228,5 +232,13 @@ int wh_os_getrandom(void *buf, size_t len);
  * environment gains `env`, a NULL-terminated list of NAME=VALUE that may be NULL.
  */
 int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet);
+/*
+ * Start argv[0], a path, as a child of this process: with `fds[i]` as descriptor 3 + i and nothing else but the
+ * standard three, no signal blocked, and `env` as all of its environment, in which LISTEN_PID= becomes the child's
+ * number. The way in which service managers start programs, sd_listen_fds(3). Its pid.
+ */
+pid_t wh_os_spawn_activated(char *const argv[], const int *fds, unsigned n_fds, char *const env[]);
+/* Wait for the end of a child; *ret as of waitpid(2). */
+int wh_os_wait(pid_t pid, int *ret);
 
 #endif

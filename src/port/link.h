@@ -136,6 +136,7 @@ struct wh_link {
         uint8_t revoked;               /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
         uint64_t mapped;               /* counted against the port's limit */
         uint32_t served, empty;        /* for the round robin */
+        bool connected;                /* it came by accept(), and is still that socket */
         bool armed;                    /* the sender will ring */
         struct wh_notice *once_notice; /* what is fired if a send-once right goes unused */
         _Atomic uint32_t refs;         /* the port's, each reply right's, each held payload's */

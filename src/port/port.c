@@ -126,7 +126,12 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 }
                 wh_os_fd_private(fd);
                 struct wh_link *l;
-                int r = wh_port_add_link(p, fd, &l);
+                struct ucred u;
+                socklen_t len = sizeof u;
+                bool known = wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0;
+                int r = wh_port_may_link(p, known ? u.uid : (uid_t)-1);
+                if (r == 0)
+                        r = wh_port_add_link(p, fd, &l);
                 if (r < 0) {
                         struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r};
                         wh_frame_send(fd, &f, NULL, 0, NULL, false);
@@ -135,9 +140,8 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                         continue;
                 }
                 p->made++;
-                struct ucred u;
-                socklen_t len = sizeof u;
-                if (wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0)
+                l->connected = true;
+                if (known)
                         l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
                 wh_port_greet(p, fd, 0);
         }
@@ -838,7 +842,7 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
                 r = -EKEYREVOKED;
         else if (p->n_links >= p->opts.links_max)
                 r = -EMLINK;
-        else
+        else if ((r = wh_port_may_introduce(p, introducer)) == 0)
                 r = wh_branch_new(introducer, p->opts.introduced_max, &b);
         if (r == 0) {
                 r = wh_port_add_link(p, sock, &l);
@@ -862,8 +866,7 @@ int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_c
 {
         wh_os_fd_private(sock);
         int on = 1;
-        if (wh_frame_check_socket(sock) < 0 || !cred->known ||
-            wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0) {
+        if (wh_frame_check_socket(sock) < 0 || wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0) {
                 wh_os_close(sock);
                 return wh_trace(-EPROTO);
         }
@@ -878,7 +881,10 @@ int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_c
         wh_os_close(l->sock);
         l->sock = sock;
         wh_unlock(&l->o.lock);
-        l->cred = *cred;
+        /* Of unrelated pid and user namespaces the kernel can say neither: then the sender is nobody, and served as
+         * such. */
+        l->cred = cred->known ? *cred : (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1};
+        l->connected = false;
         wh_port_sender_known(l);
         l->hung_up = false;
         l->sock_ready = true;

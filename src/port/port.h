@@ -66,6 +66,7 @@ struct wh_port {
         uint64_t made;                /* send rights, ever: the make-send count */
         int listen_fd;                /* borrowed; -1 */
         bool accepts_owed;            /* connections may wait that there was no descriptor for */
+        uint32_t links_shared;        /* not 0: of so many links each user may have a share (kept.h) */
         uint64_t mapped;
         uint64_t received_messages, received_bytes, refused;
         struct wh_port_status *status;
@@ -115,6 +116,10 @@ static inline void wh_inbox_leave(struct wh_inbox *in, bool armed)
                 wh_inbox_leave_slow(in, armed);
 }
 void wh_inbox_wake_all(struct wh_inbox *in);
+
+/* kept.c: may this user have one more link? And may this one introduce another? 0 or -EDQUOT. */
+int wh_port_may_link(const struct wh_port *p, uid_t uid);
+int wh_port_may_introduce(const struct wh_port *p, const struct wh_link *by);
 
 /* Add the owner's end of a link; takes `sock` only on success. */
 int wh_port_add_link(struct wh_port *p, int sock, struct wh_link **ret);

@@ -2,6 +2,7 @@
  * Send rights: made, copied, dropped; and the items of messages, which are rights and descriptors on their way.
  */
 #include "port/items.h"
+#include "port/kept.h"
 #include "port/memory.h"
 #include "port/object.h"
 #include "port/port.h"
@@ -169,7 +170,7 @@ static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
         return r;
 }
 
-static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret)
+static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret, uint64_t *ret_id)
 {
         int sock;
         uint32_t id;
@@ -178,17 +179,26 @@ static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret)
                 wh_os_close(sock);
                 unmint(t, port, id);
         }
+        if (r == 0)
+                *ret_id = id;
         return wh_fail(r, NULL);
 }
 
 WHARF_API int wharf_right_new(wharf_task *t, wharf_name port, wharf_name *ret)
 {
-        return right_new(t, port, false, ret);
+        uint64_t id;
+        return right_new(t, port, false, ret, &id);
+}
+
+int wh_right_new_id(wharf_task *t, wharf_name port, wharf_name *ret, uint64_t *ret_id)
+{
+        return right_new(t, port, false, ret, ret_id);
 }
 
 WHARF_API int wharf_once_new(wharf_task *t, wharf_name port, wharf_name *ret)
 {
-        return right_new(t, port, true, ret);
+        uint64_t id;
+        return right_new(t, port, true, ret, &id);
 }
 
 WHARF_API int wharf_right_copy(wharf_task *t, wharf_name right, int64_t deadline_ns, wharf_name *ret)

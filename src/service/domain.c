@@ -18,7 +18,23 @@
 
 /* ---- where ---- */
 
-static char domain_path[PATH_MAX];
+#define SYSTEM_DOMAIN "/run/wharf"
+
+static char domain_path[PATH_MAX], system_path[PATH_MAX];
+static bool domain_chosen;
+
+static void system_path_find(void)
+{
+        const char *own = secure_getenv("WHARF_SYSTEM_DOMAIN");
+        snprintf(system_path, sizeof system_path, "%s", own && *own ? own : SYSTEM_DOMAIN);
+}
+
+const char *wh_domain_system(void)
+{
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+        pthread_once(&once, system_path_find);
+        return system_path;
+}
 
 static void domain_path_find(void)
 {
@@ -34,6 +50,7 @@ static void domain_path_find(void)
                 n = (int)sizeof domain_path - 1; /* cut, and so refused as too long for a socket */
         while (n > 1 && domain_path[n - 1] == '/')
                 domain_path[--n] = 0;
+        domain_chosen = own && *own;
 }
 
 /* Once: a process has one domain, whatever happens to its environment later. */
@@ -42,6 +59,56 @@ WHARF_API const char *wharf_domain_path(void)
         static pthread_once_t once = PTHREAD_ONCE_INIT;
         pthread_once(&once, domain_path_find);
         return domain_path;
+}
+
+bool wh_domain_was_chosen(void)
+{
+        wharf_domain_path();
+        return domain_chosen;
+}
+
+/* Nobody but the owner can write here, and his wharfd let everybody in on purpose. */
+static bool is_shared(const char *dir)
+{
+        char path[WH_DOMAIN_SOCKET_MAX];
+        struct stat st, so;
+        return wh_domain_socket_path(dir, path) == 0 && wh_os_lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) &&
+               !(st.st_mode & 022) && (st.st_mode & 011) == 011 && wh_os_lstat(path, &so) == 0 &&
+               S_ISSOCK(so.st_mode) && (so.st_mode & 06) == 06 && (so.st_uid == st.st_uid || so.st_uid == 0);
+}
+
+int wh_domain_check_chosen(const char *dir, bool make, bool *ret_shared)
+{
+        *ret_shared = dir[0] == '/' && is_shared(dir);
+        return *ret_shared ? 0 : wh_domain_check(dir, make);
+}
+
+int wh_domain_make_shared(const char *dir)
+{
+        char path[WH_DOMAIN_SOCKET_MAX];
+        struct stat st;
+        if (dir[0] != '/')
+                return wh_fail(-EINVAL, "the domain %s is not an absolute path", dir);
+        int r = wh_domain_socket_path(dir, path);
+        if (r < 0)
+                return r;
+        r = wh_os_mkdir(dir, 0755);
+        bool made = r == 0;
+        if (r < 0 && r != -EEXIST)
+                return wh_fail(r, "the domain %s cannot be made: %s", dir, strerrordesc_np(-r));
+        int fd = wh_os_open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+        if (fd < 0)
+                return wh_fail(fd, "the domain %s cannot be opened: %s", dir, strerrordesc_np(-fd));
+        r = made ? wh_os_fchmod(fd, 0755) : 0; /* whatever the umask is */
+        if (r == 0)
+                r = wh_os_fstat(fd, &st);
+        wh_os_close(fd);
+        if (r < 0)
+                return wh_fail(wh_trace(r), "the domain %s: %s", dir, strerrordesc_np(-r));
+        if (st.st_uid != wh_os_geteuid() || (st.st_mode & 022))
+                return wh_fail(-EACCES, "the domain %s is user %u's, mode %04o; for sharing it must be user %u's, 0755",
+                               dir, (unsigned)st.st_uid, (unsigned)st.st_mode & 07777, (unsigned)wh_os_geteuid());
+        return 0;
 }
 
 int wh_domain_check(const char *dir, bool make)
@@ -109,7 +176,7 @@ int wh_domain_trylock(const char *dir, int *ret_fd)
         return 0;
 }
 
-int wh_domain_listen(const char *dir, int *ret_fd)
+int wh_domain_listen(const char *dir, bool shared, int *ret_fd)
 {
         char path[WH_DOMAIN_SOCKET_MAX];
         int r = wh_domain_socket_path(dir, path);
@@ -126,6 +193,8 @@ int wh_domain_listen(const char *dir, int *ret_fd)
         r = wh_os_fchmod(fd, 0600);
         if (r == 0)
                 r = wh_os_bind_unix(fd, path);
+        if (r == 0 && shared && (r = wh_os_chmod(path, 0666)) < 0)
+                wh_os_unlink(path);
         if (r == 0) {
                 r = wh_os_listen(fd, BACKLOG);
                 if (r < 0)
@@ -225,7 +294,7 @@ static int start_and_connect(wharf_task *task, const char *dir, const char *path
         if (r != -ENOENT && r != -ECONNREFUSED)
                 return r;
         int fd;
-        r = wh_domain_listen(dir, &fd);
+        r = wh_domain_listen(dir, false, &fd);
         if (r < 0)
                 return r;
         r = wh_domain_spawn(dir, fd);
@@ -240,15 +309,18 @@ static int start_and_connect(wharf_task *task, const char *dir, const char *path
 /* What a caller of this module sees: its own limits as they are, and anything else as "no wharfd". */
 static int connect_error(int r, const char *path)
 {
-        if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ESTALE)
+        if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ESTALE || r == -EDQUOT)
                 return r;
         return *wharf_why() ? -EHOSTDOWN : wh_fail(-EHOSTDOWN, "%s: %s", path, strerrordesc_np(-r));
 }
 
-int wh_domain_connect_to(wharf_task *task, const char *dir, wharf_name *ret)
+int wh_domain_connect(wharf_task *task, const char *dir, bool chosen, bool make, wharf_name *ret)
 {
         char path[WH_DOMAIN_SOCKET_MAX];
-        int r = wh_domain_socket_path(dir, path);
+        bool shared = false;
+        int r = chosen ? wh_domain_check_chosen(dir, make, &shared) : wh_domain_check(dir, make);
+        if (r == 0)
+                r = wh_domain_socket_path(dir, path);
         if (r < 0)
                 return connect_error(r, dir);
         int64_t give_up_ns = wh_os_now_ns() + CONNECT_GIVE_UP_NS;
@@ -257,6 +329,8 @@ int wh_domain_connect_to(wharf_task *task, const char *dir, wharf_name *ret)
                 r = wharf_right_connect(task, path, ret);
                 if (r == 0)
                         return 0;
+                if (shared && r == -ECONNREFUSED)
+                        return wh_fail(-EHOSTDOWN, "no wharfd serves %s, and it is not for us to start one", dir);
                 if (r == -ENOENT || r == -ECONNREFUSED) {
                         int lock = -1;
                         wh_fail(0, NULL);
@@ -276,11 +350,4 @@ int wh_domain_connect_to(wharf_task *task, const char *dir, wharf_name *ret)
                                        "%s: another process has held the lock, or the socket was full, for 10 s", dir);
                 wh_os_poll(NULL, 0, now + CONNECT_RETRY_NS);
         }
-}
-
-int wh_domain_connect(wharf_task *task, wharf_name *ret)
-{
-        const char *dir = wharf_domain_path();
-        int r = wh_domain_check(dir, true);
-        return r < 0 ? connect_error(r, dir) : wh_domain_connect_to(task, dir, ret);
 }

@@ -9,7 +9,12 @@
  *   D2  The socket listens before anybody can connect to it, and the client that made it connects before it lets go: so
  *       a task that starts wharfd never waits for wharfd to be ready, the kernel keeps its connection meanwhile.
  *   D3  A socket file that refuses connections belongs to a dead wharfd. Whoever holds the lock may remove it.
- *   D4  A directory that others could write to, or that is not ours, is never used.
+ *   D4  A directory that others could write to is never used, and one that is not ours only if it was made for sharing
+ *       and somebody chose it: the user by naming it, or whoever built this library by its place (the system's domain).
+ *       No place that is found by default may be somebody else's.
+ *
+ * A domain for sharing is made by its wharfd alone (--system, --share): the directory is 0755 and the socket 0666.
+ * Nobody else makes or starts anything there.
  */
 #ifndef WH_SERVICE_DOMAIN_H
 #define WH_SERVICE_DOMAIN_H
@@ -23,22 +28,28 @@ enum { WH_DOMAIN_SOCKET_MAX = 108 }; /* room for the path of a Unix socket, with
 
 /* Checks D4; makes the directory when `make`. 0, -ENOENT, or another errno; wharf_why() says what is wrong. */
 int wh_domain_check(const char *dir, bool make);
+/* The same for a domain that somebody chose: it may also be one for sharing, of anybody's. */
+int wh_domain_check_chosen(const char *dir, bool make, bool *ret_shared);
+/* Make the directory of a domain for sharing, or see that it is fit for one. */
+int wh_domain_make_shared(const char *dir);
+/* Did the user name the domain of this process ($WHARF_DOMAIN)? */
+bool wh_domain_was_chosen(void);
+/* The directory of the system's domain. */
+const char *wh_domain_system(void);
 /* The path of the socket. -ENAMETOOLONG */
 int wh_domain_socket_path(const char *dir, char ret[WH_DOMAIN_SOCKET_MAX]);
 /* Take the lock if it is free; -EAGAIN when it is not. Closing the descriptor lets go. */
 int wh_domain_trylock(const char *dir, int *ret_fd);
 /* Make the socket, in the place of a dead one. The caller holds the lock and knows that nobody listens. */
-int wh_domain_listen(const char *dir, int *ret_fd);
+int wh_domain_listen(const char *dir, bool shared, int *ret_fd);
 /* Run a wharfd for this listening socket, detached. */
 int wh_domain_spawn(const char *dir, int listen_fd);
 
 /*
- * Connect to this process's domain, starting its wharfd where none listens. May wait some milliseconds; gives up after
- * ten seconds.
+ * Connect to a domain, starting its wharfd where none listens, unless it is a shared one. `chosen`: D4. `make`: the
+ * directory too. May wait some milliseconds; gives up after ten seconds.
  * Errors: -EHOSTDOWN (wharf_why() says why), -EMFILE, -ENFILE, -ENOMEM, -ESTALE
  */
-int wh_domain_connect(wharf_task *task, wharf_name *ret);
-/* The same for a given directory, which must have been checked. */
-int wh_domain_connect_to(wharf_task *task, const char *dir, wharf_name *ret);
+int wh_domain_connect(wharf_task *task, const char *dir, bool chosen, bool make, wharf_name *ret);
 
 #endif

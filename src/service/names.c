@@ -1,20 +1,23 @@
 /*
- * names - the client's side of wharfd: register, look up, list.
+ * names - the client's side of wharfd: register, look up, list, watch.
  *
- * A task keeps one connection to wharfd, made on first use. It stays open while the task has names there, since wharfd
- * knows by it whose they are; otherwise it is closed after use, so that an idle wharfd can leave.
+ * A task keeps one connection to the wharfd of each domain it uses, made on first use. It stays open while the task has
+ * names or watches there, since its end says that they may have to be made again; otherwise it is closed after use, so
+ * that an idle wharfd can leave.
  *
  * Always true:
  *   C1  A connection is used by as many threads as `users` says, and dropped by the last of them once it is no longer
  *       the task's. So no call ever sees its connection vanish.
- *   C2  `names` lists what this task has registered and not taken back. A new connection first registers them again:
- *       a wharfd that was killed has forgotten them.
+ *   C2  `entries` lists what this task has registered and asked to watch, and not taken back. A new connection first
+ *       asks for them again, with the same cookies: a wharfd that was replaced knows them, and nothing changes; one
+ *       that was started anew has forgotten them.
  *   C3  Nothing is held while a call waits.
  */
 #include "base/list.h"
 #include "base/trace.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "port/kept.h"
 #include "port/object.h"
 #include "port/status.h"
 #include "port/task.h"
@@ -41,29 +44,44 @@ struct conn {
         _Atomic bool page_given; /* with the first question, wharfd gets the task's page */
 };
 
-struct registered {
+/* A name of ours, or a watch. */
+struct entry {
         struct wh_list node;
         wharf_name port;
-        char name[WHARF_NAME_MAX + 1];
+        bool watch;
+        uint64_t sender; /* a watch: the id of the right that wharfd has to the port; events come from those it made */
+        struct wh_cookie cookie;
+        char name[WHARF_NAME_MAX + 1]; /* or a pattern, "" for all */
+};
+
+struct domain {
+        const char *dir;
+        bool chosen; /* by the user, or it is the system's: it may be shared */
+        bool system;
+        struct conn *conn; /* NULL: none */
+        struct wh_list entries;
 };
 
 /* One a task; made on first use, freed by wharf_task_close(). */
 struct service {
         wharf_task *task;
-        struct wh_lock lock; /* for all below; never held across a call to wharfd (C3) */
-        struct conn *conn;   /* NULL: none */
-        struct wh_list names;
-        wharf_name watch; /* a port for the notice that wharfd is gone; WHARF_NONE until wharf_names_fd() */
+        struct wh_lock lock;     /* for all below; never held across a call to wharfd (C3) */
+        struct domain domain[2]; /* the task's own, and the system's */
+        wharf_name watch;        /* a port for the notice that a wharfd is gone; WHARF_NONE until wharf_names_fd() */
 };
+#define each_domain(d, s) for (struct domain *d = (s)->domain; d < (s)->domain + 2; d++)
 
 /* ---- the service of a task ---- */
 
 static void service_free(void *p)
 {
         struct service *s = p;
-        wh_list_for_safe (pos, &s->names)
-                free(wh_container(pos, struct registered, node));
-        free(s->conn); /* its right goes with the task's names */
+        each_domain(d, s)
+        {
+                wh_list_for_safe (pos, &d->entries)
+                        free(wh_container(pos, struct entry, node));
+                free(d->conn); /* its right goes with the task's names */
+        }
         free(s);
 }
 
@@ -78,7 +96,10 @@ static int service_get(wharf_task *t, struct service **ret)
                 s = wh_os_calloc(1, sizeof *s);
                 if (s) {
                         s->task = t;
-                        wh_list_init(&s->names);
+                        s->domain[0] = (struct domain){.dir = wharf_domain_path(), .chosen = wh_domain_was_chosen()};
+                        s->domain[1] = (struct domain){.dir = wh_domain_system(), .chosen = true, .system = true};
+                        wh_list_init(&s->domain[0].entries);
+                        wh_list_init(&s->domain[1].entries);
                         wh_task_service_set(t, s, service_free);
                 }
         }
@@ -89,11 +110,21 @@ static int service_get(wharf_task *t, struct service **ret)
         return 0;
 }
 
-/* Forgets names whose port was closed: wharfd has seen that too. */
-static void names_prune_locked(struct service *s)
+/* The domain that `name` is of; *name becomes what it is called there. */
+static struct domain *domain_of(struct service *s, const char **name)
 {
-        wh_list_for_safe (pos, &s->names) {
-                struct registered *n = wh_container(pos, struct registered, node);
+        static const char prefix[] = WHARF_SYSTEM_PREFIX;
+        if (strncmp(*name, prefix, sizeof prefix - 1))
+                return &s->domain[0];
+        *name += sizeof prefix - 1;
+        return &s->domain[1];
+}
+
+/* Forgets what is about a port that was closed: wharfd has seen that too. */
+static void prune_locked(struct service *s, struct domain *d)
+{
+        wh_list_for_safe (pos, &d->entries) {
+                struct entry *n = wh_container(pos, struct entry, node);
                 if (wharf_name_kind(s->task, n->port) != WHARF_KIND_PORT) {
                         wh_list_remove(&n->node);
                         free(n);
@@ -101,11 +132,22 @@ static void names_prune_locked(struct service *s)
         }
 }
 
-static struct registered *names_find_locked(struct service *s, const char *name)
+/* `port` is WHARF_NONE for a name, which may be registered only once. */
+static struct entry *find_locked(struct domain *d, bool watch, const char *name, wharf_name port)
 {
-        wh_list_for (pos, &s->names) {
-                struct registered *n = wh_container(pos, struct registered, node);
-                if (!strcmp(n->name, name))
+        wh_list_for (pos, &d->entries) {
+                struct entry *n = wh_container(pos, struct entry, node);
+                if (n->watch == watch && !strcmp(n->name, name) && (!watch || n->port == port))
+                        return n;
+        }
+        return NULL;
+}
+
+static struct entry *find_cookie_locked(struct domain *d, const struct wh_cookie *cookie)
+{
+        wh_list_for (pos, &d->entries) {
+                struct entry *n = wh_container(pos, struct entry, node);
+                if (!memcmp(&n->cookie, cookie, sizeof *cookie))
                         return n;
         }
         return NULL;
@@ -122,10 +164,10 @@ static void conn_unref_locked(struct service *s, struct conn *c)
 }
 
 /* The connection is of no use any more: the next call makes another. */
-static void conn_disown_locked(struct service *s, struct conn *c)
+static void conn_disown_locked(struct domain *d, struct conn *c)
 {
-        if (s->conn == c) {
-                s->conn = NULL;
+        if (d->conn == c) {
+                d->conn = NULL;
                 c->owned = false;
         }
 }
@@ -158,59 +200,86 @@ static int ask(struct service *s, struct conn *c, const struct wh_names_request 
                 return ask(s, c, question, n_items > 1 ? items : NULL, n_items - 1, reply, deadline_ns, ret_answer);
         if (r < 0)
                 return r;
-        r = wh_names_get_reply(reply->data, reply->len_bytes, req->op, ret_answer);
+        uint32_t line = 0;
+        r = wh_names_get_reply(reply->data, reply->len_bytes, req->op, ret_answer, &line);
+        if (r == 0)
+                wh_fail(0, NULL);
+        if (r == 0 && *ret_answer == -EACCES && line)
+                wh_set_why("line %u of the rules of that domain does not let this user %s %s", line,
+                           req->op == WH_NAMES_REGISTER ? "own" : "use", req->name);
+        else if (r == 0 && *ret_answer == -EACCES)
+                wh_set_why("the rules of that domain do not let this user %s %s",
+                           req->op == WH_NAMES_REGISTER ? "own" : "use", req->name);
         if ((r < 0 || *ret_answer < 0) && (reply->flags & WHARF_RECV_ALLOC))
                 wharf_release(s->task, reply);
         return r;
 }
 
-/* Tells wharfd about one name of ours. 0, its answer, or an error of the link. */
-static int announce(struct service *s, struct conn *c, const char *name, wharf_name port)
+/* Tells wharfd about one name or watch of ours. 0, its answer, or an error of the link. */
+static int announce(struct service *s, struct conn *c, struct entry *e)
 {
-        struct wh_names_request req = {.op = WH_NAMES_REGISTER};
-        strcpy(req.name, name);
-        struct wharf_item items[2] = {{.kind = WHARF_MAKE_SEND, .name = port}, {.kind = WHARF_COPY_FD}};
-        /* Without a page `wharf ls` shows no figures; that is no reason to refuse. */
-        uint32_t n = wh_port_status_fd(s->task, port, &items[1].fd) == 0 ? 2 : 1;
+        struct wh_names_request req = {.op = e->watch ? WH_NAMES_WATCH : WH_NAMES_REGISTER, .cookie = e->cookie};
+        strcpy(req.name, e->name);
+        struct wharf_item items[2] = {{.kind = WHARF_MAKE_SEND, .name = e->port}, {.kind = WHARF_COPY_FD}};
+        uint32_t n = 1;
+        uint64_t before = 0;
+        int r = 0;
+        if (e->watch) {
+                items[0].kind = WHARF_MOVE_SEND;
+                before = e->sender;
+                r = wh_right_new_id(s->task, e->port, &items[0].name, &e->sender);
+                if (r < 0)
+                        return r;
+        } else if (wh_port_status_fd(s->task, e->port, &items[1].fd) == 0) {
+                n = 2; /* without a page `wharf ls` shows no figures; that is no reason to refuse */
+        }
         uint8_t buf[sizeof(struct wh_names_reply_head)];
         struct wharf_msg reply = {.size = sizeof reply, .data = buf, .cap_bytes = sizeof buf};
-        int answer = 0, r = ask(s, c, &req, items, n, &reply, wh_os_now_ns() + ANSWER_NS, &answer);
+        int answer = 0;
+        r = ask(s, c, &req, items, n, &reply, wh_os_now_ns() + ANSWER_NS, &answer);
+        if (r < 0 && e->watch)
+                wharf_drop(s->task, items[0].name); /* gone already if the request went out */
+        if (before && wh_sender_lives(s->task, before))
+                e->sender = before; /* a wharfd that knows the watch has the earlier right, and drops the new one */
         if (r == -ETIMEDOUT) {
-                /* If it comes round after all, it must not believe that the name is ours: this follows on its link. */
-                req.op = WH_NAMES_UNREGISTER;
+                /* If it comes round after all, it must not believe that this is ours: this follows on its link. */
+                req.op = e->watch ? WH_NAMES_UNWATCH : WH_NAMES_UNREGISTER;
                 uint8_t undo[WH_NAMES_REQUEST_MAX];
                 wharf_send(s->task, c->right, undo, wh_names_put_request(&req, undo), 0);
         }
         return r < 0 ? r : answer;
 }
 
-/* Registers on a new connection what the last wharfd knew (C2). -EEXIST: a name has another owner now. */
-static int announce_all(struct service *s, struct conn *c)
+/* Asks a new connection for what the last wharfd knew (C2). -EEXIST: a name has another owner now. */
+static int announce_all(struct service *s, struct domain *d, struct conn *c)
 {
         /* A copy, since the list may change while we talk (C3). */
         size_t n = 0, k = 0;
         wh_lock(&s->lock);
-        wh_list_for (pos, &s->names)
+        wh_list_for (pos, &d->entries)
                 n++;
-        struct registered *again = n ? wh_os_calloc(n, sizeof *again) : NULL;
+        struct entry *again = n ? wh_os_calloc(n, sizeof *again) : NULL;
         if (again)
-                wh_list_for (pos, &s->names)
-                        again[k++] = *wh_container(pos, struct registered, node);
+                wh_list_for (pos, &d->entries)
+                        again[k++] = *wh_container(pos, struct entry, node);
         wh_unlock(&s->lock);
         if (n && !again)
                 return wh_trace(-ENOMEM);
 
         int first = 0;
         for (size_t i = 0; i < k; i++) {
-                int r = announce(s, c, again[i].name, again[i].port);
-                if (r == -EEXIST) {
-                        wh_lock(&s->lock);
-                        struct registered *lost = names_find_locked(s, again[i].name);
-                        if (lost)
-                                wh_list_remove(&lost->node);
-                        wh_unlock(&s->lock);
-                        free(lost);
+                int r = announce(s, c, &again[i]);
+                struct entry *lost = NULL;
+                wh_lock(&s->lock);
+                struct entry *e = find_cookie_locked(d, &again[i].cookie);
+                if (e && r == -EEXIST) {
+                        lost = e;
+                        wh_list_remove(&e->node);
+                } else if (e) {
+                        e->sender = again[i].sender;
                 }
+                wh_unlock(&s->lock);
+                free(lost);
                 if (r < 0 && first == 0)
                         first = r;
         }
@@ -222,11 +291,11 @@ static int announce_all(struct service *s, struct conn *c)
  * The task's connection, made if need be, with every name of this task registered (C2); give it back with conn_put().
  * *ret_renewed, which may be NULL: how registering them went.
  */
-static int conn_get(struct service *s, struct conn **ret, int *ret_renewed)
+static int conn_get(struct service *s, struct domain *d, struct conn **ret, int *ret_renewed)
 {
         wh_lock(&s->lock);
-        names_prune_locked(s);
-        struct conn *c = s->conn;
+        prune_locked(s, d);
+        struct conn *c = d->conn;
         if (c)
                 c->users++;
         wharf_name watch = s->watch;
@@ -239,38 +308,38 @@ static int conn_get(struct service *s, struct conn **ret, int *ret_renewed)
         c = wh_os_calloc(1, sizeof *c);
         if (!c)
                 return wh_fail(wh_trace(-ENOMEM), NULL);
-        int r = wh_domain_connect(s->task, &c->right);
+        int r = wh_domain_connect(s->task, d->dir, d->chosen, !d->system, &c->right);
         if (r < 0) {
                 free(c);
                 return r;
         }
         c->users = 1;
         wh_lock(&s->lock);
-        if (s->conn) { /* another thread was faster */
+        if (d->conn) { /* another thread was faster */
                 conn_unref_locked(s, c);
-                c = s->conn;
+                c = d->conn;
                 c->users++;
                 wh_unlock(&s->lock);
                 *ret = c;
                 return 0;
         }
         c->owned = true;
-        s->conn = c;
+        d->conn = c;
         wh_unlock(&s->lock);
         if (watch != WHARF_NONE)
                 wharf_watch(s->task, c->right, watch);
-        r = announce_all(s, c);
+        r = announce_all(s, d, c);
         if (ret_renewed)
                 *ret_renewed = r;
         *ret = c;
         return 0;
 }
 
-static void conn_put(struct service *s, struct conn *c, bool broken)
+static void conn_put(struct service *s, struct domain *d, struct conn *c, bool broken)
 {
         wh_lock(&s->lock);
-        if (broken || (wh_list_empty(&s->names) && c->users == 1))
-                conn_disown_locked(s, c);
+        if (broken || (wh_list_empty(&d->entries) && c->users == 1))
+                conn_disown_locked(d, c);
         conn_unref_locked(s, c);
         wh_unlock(&s->lock);
 }
@@ -282,9 +351,14 @@ static bool gone(int r)
 }
 
 /* What the callers of names.h see of trouble with the link to wharfd. */
-static int link_error(int r)
+static int link_error(const struct domain *d, int r)
 {
         switch (r) {
+        case -EACCES: /* says why already */
+                return r;
+        case -EDQUOT:
+                return wh_fail(r, "%s: this user has his share of names, waiting look-ups, watches or connections",
+                               d->dir);
         case -EMFILE:
         case -ENFILE:
         case -ENOMEM:
@@ -292,9 +366,9 @@ static int link_error(int r)
         case -EHOSTDOWN:
                 return r;
         case -ETIMEDOUT:
-                return wh_fail(-EHOSTDOWN, "%s: wharfd does not answer", wharf_domain_path());
+                return wh_fail(-EHOSTDOWN, "%s: wharfd does not answer", d->dir);
         default:
-                return wh_fail(-EHOSTDOWN, "%s: wharfd: %s", wharf_domain_path(), wharf_strerror(r));
+                return wh_fail(-EHOSTDOWN, "%s: wharfd: %s", d->dir, wharf_strerror(r));
         }
 }
 
@@ -307,97 +381,198 @@ static int name_check(const char *name)
 
 /* ---- the calls ---- */
 
-WHARF_API int wharf_register(wharf_task *t, const char *name, wharf_name port)
+/* Make an entry known to wharfd, and put it into the list; takes it on success. */
+static int entry_add(struct service *s, struct domain *d, struct entry *e)
 {
-        struct service *s;
-        int r = name_check(name);
-        if (r == 0)
-                r = service_get(t, &s);
-        if (r < 0)
-                return r;
-        int kind = wharf_name_kind(t, port);
-        if (kind != WHARF_KIND_PORT)
-                return wh_fail(kind < 0 ? kind : -EPERM, kind < 0 ? NULL : "only a port can be registered");
-
-        struct registered *mine = wh_os_calloc(1, sizeof *mine);
-        if (!mine)
-                return wh_fail(wh_trace(-ENOMEM), NULL);
-        wh_list_init(&mine->node);
-        mine->port = port;
-        strcpy(mine->name, name);
-        for (int i = 0; i < ATTEMPTS_MAX; i++) {
+        int r = wh_os_getrandom(&e->cookie, sizeof e->cookie);
+        e->cookie.v[0] |= 1; /* never 0 */
+        for (int i = 0; r == 0 && i < ATTEMPTS_MAX; i++) {
                 struct conn *c;
-                r = conn_get(s, &c, NULL);
+                r = conn_get(s, d, &c, NULL);
                 if (r < 0)
                         break;
-                r = announce(s, c, name, port);
+                /* Where the answer is lost with its wharfd, the next attempt finds that it was done: the same cookie.
+                 */
+                r = announce(s, c, e);
                 if (r == 0) {
                         wh_lock(&s->lock);
-                        wh_list_push_back(&s->names, &mine->node);
+                        wh_list_push_back(&d->entries, &e->node);
                         wh_unlock(&s->lock);
-                        conn_put(s, c, false);
+                        conn_put(s, d, c, false);
                         return wh_fail(0, NULL);
                 }
-                conn_put(s, c, gone(r));
+                conn_put(s, d, c, gone(r));
                 if (!gone(r))
                         break;
                 wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
+                r = i + 1 < ATTEMPTS_MAX ? 0 : r;
         }
-        free(mine);
         if (r == -EEXIST || r == -EBADF || r == -EPERM || r == -EINVAL || r == -EMLINK)
                 return wh_fail(r, NULL);
-        return link_error(r);
+        return link_error(d, r);
 }
 
-WHARF_API int wharf_unregister(wharf_task *t, const char *name)
+static int entry_new(struct service *s, bool watch, const char *name, wharf_name port, struct entry **ret)
 {
-        struct service *s;
-        int r = name_check(name);
-        if (r == 0)
-                r = service_get(t, &s);
+        int kind = wharf_name_kind(s->task, port);
+        if (kind != WHARF_KIND_PORT)
+                return wh_fail(kind < 0 ? kind : -EPERM, kind < 0 ? NULL
+                                                         : watch  ? "events go to a port"
+                                                                  : "only a port can be registered");
+        struct entry *e = wh_os_calloc(1, sizeof *e);
+        if (!e)
+                return wh_fail(wh_trace(-ENOMEM), NULL);
+        wh_list_init(&e->node);
+        e->port = port;
+        e->watch = watch;
+        strcpy(e->name, name);
+        *ret = e;
+        return 0;
+}
+
+static int pattern_check(const char **pattern)
+{
+        if (*pattern && !strcmp(*pattern, "*"))
+                *pattern = "";
+        return *pattern && !**pattern ? 0 : name_check(*pattern);
+}
+
+/* Finds the service, and of which domain *name is, which becomes what it is called there. */
+static int begin(wharf_task *t, const char **name, bool pattern, struct service **ret, struct domain **ret_domain)
+{
+        int r = service_get(t, ret);
+        if (r == 0 && !*name)
+                r = -EINVAL;
+        if (r == -EINVAL)
+                return name_check(NULL);
         if (r < 0)
                 return r;
+        *ret_domain = domain_of(*ret, name);
+        return pattern ? pattern_check(name) : name_check(*name);
+}
+
+WHARF_API int wharf_register(wharf_task *t, const char *name, wharf_name port)
+{
+        struct service *s;
+        struct domain *d;
+        struct entry *e;
+        int r = begin(t, &name, false, &s, &d);
+        if (r == 0)
+                r = entry_new(s, false, name, port, &e);
+        if (r < 0)
+                return r;
+        r = entry_add(s, d, e);
+        if (r < 0)
+                free(e);
+        return r;
+}
+
+WHARF_API int wharf_names_watch(wharf_task *t, const char *pattern, wharf_name port)
+{
+        struct service *s;
+        struct domain *d;
+        struct entry *e;
+        int r = begin(t, &pattern, true, &s, &d);
+        if (r == 0)
+                r = entry_new(s, true, pattern, port, &e);
+        if (r < 0)
+                return r;
+        r = entry_add(s, d, e);
+        if (r < 0)
+                free(e);
+        return r;
+}
+
+/* Take an entry out of the list and back from wharfd. */
+static int entry_remove(struct service *s, struct domain *d, bool watch, const char *name, wharf_name port)
+{
         wh_lock(&s->lock);
-        names_prune_locked(s);
-        struct registered *n = names_find_locked(s, name);
-        struct conn *c = n ? s->conn : NULL;
+        prune_locked(s, d);
+        struct entry *n = find_locked(d, watch, name, port);
+        struct conn *c = n ? d->conn : NULL;
         if (n)
                 wh_list_remove(&n->node);
         if (c)
                 c->users++;
         wh_unlock(&s->lock);
         if (!n)
-                return wh_fail(-ENOENT, "this task has not registered %s", name);
-        if (c) {
-                struct wh_names_request req = {.op = WH_NAMES_UNREGISTER};
-                strcpy(req.name, name);
+                return wh_fail(-ENOENT, "this task has not %s %s", watch ? "asked to watch" : "registered", name);
+        int r = 0;
+        for (int i = 0; i < ATTEMPTS_MAX; i++) {
+                /* The wharfd that knew it may be gone; but the next one may know it as well. */
+                if (!c && (r = conn_get(s, d, &c, NULL)) < 0)
+                        break;
+                struct wh_names_request req = {.op = watch ? WH_NAMES_UNWATCH : WH_NAMES_UNREGISTER,
+                                               .cookie = n->cookie};
+                strcpy(req.name, n->name);
                 uint8_t buf[sizeof(struct wh_names_reply_head)];
                 struct wharf_msg reply = {.size = sizeof reply, .data = buf, .cap_bytes = sizeof buf};
                 int answer;
                 r = ask(s, c, &req, NULL, 0, &reply, wh_os_now_ns() + ANSWER_NS, &answer);
-                if (r < 0 && !gone(r)) { /* nothing is known to have changed */
-                        wh_lock(&s->lock);
-                        wh_list_push_back(&s->names, &n->node);
-                        wh_unlock(&s->lock);
-                        conn_put(s, c, false);
-                        return link_error(r);
-                }
-                conn_put(s, c, r < 0);
-        } /* else the wharfd that knew it is gone, and the next one never heard of it */
-        free(n);
+                conn_put(s, d, c, gone(r));
+                c = NULL;
+                if (!gone(r))
+                        break;
+                wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
+        }
+        if (r < 0 && r != -EHOSTDOWN && !gone(r)) { /* nothing is known to have changed */
+                wh_lock(&s->lock);
+                wh_list_push_back(&d->entries, &n->node);
+                wh_unlock(&s->lock);
+                return link_error(d, r);
+        }
+        free(n); /* where no wharfd is left, nobody knows of it */
         return wh_fail(0, NULL);
+}
+
+WHARF_API int wharf_unregister(wharf_task *t, const char *name)
+{
+        struct service *s;
+        struct domain *d;
+        int r = begin(t, &name, false, &s, &d);
+        return r < 0 ? r : entry_remove(s, d, false, name, WHARF_NONE);
+}
+
+WHARF_API int wharf_names_unwatch(wharf_task *t, const char *pattern, wharf_name port)
+{
+        struct service *s;
+        struct domain *d;
+        int r = begin(t, &pattern, true, &s, &d);
+        return r < 0 ? r : entry_remove(s, d, true, pattern, port);
+}
+
+WHARF_API int wharf_names_event(wharf_task *t, const struct wharf_msg *m, struct wharf_name_event *ret)
+{
+        struct service *s;
+        int r = service_get(t, &s);
+        if (r < 0)
+                return r;
+        uint64_t by = m->notice ? 0 : wh_sender_introducer(t, m->sender.id);
+        bool known = false;
+        wh_lock(&s->lock);
+        each_domain(d, s) wh_list_for (pos, &d->entries)
+        {
+                const struct entry *e = wh_container(pos, struct entry, node);
+                known |= by && e->watch && e->sender == by;
+        }
+        wh_unlock(&s->lock);
+        if (!known)
+                return wh_fail(-ENOENT, NULL);
+        r = wh_names_get_event(m->data, m->len_bytes, ret);
+        return wh_fail(r, r < 0 ? "not an event of this version" : NULL);
 }
 
 /*
  * Ask until a wharfd answers. `req->timeout_ns` is set from the deadline each time. reply's buffers serve every
  * attempt.
  */
-static int ask_any(struct service *s, struct wh_names_request *req, struct wharf_msg *reply, int64_t deadline_ns)
+static int ask_any(struct service *s, struct domain *d, struct wh_names_request *req, struct wharf_msg *reply,
+                   int64_t deadline_ns)
 {
         int r = 0;
         for (int i = 0; i < ATTEMPTS_MAX; i++) {
                 struct conn *c;
-                r = conn_get(s, &c, NULL);
+                r = conn_get(s, d, &c, NULL);
                 if (r < 0)
                         return r;
                 int64_t now = wh_os_now_ns();
@@ -409,13 +584,13 @@ static int ask_any(struct service *s, struct wh_names_request *req, struct wharf
                 until_ns = until_ns > WHARF_FOREVER - ANSWER_NS ? WHARF_FOREVER : until_ns + ANSWER_NS;
                 int answer = 0;
                 r = ask(s, c, req, NULL, 0, reply, until_ns, &answer);
-                conn_put(s, c, gone(r));
+                conn_put(s, d, c, gone(r));
                 if (r == 0 && answer == -EAGAIN)
                         return wh_fail(answer,
                                        "the server of %s does not look at its port, where many rights wait already",
                                        req->name);
                 if (r == 0)
-                        return answer == -ENOENT ? answer : answer < 0 ? link_error(answer) : 0;
+                        return answer == -ENOENT ? answer : answer < 0 ? link_error(d, answer) : 0;
                 if (!gone(r))
                         break;
                 /* One that was killed while we waited is no sign that the next will be. */
@@ -423,15 +598,14 @@ static int ask_any(struct service *s, struct wh_names_request *req, struct wharf
                         i = 0;
                 wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
         }
-        return link_error(r);
+        return link_error(d, r);
 }
 
 WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns, wharf_name *ret)
 {
         struct service *s;
-        int r = name_check(name);
-        if (r == 0)
-                r = service_get(t, &s);
+        struct domain *d;
+        int r = begin(t, &name, false, &s, &d);
         if (r < 0)
                 return r;
         struct wh_names_request req = {.op = WH_NAMES_LOOKUP};
@@ -440,7 +614,7 @@ WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns,
         struct wharf_item got = {0};
         struct wharf_msg reply = {
                 .size = sizeof reply, .data = buf, .cap_bytes = sizeof buf, .items = &got, .cap_items = 1};
-        r = ask_any(s, &req, &reply, deadline_ns);
+        r = ask_any(s, d, &req, &reply, deadline_ns);
         if (r < 0)
                 return r == -ENOENT ? wh_fail(r, NULL) : r;
         if (reply.n_items != 1 || got.kind != WHARF_GOT_SEND) {
@@ -448,7 +622,7 @@ WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns,
                         wh_os_close(got.fd);
                 else if (reply.n_items == 1)
                         wharf_drop(t, got.name);
-                return link_error(wh_trace(-EPROTO));
+                return link_error(d, wh_trace(-EPROTO));
         }
         wh_right_greet(t, got.name);
         *ret = got.name;
@@ -463,12 +637,12 @@ WHARF_API int wharf_names_list(wharf_task *t, struct wharf_named **ret, size_t *
                 return r;
         struct wh_names_request req = {.op = WH_NAMES_LIST};
         struct wharf_msg reply = {.size = sizeof reply, .flags = WHARF_RECV_ALLOC};
-        r = ask_any(s, &req, &reply, 0);
+        r = ask_any(s, &s->domain[0], &req, &reply, 0);
         if (r < 0)
                 return r;
         r = wh_names_get_list(reply.data, reply.len_bytes, ret, ret_n);
         wharf_release(t, &reply);
-        return r < 0 ? link_error(r) : wh_fail(0, NULL);
+        return r < 0 ? link_error(&s->domain[0], r) : wh_fail(0, NULL);
 }
 
 WHARF_API int wharf_waits_list(wharf_task *t, struct wharf_wait **ret, size_t *ret_n)
@@ -485,7 +659,7 @@ WHARF_API int wharf_waits_list(wharf_task *t, struct wharf_wait **ret, size_t *r
         struct wh_names_request req = {.op = WH_NAMES_WAITS};
         struct wharf_msg reply = {.size = sizeof reply, .flags = WHARF_RECV_ALLOC};
         struct wh_names_task *tasks;
-        r = ask_any(s, &req, &reply, 0);
+        r = ask_any(s, &s->domain[0], &req, &reply, 0);
         if (r == 0) {
                 r = wh_names_get_tasks(reply.data, reply.len_bytes, &tasks, &n_tasks);
                 wharf_release(t, &reply);
@@ -493,7 +667,7 @@ WHARF_API int wharf_waits_list(wharf_task *t, struct wharf_wait **ret, size_t *r
                         r = wh_graph(tasks, n_tasks, named, n_named, ret, ret_n);
                         free(tasks);
                 }
-                r = r < 0 ? link_error(r) : wh_fail(0, NULL);
+                r = r < 0 ? link_error(&s->domain[0], r) : wh_fail(0, NULL);
         }
         free(named);
         return r;
@@ -525,20 +699,57 @@ WHARF_API int wharf_names_fd(wharf_task *t, int *ret)
                 wharf_name theirs = s->watch; /* another thread may have been faster */
                 if (theirs == WHARF_NONE)
                         s->watch = watch;
-                struct conn *c = s->conn;
-                if (c)
-                        c->users++;
                 wh_unlock(&s->lock);
                 if (theirs != WHARF_NONE) {
                         wharf_drop(t, watch);
                         watch = theirs;
-                } else if (c) {
-                        wharf_watch(t, c->right, watch);
                 }
-                if (c)
-                        conn_put(s, c, false);
+                each_domain(d, s)
+                {
+                        wh_lock(&s->lock);
+                        struct conn *c = d->conn;
+                        if (c)
+                                c->users++;
+                        wh_unlock(&s->lock);
+                        if (c && theirs == WHARF_NONE)
+                                wharf_watch(t, c->right, watch);
+                        if (c)
+                                conn_put(s, d, c, false);
+                }
         }
         return wharf_port_fd(t, watch, ret);
+}
+
+static int renew(struct service *s, struct domain *d)
+{
+        wharf_task *t = s->task;
+        int r;
+        for (int i = 0; i < ATTEMPTS_MAX; i++) {
+                wh_lock(&s->lock);
+                prune_locked(s, d);
+                bool none = wh_list_empty(&d->entries);
+                struct conn *c = d->conn;
+                struct wharf_right_stat st = {.size = sizeof st};
+                if (c && (wharf_right_stat(t, c->right, &st) < 0 || st.dead)) {
+                        c->users++;
+                        conn_disown_locked(d, c);
+                        conn_unref_locked(s, c);
+                }
+                wh_unlock(&s->lock);
+                if (none)
+                        return wh_fail(0, NULL);
+                int renewed = 0;
+                r = conn_get(s, d, &c, &renewed);
+                if (r < 0)
+                        return r;
+                conn_put(s, d, c, gone(renewed));
+                if (!gone(renewed))
+                        return renewed == -EEXIST ? wh_fail(renewed, NULL)
+                               : renewed < 0      ? link_error(d, renewed)
+                                                  : wh_fail(0, NULL);
+                wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
+        }
+        return link_error(d, -EPIPE);
 }
 
 WHARF_API int wharf_names_renew(wharf_task *t)
@@ -553,28 +764,7 @@ WHARF_API int wharf_names_renew(wharf_task *t)
         struct wharf_msg m = {.size = sizeof m};
         while (watch != WHARF_NONE && wharf_recvmsg(t, watch, &m, 0) == 0)
                 ; /* notices, which say no more than their coming does */
-        for (int i = 0; i < ATTEMPTS_MAX; i++) {
-                wh_lock(&s->lock);
-                names_prune_locked(s);
-                bool none = wh_list_empty(&s->names);
-                struct conn *c = s->conn;
-                struct wharf_right_stat st = {.size = sizeof st};
-                if (c && (wharf_right_stat(t, c->right, &st) < 0 || st.dead)) {
-                        c->users++;
-                        conn_disown_locked(s, c);
-                        conn_unref_locked(s, c);
-                }
-                wh_unlock(&s->lock);
-                if (none)
-                        return wh_fail(0, NULL);
-                int renewed = 0;
-                r = conn_get(s, &c, &renewed);
-                if (r < 0)
-                        return r;
-                conn_put(s, c, gone(renewed));
-                if (!gone(renewed))
-                        return renewed == -EEXIST ? wh_fail(renewed, NULL) : renewed < 0 ? link_error(renewed) : 0;
-                wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
-        }
-        return link_error(-EPIPE);
+        r = renew(s, &s->domain[0]);
+        int r2 = renew(s, &s->domain[1]);
+        return r < 0 ? r : r2;
 }

@@ -32,7 +32,8 @@ size_t wh_names_put_request(const struct wh_names_request *req, void *buf)
                                           .op = (uint16_t)req->op,
                                           .timeout_ns = req->timeout_ns,
                                           .name_len = (uint32_t)len,
-                                          .flags = req->flags};
+                                          .flags = req->flags,
+                                          .cookie = req->cookie};
         memcpy(buf, &h, sizeof h);
         memcpy((char *)buf + sizeof h, req->name, len);
         return sizeof h + len;
@@ -51,16 +52,20 @@ int wh_names_get_request(const void *bytes, size_t len, struct wh_names_request 
         if (h.flags & ~(uint32_t)WH_NAMES_PAGE || h.name_len != len - sizeof h)
                 return wh_trace(-EPROTO);
 
-        bool named = h.op != WH_NAMES_LIST && h.op != WH_NAMES_WAITS;
-        if (h.op < WH_NAMES_REGISTER || (h.op > WH_NAMES_LIST && h.op != WH_NAMES_WAITS) || (!named && h.name_len) ||
-            (h.op != WH_NAMES_LOOKUP && h.timeout_ns))
+        bool list = h.op == WH_NAMES_LIST || h.op == WH_NAMES_WAITS;
+        bool owned = h.op != WH_NAMES_LOOKUP && !list;
+        bool watch = h.op == WH_NAMES_WATCH || h.op == WH_NAMES_UNWATCH;
+        bool nameless = list || (watch && h.name_len == 0);
+        if (h.op < WH_NAMES_REGISTER || (h.op >= WH_NAMES_OPS && h.op != WH_NAMES_WAITS) || (list && h.name_len) ||
+            (h.op != WH_NAMES_LOOKUP && h.timeout_ns) || owned == !(h.cookie.v[0] | h.cookie.v[1]))
                 return wh_trace(-EPROTO);
         const char *name = (const char *)bytes + sizeof h;
-        if (named && !wh_names_valid(name, h.name_len))
+        if (!nameless && !wh_names_valid(name, h.name_len))
                 return -EINVAL;
         ret->op = (enum wh_names_op)h.op;
         ret->timeout_ns = h.timeout_ns;
         ret->flags = h.flags;
+        ret->cookie = h.cookie;
         memcpy(ret->name, name, h.name_len);
         ret->name[h.name_len] = 0;
         return 0;
@@ -75,7 +80,7 @@ struct wh_names_reply_head wh_names_reply(enum wh_names_op op, int err, uint32_t
                                             .count = count};
 }
 
-int wh_names_get_reply(const void *bytes, size_t len, enum wh_names_op op, int *ret_answer)
+int wh_names_get_reply(const void *bytes, size_t len, enum wh_names_op op, int *ret_answer, uint32_t *ret_line)
 {
         struct wh_names_reply_head h;
         if (len < sizeof h)
@@ -87,14 +92,52 @@ int wh_names_get_reply(const void *bytes, size_t len, enum wh_names_op op, int *
                 return wh_trace(-EPROTONOSUPPORT);
         if (h.error) {
                 /* 4095 is the kernel's largest errno. A server that refuses a malformed request may not know its op. */
-                if (h.error > 4095 || h.count || len != sizeof h)
+                if (h.error > 4095 || (h.count && h.error != EACCES) || len != sizeof h)
                         return wh_trace(-EPROTO);
                 *ret_answer = -(int)h.error;
+                *ret_line = h.count;
                 return 0;
         }
         if (h.op != (uint16_t)op || (op != WH_NAMES_LIST && op != WH_NAMES_WAITS && (h.count || len != sizeof h)))
                 return wh_trace(-EPROTO);
         *ret_answer = 0;
+        *ret_line = 0;
+        return 0;
+}
+
+size_t wh_names_put_event(const struct wharf_name_event *ev, void *buf)
+{
+        size_t len = strlen(ev->name);
+        assert(len <= WHARF_NAME_MAX);
+        struct wh_names_event_head h = {.magic = WH_NAMES_MAGIC,
+                                        .version = WH_NAMES_VERSION,
+                                        .what = (uint16_t)ev->what,
+                                        .pid = ev->pid,
+                                        .uid = ev->uid,
+                                        .port_id = ev->id.v,
+                                        .name_len = (uint32_t)len};
+        memcpy(buf, &h, sizeof h);
+        memcpy((char *)buf + sizeof h, ev->name, len);
+        return sizeof h + len;
+}
+
+int wh_names_get_event(const void *bytes, size_t len, struct wharf_name_event *ret)
+{
+        struct wh_names_event_head h;
+        if (len < sizeof h)
+                return wh_trace(-EPROTO);
+        memcpy(&h, bytes, sizeof h);
+        if (h.magic != WH_NAMES_MAGIC)
+                return wh_trace(-EPROTO);
+        if (h.version != WH_NAMES_VERSION)
+                return wh_trace(-EPROTONOSUPPORT);
+        const char *name = (const char *)bytes + sizeof h;
+        bool named = h.what == WHARF_NAME_IS || h.what == WHARF_NAME_GONE;
+        if (h.what < WHARF_NAMES_BEGIN || h.what > WHARF_NAMES_END || h.zero || h.name_len != len - sizeof h ||
+            (named ? !wh_names_valid(name, h.name_len) : h.name_len != 0))
+                return wh_trace(-EPROTO);
+        *ret = (struct wharf_name_event){.what = h.what, .pid = h.pid, .uid = h.uid, .id = {h.port_id}};
+        memcpy(ret->name, name, h.name_len);
         return 0;
 }
 

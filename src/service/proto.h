@@ -3,11 +3,17 @@
  *
  *      request   head, then the name
  *      reply     head, then for LIST `count` times an entry with its name, for WAITS `count` times a task
+ *      event     head, then the name: what a watcher is told, at a port of his own
  *
  * Rights and descriptors travel beside the bytes, as items of the message:
  *      REGISTER  asks with a send right to the port, and with its status page if it could make one
  *      LOOKUP    is answered with a send right
+ *      WATCH     asks with a send right to the port that events are to go to
  *      any       with the flag WH_NAMES_PAGE: its last item is the page of the task that asks (port/waits.h)
+ *
+ * A cookie is a number of 128 random bits that a task makes for each name it registers and each watch it asks for.
+ * Whoever knows it owns the entry: that is how a task takes a name back, and how it is known again after its
+ * connection, or wharfd, was replaced.
  *
  * Always true:
  *   N1  Every parser works on bytes that only this process can write: the copying receive made them private.
@@ -28,7 +34,7 @@
 #include <stdint.h>
 
 #define WH_NAMES_MAGIC 0x4e485257u
-#define WH_NAMES_VERSION 1u
+#define WH_NAMES_VERSION 2u
 #define WH_NAMES_FOREVER UINT64_MAX /* in timeout_ns */
 
 enum {
@@ -40,7 +46,14 @@ enum wh_names_op {
         WH_NAMES_UNREGISTER = 2,
         WH_NAMES_LOOKUP = 3,
         WH_NAMES_LIST = 4,
+        WH_NAMES_WATCH = 5,
+        WH_NAMES_UNWATCH = 6,
+        WH_NAMES_OPS, /* one more than the last of these */
         WH_NAMES_WAITS = 16,
+};
+
+struct wh_cookie {
+        uint64_t v[2];
 };
 
 struct wh_names_request_head {
@@ -50,15 +63,16 @@ struct wh_names_request_head {
         uint64_t timeout_ns; /* LOOKUP: how long to wait for the name, from the arrival of the request; otherwise 0 */
         uint32_t name_len;   /* bytes behind this head */
         uint32_t flags;      /* WH_NAMES_PAGE */
+        struct wh_cookie cookie; /* REGISTER, UNREGISTER, WATCH, UNWATCH; otherwise 0 */
 };
-static_assert(sizeof(struct wh_names_request_head) == 24, "both processes rely on this layout");
+static_assert(sizeof(struct wh_names_request_head) == 40, "both processes rely on this layout");
 
 struct wh_names_reply_head {
         uint32_t magic;
         uint16_t version;
         uint16_t op;    /* the request's */
         uint32_t error; /* 0, or a positive errno; then nothing follows */
-        uint32_t count; /* LIST and WAITS: entries behind this head; otherwise 0 */
+        uint32_t count; /* LIST and WAITS: entries behind this head. EACCES: the line of the rule, or 0. Otherwise 0 */
 };
 static_assert(sizeof(struct wh_names_reply_head) == 16, "both processes rely on this layout");
 
@@ -84,6 +98,19 @@ struct wh_names_task {
 };
 static_assert(sizeof(struct wh_names_task) == 8 + sizeof(struct wh_task_view), "both processes rely on this layout");
 
+struct wh_names_event_head {
+        uint32_t magic;
+        uint16_t version;
+        uint16_t what; /* enum wharf_name_what */
+        int32_t pid;
+        uint32_t uid;
+        uint64_t port_id;
+        uint32_t name_len; /* bytes behind this head */
+        uint32_t zero;
+};
+static_assert(sizeof(struct wh_names_event_head) == 32, "both processes rely on this layout");
+
+#define WH_NAMES_EVENT_MAX (sizeof(struct wh_names_event_head) + WHARF_NAME_MAX)
 #define WH_NAMES_REQUEST_MAX (sizeof(struct wh_names_request_head) + WHARF_NAME_MAX)
 #define WH_NAMES_ENTRY_MAX (sizeof(struct wh_names_entry) + WHARF_NAME_MAX)
 
@@ -91,7 +118,8 @@ static_assert(sizeof(struct wh_names_task) == 8 + sizeof(struct wh_task_view), "
 struct wh_names_request {
         enum wh_names_op op;
         uint64_t timeout_ns;
-        char name[WHARF_NAME_MAX + 1]; /* "" for LIST and WAITS */
+        struct wh_cookie cookie;
+        char name[WHARF_NAME_MAX + 1]; /* "" for LIST and WAITS; a pattern for WATCH, "" for all */
         uint32_t flags;
 };
 
@@ -106,10 +134,15 @@ int wh_names_get_request(const void *bytes, size_t len, struct wh_names_request 
 /* The head of a reply; `err` is 0 or a negative errno. */
 struct wh_names_reply_head wh_names_reply(enum wh_names_op op, int err, uint32_t count);
 /*
- * Checks a reply to `op`: 0 or the negative errno that the server answered, in *ret_answer. Returns -EPROTO or
- * -EPROTONOSUPPORT for what is no reply. Entries are not looked at.
+ * Checks a reply to `op`: 0 or the negative errno that the server answered, in *ret_answer, and for -EACCES the line of
+ * its rules in *ret_line. Returns -EPROTO or -EPROTONOSUPPORT for what is no reply. Entries are not looked at.
  */
-int wh_names_get_reply(const void *bytes, size_t len, enum wh_names_op op, int *ret_answer);
+int wh_names_get_reply(const void *bytes, size_t len, enum wh_names_op op, int *ret_answer, uint32_t *ret_line);
+
+/* Returns the length. `buf` has WH_NAMES_EVENT_MAX bytes. */
+size_t wh_names_put_event(const struct wharf_name_event *ev, void *buf);
+/* -EPROTO, -EPROTONOSUPPORT */
+int wh_names_get_event(const void *bytes, size_t len, struct wharf_name_event *ret);
 
 /* Appends one entry; `buf` has WH_NAMES_ENTRY_MAX bytes. Returns its length. */
 size_t wh_names_put_entry(const struct wharf_named *named, void *buf);

@@ -4,11 +4,14 @@
 TEST(a_request_survives_the_wire)
 {
         static const struct wh_names_request asks[] = {
-                {WH_NAMES_REGISTER, 0, "log.ingest"},
-                {WH_NAMES_UNREGISTER, 0, "a"},
-                {WH_NAMES_LOOKUP, 12345678901, "x/y:z@host-1_2"},
-                {WH_NAMES_LOOKUP, WH_NAMES_FOREVER, "n"},
-                {WH_NAMES_LIST, 0, ""},
+                {WH_NAMES_REGISTER, 0, {{1, 2}}, "log.ingest"},
+                {WH_NAMES_UNREGISTER, 0, {{0, 2}}, "a"},
+                {WH_NAMES_WATCH, 0, {{1, 2}}, "org.example."},
+                {WH_NAMES_WATCH, 0, {{1, 2}}, ""},
+                {WH_NAMES_UNWATCH, 0, {{1, 2}}, ""},
+                {WH_NAMES_LOOKUP, 12345678901, {{0}}, "x/y:z@host-1_2"},
+                {WH_NAMES_LOOKUP, WH_NAMES_FOREVER, {{0}}, "n"},
+                {WH_NAMES_LIST, 0, {{0}}, ""},
         };
         for (unsigned i = 0; i < sizeof asks / sizeof *asks; i++) {
                 char buf[WH_NAMES_REQUEST_MAX];
@@ -18,6 +21,7 @@ TEST(a_request_survives_the_wire)
                 CHECK_EQ(got.op, asks[i].op);
                 CHECK(got.timeout_ns == asks[i].timeout_ns);
                 CHECK_STR(got.name, asks[i].name);
+                CHECK_MEM(&got.cookie, &asks[i].cookie, sizeof got.cookie);
                 /* One byte less or more is no request. */
                 CHECK_EQ(wh_names_get_request(buf, len - 1, &got), -EPROTO);
                 char longer[WH_NAMES_REQUEST_MAX + 1];
@@ -43,27 +47,30 @@ TEST(what_a_name_is)
 }
 
 /* Sets one field of a good request and says what becomes of it. */
-#define REQUEST_WITH(field, value)                                               \
-        ({                                                                       \
-                struct wh_names_request ask = {WH_NAMES_LOOKUP, 5, "name"}, got; \
-                char buf[WH_NAMES_REQUEST_MAX];                                  \
-                size_t len = wh_names_put_request(&ask, buf);                    \
-                struct wh_names_request_head h;                                  \
-                memcpy(&h, buf, sizeof h);                                       \
-                h.field = (value);                                               \
-                memcpy(buf, &h, sizeof h);                                       \
-                wh_names_get_request(buf, len, &got);                            \
+#define REQUEST_WITH(field, value)                                                      \
+        ({                                                                              \
+                struct wh_names_request ask = {WH_NAMES_LOOKUP, 5, {{0}}, "name"}, got; \
+                char buf[WH_NAMES_REQUEST_MAX];                                         \
+                size_t len = wh_names_put_request(&ask, buf);                           \
+                struct wh_names_request_head h;                                         \
+                memcpy(&h, buf, sizeof h);                                              \
+                h.field = (value);                                                      \
+                memcpy(buf, &h, sizeof h);                                              \
+                wh_names_get_request(buf, len, &got);                                   \
         })
 
 TEST(each_field_of_a_request_is_checked)
 {
         CHECK_EQ(REQUEST_WITH(magic, WH_NAMES_MAGIC), 0);
         CHECK_EQ(REQUEST_WITH(magic, 1), -EPROTO);
-        CHECK_EQ(REQUEST_WITH(version, 2), -EPROTONOSUPPORT);
+        CHECK_EQ(REQUEST_WITH(version, WH_NAMES_VERSION + 1), -EPROTONOSUPPORT);
         CHECK_EQ(REQUEST_WITH(version, 0), -EPROTONOSUPPORT);
         CHECK_EQ(REQUEST_WITH(op, 0), -EPROTO);
         CHECK_EQ(REQUEST_WITH(op, 5), -EPROTO);
-        CHECK_EQ(REQUEST_WITH(op, WH_NAMES_LIST), -EPROTO);     /* takes no name */
+        CHECK_EQ(REQUEST_WITH(op, WH_NAMES_LIST), -EPROTO); /* takes no name */
+        CHECK_EQ(REQUEST_WITH(op, WH_NAMES_OPS), -EPROTO);
+        CHECK_EQ(REQUEST_WITH(cookie.v[1], 1), -EPROTO); /* a look-up has none, a watch has one */
+        CHECK_EQ(REQUEST_WITH(op, WH_NAMES_WATCH), -EPROTO);
         CHECK_EQ(REQUEST_WITH(op, WH_NAMES_REGISTER), -EPROTO); /* takes no time */
         CHECK_EQ(REQUEST_WITH(name_len, 3), -EPROTO);
         CHECK_EQ(REQUEST_WITH(name_len, 5), -EPROTO);
@@ -82,25 +89,26 @@ TEST(an_answer_survives_the_wire)
 {
         struct wh_names_reply_head h = wh_names_reply(WH_NAMES_LOOKUP, -ENOENT, 0);
         int answer = 1;
-        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_LOOKUP, &answer), 0);
+        uint32_t line;
+        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_LOOKUP, &answer, &line), 0);
         CHECK_EQ(answer, -ENOENT);
         h = wh_names_reply(WH_NAMES_REGISTER, 0, 0);
-        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_REGISTER, &answer), 0);
+        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_REGISTER, &answer, &line), 0);
         CHECK_EQ(answer, 0);
 
         /* An answer to something else, none at all, one that is too long, errors that are none. */
-        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_LOOKUP, &answer), -EPROTO);
-        CHECK_EQ(wh_names_get_reply(&h, sizeof h - 1, WH_NAMES_REGISTER, &answer), -EPROTO);
+        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_LOOKUP, &answer, &line), -EPROTO);
+        CHECK_EQ(wh_names_get_reply(&h, sizeof h - 1, WH_NAMES_REGISTER, &answer, &line), -EPROTO);
         char longer[sizeof h + 1] = {0};
         memcpy(longer, &h, sizeof h);
-        CHECK_EQ(wh_names_get_reply(longer, sizeof longer, WH_NAMES_REGISTER, &answer), -EPROTO);
+        CHECK_EQ(wh_names_get_reply(longer, sizeof longer, WH_NAMES_REGISTER, &answer, &line), -EPROTO);
         h.error = 4096;
-        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_REGISTER, &answer), -EPROTO);
+        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_REGISTER, &answer, &line), -EPROTO);
         h.error = (uint32_t)-5;
-        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_REGISTER, &answer), -EPROTO);
+        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_REGISTER, &answer, &line), -EPROTO);
         h = wh_names_reply(WH_NAMES_REGISTER, 0, 0);
         h.version = 9;
-        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_REGISTER, &answer), -EPROTONOSUPPORT);
+        CHECK_EQ(wh_names_get_reply(&h, sizeof h, WH_NAMES_REGISTER, &answer, &line), -EPROTONOSUPPORT);
 }
 
 /* A list of two names, as wharfd would send it. */
@@ -130,7 +138,8 @@ TEST(a_list_survives_the_wire)
         size_t len = two_names(buf), n;
         struct wharf_named *all;
         int answer;
-        CHECK_EQ(wh_names_get_reply(buf, len, WH_NAMES_LIST, &answer), 0);
+        uint32_t line;
+        CHECK_EQ(wh_names_get_reply(buf, len, WH_NAMES_LIST, &answer, &line), 0);
         CHECK_EQ(wh_names_get_list(buf, len, &all, &n), 0);
         CHECK_EQ(n, 2);
         CHECK_STR(all[0].name, "alpha");
@@ -164,7 +173,7 @@ TEST(hostile_bytes)
                 free(exact);
         }
         for (int round = 0; round < 200000; round++) {
-                struct wh_names_request ask = {WH_NAMES_LOOKUP, 5, "some.name"}, got;
+                struct wh_names_request ask = {WH_NAMES_LOOKUP, 5, {{0}}, "some.name"}, got;
                 char buf[1024];
                 bool list = round & 1;
                 size_t size = list ? two_names(buf) : wh_names_put_request(&ask, buf);
@@ -178,7 +187,8 @@ TEST(hostile_bytes)
                         struct wharf_named *all;
                         size_t n;
                         int answer;
-                        if (wh_names_get_reply(exact, size, WH_NAMES_LIST, &answer) == 0 && answer == 0 &&
+                        uint32_t line;
+                        if (wh_names_get_reply(exact, size, WH_NAMES_LIST, &answer, &line) == 0 && answer == 0 &&
                             wh_names_get_list(exact, size, &all, &n) == 0) {
                                 for (size_t i = 0; i < n; i++)
                                         CHECK(wh_names_valid(all[i].name, strlen(all[i].name)));
@@ -188,5 +198,36 @@ TEST(hostile_bytes)
                         CHECK(got.op == WH_NAMES_LIST || wh_names_valid(got.name, strlen(got.name)));
                 }
                 free(exact);
+        }
+}
+
+TEST(an_event_survives_the_wire)
+{
+        const struct wharf_name_event told[] = {
+                {.what = WHARF_NAMES_BEGIN},
+                {.what = WHARF_NAME_IS, .pid = 7, .uid = 1000, .id = {~0ull}, .name = "log.ingest"},
+                {.what = WHARF_NAME_GONE, .name = "a"},
+                {.what = WHARF_NAMES_END},
+        };
+        for (unsigned i = 0; i < sizeof told / sizeof *told; i++) {
+                char buf[WH_NAMES_EVENT_MAX + 1];
+                size_t len = wh_names_put_event(&told[i], buf);
+                struct wharf_name_event got;
+                CHECK_EQ(wh_names_get_event(buf, len, &got), 0);
+                CHECK_EQ(got.what, told[i].what);
+                CHECK_EQ(got.pid, told[i].pid);
+                CHECK_EQ(got.uid, told[i].uid);
+                CHECK(got.id.v == told[i].id.v);
+                CHECK_STR(got.name, told[i].name);
+                CHECK_EQ(wh_names_get_event(buf, len - 1, &got), -EPROTO);
+                CHECK_EQ(wh_names_get_event(buf, len + 1, &got), -EPROTO);
+                struct wh_names_event_head h;
+                memcpy(&h, buf, sizeof h);
+                h.what = WHARF_NAMES_END + 1;
+                memcpy(buf, &h, sizeof h);
+                CHECK_EQ(wh_names_get_event(buf, len, &got), -EPROTO);
+                h.version++;
+                memcpy(buf, &h, sizeof h);
+                CHECK_EQ(wh_names_get_event(buf, len, &got), -EPROTONOSUPPORT);
         }
 }

@@ -1,67 +1,24 @@
-#include "service/server.h"
+#include "service/server_impl.h"
 
-#include "base/list.h"
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/status.h"
 #include "port/task.h"
-#include "service/proto.h"
 #include "wharf/message.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum {
         BATCH_MSGS = 64,         /* requests between two looks at the clock */
-        NAMES_MAX = 1 << 18,     /* of a domain */
-        WAITERS_MAX = 1 << 16,   /* lookups that wait */
+        LINKS_MAX = 1 << 18,     /* connections; each user has a share of what the rules allow */
         WAITERS_SWEEP_MIN = 256, /* waiters before the dead among them are first looked for */
         TASKS_MAX = 4096,        /* whose pages are kept: one descriptor and one mapping each */
         TASKS_SWEEP_MIN = 64,
 };
 #define SHORTAGE_PAUSE_NS ((int64_t)20 * 1000000) /* no memory or descriptors: let others give some back */
-
-struct named {
-        char name[WHARF_NAME_MAX + 1];
-        wharf_name right;
-        const struct wh_port_status *page; /* NULL where its owner could not make one */
-        uint64_t link;                     /* S2: the id of the sender */
-        pid_t pid;
-        uid_t uid;
-};
-
-/* A lookup that waits. */
-struct waiter {
-        struct wh_list node; /* of s->waiters, the earliest deadline first */
-        wharf_name reply;
-        uint64_t link;
-        int64_t deadline_ns;
-        char name[WHARF_NAME_MAX + 1];
-};
-
-/* A task that has handed its page over. It goes with its process, not with its link: a look-up's ends at once. */
-struct tasked {
-        struct wh_list node;
-        const struct wh_task_page *page;
-        int pidfd;
-        pid_t pid;
-        uid_t uid;
-};
-
-struct wh_server {
-        wharf_task *task;
-        wharf_name port;
-        int listen_fd; /* borrowed */
-        int port_fd;   /* borrowed: readable while something is to be received */
-        struct named **names;
-        size_t n_names, room_names;
-        struct wh_list waiters;
-        size_t n_waiters;
-        size_t sweep_at; /* waiters at which the dead are looked for next */
-        struct wh_list tasks;
-        size_t n_tasks, tasks_sweep_at;
-};
 
 /* ---- replies ---- */
 
@@ -73,6 +30,17 @@ static int answer(struct wh_server *s, wharf_name reply, enum wh_names_op op, in
         if (r < 0)
                 wharf_drop(s->task, reply); /* harmless where the failed call has consumed it */
         return r;
+}
+
+/* The rules say no. Which line of them only who may see the name is told. */
+static void answer_refused(struct wh_server *s, const struct wharf_msg *m, const struct wh_names_request *req,
+                           const struct wh_who *who, uint32_t line)
+{
+        uint32_t see;
+        struct wh_names_reply_head h = wh_names_reply(req->op, -EACCES, 0);
+        h.count = wh_rules_allow(s->rules, WH_SEE, req->name, who, &see) ? line : 0;
+        if (wharf_reply(s->task, m->reply, &h, sizeof h) < 0)
+                wharf_drop(s->task, m->reply);
 }
 
 /* Answers a lookup with a right of the asker's own. */
@@ -88,8 +56,7 @@ static void answer_right(struct wh_server *s, wharf_name reply, const struct nam
 
 /* ---- the table ---- */
 
-/* The index of `name`, or where it would stand, with *ret_found. */
-static size_t names_find(const struct wh_server *s, const char *name, bool *ret_found)
+size_t wh_server_find(const struct wh_server *s, const char *name, bool *ret_found)
 {
         size_t lo = 0, hi = s->n_names;
         while (lo < hi) {
@@ -110,6 +77,8 @@ static size_t names_find(const struct wh_server *s, const char *name, bool *ret_
 
 static void named_free(struct wh_server *s, struct named *e)
 {
+        wh_store_remove(s->store, e->slot);
+        wh_users_give(&s->users, e->uid, WH_LIMIT_NAMES);
         wharf_drop(s->task, e->right);
         wh_port_status_close(e->page);
         free(e);
@@ -120,6 +89,8 @@ static void names_remove(struct wh_server *s, size_t i)
         struct named *e = s->names[i];
         s->n_names--;
         memmove(&s->names[i], &s->names[i + 1], (s->n_names - i) * sizeof *s->names);
+        if (e->told)
+                wh_watches_tell(s, WHARF_NAME_GONE, e);
         named_free(s, e);
 }
 
@@ -133,7 +104,7 @@ static bool named_alive(struct wh_server *s, const struct named *e)
 static struct named *names_get(struct wh_server *s, const char *name)
 {
         bool found;
-        size_t i = names_find(s, name, &found);
+        size_t i = wh_server_find(s, name, &found);
         if (!found)
                 return NULL;
         if (named_alive(s, s->names[i]))
@@ -153,7 +124,7 @@ static int names_insert(struct wh_server *s, struct named *e)
                 s->room_names = room;
         }
         bool found;
-        size_t i = names_find(s, e->name, &found);
+        size_t i = wh_server_find(s, e->name, &found);
         memmove(&s->names[i + 1], &s->names[i], (s->n_names - i) * sizeof *s->names);
         s->names[i] = e;
         s->n_names++;
@@ -166,6 +137,7 @@ static void waiter_free(struct wh_server *s, struct waiter *w)
 {
         wh_list_remove(&w->node);
         s->n_waiters--;
+        wh_users_give(&s->users, w->uid, WH_LIMIT_WAITS);
         free(w);
 }
 
@@ -189,11 +161,16 @@ static int waiter_add(struct wh_server *s, const struct wh_names_request *req, c
 {
         if (s->n_waiters >= s->sweep_at)
                 waiters_sweep(s);
-        if (s->n_waiters >= WAITERS_MAX)
-                return wh_trace(-ENOMEM);
+        uid_t uid = m->sender.uid;
+        int r = wh_users_take(&s->users, uid, WH_LIMIT_WAITS, wh_rules_limit(s->rules, WH_LIMIT_WAITS));
+        if (r < 0)
+                return r;
         struct waiter *w = wh_os_calloc(1, sizeof *w);
-        if (!w)
+        if (!w) {
+                wh_users_give(&s->users, uid, WH_LIMIT_WAITS);
                 return wh_trace(-ENOMEM);
+        }
+        w->uid = uid;
         int64_t now = wh_os_now_ns();
         w->deadline_ns =
                 req->timeout_ns >= (uint64_t)(INT64_MAX - now) ? WHARF_FOREVER : now + (int64_t)req->timeout_ns;
@@ -245,7 +222,7 @@ static void tasked_free(struct wh_server *s, struct tasked *k)
         free(k);
 }
 
-/* S6: lets go of the pages of tasks that are no more. */
+/* S7: lets go of the pages of tasks that are no more. */
 static void tasks_sweep(struct wh_server *s)
 {
         wh_list_for_safe (pos, &s->tasks) {
@@ -287,30 +264,58 @@ static void tasks_add(struct wh_server *s, const struct wharf_msg *m, int fd)
 
 /* ---- requests ---- */
 
-/* Takes the items of the message that it keeps out of it. */
+/* Who asks, in the kernel's words. */
+static struct wh_who who_of(struct wh_server *s, const struct wharf_msg *m)
+{
+        struct wh_who who = {.uid = m->sender.uid, .gid = m->sender.gid};
+        if (wh_rules_want_groups(s->rules)) {
+                who.n_groups = WH_WHO_GROUPS;
+                wh_sender_groups(s->task, m->sender.id, who.groups, &who.n_groups);
+        }
+        return who;
+}
+
+static bool same_cookie(const struct wh_cookie *a, const struct wh_cookie *b)
+{
+        return a->v[0] == b->v[0] && a->v[1] == b->v[1];
+}
+
+/* The second item, if it is one, as a page. */
+static int page_open(const struct wharf_msg *m, const struct wh_port_status **ret)
+{
+        *ret = NULL;
+        return m->n_items == 2 ? wh_port_status_open(m->items[1].fd, ret) : 0;
+}
+
+/* Takes the items of the message that it keeps out of it. The user's account has been settled on success. */
 static int named_new(struct wh_server *s, const struct wh_names_request *req, struct wharf_msg *m, struct named **ret)
 {
-        bool page = m->n_items == 2 && m->items[1].kind == WHARF_GOT_FD;
-        if (m->n_items < 1 || m->items[0].kind != WHARF_GOT_SEND || m->n_items > (page ? 2 : 1))
-                return wh_trace(-EPROTO);
+        struct wh_stored st = {.kind = WH_STORED_NAME,
+                               .pid = m->sender.pid,
+                               .cookie = req->cookie,
+                               .who = {.uid = m->sender.uid, .gid = m->sender.gid}};
         struct named *e = wh_os_calloc(1, sizeof *e);
         if (!e)
                 return wh_trace(-ENOMEM);
-        int r = page ? wh_port_status_open(m->items[1].fd, &e->page) : 0;
-        if (r == 0) {
+        int sock, r = page_open(m, &e->page);
+        if (r == 0)
+                r = wh_right_keep(s->task, m->items[0].name, &sock, &st.kept);
+        if (r == 0)
                 r = wharf_watch(s->task, m->items[0].name, s->port); /* dead already: the notice comes at once */
-                if (r < 0)
-                        wh_port_status_close(e->page);
-        }
+        if (r == 0)
+                r = wh_users_take(&s->users, m->sender.uid, WH_LIMIT_NAMES, wh_rules_limit(s->rules, WH_LIMIT_NAMES));
         if (r < 0) {
+                wh_port_status_close(e->page);
                 free(e);
                 return r;
         }
-        memcpy(e->name, req->name, sizeof e->name);
-        e->link = m->sender.id;
+        strcpy(e->name, req->name);
+        strcpy(st.name, req->name);
+        e->cookie = req->cookie;
         e->pid = m->sender.pid;
         e->uid = m->sender.uid;
         e->right = m->items[0].name;
+        e->slot = wh_store_put(s->store, &st, sock, e->page ? m->items[1].fd : -1);
         m->items[0].kind = 0;
         *ret = e;
         return 0;
@@ -318,40 +323,82 @@ static int named_new(struct wh_server *s, const struct wh_names_request *req, st
 
 static void do_register(struct wh_server *s, const struct wh_names_request *req, struct wharf_msg *m)
 {
-        struct named *e = NULL;
-        int r = names_get(s, req->name) ? -EEXIST : s->n_names >= NAMES_MAX ? wh_trace(-ENOMEM) : 0;
-        if (r == 0)
-                r = named_new(s, req, m, &e);
-        if (r == 0) {
-                r = names_insert(s, e);
-                if (r < 0)
-                        named_free(s, e);
+        struct wh_who who = who_of(s, m);
+        uint32_t line;
+        if (!wh_rules_allow(s->rules, WH_OWN, req->name, &who, &line)) {
+                answer_refused(s, m, req, &who, line);
+                return;
         }
+        bool two = m->n_items == 2 && m->items[1].kind == WHARF_GOT_FD;
+        if (m->n_items != (two ? 2 : 1) || m->items[0].kind != WHARF_GOT_SEND) {
+                answer(s, m->reply, WH_NAMES_REGISTER, wh_trace(-EPROTO));
+                return;
+        }
+        struct named *e = names_get(s, req->name);
+        if (e && same_cookie(&e->cookie, &req->cookie)) {
+                /* His already: he comes again after a wharfd was replaced. Only what that one lost is of use (S2). */
+                if (!e->page)
+                        page_open(m, &e->page);
+                answer(s, m->reply, WH_NAMES_REGISTER, 0);
+                return;
+        }
+        int r = e ? -EEXIST : named_new(s, req, m, &e);
+        if (r == 0 && (r = names_insert(s, e)) < 0)
+                named_free(s, e);
         if (answer(s, m->reply, WH_NAMES_REGISTER, r) < 0 && r == 0) {
                 /* S2: whoever asked has given up, and believes that the name is not taken. */
                 bool found;
-                size_t i = names_find(s, req->name, &found);
+                size_t i = wh_server_find(s, req->name, &found);
                 if (found)
                         names_remove(s, i);
                 return;
         }
-        if (r == 0)
+        if (r == 0) {
+                e->told = true;
+                wh_watches_tell(s, WHARF_NAME_IS, e);
                 waiters_wake(s, e);
+        }
 }
 
 static void do_unregister(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m)
 {
         bool found;
-        size_t i = names_find(s, req->name, &found);
-        bool his = found && s->names[i]->link == m->sender.id;
+        size_t i = wh_server_find(s, req->name, &found);
+        bool his = found && same_cookie(&s->names[i]->cookie, &req->cookie);
         if (his)
                 names_remove(s, i);
         if (m->reply != WHARF_NONE)
                 answer(s, m->reply, WH_NAMES_UNREGISTER, his ? 0 : -ENOENT);
 }
 
+static void do_watch(struct wh_server *s, const struct wh_names_request *req, struct wharf_msg *m)
+{
+        struct wh_who who = who_of(s, m);
+        int r = wh_trace(-EPROTO);
+        if (m->n_items == 1 && m->items[0].kind == WHARF_GOT_SEND) {
+                r = wh_watch_add(s, req->name, &req->cookie, &who, m->items[0].name);
+                if (r == 0)
+                        m->items[0].kind = 0;
+        }
+        if (answer(s, m->reply, WH_NAMES_WATCH, r) < 0 && r == 0)
+                wh_watch_remove(s, &req->cookie); /* as for names: whoever asked has given up */
+}
+
+static void do_unwatch(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m)
+{
+        int r = wh_watch_remove(s, &req->cookie);
+        if (m->reply != WHARF_NONE)
+                answer(s, m->reply, WH_NAMES_UNWATCH, r);
+}
+
 static void do_lookup(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m)
 {
+        struct wh_who who = who_of(s, m);
+        uint32_t line;
+        if (!wh_rules_allow(s->rules, WH_USE, req->name, &who, &line)) {
+                answer_refused(s, m, req, &who, line); /* whether it is registered or not */
+                return;
+        }
         struct named *e = names_get(s, req->name);
         if (e) {
                 answer_right(s, m->reply, e);
@@ -394,13 +441,18 @@ static void do_list(struct wh_server *s, const struct wharf_msg *m)
                 answer(s, m->reply, WH_NAMES_LIST, wh_trace(-ENOMEM));
                 return;
         }
-        struct wh_names_reply_head h = wh_names_reply(WH_NAMES_LIST, 0, (uint32_t)s->n_names);
-        size_t len = sizeof h;
-        memcpy(buf, &h, sizeof h);
+        struct wh_who who = who_of(s, m);
+        uint32_t count = 0, line;
+        size_t len = sizeof(struct wh_names_reply_head);
         for (size_t i = 0; i < s->n_names; i++) {
+                if (!wh_rules_allow(s->rules, WH_SEE, s->names[i]->name, &who, &line))
+                        continue;
                 struct wharf_named n = named_stat(s, s->names[i]);
                 len += wh_names_put_entry(&n, buf + len);
+                count++;
         }
+        struct wh_names_reply_head h = wh_names_reply(WH_NAMES_LIST, 0, count);
+        memcpy(buf, &h, sizeof h);
         int r = wharf_reply(s->task, m->reply, buf, len);
         free(buf);
         if (r < 0)
@@ -455,6 +507,8 @@ static void serve(struct wh_server *s, struct wharf_msg *m)
                 /* Nobody waits for what we would say; but whoever gave up a REGISTER takes it back like this. */
                 if (r == 0 && req.op == WH_NAMES_UNREGISTER)
                         do_unregister(s, &req, m);
+                else if (r == 0 && req.op == WH_NAMES_UNWATCH)
+                        do_unwatch(s, &req, m);
                 return;
         }
         if (r < 0) {
@@ -477,6 +531,14 @@ static void serve(struct wh_server *s, struct wharf_msg *m)
         case WH_NAMES_WAITS:
                 do_waits(s, m);
                 break;
+        case WH_NAMES_WATCH:
+                do_watch(s, &req, m);
+                break;
+        case WH_NAMES_UNWATCH:
+                do_unwatch(s, &req, m);
+                break;
+        case WH_NAMES_OPS: /* none such gets here */
+                break;
         }
 }
 
@@ -488,6 +550,7 @@ static void on_dead_name(struct wh_server *s, wharf_name right)
                         names_remove(s, i);
                         return;
                 }
+        wh_watch_dead(s, right);
 }
 
 static void drop_items(struct wh_server *s, struct wharf_msg *m)
@@ -522,7 +585,8 @@ static int serve_one(struct wh_server *s)
 
 /* ---- life ---- */
 
-int wh_server_new(wharf_task *task, int listen_fd, struct wh_server **ret)
+int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struct wh_store *store,
+                  struct wh_server **ret)
 {
         struct wh_server *s = wh_os_calloc(1, sizeof *s);
         if (!s)
@@ -533,10 +597,11 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_server **ret)
         wh_list_init(&s->waiters);
         wh_list_init(&s->tasks);
         s->tasks_sweep_at = TASKS_SWEEP_MIN;
+        wh_list_init(&s->watches);
         struct wharf_port_opts o = {
                 .size = sizeof o,
                 .flags = WHARF_PORT_STAYS,
-                .links_max = NAMES_MAX,
+                .links_max = LINKS_MAX,
                 .capacity_records = 64,
                 .payload_bytes_max = WH_NAMES_REQUEST_MAX, /* so that no request is larger than serve_one()'s buffer */
         };
@@ -545,18 +610,94 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_server **ret)
                 r = wharf_port_listen(task, s->port, listen_fd);
         if (r == 0)
                 r = wharf_port_fd(task, s->port, &s->port_fd);
+        if (r == 0 && !(s->polls = wh_os_calloc(4, sizeof *s->polls)))
+                r = wh_trace(-ENOMEM);
         if (r < 0) {
                 wh_server_free(s);
                 return r;
         }
+        s->room_polls = 4;
+        s->store = store;
+        wh_server_set_rules(s, rules);
         *ret = s;
         return 0;
+}
+
+/* A share of the descriptors that we may have, too: a name needs some as well. */
+static void share_links(struct wh_server *s)
+{
+        uint32_t total = wh_rules_limit(s->rules, WH_LIMIT_CONNECTIONS);
+        uint64_t fds;
+        if (wh_os_rlimit(RLIMIT_NOFILE, &fds) == 0 && fds / 2 < total)
+                total = (uint32_t)(fds / 2);
+        wh_port_share_links(s->task, s->port, total);
+}
+
+void wh_server_set_rules(struct wh_server *s, struct wh_rules *rules)
+{
+        wh_rules_free(s->rules);
+        s->rules = rules;
+        share_links(s);
+        wh_watches_anew(s); /* what they may see may have changed */
+}
+
+/* One entry of the wharfd before us. */
+static bool restore(void *arg, const struct wh_stored *e, uint32_t slot, int sock, int page)
+{
+        struct wh_server *s = arg;
+        if (e->kind == WH_STORED_WATCH) {
+                wh_os_close(page);
+                return wh_watch_restore(s, e, slot, sock);
+        }
+        bool found = true;
+        if (e->kind == WH_STORED_NAME && wh_names_valid(e->name, strlen(e->name)))
+                wh_server_find(s, e->name, &found);
+        struct named *n = found ? NULL : wh_os_calloc(1, sizeof *n);
+        int r = n ? wh_right_resume(s->task, sock, &e->kept, &n->right) : -EPROTO;
+        if (r < 0) {
+                wh_os_close(sock);
+                wh_os_close(page);
+                free(n);
+                return false;
+        }
+        if (page >= 0)
+                wh_port_status_open(page, &n->page);
+        wh_os_close(page);
+        strcpy(n->name, e->name);
+        n->cookie = e->cookie;
+        n->pid = e->pid;
+        n->uid = e->who.uid;
+        n->slot = WH_STORE_NONE; /* until it is in the table, freeing it leaves the slot to our caller */
+        r = wh_users_take(&s->users, n->uid, WH_LIMIT_NAMES, wh_rules_limit(s->rules, WH_LIMIT_NAMES));
+        if (r < 0) {
+                wharf_drop(s->task, n->right);
+                wh_port_status_close(n->page);
+                free(n);
+                return false;
+        }
+        r = wharf_watch(s->task, n->right, s->port);
+        if (r == 0)
+                r = names_insert(s, n);
+        if (r < 0) {
+                named_free(s, n);
+                return false;
+        }
+        n->slot = slot;
+        n->told = true;
+        return true;
+}
+
+void wh_server_restore(struct wh_server *s, struct wh_given *given, unsigned n)
+{
+        if (s->store)
+                wh_store_restore(s->store, given, n, restore, s);
 }
 
 struct wh_server *wh_server_free(struct wh_server *s)
 {
         if (!s)
                 return NULL;
+        s->store = NULL; /* what is held for the next wharfd stays */
         wh_list_for_safe (pos, &s->waiters) {
                 struct waiter *w = wh_container(pos, struct waiter, node);
                 wharf_drop(s->task, w->reply);
@@ -564,9 +705,12 @@ struct wh_server *wh_server_free(struct wh_server *s)
         }
         wh_list_for_safe (pos, &s->tasks)
                 tasked_free(s, wh_container(pos, struct tasked, node));
+        wh_watches_done(s);
         while (s->n_names)
                 names_remove(s, s->n_names - 1);
         free(s->names);
+        free(s->users.user);
+        wh_rules_free(s->rules);
         if (s->port != WHARF_NONE)
                 wharf_drop(s->task, s->port);
         free(s);
@@ -583,7 +727,7 @@ bool wh_server_pending(struct wh_server *s)
 static bool needed(struct wh_server *s)
 {
         struct wharf_port_stat st = {.size = sizeof st};
-        return s->n_names || wharf_port_stat(s->task, s->port, &st) < 0 || st.senders;
+        return s->n_names || s->n_watches || wharf_port_stat(s->task, s->port, &st) < 0 || st.senders;
 }
 
 int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
@@ -598,8 +742,12 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
                 else if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT && r != -EPROTO)
                         return r;
                 int64_t wake_ns = waiters_expire(s);
+                s->shortage = false;
+                bool more = wh_watches_pump(s);
 
                 int64_t now = wh_os_now_ns();
+                if (s->shortage && now + SHORTAGE_PAUSE_NS < wake_ns)
+                        wake_ns = now + SHORTAGE_PAUSE_NS;
                 if (needed(s)) {
                         idle_since_ns = WHARF_FOREVER;
                 } else if (linger_ns != WHARF_FOREVER) {
@@ -610,8 +758,11 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
                         if (idle_since_ns + linger_ns < wake_ns)
                                 wake_ns = idle_since_ns + linger_ns;
                 }
-                struct pollfd p[2] = {{.fd = s->port_fd, .events = POLLIN}, {.fd = stop_fd, .events = POLLIN}};
-                int n = wh_os_poll(p, 2, r == 0 ? 0 : wake_ns);
+                struct pollfd *p = s->polls;
+                p[0] = (struct pollfd){.fd = s->port_fd, .events = POLLIN};
+                p[1] = (struct pollfd){.fd = stop_fd, .events = POLLIN};
+                unsigned n_polls = 2 + (s->shortage ? 0 : wh_watches_poll(s, p + 2));
+                int n = wh_os_poll(p, n_polls, r == 0 || more ? 0 : wake_ns);
                 if (n > 0 && p[1].revents)
                         return WH_SERVER_STOPPED;
         }

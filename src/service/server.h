@@ -4,14 +4,18 @@
  * Always true:
  *   S1  An entry holds a send right to its port, and that right is watched: when the port is gone, so is the entry.
  *       Where the notice is still under way, whoever looks at the entry asks the right itself.
- *   S2  An entry belongs to the link that registered it. Only that link may take it back, and when the link does not
- *       take the answer to its REGISTER, the entry was never made.
+ *   S2  An entry belongs to whoever knows its cookie. Only he may take it back; he may register it again, which changes
+ *       nothing; and when he does not take the answer to his REGISTER, the entry was never made.
  *   S3  Entries are sorted by name, and no two have the same.
  *   S4  A waiting lookup keeps the reply right and nothing else. It ends when the name appears, when its time is over,
  *       or when its asker is found dead.
- *   S5  No client can make the server wait: requests are received without waiting, and replies never block.
- *   S6  A task's page is kept as long as its process lives and the task is open, whoever has which link; it keeps
+ *   S5  No client can make the server wait: requests are received without waiting, and neither replies nor events ever
+ *       block.
+ *   S6  Every entry is with the holder of our descriptors (store.h) before anybody is told that it was made, so our
+ *       death at any instruction loses no name of a living task and no watch.
+ *   S7  A task's page is kept as long as its process lives and the task is open, whoever has which link; it keeps
  *       nobody here, and whoever looks at the pages first lets go of the dead ones.
+ *   S8  Who may do what, and how much of it, is decided from what the kernel says of the asker (rules.h).
  */
 #ifndef WH_SERVICE_SERVER_H
 #define WH_SERVICE_SERVER_H
@@ -22,11 +26,21 @@
 
 struct wh_server;
 
+struct wh_rules;
+struct wh_store;
+struct wh_given;
+
 /*
- * Serve the domain whose socket is `listen_fd`, which stays the caller's.
+ * Serve the domain whose socket is `listen_fd`, which stays the caller's, as does `store` (NULL for none), which must
+ * outlive the server. `rules` is taken on success.
  * Errors: those of wharf_port_new() and wharf_port_listen()
  */
-int wh_server_new(wharf_task *task, int listen_fd, struct wh_server **ret);
+int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struct wh_store *store,
+                  struct wh_server **ret);
+/* Before it runs: go on with what the last wharfd left. */
+void wh_server_restore(struct wh_server *s, struct wh_given *given, unsigned n);
+/* From now on these; taken. What was registered before stays registered. */
+void wh_server_set_rules(struct wh_server *s, struct wh_rules *rules);
 struct wh_server *wh_server_free(struct wh_server *s);
 
 enum wh_server_end {

@@ -66,8 +66,13 @@ await() {
 served() { wharf ls --json | grep -q "\"name\":\"$1\""; }
 served_n() { [ "$(wharf ls --json | grep -c '"name":')" = "$1" ]; }
 no_socket() { ! [ -e "$WHARF_DOMAIN/bootstrap" ]; }
-wharfds() { ps -eo pid,args | awk -v d="$WHARF_DOMAIN" '$2 ~ /wharfd$/ && $3 == "--domain" && $4 == d { print $1 }'; }
-no_wharfd() { [ -z "$(wharfds)" ]; }
+# A wharfd is two processes.
+keepers() { ps -eo pid,args | awk -v d="$WHARF_DOMAIN" '$2 ~ /wharfd$/ && $3 == "--domain" && $4 == d { print $1 }'; }
+servers() {
+        ps -eo pid,args |
+                awk -v d="$WHARF_DOMAIN" '$2 ~ /wharfd$/ && $3 == "--server" && $5 == d { print $1 }'
+}
+no_wharfd() { [ -z "$(keepers)$(servers)" ]; }
 
 finish() {
         for p in $pids; do

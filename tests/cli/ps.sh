@@ -19,7 +19,7 @@ deadlocked() { wharf ps | grep -q '^deadlock: '; }
 start wharf call --wait --timeout=50s --data x nobody
 waiter=$!
 await sh -c "wharf ps | grep -q '^ *$waiter .*reply from'"
-same "a look-up that waits is for wharfd" "$(wharfds)" "$(row $waiter | awk '{ print $NF }')"
+same "a look-up that waits is for wharfd" "$(servers)" "$(row $waiter | awk '{ print $NF }')"
 run 0 wharf ps
 slay $waiter
 run 0 wharf ps

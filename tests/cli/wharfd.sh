@@ -9,12 +9,19 @@ while [ $i -lt 100 ]; do
         i=$((i + 1))
 done
 await served_n 100
-same "a hundred first users: servers" 1 "$(wharfds | wc -l)"
+same "a hundred first users: servers" 1 "$(servers | wc -l)"
 
-# Killed, with a hundred names: all come back, without their owners being asked.
-kill -9 "$(wharfds)"
+# The server killed, with a hundred names: its keeper starts another, which knows them all.
+kill -9 "$(servers)"
+run 0 wharf ls --json
+same "names after a kill, at the first look" 100 "$(echo "$out" | grep -c '"name":')"
+same "servers after a kill" 1 "$(servers | wc -l)"
+
+# Its keeper killed as well: the names come back all the same, from their owners.
+# shellcheck disable=SC2046
+kill -9 $(keepers) $(servers)
 await served_n 100
-same "servers after a kill" 1 "$(wharfds | wc -l)"
+same "servers after both were killed" 1 "$(servers | wc -l)"
 same "nobody was lost" 100 "$(echo "$pids" | wc -w)"
 for p in $pids; do
         slay "$p"
@@ -28,10 +35,11 @@ same "it leaves the lock" lock "$(ls "$WHARF_DOMAIN")"
 # Killed with nobody there: the next one cleans up.
 start wharf recv x
 await served x
-server=$(wharfds)
+server="$(keepers) $(servers)"
 slay $!
 pids=
-kill -9 "$server"
+# shellcheck disable=SC2086
+kill -9 $server
 same "a dead socket" "bootstrap lock" "$(ls "$WHARF_DOMAIN" | tr '\n' ' ' | sed 's/ $//')"
 run 0 wharf ls
 
@@ -65,7 +73,7 @@ run 0 wharfd --domain "$WHARF_DOMAIN" --linger forever
 same "it is there when the command returns" "bootstrap lock" "$(ls "$WHARF_DOMAIN" | tr '\n' ' ' | sed 's/ $//')"
 run 1 wharfd --domain "$WHARF_DOMAIN"
 same "twice" "wharfd: a wharfd serves $WHARF_DOMAIN already" "$err"
-server=$(wharfds)
+server=$(keepers)
 run 0 wharf ls
 kill "$server"
 await no_wharfd
@@ -76,7 +84,7 @@ wharfd: nobody needs $WHARF_DOMAIN any more" "$out"
 run 2 wharfd --linger 5
 same "a duration without a unit" "wharfd: --linger: '5' is no duration; 500ms and 2s are" "$err"
 run 2 wharfd x
-same "an argument" "usage: wharfd [--domain DIR] [--linger DURATION|forever] [--foreground] [--verbose] [--version]" \
+same "an argument" "usage: wharfd [--domain DIR | --system] [--share] [--config FILE] [--linger DURATION|forever] [--foreground] [--verbose] [--version]" \
         "$err"
 run 1 wharfd --domain /proc/wharf
 run 0 wharfd --version

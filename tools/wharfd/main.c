@@ -2,16 +2,24 @@
  * wharfd - the name server of one domain.
  *
  * Usually the first task that needs a name starts it and hands it the listening socket as a descriptor (--socket-fd);
- * by hand it makes its own. It leaves when nobody needs it: no name, no client, and none came for --linger.
+ * by hand it makes its own; for the system, the service manager makes it (socket activation). It leaves when nobody
+ * needs it: no name, no client, and none came for --linger.
+ *
+ * It is two processes: a keeper (service/keeper.h), and the server, which the keeper starts (--server) and starts again
+ * when it was killed. Under a service manager that holds descriptors ($NOTIFY_SOCKET), that is the keeper.
  *
  * How it leaves without losing a client: it takes the domain's lock, so that nobody starts another wharfd meanwhile;
  * looks once more whether a connection is pending; and unlinks the socket. A client that connected between that look
- * and the unlink is hung up on by our end, and tries again (service/names.c).
+ * and the unlink is hung up on when server and keeper have ended, and tries again (service/names.c).
  */
+#include "base/cleanup.h"
 #include "os/os.h"
 #include "port/why.h"
 #include "service/domain.h"
+#include "service/keeper.h"
+#include "service/rules.h"
 #include "service/server.h"
+#include "service/store.h"
 #include "wharf/names.h"
 
 #include "verb.h"
@@ -62,7 +70,20 @@ __attribute__((format(printf, 2, 3))) static int fail(int code, const char *fmt,
 }
 
 static const char usage_text[] =
-        "usage: wharfd [--domain DIR] [--linger DURATION|forever] [--foreground] [--verbose] [--version]\n";
+        "usage: wharfd [--domain DIR | --system] [--share] [--config FILE] [--linger DURATION|forever] [--foreground] "
+        "[--verbose] [--version]\n";
+
+#define CONFIG "/wharf/wharfd.conf" /* below the directory for configuration */
+
+/* What was asked for on the command line. */
+struct options {
+        const char *dir;
+        const char *config; /* NULL: the domain's default */
+        const char *linger;
+        int64_t linger_ns;
+        bool share, foreground;
+        bool socket_stays; /* it belongs to a service manager */
+};
 
 /* A client costs one descriptor here, and a name two: ask for all that we may have. */
 static void raise_descriptor_limit(void)
@@ -75,9 +96,9 @@ static void raise_descriptor_limit(void)
 }
 
 /* Our own listening socket, when nobody handed us one. */
-static int listen_here(const char *dir, int *ret_fd)
+static int listen_here(const char *dir, bool share, int *ret_fd)
 {
-        int lock, r = wh_domain_check(dir, true);
+        int lock, r = share ? wh_domain_make_shared(dir) : wh_domain_check(dir, true);
         if (r < 0)
                 return r;
         char path[WH_DOMAIN_SOCKET_MAX];
@@ -93,8 +114,12 @@ static int listen_here(const char *dir, int *ret_fd)
         wh_os_close(probe);
         if (r == 0 || r == -EAGAIN)
                 r = wh_fail(-EADDRINUSE, "a wharfd serves %s already", dir);
-        else
-                r = wh_domain_listen(dir, ret_fd);
+        else {
+                mode_t mask = share ? umask(0) : 0; /* a socket for all is for all from its first moment */
+                r = wh_domain_listen(dir, share, ret_fd);
+                if (share)
+                        umask(mask);
+        }
         wh_os_close(lock);
         return r;
 }
@@ -121,103 +146,303 @@ static bool leave(const struct place *at, struct wh_server *s, bool even_if_need
         return go;
 }
 
-static int run(const char *dir, int listen_fd, int64_t linger_ns)
+/* ---- the server ---- */
+
+/* The rules that hold for this domain; on failure why is in wharf_why(). */
+static int load_rules(const struct options *o, struct wh_rules **ret)
 {
-        sigset_t stop;
-        sigemptyset(&stop);
-        sigaddset(&stop, SIGTERM);
-        sigaddset(&stop, SIGINT);
-        sigaddset(&stop, SIGHUP);
-        sigprocmask(SIG_BLOCK, &stop, NULL);
+        int r = o->config ? wh_rules_load(o->config, ret) : -ENOENT;
+        if (r == -ENOENT && (!o->config || !strcmp(o->config, WHARF_SYSCONFDIR CONFIG))) {
+                *ret = wh_rules_new(!o->share); /* the system's own file need not exist */
+                r = *ret ? 0 : wh_fail(-ENOMEM, "out of memory");
+        }
+        return r;
+}
+
+static int signals_open(sigset_t *set)
+{
+        sigemptyset(set);
+        sigaddset(set, SIGTERM);
+        sigaddset(set, SIGINT);
+        sigaddset(set, SIGHUP);
+        sigprocmask(SIG_BLOCK, set, NULL);
         signal(SIGPIPE, SIG_IGN); /* for standard error */
-        int stop_fd = signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
+        return signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* Serve until there is a reason to leave. The descriptors that were given are taken or closed by the caller. */
+static int serve(const struct options *o, int listen_fd, int notify, struct wh_given *given, unsigned n)
+{
+        sigset_t set;
+        int stop_fd = signals_open(&set);
         if (stop_fd < 0)
                 return fail(EXIT_REFUSED, "no descriptor for signals: %s", strerror(errno));
 
-        struct wharf_task_opts o = {.size = sizeof o, .spin_us_max = WHARF_NO_SPIN};
-        wharf_task *task;
+        struct wharf_task_opts to = {.size = sizeof to, .spin_us_max = WHARF_NO_SPIN};
+        wharf_task *task = NULL;
         struct wh_server *s = NULL;
-        int r = wharf_task_open(&o, &task);
-        if (r < 0) {
-                close(stop_fd);
-                return fail(EXIT_REFUSED, "%s", wharf_strerror(r));
-        }
-        struct place at = {.dir = dir};
-        r = wh_domain_socket_path(dir, at.path);
-        if (r == 0)
+        struct wh_store *store = NULL;
+        struct wh_rules *rules = NULL;
+        struct place at = {.dir = o->dir};
+        int status_fd = notify >= 0 ? wh_os_dup(notify) : -1; /* the store closes its own when its keeper is dead */
+        int r = wharf_task_open(&to, &task);
+        if (r == 0 && !o->socket_stays && (r = wh_domain_socket_path(o->dir, at.path)) == 0)
                 r = wh_os_lstat(at.path, &at.st);
         if (r == 0)
-                r = wh_server_new(task, listen_fd, &s);
-        if (r < 0)
-                fail(EXIT_REFUSED, "%s: %s%s%s", dir, wharf_strerror(r), *wharf_why() ? ": " : "", wharf_why());
-        else
-                say("serving %s", dir);
+                r = load_rules(o, &rules);
+        if (r == 0 && notify >= 0)
+                r = wh_store_open(wh_steal_fd(&notify), given, n, &store);
+        if (r == 0)
+                r = wh_server_new(task, listen_fd, rules, store, &s);
+        if (r < 0) {
+                fail(EXIT_REFUSED, "%s: %s", o->dir, *wharf_why() ? wharf_why() : wharf_strerror(r));
+                wh_rules_free(rules);
+        } else {
+                wh_server_restore(s, given, n);
+                wh_notify(status_fd, "READY=1");
+                say("serving %s", o->dir);
+        }
         while (r >= 0) {
-                r = wh_server_run(s, stop_fd, linger_ns);
+                r = wh_server_run(s, stop_fd, o->linger_ns);
+                struct signalfd_siginfo si = {0};
+                if (r == WH_SERVER_STOPPED && read(stop_fd, &si, sizeof si) == sizeof si && si.ssi_signo == SIGHUP) {
+                        if (load_rules(o, &rules) == 0) {
+                                wh_server_set_rules(s, rules);
+                                say("the rules were read again");
+                        } else {
+                                fail(0, "%s; the rules stay as they were", wharf_why());
+                        }
+                        wh_notify(status_fd, "READY=1");
+                        continue;
+                }
                 if (r < 0)
-                        fail(EXIT_REFUSED, "%s: %s", dir, wharf_strerror(r));
-                else if (leave(&at, s, r == WH_SERVER_STOPPED))
+                        fail(EXIT_REFUSED, "%s: %s", o->dir, wharf_strerror(r));
+                else if (o->socket_stays ? r == WH_SERVER_STOPPED || !wh_server_pending(s)
+                                         : leave(&at, s, r == WH_SERVER_STOPPED))
                         break;
         }
         if (r == WH_SERVER_STOPPED)
                 say("stopped by a signal");
         else if (r == WH_SERVER_IDLE)
-                say("nobody needs %s any more", dir);
+                say("nobody needs %s any more", o->dir);
         wh_server_free(s);
+        wh_store_free(store);
         wharf_task_close(task);
+        wh_os_close(status_fd);
+        wh_os_close(notify);
         close(stop_fd);
         return r < 0 ? EXIT_REFUSED : EXIT_DONE;
 }
 
-/* Run this program again, detached. The socket listens: whoever waited for this command to return can connect. */
-static int background(const char *dir, const char *linger, int listen_fd)
+/* ---- the keeper ---- */
+
+struct keep {
+        char **argv;
+        int stop_fd;
+};
+
+static pid_t keeper_start(void *arg, const struct wh_given *given, unsigned n, int notify)
 {
-        char self[PATH_MAX], domain[] = "--domain", lingers[] = "--linger", fd[] = "--socket-fd", three[] = "3",
-                             loud[] = "--verbose";
-        char *argv[] = {self, domain, strdup(dir),           lingers, strdup(linger ? linger : "500ms"),
-                        fd,   three,  verbose ? loud : NULL, NULL};
+        const struct keep *k = arg;
+        size_t names_len = sizeof "LISTEN_FDNAMES=";
+        unsigned n_env = 0;
+        for (unsigned i = 0; i < n; i++)
+                names_len += strlen(given[i].name) + 1;
+        while (environ[n_env])
+                n_env++;
+        int *fds = calloc(n + 1, sizeof *fds);
+        char **env = calloc(n_env + 5, sizeof *env), *names = calloc(1, names_len), count[40], keeper[40];
+        pid_t pid = -ENOMEM;
+        if (fds && env && names) {
+                strcpy(names, "LISTEN_FDNAMES=");
+                char *at = names + strlen(names);
+                for (unsigned i = 0; i < n; i++) {
+                        fds[i] = given[i].fd;
+                        at += sprintf(at, "%s%s", i ? ":" : "", given[i].name);
+                }
+                fds[n] = notify;
+                snprintf(count, sizeof count, "LISTEN_FDS=%u", n);
+                snprintf(keeper, sizeof keeper, "WHARFD_KEEPER=%u", 3 + n);
+                unsigned e = 0;
+                for (unsigned i = 0; i < n_env; i++)
+                        if (strncmp(environ[i], "LISTEN_", 7) && strncmp(environ[i], "NOTIFY_SOCKET=", 14))
+                                env[e++] = environ[i];
+                env[e++] = names;
+                env[e++] = count;
+                env[e++] = keeper;
+                pid = wh_os_spawn_activated(k->argv, fds, n + 1, env);
+        }
+        free(fds);
+        free(env);
+        free(names);
+        return pid;
+}
+
+/* What is for the server is passed on: it is the one that knows how to leave, and when. */
+static bool keeper_signalled(void *arg, pid_t server)
+{
+        const struct keep *k = arg;
+        struct signalfd_siginfo si;
+        if (read(k->stop_fd, &si, sizeof si) != sizeof si)
+                return false;
+        kill(server, (int)si.ssi_signo);
+        return si.ssi_signo != SIGHUP;
+}
+
+static int keep(const struct options *o, int listen_fd)
+{
+        char self[PATH_MAX];
+        ssize_t n = wh_os_readlink("/proc/self/exe", self, sizeof self - 1);
+        if (n < 0)
+                return fail(EXIT_REFUSED, "/proc is needed to find this program again: %s", wharf_strerror((int)n));
+        self[n] = 0;
+        const char *argv[16];
+        unsigned a = 0;
+        argv[a++] = self;
+        argv[a++] = "--server";
+        argv[a++] = "--domain";
+        argv[a++] = o->dir;
+        argv[a++] = "--linger";
+        argv[a++] = o->linger ? o->linger : "500ms";
+        if (o->config) {
+                argv[a++] = "--config";
+                argv[a++] = o->config;
+        }
+        if (o->share)
+                argv[a++] = "--share";
+        if (o->socket_stays)
+                argv[a++] = "--socket-stays";
+        if (verbose)
+                argv[a++] = "--verbose";
+        argv[a] = NULL;
+        sigset_t set;
+        struct keep k = {.argv = (char **)(uintptr_t)argv, .stop_fd = signals_open(&set)};
+        if (k.stop_fd < 0)
+                return fail(EXIT_REFUSED, "no descriptor for signals: %s", strerror(errno));
+        struct wh_given listener = {.fd = listen_fd, .name = "socket"};
+        struct wh_keeper_ops ops = {.start = keeper_start, .signalled = keeper_signalled, .arg = &k};
+        int r = wh_keeper_run(&ops, &listener, 1, k.stop_fd);
+        close(k.stop_fd);
+        if (r == -ECANCELED)
+                return fail(EXIT_REFUSED, "%s: the server dies again and again; giving up", o->dir);
+        return r < 0 ? fail(EXIT_REFUSED, "%s: no server: %s", o->dir, wharf_strerror(r)) : r;
+}
+
+/* ---- starting ---- */
+
+/* Run this program again, detached. The socket listens: whoever waited for this command to return can connect. */
+static int background(const struct options *o, int listen_fd)
+{
+        char self[PATH_MAX];
+        const char *argv[16];
+        unsigned a = 0;
+        argv[a++] = self;
+        argv[a++] = "--domain";
+        argv[a++] = o->dir;
+        argv[a++] = "--linger";
+        argv[a++] = o->linger ? o->linger : "500ms";
+        if (o->config) {
+                argv[a++] = "--config";
+                argv[a++] = o->config;
+        }
+        if (o->share)
+                argv[a++] = "--share";
+        if (verbose)
+                argv[a++] = "--verbose";
+        argv[a++] = "--socket-fd";
+        argv[a++] = "3";
+        argv[a] = NULL;
         ssize_t n = wh_os_readlink("/proc/self/exe", self, sizeof self - 1);
         if (n < 0)
                 n = (ssize_t)strlen(strcpy(self, "/proc/self/exe"));
         self[n] = 0;
-        int r = argv[2] && argv[4] ? wh_os_spawn_detached(argv, &listen_fd, 1, NULL, !verbose) : -ENOMEM;
-        free(argv[2]);
-        free(argv[4]);
+        int r = wh_os_spawn_detached((char **)(uintptr_t)argv, &listen_fd, 1, NULL, !verbose);
         wh_os_close(listen_fd);
         return r < 0 ? fail(EXIT_REFUSED, "cannot go to the background: %s", wharf_strerror(r)) : EXIT_DONE;
+}
+
+/* Which of the descriptors that we were given listens? It becomes the caller's; -1: none, or more than one. */
+static int listener_of(struct wh_given *given, unsigned n)
+{
+        int found = -1;
+        for (unsigned i = 0; i < n; i++) {
+                int on = 0, type = 0;
+                socklen_t len = sizeof on;
+                if (wh_os_getsockopt(given[i].fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &len) < 0 || !on)
+                        continue;
+                len = sizeof type;
+                if (wh_os_getsockopt(given[i].fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
+                        continue;
+                if (found >= 0)
+                        return -1;
+                found = (int)i;
+        }
+        return found < 0 ? -1 : wh_steal_fd(&given[found].fd);
+}
+
+/* A descriptor was handed to us, or several: by our keeper, by a service manager, or by whoever emulates one. */
+static int activated(struct options *o, struct wh_given *given, unsigned n, bool by_keeper)
+{
+        int listen_fd = listener_of(given, n);
+        if (listen_fd < 0)
+                return fail(EXIT_REFUSED,
+                            "of %u descriptors that were passed, not exactly one is a listening "
+                            "SOCK_SEQPACKET socket",
+                            n);
+        o->socket_stays |= !by_keeper;
+        int notify = wh_notify_open();
+        if (notify >= 0)
+                return serve(o, listen_fd, notify, given, n);
+        return keep(o, listen_fd); /* nobody keeps anything for us: then we do */
 }
 
 int main(int argc, char **argv)
 {
         static const struct option options[] = {
                 {"domain", required_argument, NULL, 'd'},
+                {"system", no_argument, NULL, 'S'},
+                {"share", no_argument, NULL, 'a'},
+                {"config", required_argument, NULL, 'c'},
                 {"linger", required_argument, NULL, 'l'},
                 {"foreground", no_argument, NULL, 'f'},
                 {"verbose", no_argument, NULL, 'v'},
                 {"socket-fd", required_argument, NULL, 's'},
+                {"server", no_argument, NULL, 'k'},
+                {"socket-stays", no_argument, NULL, 't'},
                 {"version", no_argument, NULL, 'V'},
                 {"help", no_argument, NULL, 'h'},
                 {0},
         };
-        const char *dir = NULL, *linger = NULL;
-        int64_t linger_ns = LINGER_NS;
+        struct options o = {.linger_ns = LINGER_NS};
         int socket_fd = -1, c;
-        bool foreground = false;
+        bool server = false;
         uint64_t n;
-        while ((c = getopt_long(argc, argv, "d:l:fvh", options, NULL)) != -1)
+        while ((c = getopt_long(argc, argv, "d:c:l:fvh", options, NULL)) != -1)
                 switch (c) {
                 case 'd':
-                        dir = optarg;
+                        o.dir = optarg;
+                        break;
+                case 'S':
+                        o.dir = wh_domain_system();
+                        o.share = true;
+                        if (!o.config)
+                                o.config = WHARF_SYSCONFDIR CONFIG;
+                        break;
+                case 'a':
+                        o.share = true;
+                        break;
+                case 'c':
+                        o.config = optarg;
                         break;
                 case 'l':
-                        linger = optarg;
+                        o.linger = optarg;
                         if (!strcmp(optarg, "forever"))
-                                linger_ns = WHARF_FOREVER;
-                        else if (!parse_duration_ns(optarg, &linger_ns))
+                                o.linger_ns = WHARF_FOREVER;
+                        else if (!parse_duration_ns(optarg, &o.linger_ns))
                                 return fail(EXIT_USAGE, "--linger: '%s' is no duration; 500ms and 2s are", optarg);
                         break;
                 case 'f':
-                        foreground = verbose = true;
+                        o.foreground = verbose = true;
                         break;
                 case 'v':
                         verbose = true;
@@ -226,6 +451,12 @@ int main(int argc, char **argv)
                         if (!parse_size(optarg, &n) || n > INT32_MAX)
                                 return fail(EXIT_USAGE, "--socket-fd: '%s' is no descriptor", optarg);
                         socket_fd = (int)n;
+                        break;
+                case 'k':
+                        server = true;
+                        break;
+                case 't':
+                        o.socket_stays = true;
                         break;
                 case 'V':
                         puts("wharfd " WHARF_VERSION);
@@ -241,18 +472,32 @@ int main(int argc, char **argv)
                 fputs(usage_text, stderr);
                 return EXIT_USAGE;
         }
+        if (o.config && *o.config != '/')
+                return fail(EXIT_USAGE, "--config: '%s' is not an absolute path", o.config);
         umask(077);
         raise_descriptor_limit();
-        if (!dir)
-                dir = wharf_domain_path();
-        if (socket_fd < 0) {
-                int r = listen_here(dir, &socket_fd);
+        if (!o.dir)
+                o.dir = wharf_domain_path();
+        struct wh_rules *rules; /* wrong ones are said here, where somebody reads it, rather than by a server later */
+        if (load_rules(&o, &rules) < 0)
+                return fail(EXIT_REFUSED, "%s", wharf_why());
+        wh_rules_free(rules);
+
+        struct wh_given *given;
+        unsigned n_given;
+        int r = wh_given_take(&given, &n_given);
+        if (r < 0)
+                return fail(EXIT_REFUSED, "the descriptors that were passed: %s", wharf_strerror(r));
+        if (!n_given && socket_fd < 0) {
+                r = listen_here(o.dir, o.share, &socket_fd);
                 if (r < 0)
                         return fail(EXIT_REFUSED, "%s", *wharf_why() ? wharf_why() : wharf_strerror(r));
-                if (!foreground)
-                        return background(dir, linger, socket_fd);
+                if (!o.foreground)
+                        return background(&o, socket_fd);
         }
         if (chdir("/") < 0) /* keeps no file system busy; a relative --domain was refused above, or by our parent */
                 say("cannot leave the current directory: %s", strerror(errno));
-        return run(dir, socket_fd, linger_ns);
+        r = n_given ? activated(&o, given, n_given, server) : keep(&o, socket_fd);
+        wh_given_done(given, n_given);
+        return r;
 }

@@ -1,0 +1,57 @@
+/*
+ * kept - send rights that outlive the process that holds them; and who stands behind a link.
+ *
+ * Why: a server that is killed and started again must go on with the rights it was given, without asking anybody. A
+ * link in use has state in private memory (numbers, positions, a lane) that dies with its user. So a kept right is
+ * never used for a message: it only ever introduces others (wharf_right_copy(), WHARF_COPY_SEND), which is one datagram
+ * each and changes nothing here. Then all that there is to keep is the socket and the greeting.
+ *
+ * Always true of a kept right:
+ *   E1  Its socket stays the same for as long as it lives: it is not rebound. Its pair was made by whoever gave it,
+ *       and nothing but introductions is ever sent on it, each of which carries a pair that this process made.
+ *   E2  It has sent no message, and has no lane.
+ */
+#ifndef WH_PORT_KEPT_H
+#define WH_PORT_KEPT_H
+
+#include "port/frame.h"
+#include "wharf/port.h"
+
+/* What has to be stored beside the socket. */
+struct wh_kept {
+        struct wh_hello hello;
+        uint32_t greeted;
+        uint32_t zero;
+};
+static_assert(sizeof(struct wh_kept) == 40, "stored by one wharfd and read by the next");
+
+/*
+ * Make a right that came in a message, and was not used, a kept one. *ret_fd stays the right's.
+ * Errors: -EBADF, -EPERM (it was used already), -EPIPE (its port is gone), -ESTALE
+ */
+int wh_right_keep(wharf_task *task, wharf_name right, int *ret_fd, struct wh_kept *ret);
+/* The same right again, in the next process. Takes `fd` on success. -EPROTO (no such socket), -ENOMEM, ... */
+int wh_right_resume(wharf_task *task, int fd, const struct wh_kept *kept, wharf_name *ret);
+
+/* The socket of a right, to wait until it can be written to. Borrowed. -EBADF, -EPERM, -ESTALE */
+int wh_right_socket(wharf_task *task, wharf_name right, int *ret);
+
+/* wharf_right_new() that also tells the id by which the port knows the sender. */
+int wh_right_new_id(wharf_task *task, wharf_name port, wharf_name *ret, uint64_t *ret_id);
+/* Is there (still) a sender of that id? */
+bool wh_sender_lives(wharf_task *task, uint64_t sender_id);
+/* Who introduced this sender: the id of a link of the same port; 0 for nobody, and for what is no sender (any more). */
+uint64_t wh_sender_introducer(wharf_task *task, uint64_t sender_id);
+/*
+ * Supplementary groups of a sender that connected to the port's socket, as they were then; of others none are known.
+ * `groups` has room for *n, which becomes how many there are in it. Groups beyond that are left out.
+ */
+void wh_sender_groups(wharf_task *task, uint64_t sender_id, gid_t *groups, unsigned *n);
+
+/*
+ * Of the links to `port` no user may have more than an equal share of `total`: total / (users + 1), counting him, but
+ * always a few. More are refused with -EDQUOT. Who was introduced counts for his introducer.
+ */
+int wh_port_share_links(wharf_task *task, wharf_name port, uint32_t total);
+
+#endif

@@ -1,0 +1,298 @@
+/*
+ * Watchers: told of every change, or if they do not read, of everything anew.
+ *
+ *      from     when                                   to
+ *      BEHIND   BEGIN, every name and END were sent    LIVE
+ *      LIVE     an event finds no room                 BEHIND, from the beginning
+ *      BEHIND   an event of what was told already      BEHIND, from the beginning
+ *               finds no room
+ *
+ * Always true:
+ *   W1  A watch costs the same whatever happens: an event that finds no room is dropped, and what has to be told anew
+ *       is read from the table of names when there is room.
+ *   W2  Who is behind was told of all names up to `cursor`, as they are now; changes there are sent at once. Of names
+ *       behind it nothing was said yet.
+ *   W3  Events are frames on the link's socket, never a lane: a watcher that does not read costs what a socket holds.
+ *   W4  The right that came with the request is kept (port/kept.h) and only introduces the one that events are sent
+ *       on; so the next wharfd introduces another, and the watcher knows both by who introduced them.
+ */
+#include "service/server_impl.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+#include "wharf/message.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TURN_EVENTS = 256 }; /* told to one watcher before others have their turn */
+
+struct watch {
+        struct wh_list node;
+        wharf_name kept;
+        wharf_name right; /* W4; WHARF_NONE until there was room to introduce it */
+        struct wh_cookie cookie;
+        struct wh_who who;
+        uint32_t slot;
+        bool behind;
+        bool begin_owed;
+        char cursor[WHARF_NAME_MAX + 1];
+        char pattern[WHARF_NAME_MAX + 1];
+};
+
+static void set_behind(struct wh_server *s, struct watch *w)
+{
+        s->n_behind += !w->behind;
+        w->behind = w->begin_owed = true;
+        w->cursor[0] = 0;
+}
+
+static void watch_free(struct wh_server *s, struct watch *w)
+{
+        wh_list_remove(&w->node);
+        s->n_watches--;
+        s->n_behind -= w->behind;
+        wh_store_remove(s->store, w->slot);
+        wh_users_give(&s->users, w->who.uid, WH_LIMIT_WATCHES);
+        wharf_drop(s->task, w->kept);
+        if (w->right != WHARF_NONE)
+                wharf_drop(s->task, w->right);
+        free(w);
+}
+
+/* The users' account has been settled; takes `kept` on success. */
+static int watch_new(struct wh_server *s, const char *pattern, const struct wh_cookie *cookie, const struct wh_who *who,
+                     wharf_name kept, struct watch **ret)
+{
+        if (s->room_polls < s->n_watches + 3) {
+                size_t room = (s->n_watches + 3) * 2;
+                struct pollfd *more = wh_os_realloc(s->polls, room * sizeof *more);
+                if (!more)
+                        return wh_trace(-ENOMEM);
+                s->polls = more;
+                s->room_polls = room;
+        }
+        struct watch *w = wh_os_calloc(1, sizeof *w);
+        if (!w)
+                return wh_trace(-ENOMEM);
+        int r = wharf_watch(s->task, kept, s->port);
+        if (r < 0) {
+                free(w);
+                return r;
+        }
+        w->kept = kept;
+        w->cookie = *cookie;
+        w->who = *who;
+        w->slot = WH_STORE_NONE;
+        strcpy(w->pattern, pattern);
+        wh_list_push_back(&s->watches, &w->node);
+        s->n_watches++;
+        set_behind(s, w);
+        *ret = w;
+        return 0;
+}
+
+static struct watch *watch_find(struct wh_server *s, const struct wh_cookie *cookie)
+{
+        wh_list_for (n, &s->watches) {
+                struct watch *w = wh_container(n, struct watch, node);
+                if (!memcmp(&w->cookie, cookie, sizeof *cookie))
+                        return w;
+        }
+        return NULL;
+}
+
+int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cookie *cookie, const struct wh_who *who,
+                 wharf_name right)
+{
+        if (watch_find(s, cookie)) {
+                wharf_drop(s->task, right); /* asked for again after a restart that has not forgotten it */
+                return 0;
+        }
+        struct wh_stored e = {.kind = WH_STORED_WATCH, .cookie = *cookie, .who = *who};
+        strcpy(e.name, pattern);
+        struct watch *w;
+        int fd, r = wh_users_take(&s->users, who->uid, WH_LIMIT_WATCHES, wh_rules_limit(s->rules, WH_LIMIT_WATCHES));
+        if (r < 0)
+                return r;
+        r = wh_right_keep(s->task, right, &fd, &e.kept);
+        if (r == 0)
+                r = watch_new(s, pattern, cookie, who, right, &w);
+        if (r < 0) {
+                wh_users_give(&s->users, who->uid, WH_LIMIT_WATCHES);
+                return r;
+        }
+        w->slot = wh_store_put(s->store, &e, fd, -1);
+        return 0;
+}
+
+bool wh_watch_restore(struct wh_server *s, const struct wh_stored *e, uint32_t slot, int sock)
+{
+        wharf_name right;
+        struct watch *w;
+        if (e->name[0] && !wh_names_valid(e->name, strlen(e->name))) {
+                wh_os_close(sock);
+                return false;
+        }
+        if (wh_right_resume(s->task, sock, &e->kept, &right) < 0) {
+                wh_os_close(sock);
+                return false;
+        }
+        int r = wh_users_take(&s->users, e->who.uid, WH_LIMIT_WATCHES, wh_rules_limit(s->rules, WH_LIMIT_WATCHES));
+        if (r == 0 && (r = watch_new(s, e->name, &e->cookie, &e->who, right, &w)) < 0)
+                wh_users_give(&s->users, e->who.uid, WH_LIMIT_WATCHES);
+        if (r < 0) {
+                wharf_drop(s->task, right);
+                return false;
+        }
+        w->slot = slot;
+        return true;
+}
+
+int wh_watch_remove(struct wh_server *s, const struct wh_cookie *cookie)
+{
+        struct watch *w = watch_find(s, cookie);
+        if (!w)
+                return -ENOENT;
+        watch_free(s, w);
+        return 0;
+}
+
+bool wh_watch_dead(struct wh_server *s, wharf_name right)
+{
+        wh_list_for (n, &s->watches) {
+                struct watch *w = wh_container(n, struct watch, node);
+                if (w->kept == right) {
+                        watch_free(s, w);
+                        return true;
+                }
+        }
+        return false;
+}
+
+/* ---- telling ---- */
+
+static bool concerns(const struct wh_server *s, const struct watch *w, const char *name)
+{
+        uint32_t line;
+        return wh_pattern_fits(w->pattern, name) && wh_rules_allow(s->rules, WH_SEE, name, &w->who, &line);
+}
+
+/* Running out of something passes, but there is nothing to poll for: the server looks again a little later. */
+static int send_error(struct wh_server *s, int r)
+{
+        if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS || r == -ETOOMANYREFS) {
+                s->shortage = true;
+                return -EAGAIN;
+        }
+        return r == -ETIMEDOUT ? -EAGAIN : r;
+}
+
+/* 0; -EAGAIN: no room, or nothing to make a link of now; otherwise this watch is of no use any more. */
+static int send_event(struct wh_server *s, struct watch *w, enum wharf_name_what what, const struct named *e)
+{
+        if (w->right == WHARF_NONE) {
+                int r = wharf_right_copy(s->task, w->kept, 0, &w->right);
+                if (r < 0)
+                        return send_error(s, r);
+        }
+        struct wharf_name_event ev = {.what = what};
+        if (e) {
+                strcpy(ev.name, e->name);
+                ev.pid = e->pid;
+                ev.uid = e->uid;
+                struct wharf_right_stat st = {.size = sizeof st};
+                if (wharf_right_stat(s->task, e->right, &st) == 0)
+                        ev.id = st.id;
+        }
+        uint8_t buf[WH_NAMES_EVENT_MAX];
+        struct wharf_msg m = {
+                .size = sizeof m, .how = WHARF_HOW_COLD, .data = buf, .len_bytes = wh_names_put_event(&ev, buf)};
+        return send_error(s, wharf_sendmsg(s->task, w->right, &m, 0)); /* W3 */
+}
+
+void wh_watches_tell(struct wh_server *s, enum wharf_name_what what, const struct named *e)
+{
+        wh_list_for_safe (n, &s->watches) {
+                struct watch *w = wh_container(n, struct watch, node);
+                if (w->behind && (w->begin_owed || strcmp(e->name, w->cursor) > 0))
+                        continue; /* W2: it will be told, if there is something to tell */
+                int r = concerns(s, w, e->name) ? send_event(s, w, what, e) : 0;
+                if (r == -EAGAIN)
+                        set_behind(s, w);
+                else if (r < 0)
+                        watch_free(s, w);
+        }
+}
+
+/* 1 when it could be told more at once, 0 when not; or what is wrong with it for good. */
+static int catch_up(struct wh_server *s, struct watch *w)
+{
+        int r;
+        if (w->begin_owed) {
+                if ((r = send_event(s, w, WHARF_NAMES_BEGIN, NULL)) < 0)
+                        return r == -EAGAIN ? 0 : r;
+                w->begin_owed = false;
+        }
+        bool found;
+        unsigned sent = 0;
+        for (size_t i = wh_server_find(s, w->cursor, &found) + found; i < s->n_names; i++) {
+                const struct named *e = s->names[i];
+                if (concerns(s, w, e->name)) {
+                        if (sent++ == TURN_EVENTS)
+                                return 1;
+                        if ((r = send_event(s, w, WHARF_NAME_IS, e)) < 0)
+                                return r == -EAGAIN ? 0 : r;
+                }
+                strcpy(w->cursor, e->name);
+        }
+        if ((r = send_event(s, w, WHARF_NAMES_END, NULL)) < 0)
+                return r == -EAGAIN ? 0 : r;
+        w->behind = false;
+        s->n_behind--;
+        return 0;
+}
+
+bool wh_watches_pump(struct wh_server *s)
+{
+        bool more = false;
+        if (s->n_behind)
+                wh_list_for_safe (n, &s->watches) {
+                        struct watch *w = wh_container(n, struct watch, node);
+                        int r = w->behind ? catch_up(s, w) : 0;
+                        if (r < 0)
+                                watch_free(s, w);
+                        else
+                                more |= r > 0;
+                }
+        return more;
+}
+
+void wh_watches_anew(struct wh_server *s)
+{
+        wh_list_for (n, &s->watches)
+                set_behind(s, wh_container(n, struct watch, node));
+}
+
+unsigned wh_watches_poll(struct wh_server *s, struct pollfd *ret)
+{
+        unsigned k = 0;
+        if (s->n_behind)
+                wh_list_for (n, &s->watches) {
+                        const struct watch *w = wh_container(n, struct watch, node);
+                        int fd;
+                        if (w->behind &&
+                            wh_right_socket(s->task, w->right != WHARF_NONE ? w->right : w->kept, &fd) == 0)
+                                ret[k++] = (struct pollfd){.fd = fd, .events = POLLOUT};
+                }
+        return k;
+}
+
+void wh_watches_done(struct wh_server *s)
+{
+        wh_list_for_safe (n, &s->watches)
+                watch_free(s, wh_container(n, struct watch, node));
+        free(s->polls);
+        s->polls = NULL;
+}

@@ -1,0 +1,1012 @@
+/*
+ * wharfd as a server of the system: activated, killed and started again at any point, asked by users who may and who
+ * may not, watched, flooded, and shared by containers. Real programs and real users; what needs root is skipped
+ * without.
+ */
+#include "os/os.h"
+#include "service/domain.h"
+#include "service/keeper.h"
+#include "service/rules.h"
+#include "service/server.h"
+#include "service/store.h"
+#include "test.h"
+#include "wharf/wharf.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+
+static char wharfd_path[600], domain_dir[256];
+
+/* A fresh domain, not yet served. */
+static const char *domain(void)
+{
+        char self[512];
+        snprintf(domain_dir, sizeof domain_dir, "%s/domain", test_dir());
+        CHECK_EQ(chmod(test_dir(), 0755), 0);
+        setenv("WHARF_DOMAIN", domain_dir, 1);
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+        CHECK(n > 0);
+        self[n] = 0;
+        *strrchr(self, '/') = 0;
+        snprintf(wharfd_path, sizeof wharfd_path, "%s/../../wharfd", self);
+        setenv("WHARFD", wharfd_path, 1);
+        return domain_dir;
+}
+
+static wharf_task *task(void)
+{
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        return t;
+}
+
+static wharf_name port(wharf_task *t)
+{
+        wharf_name p;
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        CHECK_EQ(wharf_port_new(t, &o, &p), 0);
+        return p;
+}
+
+#define UNTIL(cond)     \
+        while (!(cond)) \
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL)
+
+/* The server of the domain, or its keeper; 0 when none runs. */
+static pid_t find_wharfd(const char *dir, bool server)
+{
+        DIR *d = opendir("/proc");
+        struct dirent *e;
+        pid_t found = 0;
+        while (d && !found && (e = readdir(d))) {
+                char path[300], line[1024];
+                snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
+                int fd = open(path, O_RDONLY | O_CLOEXEC);
+                ssize_t n = fd < 0 ? 0 : read(fd, line, sizeof line - 1);
+                if (fd >= 0)
+                        close(fd);
+                if (n <= 0)
+                        continue;
+                line[n] = 0;
+                const char *arg = line + strlen(line) + 1;
+                bool is_server = arg < line + n && !strcmp(arg, "--server");
+                arg += is_server ? sizeof "--server" : 0;
+                if (is_server == server && strstr(line, "wharfd") && arg < line + n && !strcmp(arg, "--domain") &&
+                    !strcmp(arg + sizeof "--domain", dir))
+                        found = atoi(e->d_name);
+        }
+        if (d)
+                closedir(d);
+        return found;
+}
+
+/* Run wharfd with these arguments; it is in the background when this returns. Its exit status. */
+static int run_wharfd(const char *const *args)
+{
+        const char *argv[16] = {wharfd_path};
+        for (unsigned i = 0; args[i]; i++)
+                argv[i + 1] = args[i];
+        pid_t pid = fork();
+        if (pid == 0) {
+                execv(wharfd_path, (char **)(uintptr_t)argv);
+                _exit(127);
+        }
+        return test_wait(pid);
+}
+
+/* One that run_wharfd() has started. */
+static void stop_wharfd(const char *dir)
+{
+        pid_t d;
+        UNTIL((d = find_wharfd(dir, false)) && find_wharfd(dir, true));
+        kill(d, SIGTERM);
+        UNTIL(!find_wharfd(dir, false) && !find_wharfd(dir, true));
+}
+
+static void write_file(const char *path, const char *text)
+{
+        int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        CHECK(fd >= 0);
+        CHECK_EQ(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+        close(fd);
+}
+
+/* The domain's socket, as a descriptor that a forked child keeps. */
+static int listen_at(const char *dir, bool shared)
+{
+        int fd;
+        CHECK_EQ(wh_domain_listen(dir, shared, &fd), 0);
+        int kept = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        wh_os_close(fd);
+        return kept;
+}
+
+/* ---- killed and started again ---- */
+
+/* Goal: names are there again without any act of their owners, links never notice, names of the dead are not there. */
+static int sleeping_owner(void *arg)
+{
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(wharf_register(t, arg, p), 0);
+        char c;
+        CHECK_EQ(wharf_recv(t, p, &c, 1, NULL, WHARF_FOREVER), 1); /* no call of names.h any more */
+        return c;
+}
+TEST(names_of_the_living_outlive_a_killed_server)
+{
+        const char *dir = domain();
+        pid_t a = test_fork(sleeping_owner, (char *)"a"), b = test_fork(sleeping_owner, (char *)"b");
+        wharf_task *t = task();
+        wharf_name right, again, old;
+        CHECK_EQ(wharf_lookup(t, "b", WHARF_FOREVER, &right), 0);
+        CHECK_EQ(wharf_lookup(t, "a", WHARF_FOREVER, &old), 0);
+        pid_t k = find_wharfd(dir, false);
+        for (int i = 0; i < 5; i++) {
+                pid_t d;
+                UNTIL((d = find_wharfd(dir, true)));
+                if (i == 4) { /* one dies while no server is there to see it */
+                        CHECK_EQ(kill(d, SIGSTOP), 0);
+                        CHECK_EQ(kill(b, SIGKILL), 0);
+                        CHECK_EQ(test_wait(b), 128 + SIGKILL);
+                }
+                CHECK_EQ(kill(d, SIGKILL), 0);
+                CHECK_EQ(wharf_lookup(t, "a", 0, &again), 0); /* at the first attempt */
+                CHECK_EQ(wharf_drop(t, again), 0);
+        }
+        CHECK_EQ(find_wharfd(dir, false), k);
+        CHECK_EQ(wharf_lookup(t, "b", 0, &again), -ENOENT);
+        struct wharf_named *all;
+        size_t n;
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        CHECK_EQ(n, 1);
+        CHECK_STR(all[0].name, "a");
+        CHECK_EQ(all[0].pid, a);
+        CHECK(all[0].senders >= 2);
+        free(all);
+        CHECK_EQ(wharf_send(t, old, "x", 1, 0), 0); /* a link made before all that */
+        CHECK_EQ(test_wait(a), 'x');
+        wharf_task_close(t);
+        UNTIL(!find_wharfd(dir, false) && !find_wharfd(dir, true));
+}
+
+TEST(an_owner_whose_wharfd_was_replaced_can_take_its_name_back)
+{
+        const char *dir = domain();
+        wharf_task *t = task(), *other = task();
+        wharf_name p = port(t), right;
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        CHECK_EQ(kill(find_wharfd(dir, true), SIGKILL), 0);
+        CHECK_EQ(wharf_register(other, "x", port(other)), -EEXIST);
+        CHECK_EQ(wharf_names_renew(t), 0); /* asks again for what is there already */
+        CHECK_EQ(wharf_lookup(other, "x", 0, &right), 0);
+        CHECK_EQ(kill(find_wharfd(dir, true), SIGKILL), 0);
+        CHECK_EQ(wharf_unregister(t, "x"), 0);
+        CHECK_EQ(wharf_lookup(other, "x", 0, &right), -ENOENT);
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        wharf_task_close(other);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   wharfd may be killed at any instruction: after its restart every name whose owner was told that it has it is
+ *         there, every name that was given back is not, watchers know, and nothing is left.
+ * Method: a keeper in a process of the test, whose first server kills itself at its n-th system call, for every n, and
+ *         then, while the first one dies in the middle of its work, the second one at each of its own: what restores
+ *         must be restartable. A client in another process registers, looks up, lists, watches and takes back.
+ */
+enum { STEP_NAMES = 3, STEP_SERVERS = 2 };
+static int step_listen, step_stop[2], step_kill_at[STEP_SERVERS];
+static struct step_seen {
+        _Atomic int calls[STEP_SERVERS + 1], died[STEP_SERVERS + 1], started;
+} * step_seen;
+static int step_self; /* which server this process is */
+static int step_gate(enum wh_os_call call)
+{
+        if (++step_seen->calls[step_self] == step_kill_at[step_self]) {
+                step_seen->died[step_self] = 1;
+                raise(SIGKILL);
+        }
+        return 0;
+}
+static pid_t step_start(void *arg, const struct wh_given *given, unsigned n, int notify)
+{
+        int self = step_seen->started++;
+        pid_t pid = _Fork(); /* fork() would close what the library holds here, which is what it is to be given */
+        if (pid)
+                return pid;
+        struct wh_given *g = calloc(n + 1, sizeof *g);
+        memcpy(g, given, n * sizeof *g);
+        if (self < STEP_SERVERS) {
+                step_self = self;
+                wh_os_gate = step_gate;
+        }
+        wharf_task *t;
+        struct wh_store *store = NULL;
+        struct wh_server *s = NULL;
+        int r = wharf_task_open(NULL, &t);
+        if (r == 0)
+                r = wh_store_open(dup(notify), g, n, &store);
+        if (r == 0)
+                r = wh_server_new(t, g[0].fd, wh_rules_new(true), store, &s);
+        if (r == 0) {
+                wh_server_restore(s, g, n);
+                r = wh_server_run(s, step_stop[0], WHARF_FOREVER);
+        }
+        _exit(r == WH_SERVER_STOPPED ? 0 : 50);
+}
+static bool step_signalled(void *arg, pid_t server)
+{
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL); /* the server sees it as well, and ends */
+        return true;
+}
+static int step_client(void *arg)
+{
+        wharf_task *t = task();
+        wharf_name p = port(t), w = port(t), right;
+        CHECK_EQ(wharf_names_watch(t, "s.", w), 0);
+        for (int i = 0; i < STEP_NAMES; i++) {
+                char name[16];
+                snprintf(name, sizeof name, "s.%d", i);
+                CHECK_EQ(wharf_register(t, name, p), 0);
+                CHECK_EQ(wharf_lookup(t, name, 0, &right), 0);
+                CHECK_EQ(wharf_drop(t, right), 0);
+        }
+        CHECK_EQ(wharf_unregister(t, "s.1"), 0);
+        CHECK_EQ(wharf_lookup(t, "s.1", 0, &right), -ENOENT);
+        struct wharf_named *all;
+        size_t n;
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        CHECK_EQ(n, STEP_NAMES - 1);
+        free(all);
+        /* What a watcher was told, put together, is what there is; however often it was told anew. */
+        bool is[STEP_NAMES] = {false}, whole = false;
+        while (!whole || !is[0] || is[1] || !is[2]) {
+                char buf[512];
+                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                struct wharf_name_event ev;
+                CHECK_EQ(wharf_recvmsg(t, w, &m, WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_names_event(t, &m, &ev), 0);
+                if (ev.what == WHARF_NAMES_BEGIN)
+                        memset(is, 0, sizeof is);
+                whole = ev.what == WHARF_NAMES_BEGIN ? false : whole || ev.what == WHARF_NAMES_END;
+                if (ev.name[0])
+                        is[ev.name[2] - '0'] = ev.what == WHARF_NAME_IS;
+        }
+        CHECK_EQ(wharf_names_unwatch(t, "s.", w), 0);
+        wharf_task_close(t);
+        return 0;
+}
+static int step_keeper(void *arg)
+{
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        struct wh_keeper_ops ops = {.start = step_start, .signalled = step_signalled};
+        struct wh_given g = {.fd = step_listen, .name = "socket"};
+        return wh_keeper_run(&ops, &g, 1, step_stop[0]);
+}
+/* One case, with step_kill_at; answers whether the server in question died of it. */
+static bool step_case(int which)
+{
+        memset(step_seen, 0, sizeof *step_seen);
+        CHECK_EQ(pipe2(step_stop, O_CLOEXEC), 0);
+        pid_t k = test_fork(step_keeper, NULL), c = test_fork(step_client, NULL);
+        int status = test_wait(c);
+        if (status)
+                test_fail(__FILE__, __LINE__, "killed at calls %d, %d: the client ended with %d", step_kill_at[0],
+                          step_kill_at[1], status);
+        CHECK_EQ(write(step_stop[1], "", 1), 1);
+        CHECK_EQ(test_wait(k), 0);
+        close(step_stop[0]);
+        close(step_stop[1]);
+        CHECK_LE(step_seen->started, 1 + step_seen->died[0] + step_seen->died[1]); /* none after it was told to end */
+        return step_seen->died[which];
+}
+TEST_TIMEOUT(killed_at_every_system_call_and_no_name_is_lost, 120)
+{
+        const char *dir = domain();
+        CHECK_EQ(mkdir(dir, 0700), 0);
+        step_seen = test_shared(sizeof *step_seen);
+        step_listen = listen_at(dir, false);
+        int kills = 0;
+        /* Every step of the first ones, then strides: the same few steps come again with every name. */
+        step_kill_at[1] = 0;
+        for (step_kill_at[0] = 1; step_case(0); step_kill_at[0] += step_kill_at[0] < 40 ? 1 : 3)
+                kills++;
+        CHECK_GE(kills, 50);
+        CHECK_GE(step_seen->calls[0], 100);
+        step_kill_at[0] = step_seen->calls[0] * 2 / 3;
+        int again = 0;
+        for (step_kill_at[1] = 1; again < 60 && step_case(1); step_kill_at[1]++)
+                again++;
+        CHECK_GE(again, 40);
+        close(step_listen);
+}
+
+/* ---- activated by a service manager ---- */
+
+/* What systemd does, in so many words: a socket as descriptor 3, variables, a place to speak to, a store. */
+struct manager {
+        int listen_fd, notify_fd;
+        struct wh_given held[64];
+        unsigned n;
+        int ready;
+        char dir[200], notify[120];
+};
+static void manager_open(struct manager *m, const char *dir)
+{
+        *m = (struct manager){.notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+        snprintf(m->dir, sizeof m->dir, "%s", dir);
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        snprintf(m->notify, sizeof m->notify, "%s/notify", test_dir());
+        strcpy(a.sun_path, m->notify);
+        CHECK_EQ(bind(m->notify_fd, (struct sockaddr *)&a, sizeof a), 0);
+        CHECK_EQ(wh_domain_make_shared(dir), 0);
+        m->listen_fd = listen_at(dir, true);
+}
+static pid_t manager_start(struct manager *m, bool store)
+{
+        pid_t pid = fork();
+        if (pid)
+                return pid;
+        char names[2000] = "wharfd.socket", number[32];
+        for (unsigned i = 0; i < m->n; i++) {
+                strcat(names, ":");
+                strcat(names, m->held[i].name);
+        }
+        int high[65] = {fcntl(m->listen_fd, F_DUPFD, 200)};
+        for (unsigned i = 0; i < m->n; i++)
+                high[i + 1] = fcntl(m->held[i].fd, F_DUPFD, 200);
+        for (unsigned i = 0; i <= m->n; i++)
+                dup2(high[i], 3 + (int)i);
+        syscall(436 /* close_range */, 4 + m->n, ~0u, 0);
+        setenv("LISTEN_FDNAMES", names, 1);
+        snprintf(number, sizeof number, "%u", m->n + 1);
+        setenv("LISTEN_FDS", number, 1);
+        snprintf(number, sizeof number, "%d", (int)getpid());
+        setenv("LISTEN_PID", number, 1);
+        if (store)
+                setenv("NOTIFY_SOCKET", m->notify, 1);
+        execl(wharfd_path, wharfd_path, "--domain", m->dir, "--share", "--linger", "forever", (char *)NULL);
+        _exit(127);
+}
+/* Hear what wharfd says, until `done` or for as long as something comes. */
+static void manager_hear(struct manager *m, int *until_ready)
+{
+        for (;;) {
+                struct pollfd p = {.fd = m->notify_fd, .events = POLLIN};
+                if (poll(&p, 1, until_ready && !*until_ready ? -1 : 0) <= 0)
+                        return;
+                char text[512], control[CMSG_SPACE(4 * sizeof(int))];
+                struct iovec iov = {text, sizeof text - 1};
+                struct msghdr h = {
+                        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+                ssize_t n = recvmsg(m->notify_fd, &h, MSG_CMSG_CLOEXEC);
+                CHECK(n > 0);
+                text[n] = 0;
+                char *name = strstr(text, "FDNAME=");
+                name = name ? name + 7 : NULL;
+                if (strstr(text, "READY=1"))
+                        m->ready++;
+                if (!strncmp(text, "FDSTOREREMOVE=1", 15)) {
+                        unsigned k = 0;
+                        for (unsigned i = 0; i < m->n; i++)
+                                if (!strcmp(m->held[i].name, name))
+                                        close(m->held[i].fd);
+                                else
+                                        m->held[k++] = m->held[i];
+                        m->n = k;
+                        continue;
+                }
+                for (struct cmsghdr *c = CMSG_FIRSTHDR(&h); c; c = CMSG_NXTHDR(&h, c))
+                        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+                                memcpy(&m->held[m->n].fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+                                snprintf(m->held[m->n].name, WH_FD_NAME_MAX, "%s", name);
+                                m->n++;
+                        }
+        }
+}
+static void manager_close(struct manager *m)
+{
+        for (unsigned i = 0; i < m->n; i++)
+                close(m->held[i].fd);
+        close(m->notify_fd);
+        close(m->listen_fd);
+}
+TEST(activated_by_a_service_manager_that_holds_its_descriptors)
+{
+        struct manager m;
+        manager_open(&m, domain());
+        wharf_task *t = task();
+        wharf_name p = port(t), q = port(t), right;
+        pid_t d = manager_start(&m, true);
+        manager_hear(&m, &m.ready);
+        CHECK_EQ(m.ready, 1);
+        CHECK_EQ(m.n, 1); /* the journal */
+        CHECK_EQ(wharf_register(t, "one", p), 0);
+        CHECK_EQ(wharf_register(t, "two", q), 0);
+        manager_hear(&m, NULL);
+        CHECK_EQ(m.n, 5); /* two sockets and two pages more */
+        CHECK_EQ(wharf_unregister(t, "two"), 0);
+        manager_hear(&m, NULL);
+        CHECK_EQ(m.n, 3);
+        for (int i = 0; i < 3; i++) {
+                CHECK_EQ(kill(d, SIGKILL), 0);
+                CHECK_EQ(test_wait(d), 128 + SIGKILL);
+                m.ready = 0;
+                d = manager_start(&m, true);
+                manager_hear(&m, &m.ready);
+                wharf_task *other = task(); /* nobody has registered anything since */
+                CHECK_EQ(wharf_lookup(other, "one", 0, &right), 0);
+                CHECK_EQ(wharf_lookup(other, "two", 0, &right), -ENOENT);
+                wharf_task_close(other);
+        }
+        /* Stopped, it leaves the socket to whoever made it, and what is held to the next one. */
+        CHECK_EQ(kill(d, SIGTERM), 0);
+        CHECK_EQ(test_wait(d), 0);
+        manager_hear(&m, NULL);
+        CHECK_EQ(m.n, 3);
+        m.ready = 0;
+        d = manager_start(&m, true);
+        manager_hear(&m, &m.ready);
+        CHECK_EQ(wharf_lookup(t, "one", 0, &right), 0);
+        wharf_task_close(t);
+        kill(d, SIGTERM);
+        test_wait(d);
+        manager_close(&m);
+}
+TEST(activated_by_one_that_holds_nothing)
+{
+        struct manager m;
+        const char *dir = domain();
+        manager_open(&m, dir);
+        wharf_task *t = task();
+        wharf_name p = port(t), right;
+        pid_t d = manager_start(&m, false), server;
+        CHECK_EQ(wharf_register(t, "one", p), 0);
+        CHECK((server = find_wharfd(dir, true)) && server != d); /* its own keeper */
+        CHECK_EQ(kill(server, SIGKILL), 0);
+        wharf_task *other = task();
+        CHECK_EQ(wharf_lookup(other, "one", 0, &right), 0);
+        CHECK_EQ(kill(d, SIGTERM), 0);
+        CHECK_EQ(test_wait(d), 0);
+        CHECK_EQ(access(dir, F_OK), 0);
+        char path[300];
+        snprintf(path, sizeof path, "%s/bootstrap", dir);
+        CHECK_EQ(access(path, F_OK), 0); /* not ours to remove */
+        wharf_task_close(other);
+        wharf_task_close(t);
+        manager_close(&m);
+}
+
+/* ---- who may do what ---- */
+
+static void become(uid_t uid, gid_t gid, gid_t extra)
+{
+        CHECK_EQ(setgroups(extra ? 1 : 0, &extra), 0);
+        CHECK_EQ(setresgid(gid, gid, gid), 0);
+        CHECK_EQ(setresuid(uid, uid, uid), 0);
+        prctl(PR_SET_DUMPABLE, 1);
+}
+static int alice(void *arg) /* uid 1000, group 2000, one more: 3000 */
+{
+        become(1000, 2000, 3000);
+        wharf_task *t = task();
+        wharf_name p = port(t), right;
+        CHECK_EQ(wharf_register(t, "org.alice.x", p), 0);
+        CHECK_EQ(wharf_register(t, "org.bob.x", p), -EACCES);
+        CHECK(strstr(wharf_why(), "line 2 ") && strstr(wharf_why(), "org.bob.x"));
+        CHECK_EQ(wharf_register(t, "other", p), -EACCES); /* the default: root and the user of wharfd */
+        CHECK_EQ(wharf_register(t, "byextra.x", p), 0);   /* by a supplementary group */
+        CHECK_EQ(wharf_lookup(t, "hidden.x", 0, &right), -EACCES);
+        CHECK(!strstr(wharf_why(), "line")); /* who may not see it is not told why */
+        CHECK_EQ(wharf_lookup(t, "closed.x", 0, &right), -EACCES);
+        CHECK(strstr(wharf_why(), "line 5 "));
+        CHECK_EQ(wharf_lookup(t, "closed.nothing", 0, &right), -EACCES); /* there or not */
+        CHECK_EQ(wharf_lookup(t, "open.x", 0, &right), 0);
+        struct wharf_named *all;
+        size_t n;
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        CHECK_EQ(n, 4);
+        CHECK_STR(all[0].name, "byextra.x");
+        CHECK_EQ(all[0].uid, 1000);
+        CHECK_STR(all[1].name, "closed.x");
+        CHECK_STR(all[2].name, "open.x");
+        free(all);
+        wharf_task_close(t);
+        return 0;
+}
+static int mallory(void *arg)
+{
+        become(1001, 1001, 0);
+        wharf_task *t = task();
+        wharf_name p = port(t), right;
+        CHECK_EQ(wharf_register(t, "org.alice.x", p), -EACCES);
+        CHECK_EQ(wharf_register(t, "byextra.x", p), -EACCES);
+        CHECK_EQ(wharf_lookup(t, "closed.x", 0, &right), -EACCES);
+        wharf_task_close(t);
+        return 0;
+}
+static int can_register(void *name)
+{
+        become(1001, 1001, 0);
+        wharf_task *t = task();
+        int r = wharf_register(t, name, port(t));
+        wharf_task_close(t);
+        return r == 0 ? 0 : -r;
+}
+TEST(users_may_do_what_the_rules_say)
+{
+        if (geteuid())
+                test_skip("other users need root");
+        const char *dir = domain();
+        char conf[300];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        write_file(conf, "own org.alice. uid=1000\n"
+                         "own org.bob. uid=1002\n"
+                         "own byextra. gid=3000\n"
+                         "use hidden. none\n"
+                         "use closed. uid=0\n"
+                         "see hidden. uid=0\n");
+        CHECK_EQ(
+                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                0);
+        wharf_task *t = task();
+        wharf_name p = port(t), right;
+        CHECK_EQ(wharf_register(t, "hidden.x", p), 0);
+        CHECK_EQ(wharf_register(t, "closed.x", p), 0);
+        CHECK_EQ(wharf_register(t, "open.x", p), 0);
+        CHECK_EQ(wharf_lookup(t, "closed.x", 0, &right), 0);
+        CHECK_EQ(test_wait(test_fork(alice, NULL)), 0);
+        CHECK_EQ(test_wait(test_fork(mallory, NULL)), 0);
+
+        /* New rules by SIGHUP; wrong ones change nothing. */
+        CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), EACCES);
+        write_file(conf, "own m. uid=1001\nown nonsense\n");
+        CHECK_EQ(kill(find_wharfd(dir, true), SIGHUP), 0);
+        CHECK_EQ(wharf_lookup(t, "open.x", 0, &right), 0); /* it was read before this was answered, or is not yet */
+        CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), EACCES);
+        write_file(conf, "own m. uid=1001\n");
+        CHECK_EQ(kill(find_wharfd(dir, false), SIGHUP), 0); /* the keeper passes it on */
+        UNTIL(test_wait(test_fork(can_register, (char *)"m.x")) == 0);
+
+        /* After a restart the rules hold for who asks then, and names stay. */
+        CHECK_EQ(kill(find_wharfd(dir, true), SIGKILL), 0);
+        CHECK_EQ(wharf_lookup(t, "open.x", 0, &right), 0);
+        CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), 0);
+        CHECK_EQ(test_wait(test_fork(can_register, (char *)"n.x")), EACCES);
+        wharf_task_close(t);
+        stop_wharfd(dir);
+        write_file(conf, "own\n");
+        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, NULL}), 1);
+}
+
+/* Goal: a task uses its own domain and the system's side by side. */
+TEST(own_domain_and_the_systems_at_once)
+{
+        char system[300];
+        const char *dir = domain();
+        snprintf(system, sizeof system, "%s/system", test_dir());
+        setenv("WHARF_SYSTEM_DOMAIN", system, 1);
+        wharf_task *t = task();
+        wharf_name p = port(t), w = port(t), right;
+        CHECK_EQ(wharf_lookup(t, "system:x", 0, &right), -EHOSTDOWN); /* nobody starts one for the system */
+        CHECK(strstr(wharf_why(), system));
+        CHECK_EQ(run_wharfd((const char *[]){"--system", "--linger", "forever", NULL}), 0);
+        struct stat st;
+        CHECK_EQ(stat(system, &st), 0);
+        CHECK_EQ(st.st_mode & 07777, 0755);
+        strcat(system, "/bootstrap");
+        CHECK_EQ(stat(system, &st), 0);
+        CHECK_EQ(st.st_mode & 07777, 0666);
+        *strrchr(system, '/') = 0;
+        CHECK_EQ(wharf_register(t, "system:x", p), 0);
+        CHECK_EQ(wharf_lookup(t, "x", 0, &right), -ENOENT);
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        CHECK_EQ(wharf_lookup(t, "system:x", 0, &right), 0);
+        CHECK_EQ(wharf_names_watch(t, "system:*", w), 0);
+        CHECK_EQ(wharf_unregister(t, "system:x"), 0);
+        CHECK_EQ(wharf_lookup(t, "system:x", 0, &right), -ENOENT);
+        CHECK_EQ(wharf_lookup(t, "x", 0, &right), 0);
+        CHECK_EQ(wharf_register(t, "system:", p), -EINVAL);
+        wharf_task_close(t);
+
+        /* Everything stopped, or killed: nothing is left that keeps the next one from starting. */
+        for (int i = 0; i < 2; i++) {
+                pid_t k, d;
+                UNTIL((k = find_wharfd(system, false)) && (d = find_wharfd(system, true)));
+                if (i) {
+                        kill(k, SIGKILL);
+                        kill(d, SIGKILL);
+                        UNTIL(!find_wharfd(system, false) && !find_wharfd(system, true));
+                } else {
+                        stop_wharfd(system);
+                }
+                CHECK_EQ(run_wharfd((const char *[]){"--system", "--linger", "forever", NULL}), 0);
+        }
+        stop_wharfd(system);
+        UNTIL(!find_wharfd(dir, true));
+}
+
+/* ---- watching ---- */
+
+struct seen {
+        bool whole;
+        int begins, ends;
+        unsigned n;
+        char name[600][WHARF_NAME_MAX + 1];
+};
+/* Takes one event into account; false when there is none until the deadline. */
+static bool see(wharf_task *t, wharf_name w, struct seen *s, int64_t deadline_ns)
+{
+        char buf[512];
+        struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+        struct wharf_name_event ev;
+        if (wharf_recvmsg(t, w, &m, deadline_ns) < 0)
+                return false;
+        CHECK_EQ(wharf_names_event(t, &m, &ev), 0);
+        unsigned i = 0;
+        while (i < s->n && strcmp(s->name[i], ev.name))
+                i++;
+        switch (ev.what) {
+        case WHARF_NAMES_BEGIN:
+                s->n = 0;
+                s->begins++;
+                s->whole = false;
+                break;
+        case WHARF_NAME_IS:
+                CHECK(ev.pid > 0 && ev.id.v);
+                if (i == s->n)
+                        strcpy(s->name[s->n++], ev.name);
+                break;
+        case WHARF_NAME_GONE:
+                CHECK(i < s->n || !s->whole);
+                if (i < s->n)
+                        memmove(s->name[i], s->name[--s->n], sizeof s->name[i]);
+                break;
+        case WHARF_NAMES_END:
+                s->ends++;
+                s->whole = true;
+        }
+        return true;
+}
+static bool has(const struct seen *s, const char *name)
+{
+        for (unsigned i = 0; i < s->n; i++)
+                if (!strcmp(s->name[i], name))
+                        return true;
+        return false;
+}
+#define SEE_UNTIL(cond) \
+        while (!(cond)) \
+        CHECK(see(t, w, s, WHARF_FOREVER))
+
+TEST(a_watcher_is_told_what_is_and_what_changes)
+{
+        const char *dir = domain();
+        struct seen *s = calloc(1, sizeof *s);
+        wharf_task *t = task(), *o = task();
+        wharf_name w = port(t), p = port(o), right;
+        CHECK_EQ(wharf_register(o, "a.1", p), 0);
+        CHECK_EQ(wharf_register(o, "b.1", p), 0);
+        CHECK_EQ(wharf_names_watch(t, "a.", w), 0);
+        SEE_UNTIL(s->whole);
+        CHECK_EQ(s->n, 1);
+        CHECK(has(s, "a.1"));
+        CHECK_EQ(wharf_register(o, "a.2", p), 0);
+        CHECK_EQ(wharf_register(o, "b.2", p), 0);
+        CHECK_EQ(wharf_unregister(o, "a.1"), 0);
+        SEE_UNTIL(has(s, "a.2") && !has(s, "a.1"));
+        CHECK_EQ(s->begins, 1);
+        /* Its owner dies: the port with it, and so the name. */
+        pid_t owner = test_fork(sleeping_owner, (char *)"a.3");
+        SEE_UNTIL(has(s, "a.3"));
+        kill(owner, SIGKILL);
+        test_wait(owner);
+        SEE_UNTIL(!has(s, "a.3"));
+        /* A message of anybody else is no event. */
+        CHECK_EQ(wharf_right_new(t, w, &right), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+        char buf[512];
+        struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+        struct wharf_name_event ev;
+        CHECK_EQ(wharf_recvmsg(t, w, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(wharf_names_event(t, &m, &ev), -ENOENT);
+        /* wharfd is killed: everything is told anew, nothing was lost; this task does nothing for it. */
+        for (int i = 0; i < 3; i++) {
+                pid_t d;
+                UNTIL((d = find_wharfd(dir, true)));
+                kill(d, SIGKILL);
+                SEE_UNTIL(s->begins == i + 2 && s->whole);
+                CHECK_EQ(s->n, 1);
+                CHECK(has(s, "a.2"));
+        }
+        CHECK_EQ(wharf_register(o, "a.4", p), 0);
+        SEE_UNTIL(has(s, "a.4"));
+        /* With its keeper: it is asked for again. */
+        int fd, begins = s->begins;
+        CHECK_EQ(wharf_names_fd(t, &fd), 0);
+        CHECK_EQ(wharf_names_renew(t), 0);
+        pid_t k, d;
+        UNTIL((k = find_wharfd(dir, false)) && (d = find_wharfd(dir, true)));
+        kill(k, SIGKILL);
+        kill(d, SIGKILL);
+        struct pollfd pf = {.fd = fd, .events = POLLIN};
+        CHECK_EQ(poll(&pf, 1, -1), 1);
+        CHECK_EQ(wharf_names_renew(t), 0);
+        SEE_UNTIL(s->begins > begins && s->whole);
+        CHECK_EQ(wharf_names_renew(o), 0);
+        SEE_UNTIL(has(s, "a.4") && has(s, "a.2"));
+        CHECK_EQ(wharf_names_unwatch(t, "a.", w), 0);
+        CHECK_EQ(wharf_names_unwatch(t, "a.", w), -ENOENT);
+        wharf_task_close(o);
+        wharf_task_close(t);
+        free(s);
+}
+
+/*
+ * Goal:   a watcher that does not read harms nobody, and is told everything anew when it does.
+ * Method: thousands of changes while it sleeps; wharfd serves; then it reads, and ends with the truth.
+ */
+TEST_TIMEOUT(a_watcher_that_does_not_read_is_told_anew, 60)
+{
+        domain();
+        struct seen *s = calloc(1, sizeof *s);
+        wharf_task *t = task(), *o = task();
+        wharf_name w = port(t), p = port(o);
+        CHECK_EQ(wharf_names_watch(t, "*", w), 0);
+        SEE_UNTIL(s->whole);
+        char name[32];
+        for (int i = 0; i < 500; i++) {
+                snprintf(name, sizeof name, "n.%d", i);
+                CHECK_EQ(wharf_register(o, name, p), 0);
+                CHECK_EQ(wharf_recv(o, p, NULL, 0, NULL, 0), -EAGAIN); /* lets the port see the new right */
+        }
+        for (int i = 0; i < 400; i++) {
+                snprintf(name, sizeof name, "n.%d", i);
+                CHECK_EQ(wharf_unregister(o, name), 0);
+                CHECK_EQ(wharf_recv(o, p, NULL, 0, NULL, 0), -EAGAIN);
+        }
+        SEE_UNTIL(s->begins >= 2 && s->whole && s->n == 100);
+        CHECK(has(s, "n.400") && has(s, "n.499"));
+        CHECK(!see(t, w, s, wharf_in_ms(20)));
+        CHECK_EQ(wharf_register(o, "after", p), 0);
+        SEE_UNTIL(has(s, "after"));
+        wharf_task_close(o);
+        wharf_task_close(t);
+        free(s);
+}
+
+/* ---- a flood ---- */
+
+static int honest(void *arg)
+{
+        become(1001, 1001, 0);
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_lookup(t, "here", 0, &right), 0);
+        CHECK_EQ(wharf_register(t, "his", port(t)), 0);
+        wharf_task_close(t);
+        return 0;
+}
+static int flood(void *arg)
+{
+        int *go = arg, refused = 0, got = 0;
+        become(1000, 1000, 0);
+        signal(SIGPIPE, SIG_IGN);
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        CHECK_EQ(wh_domain_socket_path(domain_dir, a.sun_path), 0);
+        static int fds[1000];
+        for (int i = 0; i < 1000; i++) {
+                fds[i] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+                CHECK(fds[i] >= 0);
+                while (connect(fds[i], (struct sockaddr *)&a, sizeof a) < 0)
+                        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        }
+        /* The first frame on each is a greeting, or a refusal. */
+        for (int i = 0; i < 1000; i++) {
+                struct {
+                        uint32_t magic;
+                        uint16_t version;
+                        uint8_t type, n_fds;
+                        uint64_t seq, total;
+                        uint32_t id, call, arg, len;
+                        char more[64];
+                } f;
+                CHECK(recv(fds[i], &f, sizeof f, 0) >= 40);
+                refused += f.type == 8 && f.arg == EDQUOT;
+                got += f.type == 1;
+        }
+        CHECK_EQ(refused + got, 1000);
+        CHECK(got >= 50 && got <= 101);
+        wharf_task *t = task(); /* and in the library's words */
+        wharf_name right;
+        CHECK_EQ(wharf_lookup(t, "here", 0, &right), -EDQUOT);
+        CHECK(*wharf_why());
+        go[0] = 1;
+        while (!go[1])
+                nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        for (int i = 0; i < 1000; i++)
+                close(fds[i]);
+        /* His share of names and of waiting look-ups, too. */
+        wharf_name p = port(t);
+        int r = 0, names = 0;
+        for (char name[32]; r == 0 && names < 1000; names += r == 0) {
+                snprintf(name, sizeof name, "f.%d", names);
+                do
+                        r = wharf_register(t, name, p);
+                while (r == -EDQUOT && names == 0); /* until wharfd has seen that those connections are gone */
+                wharf_recv(t, p, NULL, 0, NULL, 0);
+        }
+        CHECK_EQ(r, -EDQUOT);
+        CHECK(names >= 20 && names <= 60);
+        wharf_task_close(t);
+        return 0;
+}
+TEST_TIMEOUT(a_flood_of_one_user_leaves_others_served, 60)
+{
+        if (geteuid())
+                test_skip("other users need root");
+        const char *dir = domain();
+        char conf[300];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        write_file(conf, "own * all\nlimit connections 200\nlimit names 120\n");
+        struct rlimit l;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &l), 0);
+        l.rlim_cur = l.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &l);
+        CHECK_EQ(
+                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                0);
+        wharf_task *t = task();
+        CHECK_EQ(wharf_register(t, "here", port(t)), 0);
+        int *go = test_shared(2 * sizeof *go);
+        pid_t f = test_fork(flood, go);
+        UNTIL(*(volatile int *)go || waitpid(f, NULL, WNOHANG | WNOWAIT) == f);
+        for (int i = 0; i < 10; i++)
+                CHECK_EQ(test_wait(test_fork(honest, NULL)), 0);
+        go[1] = 1;
+        CHECK_EQ(test_wait(f), 0);
+        wharf_task_close(t);
+        stop_wharfd(dir);
+}
+
+/* ---- containers ---- */
+
+/* Namespaces of its own, in which nothing of the outside is to be seen but the domain's directory. */
+static void enter_container(const char *dir, uid_t user)
+{
+        if (user) {
+                char map[64];
+                become(user, user, 0);
+                CHECK_EQ(unshare(CLONE_NEWUSER), 0);
+                write_file("/proc/self/setgroups", "deny");
+                snprintf(map, sizeof map, "0 %u 1", user);
+                write_file("/proc/self/uid_map", map);
+                write_file("/proc/self/gid_map", map);
+        }
+        CHECK_EQ(unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID), 0);
+        CHECK_EQ(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+        CHECK_EQ(mount("none", "/mnt", "tmpfs", 0, "mode=755"), 0);
+        CHECK_EQ(mkdir("/mnt/wharf", 0755), 0);
+        CHECK_EQ(mount(dir, "/mnt/wharf", NULL, MS_BIND | MS_REC, NULL), 0);
+        CHECK_EQ(mount("none", "/tmp", "tmpfs", 0, NULL), 0);
+        CHECK_EQ(mount("none", "/dev/shm", "tmpfs", 0, NULL), 0);
+        CHECK(access(dir, F_OK) < 0);
+        setenv("WHARF_DOMAIN", "/mnt/wharf", 1);
+}
+enum { CONTAINER_MESSAGES = 100000 };
+struct container {
+        const char *dir;
+        uid_t user;        /* 0: in the user namespace of all */
+        _Atomic int *said; /* [0] messages inline, [1] pid and [2] uid of the client as the server sees them */
+};
+static int container_server(void *arg)
+{
+        struct container *c = arg;
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        int r = wharf_register(t, "service", p);
+        if (r < 0)
+                test_fail(__FILE__, __LINE__, "%d: %s", r, wharf_why());
+        uint64_t next = 0;
+        while (next < CONTAINER_MESSAGES) {
+                uint64_t v;
+                struct wharf_msg m = {.size = sizeof m, .data = &v, .cap_bytes = sizeof v};
+                CHECK_EQ(wharf_recvmsg(t, p, &m, WHARF_FOREVER), 0);
+                CHECK(v == next);
+                next++;
+                c->said[0] += m.how == WHARF_HOW_INLINE;
+                c->said[1] = m.sender.pid;
+                c->said[2] = (int)m.sender.uid;
+                if (next == CONTAINER_MESSAGES) {
+                        int fd, e = wharf_sender_pidfd(t, m.sender.id, &fd);
+                        CHECK(e == 0 || e == -ESRCH || e == -EINVAL || e == -ENOENT);
+                        if (e == 0)
+                                close(fd);
+                        CHECK_EQ(wharf_reply(t, m.reply, "done", 4), 0);
+                }
+        }
+        wharf_task_close(t);
+        return 0;
+}
+static int container_client(void *arg)
+{
+        wharf_task *t = task();
+        wharf_name right;
+        int r = wharf_lookup(t, "service", WHARF_FOREVER, &right);
+        if (r < 0)
+                test_fail(__FILE__, __LINE__, "%d: %s", r, wharf_why());
+        for (uint64_t i = 0; i + 1 < CONTAINER_MESSAGES; i++)
+                CHECK_EQ(wharf_send(t, right, &i, sizeof i, WHARF_FOREVER), 0);
+        struct wharf_right_stat st = {.size = sizeof st};
+        CHECK_EQ(wharf_right_stat(t, right, &st), 0);
+        CHECK_EQ(st.attached, 1); /* shared memory, as between any two processes */
+        uint64_t last = CONTAINER_MESSAGES - 1;
+        char buf[8];
+        CHECK_EQ(wharf_call(t, right, &last, sizeof last, buf, sizeof buf, WHARF_FOREVER), 4);
+        wharf_task_close(t);
+        return 0;
+}
+/* Runs `fn` as process 1 of a container. */
+static int in_container(struct container *c, int (*fn)(void *))
+{
+        enter_container(c->dir, c->user);
+        return test_wait(test_fork(fn, c));
+}
+static int server_container(void *c)
+{
+        return in_container(c, container_server);
+}
+static int client_container(void *c)
+{
+        return in_container(c, container_client);
+}
+static void two_containers(bool user)
+{
+        if (geteuid())
+                test_skip("namespaces need root");
+        const char *dir = domain();
+        pid_t probe = fork();
+        if (probe == 0)
+                _exit(unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | (user ? CLONE_NEWUSER : 0)) < 0);
+        if (test_wait(probe))
+                test_skip("namespaces are forbidden here");
+        char conf[300];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        write_file(conf, "own * all\n");
+        CHECK_EQ(
+                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                0);
+        struct container a = {.dir = dir, .said = test_shared(3 * sizeof(int))}, b = a;
+        a.user = user ? 1000 : 0;
+        b.user = user ? 1001 : 0;
+        pid_t server = test_fork(server_container, &a), client = test_fork(client_container, &b);
+        CHECK_EQ(test_wait(client), 0);
+        CHECK_EQ(test_wait(server), 0);
+        CHECK(a.said[0] >= CONTAINER_MESSAGES - 20); /* but for the first ones, which are cold */
+        CHECK_EQ(a.said[1], 0);                      /* processes of another container have no number here */
+        if (user)
+                CHECK(a.said[2] == 65534 || a.said[2] == -1); /* nor have its users a name */
+        else
+                CHECK_EQ(a.said[2], 0);
+        stop_wharfd(dir);
+}
+TEST_TIMEOUT(two_containers_that_share_the_domains_directory_talk_in_shared_memory, 60)
+{
+        two_containers(false);
+}
+TEST_TIMEOUT(containers_with_users_of_their_own_talk_as_well, 60)
+{
+        two_containers(true);
+}
