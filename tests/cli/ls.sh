@@ -40,7 +40,7 @@ run 0 wharf ls
 same "a killed one is gone at once" "NAME a/1 b" "$(printf '%s\n' "$out" | awk '{ printf "%s%s", (NR > 1 ? " " : ""), $1 }')"
 
 run 2 wharf ls x
-same "an argument" "usage: wharf ls [--json]" "$err"
+same "an argument" "usage: wharf ls [--json] [--watch [PATTERN]]" "$err"
 run 2 wharf ls --jason
 run 1 sh -c 'wharf ls >/dev/full'
 same "a full disk" "wharf ls: standard output: it is closed" "$err"
@@ -69,4 +69,22 @@ run 1 wharf ls
 same "an open domain" "wharf ls: $dir/open: the domain $dir/open is open to others (mode 0755); it must be 0700" "$err"
 rm -r "$dir/open"
 WHARF_DOMAIN=$dir/domain
+# Watching: what is, and what changes; a wharfd that is killed changes nothing.
+wharf ls --watch "w." >"$dir/watch" &
+watcher=$!
+pids="$pids $watcher"
+seen() { [ "$(sed 's/  [0-9]*  /  PID  /' "$dir/watch")" = "$1" ]; }
+start wharf recv w.1
+one=$!
+me=$(id -un)
+await seen "+ w.1  PID  $me"
+# shellcheck disable=SC2046
+kill -9 $(servers)
+slay $one
+await seen "+ w.1  PID  $me
+- w.1"
+slay $watcher
+run 0 wharf --domain "$WHARF_DOMAIN" ls
+run 2 wharf --domain x ls
+same "a relative domain" "wharf: --domain: 'x' is not an absolute path" "$err"
 finish

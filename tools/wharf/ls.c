@@ -3,6 +3,7 @@
  */
 #include "common.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <json.h>
@@ -74,11 +75,133 @@ static int print_table(const struct verb *v, const struct wharf_named *all, size
         return fflush(stdout) ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed") : EXIT_DONE;
 }
 
+/* ---- watching ---- */
+
+struct known {
+        struct wharf_name_event *all;
+        size_t n, room;
+};
+
+static int told(const struct verb *v, bool json, const struct wharf_name_event *ev)
+{
+        char buf[16];
+        bool is = ev->what == WHARF_NAME_IS;
+        if (json && is) /* a name has no character that JSON would have to escape */
+                printf("{\"event\":\"is\",\"name\":\"%s\",\"pid\":%d,\"uid\":%u,\"port_id\":\"%016" PRIx64 "\"}\n",
+                       ev->name, (int)ev->pid, (unsigned)ev->uid, ev->id.v);
+        else if (json)
+                printf("{\"event\":\"gone\",\"name\":\"%s\"}\n", ev->name);
+        else if (is)
+                printf("+ %s  %d  %s\n", ev->name, (int)ev->pid, user(ev->uid, buf));
+        else
+                printf("- %s\n", ev->name);
+        return fflush(stdout) ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed") : EXIT_DONE;
+}
+
+static struct wharf_name_event *known_find(const struct known *k, const char *name)
+{
+        for (size_t i = 0; i < k->n; i++)
+                if (!strcmp(k->all[i].name, name))
+                        return &k->all[i];
+        return NULL;
+}
+
+static int known_add(const struct verb *v, struct known *k, const struct wharf_name_event *ev)
+{
+        if (k->n == k->room) {
+                size_t room = k->room ? k->room * 2 : 64;
+                struct wharf_name_event *more = realloc(k->all, room * sizeof *more);
+                if (!more)
+                        return verb_fail(v, EXIT_REFUSED, "%s", wharf_strerror(-ENOMEM));
+                k->all = more;
+                k->room = room;
+        }
+        k->all[k->n++] = *ev;
+        return EXIT_DONE;
+}
+
+/* `now` is all there is: what is not in `before`, or is another, has come; what is in `before` alone is gone. */
+static int differences(const struct verb *v, bool json, const struct known *before, const struct known *now)
+{
+        int r = EXIT_DONE;
+        for (size_t i = 0; i < before->n && r == EXIT_DONE; i++)
+                if (!known_find(now, before->all[i].name)) {
+                        before->all[i].what = WHARF_NAME_GONE;
+                        r = told(v, json, &before->all[i]);
+                }
+        for (size_t i = 0; i < now->n && r == EXIT_DONE; i++) {
+                const struct wharf_name_event *was = known_find(before, now->all[i].name);
+                if (!was || was->id.v != now->all[i].id.v)
+                        r = told(v, json, &now->all[i]);
+        }
+        return r;
+}
+
+/* Until it is ended. However often wharfd tells everything anew, only what differs is printed. */
+static int watch(const struct verb *v, wharf_task *task, const char *pattern, bool json)
+{
+        struct known k = {0}, anew = {0};
+        bool whole = false;
+        wharf_name port;
+        int fd, r = wharf_port_new(task, NULL, &port);
+        if (r == 0)
+                r = wharf_names_watch(task, pattern, port);
+        if (r == 0)
+                r = wharf_names_fd(task, &fd);
+        if (r < 0)
+                return verb_error(v, pattern, r);
+        for (int code = EXIT_DONE; code == EXIT_DONE;) {
+                char buf[512];
+                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                struct wharf_name_event ev;
+                r = wharf_recvmsg(task, port, &m, WHARF_FOREVER);
+                if (r == -ENOTCONN && (r = wharf_names_renew(task)) == 0)
+                        continue; /* wharfd and its keeper were killed */
+                if (r < 0)
+                        return verb_error(v, pattern, r);
+                if (wharf_names_event(task, &m, &ev) < 0)
+                        continue;
+                struct wharf_name_event *is = ev.name[0] ? known_find(whole ? &k : &anew, ev.name) : NULL;
+                switch (ev.what) {
+                case WHARF_NAMES_BEGIN:
+                        whole = false;
+                        anew.n = 0;
+                        break;
+                case WHARF_NAMES_END:
+                        code = differences(v, json, &k, &anew);
+                        whole = true;
+                        struct known old = k;
+                        k = anew;
+                        anew = old;
+                        break;
+                case WHARF_NAME_IS:
+                        if (is)
+                                *is = ev;
+                        else
+                                code = known_add(v, whole ? &k : &anew, &ev);
+                        if (whole && code == EXIT_DONE)
+                                code = told(v, json, &ev);
+                        break;
+                case WHARF_NAME_GONE:
+                        if (is)
+                                *is = whole ? k.all[--k.n] : anew.all[--anew.n];
+                        if (whole && is)
+                                code = told(v, json, &ev);
+                        break;
+                }
+        }
+        free(k.all);
+        free(anew.all);
+        return EXIT_REFUSED;
+}
+
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
-        bool json = false;
+        static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+                                                {"watch", no_argument, NULL, 'w'},
+                                                {"help", no_argument, NULL, 'h'},
+                                                {0}};
+        bool json = false, watching = false;
         int c;
         opterr = 0;
         while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
@@ -86,17 +209,26 @@ static int run(const struct verb *v, int argc, char **argv)
                 case 'j':
                         json = true;
                         break;
+                case 'w':
+                        watching = true;
+                        break;
                 case 'h':
                         return verb_help(v);
                 default:
                         return option_bad(v, argv);
                 }
+        const char *pattern = watching && optind < argc ? argv[optind++] : "*";
         if (optind != argc)
                 return verb_usage(v);
         wharf_task *task;
         int r = verb_task(v, &task);
         if (r != EXIT_DONE)
                 return r;
+        if (watching) {
+                r = watch(v, task, pattern, json);
+                wharf_task_close(task);
+                return r;
+        }
         struct wharf_named *all = NULL;
         size_t n = 0;
         r = wharf_names_list(task, &all, &n);
@@ -106,5 +238,7 @@ static int run(const struct verb *v, int argc, char **argv)
         return r;
 }
 
-const struct verb verb_ls = {
-        .name = "ls", .args = "[--json]", .summary = "list names, who serves them, and their traffic", .run = run};
+const struct verb verb_ls = {.name = "ls",
+                             .args = "[--json] [--watch [PATTERN]]",
+                             .summary = "list names, who serves them, and their traffic",
+                             .run = run};

@@ -1,9 +1,11 @@
 /*
  * wharf - the command. `wharf help` lists the verbs; each is a file beside this one.
  */
+#include "service/domain.h"
 #include "verb.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,7 +19,7 @@ const struct verb *const verbs[] = {
 
 static int help(FILE *to)
 {
-        fprintf(to, "usage: wharf VERB ...\n\n");
+        fprintf(to, "usage: wharf [--domain DIR | --system] VERB ...\n\n");
         for (const struct verb *const *v = verbs; *v; v++)
                 fprintf(to, "  %-9s %s\n", (*v)->name, (*v)->summary);
         fprintf(to, "\n`wharf VERB --help` says how to call one; man wharf(1) has the rest.\n");
@@ -30,6 +32,20 @@ int main(int argc, char **argv)
         while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= 2)
                 ;
         close(fd);
+        /* Before the verb: of which domain. The library asks the environment, once. */
+        if (argc >= 2 && !strcmp(argv[1], "--system")) {
+                setenv("WHARF_DOMAIN", wh_domain_system(), 1);
+                argv++;
+                argc--;
+        } else if (argc >= 2 && !strncmp(argv[1], "--domain", 8) && (argv[1][8] == '=' || !argv[1][8])) {
+                const char *dir = argv[1][8] ? argv[1] + 9 : argc >= 3 ? argv[2] : "";
+                unsigned used = argv[1][8] ? 1 : 2;
+                if (*dir != '/')
+                        return verb_fail(NULL, EXIT_USAGE, "--domain: '%s' is not an absolute path", dir);
+                setenv("WHARF_DOMAIN", dir, 1);
+                argv += used;
+                argc -= (int)used;
+        }
         if (argc < 2)
                 return help(stderr);
         if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
