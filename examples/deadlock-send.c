@@ -1,20 +1,19 @@
 /*
  * Deadlock, the second of the textbook's two forms: P and Q each send to the other before they receive, and there is no
- * room: both wait for ever; `wharf ps` says so. Ended from outside.
+ * queue: both wait for ever; `wharf ps` says so. Ended from outside.
  */
 #include "must.h"
 
 static int partner(const char *mine, const char *other)
 {
         wharf_task *task = open_task();
-        struct wharf_port_opts opts = {.size = sizeof opts, .capacity_records = 1};
+        struct wharf_port_opts opts = {.size = sizeof opts, .capacity_records = WHARF_RENDEZVOUS};
         wharf_name port;
         MUST(wharf_port_new(task, &opts, &port));
         MUST(wharf_register(task, mine, port));
         wharf_name to = right_to(task, other);
         char text[8];
-        for (int i = 0; i < 1000; i++) /* each waits here, when the other's queue of one is full */
-                MUST(wharf_send(task, to, "x", 1, WHARF_FOREVER));
+        MUST(wharf_send(task, to, "x", 1, WHARF_FOREVER)); /* each waits here, until the other receives */
         MUST(wharf_recv(task, port, text, sizeof text, NULL, WHARF_FOREVER));
         return wharf_task_close(task) != NULL;
 }

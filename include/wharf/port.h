@@ -3,7 +3,9 @@
  *
  * A right is a file descriptor inside: the kernel decides who holds one, passes it on only inside a message, and says
  * when its other end is gone. Each send right has a private link to its port, so what one sender does never disturbs
- * another: capacity, order and limits are per link.
+ * another: capacity, order and limits are per link. What all senders of one user together take of a port's limits, and
+ * of the receiving task's descriptors, is a share as well: at most 1/(n+1) of what the others have left, n being the
+ * users that have something. The task's own user is limited by the whole alone. Beyond it: -EDQUOT, for that link.
  *
  * Errors, time, threads: see wharf/task.h.
  */

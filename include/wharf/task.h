@@ -21,8 +21,8 @@
  *      -EPROTO          the other side broke the protocol; the link to it was closed
  *      -EPROTONOSUPPORT the other side speaks another version of wharf's protocol
  *      -EMLINK          the port has as many links as it accepts
- *      -EDQUOT          more than the receiver accepts from one sender: memory that it would have to map, or links
- *                       introduced through that one; wharf_why() says which
+ *      -EDQUOT          more than the receiver accepts from one sender, or from all senders of one user: memory that it
+ *                       would have to map, links, unread rights, links introduced; wharf_why() says which
  *      -EKEYREVOKED     the receiver has revoked this right
  *      -ENOBUFS         the receiver maps as much memory as it accepts in all
  *      -ETOOMANYREFS    too many rights or descriptors are on their way on this link, unread

@@ -123,8 +123,9 @@ static bool holder_spin(struct wh_link *l, const struct wh_room *seen)
 /* A thread is about to sleep here: say so on the task's page. */
 static unsigned holder_waits(struct wh_link *l, bool room, int64_t deadline_ns)
 {
-        return wh_waits_begin(&l->task->waits, room ? WHARF_WAITS_SEND : WHARF_WAITS_CALL, 0, l->hello.port_id, 0, 0,
-                              deadline_ns);
+        uint32_t flags = room && l->hello.capacity_records == WHARF_RENDEZVOUS ? WHARF_WAIT_RENDEZVOUS : 0;
+        return wh_waits_begin(&l->task->waits, room ? WHARF_WAITS_SEND : WHARF_WAITS_CALL, flags, l->hello.port_id, 0,
+                              0, deadline_ns);
 }
 
 enum { VIAS_FEW = 31 }; /* delegated replies that are polled without asking for memory */
@@ -498,10 +499,17 @@ WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, 
         if (!l)
                 return wh_fail(err, NULL);
         int r = wh_call_wait(l, right, call, m, deadline_ns);
-        if (atomic_load_explicit(&l->o.name, memory_order_relaxed) == right && l->waiters && !l->leader)
+        bool here = atomic_load_explicit(&l->o.name, memory_order_relaxed) == right;
+        if (here && l->waiters && !l->leader)
                 wh_holder_turn(l);
+        if (r < 0 && r != -EINVAL) { /* which has said why */
+                if (here)
+                        wh_link_failed(l, r);
+                else
+                        wh_fail(r, NULL);
+        }
         wh_unlock(&l->o.lock);
-        return r < 0 ? wh_fail(r, NULL) : 0;
+        return r;
 }
 
 int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct wharf_msg *m, int64_t deadline_ns)
@@ -605,9 +613,9 @@ WHARF_API int wharf_callmsg(wharf_task *t, wharf_name right, struct wharf_msg *r
         if (r < 0)
                 return r;
         r = wharf_call_finish(t, right, call, reply, deadline_ns);
-        if (r < 0)
-                wharf_call_cancel(t, right, call); /* where it is still outstanding */
-        return r < 0 ? wh_fail(r, NULL) : 0;
+        if (r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW || r == -ENOMEM)
+                wharf_call_cancel(t, right, call); /* it is still outstanding */
+        return r;
 }
 
 WHARF_API ssize_t wharf_call(wharf_task *t, wharf_name right, const void *req, size_t len_bytes, void *buf,

@@ -100,7 +100,7 @@ int wh_carrier_port(wharf_task *t, int owner, wharf_name *ret)
         if (!p)
                 return err;
         struct wh_inbox *in = p->inbox;
-        r = wh_port_add_link(p, owner, &l);
+        r = wh_port_add_link(p, owner, t->quota.self, true, &l); /* asked for by the task itself */
         if (r == 0) {
                 struct ucred u;
                 socklen_t len = sizeof u;

@@ -134,7 +134,10 @@ struct wh_link {
         struct wh_cred cred;
         struct wh_branch *branch;      /* who introduced it, and whom it introduced: branch.h */
         uint8_t revoked;               /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
-        uint64_t mapped;               /* counted against the port's limit */
+        uint64_t mapped;               /* counted against the port's limit, and for `payer` */
+        uint64_t stash_held;           /* likewise: bytes of a large message that is being put together */
+        uid_t payer;                   /* whose share it is that this link takes (quota.h) */
+        uint32_t rights_held;          /* counted for him: what of `items` was read and is not received yet */
         uint32_t served, empty;        /* for the round robin */
         bool connected;                /* it came by accept(), and is still that socket */
         bool armed;                    /* the sender will ring */
@@ -293,13 +296,18 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
 /* ---- port.c, for link_rx.c: what only an owner's end receives ---- */
 int wh_port_adopt(struct wh_link *introducer, int sock);
 /* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
-void wh_port_greet(const struct wh_port *p, int sock, uint64_t seq);
+void wh_port_greet(const struct wh_link *l, uint64_t seq);
 int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_cred *cred);
 /* May this link map `bytes` more? The bytes it may, or -EDQUOT / -ENOBUFS when none. */
 int64_t wh_port_may_map(struct wh_link *l);
 void wh_port_mapped(struct wh_link *l);
-/* The kernel has said whose a link is. */
-void wh_port_sender_known(struct wh_link *l);
+/* The kernel has said whose a link is: from now on it takes of that user's share. -EDQUOT: he has had his. */
+int wh_port_sender_known(struct wh_link *l);
+/* Descriptors were read for a message that is not received yet: 0 or -EDQUOT; and what of them is left. */
+int wh_port_hold_rights(struct wh_link *l, unsigned n);
+void wh_port_rights_left(struct wh_link *l);
+/* So many bytes are held for a large message of a stranger while it comes; 0: no more. 0 or -EDQUOT, -ENOMEM */
+int wh_port_hold_bytes(struct wh_link *l, uint64_t len);
 
 /* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
 int wh_watch_socket(struct wh_link *l, bool add);

@@ -34,6 +34,7 @@ static int rx_break(struct wh_link *l, int err)
 {
         if (l->owner && !l->over) {
                 struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-err};
+                f.id = err == -EDQUOT ? l->refusal : WH_REFUSAL_PLAIN;
                 wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
         }
         wh_link_end(l, err);
@@ -51,6 +52,9 @@ static int stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t 
         if (total > payload_limit(l))
                 return -EMSGSIZE;
         uint8_t *bytes = NULL;
+        int r = l->owner && total > WH_COLD_MAX ? wh_port_hold_bytes(l, total) : 0;
+        if (r < 0)
+                return r;
         if (total && !(bytes = wh_os_malloc(total)))
                 return -ENOMEM;
         *s = (struct wh_stash){
@@ -64,6 +68,15 @@ static void stash_finish(struct wh_link *l)
         l->stash.full = true;
 }
 
+/* What was counted for a message that is not in private memory any more. */
+static void stash_gone(struct wh_link *l)
+{
+        if (wh_unlikely(l->stash_held))
+                wh_port_hold_bytes(l, 0);
+        if (wh_unlikely(l->rights_held))
+                wh_port_rights_left(l);
+}
+
 void wh_link_forget_part(struct wh_link *l)
 {
         if (!l->stash.building)
@@ -74,6 +87,7 @@ void wh_link_forget_part(struct wh_link *l)
         if (l->stash.n_items)
                 wh_items_done(&l->items);
         wh_stash_done(&l->stash);
+        stash_gone(l);
 }
 
 void wh_link_privatise(struct wh_link *l)
@@ -146,6 +160,9 @@ static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 if (kinds[i] != WH_ITEM_MEMORY && i >= WHARF_ITEMS_MAX)
                         return -EPROTO; /* more than any receiver has room for */
         }
+        int r = l->owner ? wh_port_hold_rights(l, f->n_fds) : 0;
+        if (r < 0)
+                return r;
         l->items.seq = f->seq;
         l->items.n = f->n_fds;
         memcpy(l->items.kind, kinds, f->n_fds);
@@ -376,7 +393,7 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
         case WH_FRAME_WHO:
                 if (!l->owner || l->once || f->n_fds || f->len)
                         return -EPROTO;
-                wh_port_greet(l->port, l->sock, f->seq);
+                wh_port_greet(l, f->seq);
                 return 0;
         case WH_FRAME_BELL:
         case WH_FRAME_TYPES:
@@ -419,9 +436,10 @@ int wh_link_pump(struct wh_link *l)
                 bool kept = false, had_rx = l->rx != NULL;
                 if (cred.known && l->owner && !l->cred.known) {
                         l->cred = cred;
-                        wh_port_sender_known(l);
+                        r = wh_port_sender_known(l);
                 }
-                r = frame_take(l, &f, data, fds, &cred, &kept);
+                if (r >= 0)
+                        r = frame_take(l, &f, data, fds, &cred, &kept);
                 if (!kept)
                         for (unsigned i = 0; i < f.n_fds; i++)
                                 wh_os_close(fds[i]);
@@ -807,11 +825,14 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                 if (wh_unlikely(l->stash.tell))
                         say_taken(l);
                 wh_stash_done(&l->stash);
+                stash_gone(l);
                 if (in->dropped)
                         return;
                 break;
         }
         l->rx_seq++;
+        if (wh_unlikely(tell && l->rights_held))
+                wh_port_rights_left(l);
         if (wh_unlikely(tell) && wh_ring_publish_taken(&l->rx->ring))
                 wh_link_bell(l);
 }
@@ -861,6 +882,8 @@ bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
         case WH_IN_STASH:
                 return false;
         }
+        if (wh_unlikely(l->rights_held))
+                wh_port_rights_left(l);
         l->rx_seq++;
         return true;
 }

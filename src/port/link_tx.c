@@ -181,6 +181,11 @@ int wh_link_attach(struct wh_link *l)
                 l->no_lane = true;
                 return 0;
         }
+        if (l->greeted && lane->map_len + WH_PAGE > l->hello.link_mapped_bytes_max) {
+                wh_lane_tx_free(lane); /* the receiver would not map it: frames, then, which it need not */
+                l->no_lane = true;
+                return 0;
+        }
         lane->ring.records = l->tx_seq; /* cold messages count against the capacity until the receiver has read them */
         struct wh_frame f = {.type = WH_FRAME_ATTACH, .n_fds = 2};
         r = wh_link_frame(l, &f, NULL, 0, (int[]){lane->out_fd, lane->back_fd}, false);

@@ -29,11 +29,16 @@ enum {
 
 /* ---- sending ---- */
 
-/* A failed call says which limit of the receiver's it was; the link is locked. */
-static void send_failed(const struct wh_link *l, int err)
+void wh_link_failed(const struct wh_link *l, int err)
 {
         if (err == l->tx_over && l->refusal == WH_REFUSAL_INTRODUCED)
                 wh_fail(err, "whoever gave this right away may introduce no more (introduced_max of the port)");
+        else if (err == l->tx_over && l->refusal == WH_REFUSAL_LINKS)
+                wh_fail(err, "links of one user: this one has his share of the receiver's");
+        else if (err == l->tx_over && l->refusal == WH_REFUSAL_RIGHTS)
+                wh_fail(err, "unread rights of one user: this one has his share of the receiver's descriptors");
+        else if (err == l->tx_over && l->refusal == WH_REFUSAL_BYTES)
+                wh_fail(err, "memory mapped for one user: this one has his share (mapped_bytes_max of the port)");
         else if (err == -EDQUOT)
                 wh_fail(err, "memory mapped for this sender (link_mapped_bytes_max of the port)");
         else
@@ -68,7 +73,7 @@ WHARF_API int wharf_send(wharf_task *t, wharf_name right, const void *data, size
                 r = wh_link_send(l, &o, deadline_ns);
         }
         if (wh_unlikely(r < 0))
-                send_failed(l, r);
+                wh_link_failed(l, r);
         wh_unlock(&l->o.lock);
         return r;
 }
@@ -140,7 +145,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         if (r < 0 && call && o.call)
                 wh_list_remove(&call->node);
         if (wh_unlikely(r < 0))
-                send_failed(l, r);
+                wh_link_failed(l, r);
         wh_unlock(&l->o.lock);
         wh_items_finish(t, m, &items, r == 0);
         if (wh_unlikely(once) && (r == 0 || r == -EPIPE))

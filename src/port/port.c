@@ -126,14 +126,15 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 }
                 wh_os_fd_private(fd);
                 struct wh_link *l;
-                struct ucred u;
+                struct ucred u = {.uid = (uid_t)-1};
                 socklen_t len = sizeof u;
                 bool known = wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0;
                 int r = wh_port_may_link(p, known ? u.uid : (uid_t)-1);
                 if (r == 0)
-                        r = wh_port_add_link(p, fd, &l);
+                        r = wh_port_add_link(p, fd, known ? u.uid : (uid_t)-1, false, &l);
                 if (r < 0) {
                         struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r};
+                        f.id = r == -EDQUOT ? WH_REFUSAL_LINKS : WH_REFUSAL_PLAIN;
                         wh_frame_send(fd, &f, NULL, 0, NULL, false);
                         wh_os_close(fd);
                         p->refused++;
@@ -143,7 +144,7 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 l->connected = true;
                 if (known)
                         l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
-                wh_port_greet(p, fd, 0);
+                wh_port_greet(l, 0);
         }
         p->accepts_owed = in->accepts_owed = true; /* more than a fair share at once */
 }
@@ -336,12 +337,6 @@ static void links_changed(struct wh_port *p)
         if (p->waits_told)
                 wh_waits_port_stale(&p->task->waits, p->waits_at);
         p->waits_told = false;
-}
-
-void wh_port_sender_known(struct wh_link *l)
-{
-        if (l->port)
-                links_changed(l->port);
 }
 
 /* Who can send to this port, as far as it fits the page. */
@@ -591,6 +586,9 @@ WHARF_API int wharf_port_new(wharf_task *t, const struct wharf_port_opts *opts, 
         p->task = t;
         p->opts = o;
         p->listen_fd = p->status_fd = -1;
+        p->quota.self = t->quota.self;
+        p->quota.max[WH_QUOTA_LINKS] = o.links_max;
+        p->quota.max[WH_QUOTA_BYTES] = o.mapped_bytes_max;
         wh_list_init(&p->links);
         wh_list_init(&p->in_inbox);
         p->own.ep = -1;
@@ -693,6 +691,7 @@ int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         wh_notices_move(p, name, NULL);
         wh_unlock(&in->lock);
         wh_task_own_closed(t, name);
+        wh_quota_done(&p->quota);
         inbox_done(&p->own);
         wh_task_give(t, o);
         return 0;
@@ -709,12 +708,16 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
         };
 }
 
-void wh_port_greet(const struct wh_port *p, int sock, uint64_t seq)
+void wh_port_greet(const struct wh_link *l, uint64_t seq)
 {
         struct wh_hello h;
-        wh_port_hello(p, &h);
+        wh_port_hello(l->port, &h);
+        /* His limit, or his user's share as it is now: he learns of it before he sends what would not be taken. */
+        uint64_t share = wh_quota_left(&l->port->quota, l->payer, WH_QUOTA_BYTES) + l->mapped;
+        if (share < h.link_mapped_bytes_max)
+                h.link_mapped_bytes_max = share;
         struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq};
-        wh_frame_send(sock, &f, &h, sizeof h, NULL, false);
+        wh_frame_send(l->sock, &f, &h, sizeof h, NULL, false);
 }
 
 /* ---- links of a port ---- */
@@ -735,7 +738,91 @@ void wh_port_reap(struct wh_port *p)
         }
 }
 
-int wh_port_add_link(struct wh_port *p, int sock, struct wh_link **ret)
+/* One more link of that user, in the task and at the port. */
+static int link_charge(struct wh_port *p, uid_t payer, bool force)
+{
+        wharf_task *t = p->task;
+        int r = wh_quota_take(&t->quota, payer, WH_QUOTA_LINKS, 1, force);
+        if (r == -EDQUOT) {
+                wh_task_limits(t);
+                r = wh_quota_take(&t->quota, payer, WH_QUOTA_LINKS, 1, force);
+        }
+        if (r == 0 && (r = wh_quota_take(&p->quota, payer, WH_QUOTA_LINKS, 1, force)) < 0)
+                wh_quota_give(&t->quota, payer, WH_QUOTA_LINKS, 1);
+        return r;
+}
+
+static void link_discharge(struct wh_port *p, uid_t payer)
+{
+        wh_quota_give(&p->quota, payer, WH_QUOTA_LINKS, 1);
+        wh_quota_give(&p->task->quota, payer, WH_QUOTA_LINKS, 1);
+}
+
+int wh_port_sender_known(struct wh_link *l)
+{
+        struct wh_port *p = l->port;
+        uid_t was = l->payer, now = l->cred.uid;
+        if (!p)
+                return 0;
+        links_changed(p);
+        if (was == now)
+                return 0;
+        int r = link_charge(p, now, false);
+        if (r == -EDQUOT)
+                l->refusal = WH_REFUSAL_LINKS;
+        if (r < 0)
+                return r;
+        /* What it has already goes along unasked. He is listed now, for the link, so there is memory for that (Q1). */
+        uint64_t bytes = l->mapped + l->stash_held;
+        wh_quota_take(&p->quota, now, WH_QUOTA_BYTES, bytes, true);
+        wh_quota_take(&p->task->quota, now, WH_QUOTA_RIGHTS, l->rights_held, true);
+        wh_quota_give(&p->quota, was, WH_QUOTA_BYTES, bytes);
+        wh_quota_give(&p->task->quota, was, WH_QUOTA_RIGHTS, l->rights_held);
+        link_discharge(p, was);
+        l->payer = now;
+        return 0;
+}
+
+int wh_port_hold_rights(struct wh_link *l, unsigned n)
+{
+        wharf_task *t = l->task;
+        int r = wh_quota_take(&t->quota, l->payer, WH_QUOTA_RIGHTS, n, false);
+        if (r == -EDQUOT) {
+                wh_task_limits(t);
+                r = wh_quota_take(&t->quota, l->payer, WH_QUOTA_RIGHTS, n, false);
+        }
+        if (r == -EDQUOT)
+                l->refusal = WH_REFUSAL_RIGHTS;
+        if (r == 0)
+                l->rights_held += n;
+        return r;
+}
+
+void wh_port_rights_left(struct wh_link *l)
+{
+        uint32_t gone = l->rights_held > l->items.n ? l->rights_held - l->items.n : 0;
+        wh_quota_give(&l->task->quota, l->payer, WH_QUOTA_RIGHTS, gone);
+        l->rights_held -= gone;
+}
+
+int wh_port_hold_bytes(struct wh_link *l, uint64_t len)
+{
+        struct wh_port *p = l->port;
+        if (!p || (len && l->payer == p->quota.self))
+                return 0; /* the task's own user takes of its own memory */
+        uint64_t was = l->stash_held;
+        int r = len > was ? wh_quota_take(&p->quota, l->payer, WH_QUOTA_BYTES, len - was, false) : 0;
+        if (r == -EDQUOT)
+                l->refusal = WH_REFUSAL_BYTES;
+        if (r < 0)
+                return r;
+        if (len < was)
+                wh_quota_give(&p->quota, l->payer, WH_QUOTA_BYTES, was - len);
+        l->stash_held = len;
+        return 0;
+}
+
+int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret)
 {
         wharf_task *t = p->task;
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
@@ -746,10 +833,15 @@ int wh_port_add_link(struct wh_port *p, int sock, struct wh_link **ret)
                 return wh_trace(-ENOMEM);
         l->port = p;
         l->inbox = in;
+        l->payer = payer;
         wh_port_hello(p, &l->hello); /* for the limit of a payload */
         int on = 1;
+        bool charged = false;
         int r = wh_table_add(&t->links, &l->o);
+        if (r == 0 && (r = link_charge(p, payer, force)) < 0)
+                wh_table_remove(&t->links, &l->o);
         if (r == 0) {
+                charged = true;
                 uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
                 r = wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
                 if (r == 0)
@@ -758,6 +850,8 @@ int wh_port_add_link(struct wh_port *p, int sock, struct wh_link **ret)
                         wh_table_remove(&t->links, &l->o);
         }
         if (r < 0) {
+                if (charged)
+                        link_discharge(p, payer);
                 l->sock = -1;
                 wh_task_give(t, &l->o);
                 return wh_trace(r);
@@ -788,6 +882,11 @@ void wh_port_remove_link(struct wh_link *l)
         p->n_links--;
         p->n_once -= l->once;
         p->mapped -= l->mapped;
+        wh_quota_give(&p->quota, l->payer, WH_QUOTA_BYTES, l->mapped + l->stash_held);
+        wh_quota_give(&p->task->quota, l->payer, WH_QUOTA_RIGHTS, l->rights_held);
+        link_discharge(p, l->payer);
+        l->mapped = l->stash_held = l->rights_held = 0;
+        wh_items_done(&l->items); /* now, and not with the last reply right: nobody is charged for them any more */
         links_changed(p);
         if (l->over && l->over != -EPIPE)
                 p->refused++;
@@ -817,12 +916,20 @@ int64_t wh_port_may_map(struct wh_link *l)
         if (p->mapped >= p->opts.mapped_bytes_max)
                 return -ENOBUFS;
         uint64_t a = p->opts.link_mapped_bytes_max - mine, b = p->opts.mapped_bytes_max - p->mapped;
-        return (int64_t)(a < b ? a : b);
+        uint64_t c = wh_quota_left(&p->quota, l->payer, WH_QUOTA_BYTES);
+        a = a < b ? a : b;
+        l->refusal = c < a ? WH_REFUSAL_BYTES : WH_REFUSAL_PLAIN;
+        return c == 0 ? -EDQUOT : (int64_t)(a < c ? a : c);
 }
 
 void wh_port_mapped(struct wh_link *l)
 {
         uint64_t now = l->rx ? l->rx->mapped_bytes : 0;
+        struct wh_quota *q = &l->port->quota;
+        if (now < l->mapped)
+                wh_quota_give(q, l->payer, WH_QUOTA_BYTES, l->mapped - now);
+        else /* asked for by wh_port_may_map(); and the user is listed already, for the link itself */
+                wh_quota_take(q, l->payer, WH_QUOTA_BYTES, now - l->mapped, true);
         l->port->mapped += now - l->mapped;
         l->mapped = now;
 }
@@ -844,15 +951,15 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
                 r = -EMLINK;
         else if ((r = wh_port_may_introduce(p, introducer)) == 0)
                 r = wh_branch_new(introducer, p->opts.introduced_max, &b);
+        uint32_t which = r == -EDQUOT ? WH_REFUSAL_INTRODUCED : WH_REFUSAL_PLAIN;
         if (r == 0) {
-                r = wh_port_add_link(p, sock, &l);
+                r = wh_port_add_link(p, sock, introducer->payer, false, &l);
                 wh_branch_settle(b, r == 0 ? l : NULL);
+                which = r == -EDQUOT ? WH_REFUSAL_LINKS : WH_REFUSAL_PLAIN;
         }
         if (r < 0) {
                 /* The introduced one is told why; the introducer has done nothing wrong. */
-                struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r};
-                if (r == -EDQUOT)
-                        f.id = WH_REFUSAL_INTRODUCED;
+                struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r, .id = which};
                 wh_frame_send(sock, &f, NULL, 0, NULL, false);
                 wh_os_close(sock);
                 p->refused += r != -EKEYREVOKED;
@@ -885,10 +992,12 @@ int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_c
          * such. */
         l->cred = cred->known ? *cred : (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1};
         l->connected = false;
-        wh_port_sender_known(l);
         l->hung_up = false;
         l->sock_ready = true;
-        wh_port_greet(l->port, sock, 0);
+        r = wh_port_sender_known(l);
+        if (r < 0)
+                return r; /* told on the new pair */
+        wh_port_greet(l, 0);
         return 0;
 }
 
@@ -1007,8 +1116,10 @@ static void forget(struct wh_object *o, void *arg)
                         free(wh_container(n, struct wh_notice, node));
                 wh_list_for_safe (n, &in->fired)
                         free(wh_container(n, struct wh_notice, node));
-                if (o->kind == WHARF_KIND_PORT)
+                if (o->kind == WHARF_KIND_PORT) {
                         free(((struct wh_port *)o)->no_senders);
+                        wh_quota_done(&((struct wh_port *)o)->quota);
+                }
         }
         o->next_free = t->pool[o->kind];
         t->pool[o->kind] = o;

@@ -68,6 +68,7 @@ struct wh_port {
         bool accepts_owed;            /* connections may wait that there was no descriptor for */
         uint32_t links_shared;        /* not 0: of so many links each user may have a share (kept.h) */
         uint64_t mapped;
+        struct wh_quota quota; /* its places and its memory, between the users of its senders */
         uint64_t received_messages, received_bytes, refused;
         struct wh_port_status *status;
         int status_fd;
@@ -121,8 +122,9 @@ void wh_inbox_wake_all(struct wh_inbox *in);
 int wh_port_may_link(const struct wh_port *p, uid_t uid);
 int wh_port_may_introduce(const struct wh_port *p, const struct wh_link *by);
 
-/* Add the owner's end of a link; takes `sock` only on success. */
-int wh_port_add_link(struct wh_port *p, int sock, struct wh_link **ret);
+/* Add the owner's end of a link, for `payer`, whose share is not asked for with `force`; takes `sock` only on success.
+ */
+int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret);
 /* Let go of the links whose senders are gone and have left nothing unread. Not from inside an event or a pump. */
 void wh_port_reap(struct wh_port *p);
 /* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */

@@ -105,7 +105,7 @@ static int mint(wharf_task *t, wharf_name port, bool once, int *ret, uint32_t *r
                 wh_port_reap(p);
         wh_port_hello(p, &h);
         int r = pair_new(&h, &ours, &theirs);
-        if (r == 0 && (r = wh_port_add_link(p, ours, &l)) < 0) {
+        if (r == 0 && (r = wh_port_add_link(p, ours, t->quota.self, true, &l)) < 0) {
                 wh_os_close(ours);
                 wh_os_close(theirs);
         }

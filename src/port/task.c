@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **ret)
 {
@@ -36,6 +37,8 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         atomic_store_explicit((_Atomic uint32_t *)page, 1, memory_order_relaxed);
         t->ours = page;
         t->wake[0] = t->wake[1] = -1;
+        t->quota.self = wh_os_geteuid();
+        wh_task_limits(t);
         t->cpus = wh_os_cpus();
         t->ticks_per_us = wh_os_ticks_per_us();
         t->spin_us_max = o.spin_us_max ? o.spin_us_max : 50;
@@ -43,6 +46,18 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
                 t->spin_us_max = 0; /* on one core the other side runs only while we sleep */
         *ret = t;
         return 0;
+}
+
+void wh_task_limits(wharf_task *t)
+{
+        uint64_t n;
+        if (wh_os_rlimit(RLIMIT_NOFILE, &n) < 0)
+                n = 1024;
+        n = n < 1u << 30 ? n : 1u << 30;
+        wh_lock(&t->quota.lock);
+        t->quota.max[WH_QUOTA_LINKS] = n / 2;
+        t->quota.max[WH_QUOTA_RIGHTS] = n / 4 > WH_FDS_MAX ? n / 4 : WH_FDS_MAX;
+        wh_unlock(&t->quota.lock);
 }
 
 static void drop_one(struct wh_object *o, void *arg)
@@ -71,6 +86,7 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
                         next = o->next_free;
                         free(o);
                 }
+        wh_quota_done(&t->quota);
         wh_waits_done(&t->waits, wh_task_ours(t));
         wh_os_munmap((void *)(uintptr_t)t->ours, WH_PAGE);
         free(t);

@@ -4,6 +4,7 @@
 #ifndef WH_PORT_TASK_H
 #define WH_PORT_TASK_H
 
+#include "port/quota.h"
 #include "port/table.h"
 #include "port/waits.h"
 #include "wharf/task.h"
@@ -44,6 +45,7 @@ struct wharf_task {
         struct wh_waits waits; /* what it says about itself to others */
         void *inherited; /* what this process was given at its start: pattern/spawn.c, which has a lock for it */
         void (*inherited_free)(void *);
+        struct wh_quota quota; /* its descriptors, between the users of its senders */
 };
 
 static inline bool wh_task_ours(const wharf_task *t)
@@ -56,6 +58,8 @@ static inline bool wh_task_ours(const wharf_task *t)
  * locks and names that a late holder of a stale name may be touching right now (T1). NULL: no memory.
  */
 void *wh_task_take(wharf_task *t, uint8_t kind, size_t size, size_t keep);
+/* The sizes of the pools, after the limits of the process; they may have been changed since. */
+void wh_task_limits(wharf_task *t);
 /* Back to the pool. It has no name any more. */
 void wh_task_give(wharf_task *t, struct wh_object *o);
 

@@ -46,7 +46,7 @@ for form in receive send; do
         await deadlocked
         set -- $(pids_of "$command")
         run 3 wharf ps
-        [ $form = receive ] && how='both receive first' || how='both send to a full queue'
+        [ $form = receive ] && how='both receive first' || how='both send at capacity zero'
         same "the deadlock of $form is named" "deadlock: $1 -> $2 -> $1: $how" "$(printf '%s\n' "$out" | grep '^deadlock')"
         case $form in
         receive) same "what the first waits for" "receive on $(printf '%s' "$(row $1)" | awk '{ print $3 }') $2" "$(row $1)" ;;
