@@ -98,6 +98,8 @@ static int service_get(wharf_task *t, struct service **ret)
                         s->task = t;
                         s->domain[0] = (struct domain){.dir = wharf_domain_path(), .chosen = wh_domain_was_chosen()};
                         s->domain[1] = (struct domain){.dir = wh_domain_system(), .chosen = true, .system = true};
+                        /* Where the system's domain was chosen as the task's own: nobody but its wharfd makes that. */
+                        s->domain[0].system = !strcmp(s->domain[0].dir, wh_domain_system());
                         wh_list_init(&s->domain[0].entries);
                         wh_list_init(&s->domain[1].entries);
                         wh_task_service_set(t, s, service_free);
