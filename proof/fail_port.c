@@ -1,6 +1,8 @@
 /* Tasks, ports, rights, sending and receiving: the world refuses each step of it. One task holds both ends. */
 #include "port.h"
 
+#include <poll.h>
+
 static struct port_state *st(struct proof *p)
 {
         return p->state;
@@ -98,6 +100,7 @@ static void setup_sent(struct proof *p)
         PROOF_EQ(p, send_one(p), 0);
 }
 
+/* The receiver has looked, found nothing, and sleeps: what is sent now has to wake it. */
 static void setup_warm(struct proof *p)
 {
         setup_right(p);
@@ -105,6 +108,16 @@ static void setup_warm(struct proof *p)
                 PROOF_EQ(p, send_one(p), 0);
                 PROOF_CHECK(p, port_receive(p, wharf_in_ms(5000)) >= 0);
         }
+        PROOF_EQ(p, wharf_port_fd(st(p)->task, st(p)->port, &st(p)->poll_fd), 0);
+        PROOF_EQ(p, port_receive(p, 0), -EAGAIN);
+        PROOF_EQ(p, poll(&(struct pollfd){.fd = st(p)->poll_fd, .events = POLLIN}, 1, 0), 0);
+}
+
+static void audit_woken(struct proof *p)
+{
+        if (!p->injected)
+                PROOF_EQ(p, poll(&(struct pollfd){.fd = st(p)->poll_fd, .events = POLLIN}, 1, 0), 1);
+        audit_all(p);
 }
 
 static void setup_almost_attached(struct proof *p)
@@ -135,7 +148,7 @@ static const struct proof_op ops[] = {
         {.name = "right", .setup = setup_port, .victim = new_right, .unchanged = no_right, PORT_OP},
         {.name = "send-first", .progress = true, .setup = setup_right, .victim = send_one, .audit = audit_all, PORT_OP},
         {.name = "send-attach", .setup = setup_almost_attached, .victim = send_one, .audit = audit_all, PORT_OP},
-        {.name = "send-warm", .setup = setup_warm, .victim = send_one, .audit = audit_all, PORT_OP},
+        {.name = "send-warm", .setup = setup_warm, .victim = send_one, .audit = audit_woken, PORT_OP},
         {.name = "receive",
          .progress = true,
          .setup = setup_sent,

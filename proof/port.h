@@ -18,6 +18,7 @@
 
 struct port_state {
         int listener;
+        int poll_fd;
         char path[64];
         wharf_task *task;
         wharf_name port, right, other;

@@ -300,9 +300,12 @@ static void double_fetches(const struct proof_args *args, const struct proof_op 
         }
 }
 
-/* The first load of this place in the code; a datagram's head is told from its body. */
+/* The first load of this place in the code, in all its pieces if it is a copy; a datagram's head is told from its body.
+ */
 static bool is_first(const struct proof_traced *t, uint32_t k)
 {
+        while (k > 0 && t[k - 1].site == t[k].site && t[k - 1].at + t[k - 1].len == t[k].at)
+                k--;
         for (uint32_t i = 0; i < k; i++)
                 if (t[i].site == t[k].site && t[i].kind == t[k].kind && !t[i].datagram == !t[k].datagram)
                         return false;
