@@ -841,6 +841,8 @@ WHARF_API kern_return_t wharf_mach_port_construct(task_t task, const mach_port_o
                 return KERN_INVALID_TASK;
         if (options && options->flags & MPO_QLIMIT)
                 o.capacity_records = options->mpl.mpl_qlimit;
+        if (options && options->flags & MPO_RENDEZVOUS)
+                o.capacity_records = WHARF_RENDEZVOUS;
         kern_return_t r = kern_error(wharf_port_new(t, &o, &port));
         if (r == KERN_SUCCESS && options && options->flags & MPO_INSERT_SEND_RIGHT &&
             (r = wharf_mach_port_insert_right(task, port, port, MACH_MSG_TYPE_MAKE_SEND)) != KERN_SUCCESS)

@@ -1,0 +1,37 @@
+#!/bin/sh
+# wharf run: a program that holds rights by name.
+. "$(dirname "$0")/lib.sh"
+child=$build/tests/cli/run-child
+
+run 3 wharf run --send upper -- "$child" upper hello
+same "who is not there" "wharf run: upper: no process serves this name" "$err"
+
+start wharf serve upper -- tr a-z A-Z
+await served upper
+run 0 wharf run --send upper -- "$child" upper hello
+same "under its own name" HELLO "$out"
+run 0 wharf run --send loud=upper "$child" loud hello
+same "under another" HELLO "$out"
+run 0 wharf run --send loud=upper --send upper "$child" upper hello
+same "several" HELLO "$out"
+run 1 wharf run --send loud=upper "$child" upper hello
+same "only under that" "nobody has registered that name; nothing was given as 'upper', or it was taken" "$out"
+run 0 wharf run --fd out=1 -- "$child" out text
+same "a descriptor" text "$out"
+
+# Not for a process that was not meant; a wrapper hands them on.
+run 1 wharf run --send upper -- sh -c "$child upper hello; exit \$?"
+run 0 wharf run --wrapped --send upper -- sh -c "$child upper hello; exit \$?"
+same "behind a wrapper" HELLO "$out"
+
+# After the lookup neither wharfd nor its domain is needed.
+run 0 wharf run --wrapped --send upper -- env WHARF_DOMAIN=/nowhere WHARFD=/nowhere "$child" upper again
+same "without wharfd" AGAIN "$out"
+
+run 2 wharf run
+same "usage" "usage: wharf run [--send [AS=]NAME]... [--fd [AS=]N]... [--wait] [--timeout DURATION] [--wrapped] [--] PROGRAM [ARG]..." "$err"
+run 2 wharf run --fd x -- true
+run 3 wharf run -- ./no-such-program
+same "no program" "wharf run: ./no-such-program: No such file or directory" "$err"
+run 7 wharf run -- sh -c 'exit 7'
+finish
