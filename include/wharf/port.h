@@ -65,10 +65,10 @@ WHARF_API int wharf_right_new(wharf_task *task, wharf_name port, wharf_name *ret
 
 /*
  * Make a send-once right to a port of one's own (inside a message: WHARF_MAKE_ONCE): it takes one message, of any size
- * and with rights inside, and is gone with it. It can be moved (WHARF_MOVE_REPLY) and dropped, but not copied. The
- * answer to a call is the same kind of right. A right whose holder dies, drops it, or breaks its rules before that
- * message came is told to the port: a message with notice WHARF_NOTICE_ONCE_UNUSED, and the id that its sender would
- * have had in sender.id. Never blocks.
+ * and with rights inside, and is gone with it. It can be moved (WHARF_MOVE_REPLY) and dropped, but not copied. Using it
+ * never waits, also where the port's capacity is zero. The answer to a call is the same kind of right. A right whose
+ * holder dies, drops it, or breaks its rules before that message came is told to the port: a message with notice
+ * WHARF_NOTICE_ONCE_UNUSED, and the id that its sender would have had in sender.id. Never blocks.
  *
  * What the port's owner may rely on: never two messages, and either one message or one notice. Who held the right
  * before may have kept a copy of it, and used it in the holder's place: `sender` says truly who sent the message.
@@ -93,7 +93,8 @@ enum {
 /*
  * Take back a right to a port of one's own: the link of one sender ends, and with WHARF_REVOKE_BRANCH that of everybody
  * whom it introduced by copying or moving its right, and whom those introduced, though some in between may be gone by
- * now. (Of a right that went through more than 64 hands, the oldest that are gone are forgotten.) Never blocks.
+ * now. Those below end before those above. (Of a right that went through more than 64 hands, the oldest that are gone
+ * are forgotten.) Never blocks.
  *
  * The holder has a dead name from then on: sending, waiting for room or for a reply, and calls that start later end
  * with -EKEYREVOKED (with -EPIPE if it never reads what comes to it, so that nothing can be told it), and so does a

@@ -54,7 +54,8 @@ WHARF_API int wharf_revoke(wharf_task *t, wharf_name port, uint64_t sender_id, u
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
         const bool branch = flags & WHARF_REVOKE_BRANCH;
         int n = 0;
-        wh_list_for_safe (at, &p->links) {
+        /* From the youngest on: whoever learns of it can rely on that those below have ended before. */
+        for (struct wh_list *at = p->links.prev, *before = at->prev; at != &p->links; at = before, before = at->prev) {
                 struct wh_link *l = wh_container(at, struct wh_link, in_port);
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != sender_id &&
                     !(branch && wh_branch_below(l, sender_id)))

@@ -3,7 +3,7 @@ name=examples
 . "$(dirname "$0")/lib.sh"
 ex=$build/examples
 for turn in 1 2; do
-        for e in asymmetric symmetric rights call-reply contents mach epoll sandboxed-child sets full noone; do
+        for e in notices revoke asymmetric symmetric rights call-reply contents mach epoll sandboxed-child sets full noone; do
                 run 0 "$ex/$e"
                 same "$e says nothing on standard error" "" "$err"
         done
@@ -33,4 +33,10 @@ the sender still sees what it sent: yes" "$out_copy_on_write"
 same "what three-ways prints" "     200 bytes: copied into the ring
   262144 bytes: a section
 33554432 bytes: read from the sender's address space" "$out_three_ways"
+run 0 "$ex/notices"
+same "what notices prints" "2 messages; 1 send-once right unused; no sender left of 1" "$out"
+run 0 "$ex/revoke"
+same "what revoke prints" "the right: the receiver has revoked this right
+its copy: the receiver has revoked this right
+another one: done" "$out"
 finish

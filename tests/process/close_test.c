@@ -1,6 +1,6 @@
 /*
- * Closing a port: what becomes of its messages, of the rights inside them, of its senders and their notices, and of each
- * thread that waits, at whichever end.
+ * Closing a port: what becomes of its messages, of the rights inside them, of its senders and their notices, and of
+ * each thread that waits, at whichever end.
  */
 #include "hub.h"
 
