@@ -6,8 +6,8 @@
  *      second-moved          the next one, for comparison: the difference is the rebinding
  *      idle N                the round trip of one sender while N others hold attached links and say nothing
  *      busy N                messages a second that a port takes from N senders at once, each a process
- *      moves N               a receive right that goes back and forth with N attached links: the time of one move, and the
- *                            longest that a sender which never stops sending had to wait in one call
+ *      moves N               a receive right that goes back and forth with N attached links: the time of one move, and
+ * the longest that a sender which never stops sending had to wait in one call
  *
  * Method: `mint` to `second-moved` in one process, like setup.h; the others between processes, the server on the first
  * core and the one sender that is timed on the second.
@@ -84,7 +84,8 @@ static struct {
 static void one_take(uint32_t n_items, struct wharf_item *items)
 {
         char bytes[BYTES];
-        struct wharf_msg m = {.size = sizeof(m), .data = bytes, .cap_bytes = BYTES, .items = items, .cap_items = n_items};
+        struct wharf_msg m = {
+                .size = sizeof(m), .data = bytes, .cap_bytes = BYTES, .items = items, .cap_items = n_items};
         checked(wharf_recvmsg(one.task, one.port, &m, WHARF_FOREVER), "wharf_recvmsg");
 }
 
@@ -266,8 +267,8 @@ static void idler(void *arg)
         wharf_task *t = task_new(WHARF_NO_SPIN);
         char bytes[BYTES] = {0};
         for (unsigned i = 0; i < s->n; i++) {
-                struct wharf_msg m = {.size = sizeof(m), .id = ID_ATTACH, .how = WHARF_HOW_INLINE, .data = bytes,
-                                      .len_bytes = BYTES};
+                struct wharf_msg m = {
+                        .size = sizeof(m), .id = ID_ATTACH, .how = WHARF_HOW_INLINE, .data = bytes, .len_bytes = BYTES};
                 checked(wharf_sendmsg(t, hub_join(t), &m, WHARF_FOREVER), "wharf_sendmsg");
         }
         atomic_fetch_add(&s->attached, s->n);
@@ -286,7 +287,8 @@ static void echoer(void *arg)
         checked(wharf_port_listen(t, port, hub_listener), "wharf_port_listen");
         while (!to || attached < s->n) {
                 struct wharf_item item;
-                struct wharf_msg m = {.size = sizeof(m), .data = bytes, .cap_bytes = BYTES, .items = &item, .cap_items = 1};
+                struct wharf_msg m = {
+                        .size = sizeof(m), .data = bytes, .cap_bytes = BYTES, .items = &item, .cap_items = 1};
                 checked(wharf_recvmsg(t, port, &m, WHARF_FOREVER), "wharf_recvmsg");
                 attached += m.id == ID_ATTACH;
                 if (m.n_items)
@@ -310,7 +312,8 @@ static void asker(void *arg)
         checked(wharf_sendmsg(t, to, &m, WHARF_FOREVER), "wharf_sendmsg");
         while (!atomic_load(&s->ready))
                 usleep(1000);
-        uint64_t now = bench_ticks(), warm = now + bench_ticks_of_s(phase_s / 4), end = warm + bench_ticks_of_s(phase_s);
+        uint64_t now = bench_ticks(), warm = now + bench_ticks_of_s(phase_s / 4),
+                 end = warm + bench_ticks_of_s(phase_s);
         while (now < end && s->n_samples < SAMPLES) {
                 uint64_t start = bench_ticks();
                 checked(wharf_send(t, to, bytes, BYTES, WHARF_FOREVER), "wharf_send");

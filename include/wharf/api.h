@@ -5,8 +5,8 @@
 #define WHARF_API_H
 
 /*
- * Inside the library a public function is protected: the library calls its own, also where a process holds a second copy
- * (another version, or one linked into a plug-in), whose functions of the same names came first.
+ * Inside the library a public function is protected: the library calls its own, also where a process holds a second
+ * copy (another version, or one linked into a plug-in), whose functions of the same names came first.
  */
 #ifdef WHARF_BUILDING
 #define WHARF_API __attribute__((visibility("protected")))

@@ -35,12 +35,12 @@
  *          which must come last.
  * Fork:    the child holds no right of its parent: the library's descriptors are closed there and every call on the
  *          parent's task answers -ESTALE. Only wharf_task_close() still works, and frees the memory.
- * Cancellation: no call is a cancellation point of pthreads. A thread that is cancelled (pthread_cancel()) while it waits
- *          in a call goes on waiting, leaves the call with its result, and ends at the first cancellation point after it:
+ * Cancellation: no call is a cancellation point of pthreads. A thread that is cancelled (pthread_cancel()) while it
+ * waits in a call goes on waiting, leaves the call with its result, and ends at the first cancellation point after it:
  *          nothing stays locked or half done. To end such a wait at once, drop what it waits for. A thread whose
  *          cancellation is asynchronous must not call the library, as it must not call malloc().
- * Copies:  a process may hold several copies of the library (a shared one, others linked into plug-ins, other versions).
- *          They share nothing: a task and its names belong to the copy that opened it, and copies exchange messages
+ * Copies:  a process may hold several copies of the library (a shared one, others linked into plug-ins, other
+ * versions). They share nothing: a task and its names belong to the copy that opened it, and copies exchange messages
  *          and rights like processes. A copy may be unloaded once its tasks are closed.
  * Signals: SIGPIPE is never raised. No function is async-signal-safe.
  */
@@ -80,7 +80,7 @@ struct wharf_task_opts {
  * @opts  NULL for all defaults. Borrowed during the call.
  * @ret   the new task. Owned by the caller; give it back with wharf_task_close().
  *
- * Errors: -EINVAL, -ENOMEM
+ * Errors: -EINVAL, -ENOMEM, -EMFILE, -ENFILE (it takes two descriptors, so that waking a thread never needs one)
  */
 WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **ret);
 

@@ -119,7 +119,7 @@ static inline void wh_os_close_p(int *fd)
 }
 /* A descriptor that closes itself when its scope ends: see base/cleanup.h. */
 #define WH_AUTO_FD __attribute__((cleanup(wh_os_close_p)))
-int wh_os_dup(int fd); /* close-on-exec, the lowest free number */
+int wh_os_dup(int fd);                /* close-on-exec, the lowest free number */
 int wh_os_dup_above(int fd, int min); /* ... from `min` on */
 ssize_t wh_os_read(int fd, void *buf, size_t len);
 ssize_t wh_os_write(int fd, const void *buf, size_t len);

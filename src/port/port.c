@@ -15,13 +15,10 @@
 
 static int inbox_init(struct wh_inbox *in, wharf_task *t)
 {
-        int r = wh_task_wake(t);
-        if (r < 0)
-                return r;
         int ep = wh_os_epoll();
         if (ep < 0)
                 return wh_trace(ep);
-        r = wh_os_epoll_add(ep, t->wake[0], 0, wh_ep_tag(WH_EP_BELL, 0));
+        int r = wh_os_epoll_add(ep, t->wake[0], 0, wh_ep_tag(WH_EP_BELL, 0));
         if (r == 0)
                 r = wh_os_epoll_add(ep, t->wake[1], 0, wh_ep_tag(WH_EP_NOTICE, 0));
         if (r < 0) {

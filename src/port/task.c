@@ -10,6 +10,26 @@
 #include <string.h>
 #include <sys/resource.h>
 
+/* Two descriptors that are always readable: P4. */
+static int wake_new(int ret[2])
+{
+        int fd = wh_os_eventfd();
+        if (fd < 0)
+                return wh_trace(fd);
+        int r = wh_os_eventfd_set(fd), other = -1;
+        if (r == 0)
+                r = other = wh_os_dup(fd);
+        if (r < 0) {
+                wh_os_close(fd);
+                return wh_trace(r);
+        }
+        wh_os_fd_private(fd);
+        wh_os_fd_private(other);
+        ret[0] = fd;
+        ret[1] = other;
+        return 0;
+}
+
 WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **ret)
 {
         struct wharf_task_opts o = {.size = sizeof o};
@@ -27,6 +47,8 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         int r = wh_os_mmap(NULL, WH_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &page);
         if (r == 0) {
                 r = wh_os_madvise(page, WH_PAGE, MADV_WIPEONFORK);
+                if (r == 0)
+                        r = wake_new(t->wake);
                 if (r < 0)
                         wh_os_munmap(page, WH_PAGE);
         }
@@ -36,7 +58,6 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         }
         atomic_store_explicit((_Atomic uint32_t *)page, 1, memory_order_relaxed);
         t->ours = page;
-        t->wake[0] = t->wake[1] = -1;
         t->quota.self = wh_os_geteuid();
         wh_task_limits(t);
         t->cpus = wh_os_cpus();
@@ -115,27 +136,6 @@ void wh_task_give(wharf_task *t, struct wh_object *o)
         o->next_free = t->pool[o->kind];
         t->pool[o->kind] = o;
         wh_unlock(&t->lock);
-}
-
-int wh_task_wake(wharf_task *t)
-{
-        int r = 0;
-        wh_lock(&t->lock);
-        for (unsigned i = 0; i < 2 && r == 0; i++) {
-                if (t->wake[i] >= 0)
-                        continue;
-                int fd = wh_os_eventfd();
-                if (fd >= 0 && (r = wh_os_eventfd_set(fd)) < 0)
-                        wh_os_close(fd);
-                if (fd < 0)
-                        r = fd;
-                if (r < 0)
-                        break;
-                wh_os_fd_private(fd);
-                t->wake[i] = fd;
-        }
-        wh_unlock(&t->lock);
-        return r < 0 ? wh_trace(r) : 0;
 }
 
 void *wh_task_service(wharf_task *t)

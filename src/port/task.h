@@ -36,14 +36,14 @@ struct wharf_task {
         struct wh_lock notices;  /* see notice.h */
         struct wh_lock own_lock; /* making them; taken before all others */
         _Atomic wharf_name own_port[WH_OWN_PORTS];
-        int wake[2]; /* always readable; in every inbox's epoll: see port.h. -1 until the first inbox */
+        int wake[2]; /* always readable; in every inbox's epoll: see port.h */
         uint32_t spin_us_max;
         uint64_t ticks_per_us;
         int cpus;
         void *service;
         void (*service_free)(void *);
         struct wh_waits waits; /* what it says about itself to others */
-        void *inherited; /* what this process was given at its start: pattern/spawn.c, which has a lock for it */
+        void *inherited;       /* what this process was given at its start: pattern/spawn.c, which has a lock for it */
         void (*inherited_free)(void *);
         struct wh_quota quota; /* its descriptors, between the users of its senders */
 };
@@ -65,9 +65,6 @@ void wh_task_give(wharf_task *t, struct wh_object *o);
 
 /* A port is closed: where it was one of the task's own, the next asking makes another. */
 void wh_task_own_closed(wharf_task *t, wharf_name port);
-/* Make wake[], so that waking a thread never needs a descriptor. */
-int wh_task_wake(wharf_task *t);
-
 /* What the name service keeps in a task; freed by wharf_task_close(), before the names go. */
 void *wh_task_service(wharf_task *t);
 void wh_task_service_set(wharf_task *t, void *p, void (*free_fn)(void *));
