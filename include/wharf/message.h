@@ -59,20 +59,27 @@ struct wharf_item {
 
 enum {
         /* To send. A moved name is gone from this task once the call succeeds, and untouched if it fails. */
-        WHARF_COPY_FD = 1,      /* a descriptor; it stays open here */
-        WHARF_MOVE_FD = 2,      /* ... or is closed here */
-        WHARF_MAKE_SEND = 3,    /* a new send right to a port of this task */
-        WHARF_COPY_SEND = 4,    /* a new send right to the port that this right goes to */
-        WHARF_MOVE_SEND = 5,    /* this send right itself */
-        WHARF_MOVE_REPLY = 6,   /* a send-once right; if it answers a call, whoever gets it answers that */
-        WHARF_MAKE_ONCE = 7,    /* a new send-once right to a port of this task */
+        WHARF_COPY_FD = 1,    /* a descriptor; it stays open here */
+        WHARF_MOVE_FD = 2,    /* ... or is closed here */
+        WHARF_MAKE_SEND = 3,  /* a new send right to a port of this task */
+        WHARF_COPY_SEND = 4,  /* a new send right to the port that this right goes to */
+        WHARF_MOVE_SEND = 5,  /* this send right itself */
+        WHARF_MOVE_REPLY = 6, /* a send-once right; if it answers a call, whoever gets it answers that */
+        WHARF_MAKE_ONCE = 7,  /* a new send-once right to a port of this task */
+        /*
+         * A port of this task, with its senders and all that they have sent: the receive right goes to the receiver of
+         * this message. No sender has to do anything, and no message is lost, doubled or reordered for any of them.
+         * Threads that receive from it here return -ECANCELED. Reply rights that came by it stay, and answer as ever.
+         * Notices that were asked for at it, or about it, and sender ids are this task's and end here.
+         */
+        WHARF_MOVE_RECEIVE = 8,
         WHARF_MOVE_MEMORY = 9,  /* a memory (wharf/memory.h); it is gone here */
         WHARF_COPY_MEMORY = 10, /* ... or stays, and both have it, copy-on-write */
         /* Received. The name or descriptor is yours to drop or close. */
         WHARF_GOT_FD = 16,
         WHARF_GOT_SEND = 17,
         WHARF_GOT_REPLY = 18,   /* a send-once right */
-        WHARF_GOT_RECEIVE = 19, /* a port: its receive right */
+        WHARF_GOT_RECEIVE = 19, /* a port: its name in this task; id and options are as they were */
         WHARF_GOT_MEMORY = 20,
 };
 
@@ -158,7 +165,12 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  *         -EINVAL        unknown kinds or ways; more than WHARF_ITEMS_MAX items; the same name or descriptor twice,
  *                        and moved; a send-once right sent over itself; SECTION asked for more than
  *                        WHARF_IN_PLACE_MAX bytes
- *         -ETOOMANYREFS  too many rights on their way unread
+ *         -ETOOMANYREFS  too many rights on their way unread; for a receive right, more descriptors than the kernel
+ *                        lets this user have on their way (RLIMIT_NOFILE), or rights in rights in rights
+ *         -EBUSY         a receive right of a port that is in a set, listens, is on its way already, or of which
+ *                        payloads received in place were not given back
+ *         -EOPNOTSUPP    a receive right of a port made with WHARF_PORT_FIXED
+ *         -ELOOP         a receive right sent through a right to that same port
  *         -EMSGSIZE      also: the memories in it are together larger than the port takes
  *         -EFAULT        DIRECT: the receiver could not read the payload, and neither can this process
  *         -EBUSY         the kernel still writes to a memory in it: a read() past the cache, or io_uring

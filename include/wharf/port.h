@@ -40,6 +40,11 @@ struct wharf_port_opts {
 enum {
         /* Receiving waits even while there is no sender: a right may still be made by another thread. */
         WHARF_PORT_STAYS = 1,
+        /*
+         * This receive right never moves to another task. Saves the descriptors that it takes to be able to: two for
+         * each sender whose messages travel in shared memory, and one for each section.
+         */
+        WHARF_PORT_FIXED = 2,
 };
 
 /*
@@ -205,10 +210,11 @@ WHARF_API int wharf_watch(wharf_task *task, wharf_name right, wharf_name port);
 
 /*
  * Accept links from a listening SOCK_SEQPACKET Unix socket: whoever may connect to it gets a send right to `port`. The
- * socket stays the caller's and must stay open as long as the port. A connection that was not accepted by the time the
- * port closes waits in it, for the port that listens next or for the socket's close.
+ * socket stays the caller's and must stay open as long as the port, or until this ends with `fd` -1. A connection that
+ * was not accepted by then waits in it, for the port that listens next or for the socket's close.
  *
- * Errors: -EINVAL (not a listening seqpacket socket), -EBADF, -EPERM, -ENOMEM, -ESTALE
+ * Errors: -EINVAL (not a listening seqpacket socket), -EBUSY (the port listens already, or is on its way to another
+ *         task), -EBADF, -EPERM, -ENOMEM, -ESTALE
  */
 WHARF_API int wharf_port_listen(wharf_task *task, wharf_name port, int fd);
 

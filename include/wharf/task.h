@@ -21,6 +21,7 @@
  *      -EPROTO          the other side broke the protocol; the link to it was closed
  *      -EPROTONOSUPPORT the other side speaks another version of wharf's protocol
  *      -EMLINK          the port has as many links as it accepts
+ *      -ELOOP           a receive right would be sent into its own queue
  *      -EDQUOT          more than the receiver accepts from one sender, or from all senders of one user: memory that it
  *                       would have to map, links, unread rights, links introduced; wharf_why() says which
  *      -EKEYREVOKED     the receiver has revoked this right

@@ -331,6 +331,14 @@ int wh_lane_lend(struct wh_lane_tx *lane, uint64_t len, uint16_t *ret_slot, void
         return 0;
 }
 
+bool wh_lane_lent_any(const struct wh_lane_tx *lane)
+{
+        for (unsigned i = 0; lane->blocks_out && i < WH_SLOTS; i++)
+                if (lane->slot[i].in_use && !lane->slot[i].sent)
+                        return true;
+        return false;
+}
+
 void wh_lane_unlend(struct wh_lane_tx *lane, uint16_t slot)
 {
         assert(lane->slot[slot].in_use && !lane->slot[slot].sent);
@@ -413,6 +421,7 @@ int wh_lane_rx_open(int out_fd, int back_fd, uint64_t bytes_max, struct wh_lane_
         struct wh_lane_rx *lane = wh_os_calloc(1, sizeof *lane);
         if (!lane)
                 return wh_trace(-ENOMEM);
+        lane->out_fd = lane->back_fd = lane->next_fd = -1;
         r = out_map(out_fd, bytes_max, &lane->map_len, &out);
         if (r < 0) {
                 free(lane);
@@ -439,6 +448,7 @@ static void sections_unmap(struct wh_lane_rx *lane)
         while (lane->n_sections) {
                 lane->n_sections--;
                 lane->mapped_bytes -= lane->section[lane->n_sections].len;
+                wh_os_close(lane->section[lane->n_sections].fd);
                 wh_os_munmap((void *)(uintptr_t)lane->section[lane->n_sections].map,
                              lane->section[lane->n_sections].len);
         }
@@ -463,6 +473,9 @@ struct wh_lane_rx *wh_lane_rx_free(struct wh_lane_rx *lane)
         wh_lane_rx_forget_old(lane);
         if (lane->next)
                 wh_os_munmap(lane->next, lane->next_len);
+        wh_os_close(lane->next_fd);
+        wh_os_close(lane->out_fd);
+        wh_os_close(lane->back_fd);
         if (lane->ring.out)
                 wh_os_munmap((void *)(uintptr_t)lane->ring.out, lane->map_len);
         if (lane->ring.back)
@@ -513,6 +526,8 @@ int wh_lane_rx_switch(struct wh_lane_rx *lane, bool end_sections)
         /* The size was checked against that of the memory: no need to believe the page a second time. */
         wh_ring_rx_continue(&lane->ring, lane->next, (uint32_t)((lane->next_len - WH_PAGE) / WH_LINE));
         lane->next = NULL;
+        wh_os_close(lane->out_fd);
+        lane->out_fd = wh_steal_fd(&lane->next_fd);
         return 0;
 }
 
@@ -529,6 +544,7 @@ int wh_lane_rx_add_section(struct wh_lane_rx *lane, int fd, uint64_t bytes_max)
         if (r < 0)
                 return r;
         lane->section[lane->n_sections].map = map;
+        lane->section[lane->n_sections].fd = -1;
         lane->section[lane->n_sections++].len = len;
         lane->mapped_bytes += len;
         return 0;

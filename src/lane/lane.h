@@ -83,6 +83,8 @@ void wh_lane_unlend(struct wh_lane_tx *lane, uint16_t slot);
 /* The record that names a lent block. The slot is the receiver's from the publication on. */
 struct wh_rec_block wh_lane_block(const struct wh_lane_tx *lane, uint16_t slot, uint64_t len, uint64_t total);
 void wh_lane_slot_sent(struct wh_lane_tx *lane, uint16_t slot);
+/* Is there a block that was lent and not sent? */
+bool wh_lane_lent_any(const struct wh_lane_tx *lane);
 /* Add a section of `len` bytes (rounded up to a power of two). Its descriptor is section[*ret_index].fd. */
 int wh_lane_add_section(struct wh_lane_tx *lane, uint64_t len, unsigned *ret_index);
 /* Remove the last section again, which was not announced. */
@@ -115,14 +117,19 @@ struct wh_lane_rx {
         struct {
                 const uint8_t *map;
                 uint64_t len;
+                int fd;
         } section[WH_SECTIONS_MAX];
+        int out_fd, back_fd; /* as section[].fd: kept where the receiver may have to hand the lane on; -1 otherwise */
         unsigned n_sections;
         uint64_t mapped_bytes; /* all of it; what quotas count */
         struct wh_out *next;   /* the ring of a RING frame whose NEXT record is still to come */
         uint64_t next_len;
-        struct wh_lane_old *old; /* rings that ended, kept while records in them are held in place */
-        uint32_t blocks_held;    /* shown to the user in place: as long as there are any, nothing is unmapped */
-        uint32_t released;       /* entries of back->released written, and told */
+        int next_fd;                     /* kept or -1, as above */
+        struct wh_lane_old *old;         /* rings that ended, kept while records in them are held in place */
+        uint32_t blocks_held;            /* shown to the user in place: as long as there are any, nothing is unmapped */
+        uint32_t released;               /* entries of back->released written, and told */
+        uint32_t number;                 /* of its link's lanes: what a held payload lies in */
+        struct wh_lane_rx *next_retired; /* ended, with payloads that are still held */
 };
 
 /*

@@ -112,7 +112,10 @@ struct wh_back {
         uint8_t pad0[WH_LINE - 16];
         /* [lane-asleep] 0: awake. Otherwise the generation of a sleep: ring once for each. */
         _Atomic uint32_t asleep;
-        uint8_t pad1[WH_LINE - 4];
+        /* [lane-renew] Changes when a RENEW frame waits on the sender's socket: in the line that a ringing sender has.
+         */
+        _Atomic uint32_t renew;
+        uint8_t pad1[WH_LINE - 8];
         /*
          * [claim] Whether the receiver took what was offered, or the sender withdrew it: a state (bits 0 and 1, enum
          * wh_claim) and the offer's number. The one word that both change.

@@ -13,6 +13,15 @@ void wh_ring_tx_init(struct wh_ring_tx *tx, struct wh_out *out, const struct wh_
         };
 }
 
+void wh_ring_tx_follow(struct wh_ring_tx *tx, uint64_t records, uint64_t unread)
+{
+        tx->records = records;
+        tx->taken_records = records - unread;
+        /* Until it is handed over `back` is the sender's own; the receiver goes on from here (R5). */
+        struct wh_back *back = (struct wh_back *)(uintptr_t)tx->back;
+        atomic_store_explicit(&back->taken_records, tx->taken_records, memory_order_relaxed);
+}
+
 void wh_ring_rx_init(struct wh_ring_rx *rx, const struct wh_out *out, struct wh_back *back, uint32_t ring_lines)
 {
         *rx = (struct wh_ring_rx){

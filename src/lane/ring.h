@@ -76,6 +76,11 @@ struct wh_rec {
 };
 
 void wh_ring_tx_init(struct wh_ring_tx *tx, struct wh_out *out, const struct wh_back *back, uint64_t capacity);
+/*
+ * The lane follows upon others: `records` messages were numbered before it, and the receiver has yet to take the last
+ * `unread` of them, which count against the capacity here. Before the lane is handed over.
+ */
+void wh_ring_tx_follow(struct wh_ring_tx *tx, uint64_t records, uint64_t unread);
 /* `ring_lines` was read from `out` once, and checked, by wh_lane_open(). */
 void wh_ring_rx_init(struct wh_ring_rx *rx, const struct wh_out *out, struct wh_back *back, uint32_t ring_lines);
 

@@ -183,19 +183,20 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                                 wh_ring_want(&l->tx->ring, true);
                         found = holder_found(l, seen) || (l->over && !call_delegated(l));
                 }
-                struct pollfd few[1 + VIAS_FEW], *p = few;
+                struct pollfd few[2 + VIAS_FEW], *p = few;
                 unsigned vias = 0;
                 wh_list_for (k, &l->calls)
                         vias += wh_container(k, struct wh_call, node)->via >= 0;
-                if (!found && vias > VIAS_FEW && !(p = wh_os_malloc((1 + vias) * sizeof *p))) {
+                if (!found && vias > VIAS_FEW && !(p = wh_os_malloc((2 + vias) * sizeof *p))) {
                         found = true;
                         r = wh_trace(-ENOMEM);
                 }
                 if (!found) {
-                        unsigned n = 1;
+                        unsigned n = 2;
                         /* A socket that is over would end every sleep: what is waited for comes by another. */
                         p[0] = (struct pollfd){.fd = l->over ? -1 : l->sock,
                                                .events = (short)(POLLIN | (l->sock_full ? POLLOUT : 0))};
+                        p[1] = (struct pollfd){.fd = l->over ? -1 : l->old_sock, .events = POLLIN};
                         wh_list_for (k, &l->calls) {
                                 struct wh_call *c = wh_container(k, struct wh_call, node);
                                 if (c->via >= 0 && !c->done)
@@ -209,12 +210,12 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         r = k == 0 ? -ETIMEDOUT : k == -EINTR ? 0 : k < 0 ? k : 0;
                         if (k > 0 && p[0].revents & (POLLHUP | POLLERR))
                                 l->hung_up = gone = true;
-                        if (k > 0 && p[0].revents & POLLIN) {
+                        if (k > 0 && (p[0].revents & POLLIN || p[1].revents)) {
                                 l->sock_ready = true;
                                 l->arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
                         }
                         r = late ? late : r; /* whatever it found: the caller looks once more */
-                        if (k > 0 && n > 1) {
+                        if (k > 0 && n > 2) {
                                 wh_list_for (q, &l->calls) {
                                         struct wh_call *c = wh_container(q, struct wh_call, node);
                                         if (c->via >= 0 && !c->done)
@@ -232,6 +233,8 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
                                 ;
                 }
+                if (wh_unlikely(l->detour & WH_DETOUR_REBIND) && !gone)
+                        wh_link_rebind(l); /* nobody else can while we sleep on the pair */
                 if (gone && l->tx_over == 0)
                         l->tx_over = -EPIPE; /* also where the end itself is still behind an unread reply */
         }
@@ -392,6 +395,10 @@ static bool file_replies(struct wh_link *l)
 
 void wh_call_via(struct wh_link *l, uint32_t number, int sock)
 {
+        if (l->once && l->change.sock < 0 && wh_frame_check_socket(sock) == 0) {
+                l->change.sock = sock; /* the reply right was passed on once more: see via_read() */
+                return;
+        }
         struct wh_call *c = call_find(l, number);
         if (!c || c->done || c->via >= 0 || wh_frame_check_socket(sock) < 0) {
                 wh_os_close(sock);
@@ -408,11 +415,23 @@ void wh_call_via(struct wh_link *l, uint32_t number, int sock)
  */
 static void via_read(struct wh_link *l, struct wh_call *c)
 {
-        struct wh_link via = {
-                .task = l->task, .sock = c->via, .once = true, .sock_ready = true, .stash = c->part, .items = c->items};
+        struct wh_link via = {.task = l->task,
+                              .sock = c->via,
+                              .once = true,
+                              .sock_ready = true,
+                              .stash = c->part,
+                              .items = c->items,
+                              .old_sock = -1,
+                              .change = {.sock = -1}};
         struct wh_incoming in = {0};
         wh_list_init(&via.calls);
         int r = wh_link_next(&via, &in);
+        if (r <= 0 && via.change.sock >= 0) {
+                wh_os_fd_private(via.change.sock);
+                wh_os_close(c->via);
+                c->via = via.change.sock;
+                r = via.over = 0;
+        }
         if (r == 0 || (r < 0 && !via.over)) {
                 c->part = via.stash;
                 c->items = via.items;
@@ -636,6 +655,7 @@ int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *re
                 return wh_trace(-ENOMEM);
         y->link = l;
         y->call = call;
+        y->via = -1;
         int r = wh_table_add(&t->names, &y->o);
         if (r < 0) {
                 wh_task_give(t, &y->o);
@@ -677,18 +697,47 @@ static int reply_take(wharf_task *t, wharf_name name, struct wh_reply *ret)
 {
         int err = 0;
         struct wh_reply *y = reply_lock(t, name, &err);
-        *ret = (struct wh_reply){0};
+        *ret = (struct wh_reply){.via = -1};
         if (!y)
                 return err;
         ret->link = y->link;
         ret->call = y->call;
+        ret->via = y->via;
         reply_unlock(t, y, true);
         return 0;
 }
 
-/* Send on the owner's end, without ever waiting (C3). The link is not locked. *ret_over: nothing more can be sent. */
-static int reply_send(struct wh_link *l, struct wh_outgoing *o, bool *ret_over)
+/* The one message of a reply whose port has moved. */
+static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
 {
+        if (o->dropped)
+                return 0; /* that it is closed says as much */
+        struct wh_link via = {.task = t, .sock = sock, .once = true, .old_sock = -1, .change = {.sock = -1}};
+        wh_list_init(&via.calls);
+        o->call = 0;
+        int r = wh_link_try_send(&via, o);
+        via.sock = -1; /* closed with the right */
+        wh_link_done(&via);
+        return r == -EAGAIN ? -ENOBUFS : r;
+}
+
+/* The right was used: nothing of it stays. */
+static void reply_done(struct wh_reply *y)
+{
+        wh_os_close(y->via);
+        if (y->link)
+                wh_link_unref(y->link);
+}
+
+/* Send on the owner's end, without ever waiting (C3). The link is not locked. *ret_over: nothing more can be sent. */
+static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoing *o, bool *ret_over)
+{
+        struct wh_link *l = y->link;
+        if (!l) {
+                int r = reply_send_via(t, y->via, o);
+                *ret_over = r == -EPIPE || r == -ENOBUFS;
+                return r;
+        }
         wh_lock(&l->o.lock);
         int r = l->tx_over ? l->tx_over : 0;
         if (r == 0) {
@@ -714,7 +763,7 @@ void wh_reply_forget(wharf_task *t, wharf_name name)
 {
         struct wh_reply y;
         if (reply_take(t, name, &y) == 0)
-                wh_link_unref(y.link);
+                reply_done(&y);
 }
 
 int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name)
@@ -728,9 +777,16 @@ int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         out.call = y.call;
         out.dropped = ECANCELED;
         bool over;
-        reply_send(y.link, &out, &over);
-        wh_link_unref(y.link);
+        reply_send(t, &y, &out, &over);
+        reply_done(&y);
         return 0;
+}
+
+/* The caller of `call` is told that its reply comes over `sock`; the link is locked. */
+static int tell_via(struct wh_link *l, uint32_t call, int sock)
+{
+        struct wh_frame f = {.type = WH_FRAME_VIA, .n_fds = 1, .call = call};
+        return wh_link_frame(l, &f, NULL, 0, &sock, false);
 }
 
 void wh_reply_via(wharf_task *t, wharf_name name, int sock)
@@ -738,17 +794,76 @@ void wh_reply_via(wharf_task *t, wharf_name name, int sock)
         struct wh_reply y;
         if (reply_take(t, name, &y) < 0)
                 return;
+        if (!y.link) { /* detached since the message was made: its caller listens there, and is sent on */
+                struct wh_frame f = {.type = WH_FRAME_VIA, .n_fds = 1};
+                wh_frame_send(y.via, &f, NULL, 0, &sock, false);
+                reply_done(&y);
+                return;
+        }
         wh_lock(&y.link->o.lock);
-        if (y.link->tx_over == 0) {
-                struct wh_frame f = {.type = WH_FRAME_VIA, .n_fds = 1, .call = y.call};
-                if (wh_link_frame(y.link, &f, NULL, 0, &sock, false) < 0) {
-                        /* As in C3: a caller that would never hear of it is told by the end of the link. */
-                        wh_os_shutdown(y.link->sock, SHUT_RDWR);
-                        y.link->tx_over = -ENOBUFS;
-                }
+        if (y.link->tx_over == 0 && tell_via(y.link, y.call, sock) < 0) {
+                /* As in C3: a caller that would never hear of it is told by the end of the link. */
+                wh_os_shutdown(y.link->sock, SHUT_RDWR);
+                y.link->tx_over = -ENOBUFS;
         }
         wh_unlock(&y.link->o.lock);
         wh_link_unref(y.link);
+}
+
+int wh_reply_socket(wharf_task *t, wharf_name name)
+{
+        struct wh_object *o = wh_table_find(&t->names, name);
+        int fd = -1;
+        if (!o)
+                return -1;
+        wh_lock(&o->lock);
+        if (atomic_load_explicit(&o->name, memory_order_relaxed) == name && o->kind == WHARF_KIND_REPLY)
+                fd = ((struct wh_reply *)o)->via;
+        wh_unlock(&o->lock);
+        return fd;
+}
+
+struct detaching {
+        const struct wh_port *port;
+        int result;
+};
+
+static void reply_detach(struct wh_object *o, void *arg)
+{
+        struct detaching *d = arg;
+        struct wh_reply *y = (struct wh_reply *)o;
+        if (o->kind != WHARF_KIND_REPLY || d->result < 0)
+                return;
+        wh_lock(&o->lock);
+        struct wh_link *l = atomic_load_explicit(&o->name, memory_order_relaxed) ? y->link : NULL;
+        if (l && l->port == d->port) {
+                int sv[2];
+                int r = wh_os_socketpair(sv);
+                if (r == 0) {
+                        wh_lock(&l->o.lock);
+                        r = l->tx_over ? 0 : tell_via(l, y->call, sv[0]);
+                        wh_unlock(&l->o.lock);
+                        wh_os_close(sv[0]);
+                        if (r == 0 || r == -EPIPE) {
+                                wh_os_fd_private(sv[1]);
+                                y->via = sv[1];
+                                y->link = NULL;
+                                wh_link_unref(l);
+                                r = 0;
+                        } else {
+                                wh_os_close(sv[1]);
+                        }
+                }
+                d->result = r == -EAGAIN ? -EBUSY : r;
+        }
+        wh_unlock(&o->lock);
+}
+
+int wh_replies_detach(wharf_task *t, const struct wh_port *p)
+{
+        struct detaching d = {.port = p};
+        wh_table_each(&t->names, reply_detach, &d);
+        return d.result;
 }
 
 WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *m)
@@ -782,14 +897,14 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
                 return wh_fail(r, NULL);
         }
         o.call = y->call;
-        struct wh_link *l = y->link;
+        struct wh_reply was = {.link = y->link, .via = y->via};
         bool over;
-        r = reply_send(l, &o, &over);
+        r = reply_send(t, y, &o, &over);
         const bool used = r == 0 || over;
         reply_unlock(t, y, used);
-        wh_items_finish(t, m, &items, r == 0);
+        wh_items_finish(t, m, &items, r == 0 || (o.items_gone && items.n_moves));
         if (used)
-                wh_link_unref(l);
+                reply_done(&was);
         if (r == 0)
                 m->how = o.how;
         return r < 0 ? wh_fail(r, NULL) : 0;

@@ -105,7 +105,7 @@ static unsigned take_control(struct msghdr *m, int *fds, struct wh_cred *cred, b
         return n;
 }
 
-int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
+static int frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred, int flags)
 {
         union {
                 struct cmsghdr align;
@@ -117,7 +117,7 @@ int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
         ssize_t r;
         /* After the peer died with unread data the first read says ECONNRESET, and the next ones the data: go on. */
         for (int resets = 0;;) {
-                r = wh_os_recvmsg(sock, &m, 0);
+                r = wh_os_recvmsg(sock, &m, flags);
                 if (r == -EINTR)
                         continue;
                 if (r == -ECONNRESET && resets++ == 0)
@@ -155,6 +155,16 @@ int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
                 return err;
         }
         return 1;
+}
+
+int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
+{
+        return frame_recv(sock, f, data, fds, cred, 0);
+}
+
+int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
+{
+        return frame_recv(sock, f, data, fds, cred, MSG_PEEK);
 }
 
 int wh_frame_check_socket(int fd)

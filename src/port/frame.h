@@ -32,11 +32,12 @@ enum wh_frame_type {
         WH_FRAME_ITEMS = 3,    /* both   the kinds; the descriptors of record number `seq` */
         WH_FRAME_ATTACH = 4,   /* both   descriptors out and back: data travels in this lane from here on */
         WH_FRAME_SECTION = 5,  /* both   one descriptor: the next section of the lane */
-        WH_FRAME_REBIND = 6,   /* H > O  one descriptor: the pair I made; I sent `seq` messages before it */
+        WH_FRAME_REBIND = 6,   /* H > O  one descriptor: the pair I made; my present lane ends here (WH_CHANGE_*) */
         WH_FRAME_ADOPT = 7,    /* H > O  one descriptor: a link for somebody whom I introduce */
         WH_FRAME_REFUSE = 8,   /* O > H  arg: the errno for which the link ends here; id: enum wh_refusal */
         WH_FRAME_VIA = 9,      /* O > H  one descriptor: the reply to `call` comes there */
         WH_FRAME_DROPPED = 10, /* O > H  the call `call` ends without a reply; arg: ECANCELED */
+        WH_FRAME_RENEW = 11,   /* O > H  the port has moved: make a pair of your own; my lane ends here (WH_CHANGE_*) */
         WH_FRAME_RING = 13,    /* both   one descriptor: the ring that follows when the lane's has ended (NEXT) */
         WH_FRAME_TAKEN = 14,   /* O > H  the cold message `seq`, and all before it, were taken */
         WH_FRAME_WHO = 17,     /* H > O  greet me again, with `seq`: the kernel says who you are */
@@ -58,6 +59,15 @@ enum wh_refusal {
         WH_REFUSAL_RIGHTS = 3,     /* the rights of one user that are read and not received */
         WH_REFUSAL_BYTES = 4,      /* the memory mapped for one user */
         WH_REFUSALS
+};
+
+/*
+ * REBIND, RENEW, and the HELLO on a pair that the holder made: `seq` messages were sent before; with WH_CHANGE_LANE in
+ * `arg` the lane they travelled in ends with record number `total`, and what follows comes as frames or in another.
+ */
+enum {
+        WH_CHANGE_LANE = 1,
+        WH_CHANGE_GREETING = 2, /* in `arg` of such a HELLO */
 };
 
 struct wh_frame {
@@ -105,6 +115,11 @@ int wh_frame_bell(int sock);
  * with everything read. -EPROTO, -EPROTONOSUPPORT; -EMFILE when descriptors came and there was no room for them.
  */
 int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
+/*
+ * The same, and the frame stays where it is (wh_os_discard() takes it), for descriptors that nobody could send again:
+ * after -EMFILE there is another try. Those in `fds` are copies.
+ */
+int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
 
 /* Is `fd` an end of a connected SOCK_SEQPACKET Unix socket? 0 or -EPROTO. */
 int wh_frame_check_socket(int fd);

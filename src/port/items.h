@@ -14,6 +14,7 @@ struct wh_items_out {
         bool close[WHARF_ITEMS_MAX];      /* o->fd[i] was made for this message */
         uint32_t minted[WHARF_ITEMS_MAX]; /* the owner's half of a right made for this message */
         int via[WHARF_ITEMS_MAX];         /* -1, or the other end of a delegated reply */
+        unsigned n_moves;                 /* receive rights among them */
 };
 
 /*

@@ -30,6 +30,7 @@ int wh_right_keep(wharf_task *t, wharf_name right, int *ret_fd, struct wh_kept *
         }
         if (r == 0) {
                 l->provisional = false; /* E1 */
+                l->kept = true;
                 *ret = (struct wh_kept){.hello = l->hello, .greeted = l->greeted};
                 *ret_fd = l->sock;
         }
@@ -46,6 +47,7 @@ int wh_right_resume(wharf_task *t, int fd, const struct wh_kept *kept, wharf_nam
         if (r < 0)
                 return wh_fail(wh_trace(r), NULL);
         struct wh_link *l = wh_holder_lock(t, name, &err);
+        l->kept = true;
         l->hello = kept->hello;
         l->greeted = kept->greeted != 0;
         wh_unlock(&l->o.lock);

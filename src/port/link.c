@@ -22,6 +22,7 @@ struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, bool owner)
         wh_list_init(&l->in_port);
         wh_list_init(&l->hot);
         wh_list_init(&l->calls);
+        l->old_sock = l->change.sock = -1;
         atomic_store_explicit(&l->refs, 1, memory_order_relaxed);
         return l;
 }
@@ -34,10 +35,12 @@ void wh_link_end(struct wh_link *l, int err)
 
 void wh_stash_done(struct wh_stash *s)
 {
-        if (s->mapped)
+        if (s->mapped) {
                 wh_os_munmap(s->bytes, s->room);
-        else
+                wh_os_close(s->memory);
+        } else {
                 free(s->bytes);
+        }
         *s = (struct wh_stash){0};
 }
 
@@ -57,6 +60,13 @@ void wh_link_done(struct wh_link *l)
         wh_items_done(&l->items);
         l->tx = wh_lane_tx_free(l->tx);
         l->rx = wh_lane_rx_free(l->rx);
+        while (l->retired) {
+                struct wh_lane_rx *rx = l->retired;
+                l->retired = rx->next_retired;
+                wh_lane_rx_free(rx);
+        }
         wh_os_close(l->sock);
-        l->sock = -1;
+        wh_os_close(l->old_sock);
+        wh_os_close(l->change.sock);
+        l->sock = l->old_sock = l->change.sock = -1;
 }

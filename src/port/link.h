@@ -12,6 +12,10 @@
  *   K4  `over` is 0 while the link lives, and then forever the errno that says why it ended.
  *   K5  A link that came in a message is provisional: before its first message the holder makes a pair of its own and
  *       sends one end over the old one (REBIND), so whoever introduced it can neither read, write, hide nor forge.
+ *       The same goes for a link whose port has moved: its new owner asks (RENEW), and what the former owner kept, be
+ * it sockets or memory, is then of no use to it. K6  A lane, or a pair, ends at a message and a record that both sides
+ * know (struct wh_change). The receiver goes over when it has taken all before that, and reads nothing that comes
+ * behind it earlier.
  *
  * Guards: at the holder everything is under o.lock. At the owner, receiving (rx, stash, items, sock) is under the
  * inbox's lock and sending (tx, sock) under o.lock; `sock` changes only with both held.
@@ -34,6 +38,7 @@ struct wh_branch;
 struct wh_stash {
         bool full;
         bool mapped;    /* `bytes` is a mapping of a descriptor (MEMORY), of `len` bytes */
+        int memory;     /* when mapped: the descriptor, where it may have to be handed on; or -1 */
         uint8_t *bytes; /* malloc()ed otherwise; NULL when len is 0 */
         uint64_t len;   /* of the whole message */
         uint64_t have;  /* less than `len` while it is being put together */
@@ -57,9 +62,10 @@ struct wh_items {
 enum {
         WH_ITEM_FD = 1,
         WH_ITEM_SEND = 2,
-        WH_ITEM_REPLY = 3,  /* a send-once right: a socket that takes one message */
-        WH_ITEM_MEMORY = 4, /* the payload itself; never shown to the user */
-        WH_ITEM_BESIDE = 6, /* a memory beside the payload: WHARF_GOT_MEMORY */
+        WH_ITEM_REPLY = 3,   /* a send-once right: a socket that takes one message */
+        WH_ITEM_MEMORY = 4,  /* the payload itself; never shown to the user */
+        WH_ITEM_RECEIVE = 5, /* a receive right: one end of its carrier (move.h) */
+        WH_ITEM_BESIDE = 6,  /* a memory beside the payload: WHARF_GOT_MEMORY */
         WH_ITEM_KINDS
 };
 
@@ -78,9 +84,21 @@ struct wh_call {
         struct wh_stash part; /* of a delegated reply */
 };
 
+/* Where the peer's present lane, and perhaps the pair, ends (K6). */
+struct wh_change {
+        bool due;     /* announced, and not reached yet; sock_ready is set */
+        bool lane;    /* there is a lane that ends, with the record of number `records` */
+        uint64_t seq; /* messages before it */
+        uint64_t records;
+        int sock; /* at the owner: the pair that comes then; -1 */
+        struct wh_cred cred;
+};
+
 enum {
-        WH_DETOUR_ABORT = 1, /* a message in pieces was given up: the receiver is told before the next */
-        WH_DETOUR_OFFER = 2, /* the port's capacity is zero: every message is offered */
+        WH_DETOUR_ABORT = 1,  /* a message in pieces was given up: the receiver is told before the next */
+        WH_DETOUR_OFFER = 2,  /* the port's capacity is zero: every message is offered */
+        WH_DETOUR_REBIND = 4, /* at the holder: the port has moved, see K5 */
+        WH_DETOUR_RENEW = 8,  /* at the owner: the holder was not told so yet, for its socket was full */
 };
 
 struct wh_link {
@@ -91,6 +109,7 @@ struct wh_link {
         int tx_over;      /* nothing can be sent any more, for this errno; receiving may go on */
         bool owner;       /* which end this is */
         bool provisional; /* K5; at the holder */
+        bool kept;        /* its socket stays as it is: kept.h */
         bool once;        /* a send-once right: one message and no more */
         uint8_t refusal;  /* enum wh_refusal; at the holder: what REFUSE said */
         struct wh_hello hello;
@@ -125,6 +144,9 @@ struct wh_link {
         struct wh_stash stash;
         struct wh_items items;
         bool direct; /* stash.bytes is the buffer of the receive that is running */
+        struct wh_change change;
+        struct wh_lane_rx *retired; /* ended lanes with payloads that the user still holds */
+        uint32_t lanes;             /* there were so far */
 
         /* the owner's end */
         struct wh_port *port;
@@ -142,6 +164,9 @@ struct wh_link {
         bool connected;                /* it came by accept(), and is still that socket */
         bool armed;                    /* the sender will ring */
         struct wh_notice *once_notice; /* what is fired if a send-once right goes unused */
+        uint32_t renews;               /* said in back->renew */
+        bool tx_had_lane;              /* until RENEW is told: the former owner sent in a lane, */
+        uint64_t tx_ended;             /* which ends with this record */
         _Atomic uint32_t refs;         /* the port's, each reply right's, each held payload's */
 
         /* the holder's end; `cred` is the owner of the port, once it was asked for (same.c) */
@@ -149,8 +174,13 @@ struct wh_link {
         bool who_pending, who_answered;
         struct wh_list calls;
         uint32_t last_call;
-        bool leader;      /* a thread waits on the socket for all */
-        uint32_t waiters; /* threads that use this link and sleep */
+        int old_sock;               /* after a rebind: the pair before it, until what lies there is read; -1 */
+        bool greeting_awaited;      /* on the new pair: then what lies in the old one is all */
+        struct wh_change after_old; /* what that greeting said */
+        uint64_t known_taken;       /* messages that the receiver was seen to have taken when the last lane ended */
+        uint32_t renew_seen;        /* of back->renew */
+        bool leader;                /* a thread waits on the socket for all */
+        uint32_t waiters;           /* threads that use this link and sleep */
         uint32_t room_waiters;
         _Atomic uint32_t turn;  /* futex: changes whenever a waiter should look again */
         struct wh_inbox *watch; /* dead-name notice is to go there */
@@ -182,6 +212,7 @@ struct wh_outgoing {
         int fd[WHARF_ITEMS_MAX + 2];
         int slot;        /* a lent block that holds the payload already, or -1 */
         int dropped;     /* not 0: this is no message but the end of `call`, for this errno */
+        bool items_gone; /* with the message; whatever is reported then, they are not the sender's any more */
         bool items_sent; /* progress over waits */
         bool started;
         uint64_t done;
@@ -224,10 +255,10 @@ static inline void wh_outgoing_init(struct wh_outgoing *o, const void *data, uin
         o->n_items = 0;
         o->slot = -1;
         o->dropped = 0;
-        o->items_sent = o->started = false;
+        o->items_sent = o->started = o->items_gone = false;
         o->done = 0;
 }
-/* Before the first message of a provisional link: K5. Harmless where a pair cannot be made. */
+/* Before the next message of a provisional link: K5. Harmless where a pair cannot be made, or not now. */
 int wh_link_rebind(struct wh_link *l);
 /* Make the lane, or stay cold. 0; -EAGAIN when the socket is full. */
 int wh_link_attach(struct wh_link *l);
@@ -238,6 +269,10 @@ uint64_t wh_link_shared_bytes(const struct wh_link *l);
 /* Send a frame, counting it where the peer must know that one is there. */
 int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred);
 void wh_link_bell(struct wh_link *l);
+/* Has the owner said what its port takes? An owner knows. */
+bool wh_link_greeted(struct wh_link *l);
+/* Sending goes on in another lane, or in none. */
+void wh_link_leave_lane(struct wh_link *l);
 /* Has the receiver died? Asked of the socket at most once a millisecond; true when it was. */
 bool wh_link_probe(struct wh_link *l, bool now);
 
@@ -275,6 +310,10 @@ bool wh_link_still_offered(const struct wh_link *l, const struct wh_incoming *in
 /* Take the offer. False: it was withdrawn; then wh_link_skip() in place of wh_link_took(). */
 bool wh_link_claim(struct wh_link *l, const struct wh_incoming *in);
 void wh_link_skip(struct wh_link *l, const struct wh_incoming *in);
+/* End the link for a breach; an owner says why before it hangs up. Returns `err`. */
+int wh_link_break(struct wh_link *l, int err);
+/* A message that is a sealed memory becomes the stash; takes the descriptor, also on failure. */
+int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, uint32_t call);
 /* Read what the socket has. 1: something changed; 0: nothing more; negative: as wh_link_next(). */
 int wh_link_pump(struct wh_link *l);
 /* Stop putting chunks into a buffer that is about to be used otherwise. -ENOMEM ends the link. */
@@ -297,7 +336,10 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
 int wh_port_adopt(struct wh_link *introducer, int sock);
 /* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
 void wh_port_greet(const struct wh_link *l, uint64_t seq);
-int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_cred *cred);
+/* Go over to the pair of l->change. On failure the system refused, and nothing has changed. */
+int wh_port_rebound(struct wh_link *l);
+/* Tell the holder that its port has moved; owed, where that is not possible now. */
+int wh_port_renew(struct wh_link *l);
 /* May this link map `bytes` more? The bytes it may, or -EDQUOT / -ENOBUFS when none. */
 int64_t wh_port_may_map(struct wh_link *l);
 void wh_port_mapped(struct wh_link *l);
@@ -308,6 +350,11 @@ int wh_port_hold_rights(struct wh_link *l, unsigned n);
 void wh_port_rights_left(struct wh_link *l);
 /* So many bytes are held for a large message of a stranger while it comes; 0: no more. 0 or -EDQUOT, -ENOMEM */
 int wh_port_hold_bytes(struct wh_link *l, uint64_t len);
+
+/* The lane that a held payload lies in: number `n` of this link. NULL: there is none. */
+struct wh_lane_rx *wh_link_lane(struct wh_link *l, uint32_t n);
+/* A payload of that lane was given back: free it, where it was the last of an ended one. */
+void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx);
 
 /* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
 int wh_watch_socket(struct wh_link *l, bool add);

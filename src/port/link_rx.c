@@ -5,6 +5,7 @@
  * so does an ITEMS frame until its record is next. `out->frames` tells that something other than doorbells is there.
  */
 #include "port/link.h"
+#include "port/port.h"
 
 #include "base/cleanup.h"
 #include "base/trace.h"
@@ -23,14 +24,19 @@ enum {
         PUMPS_MAX = 4,  /* goes before the others have their turn */
 };
 
+/* The system has not enough of something just now. */
+static bool shortage(int r)
+{
+        return r == -ENOMEM || r == -ENOBUFS;
+}
+
 /* The payload's limit: the port's own for requests; what it says is nothing to hold its replies to. */
 static uint64_t payload_limit(const struct wh_link *l)
 {
         return l->owner && l->hello.payload_bytes_max ? l->hello.payload_bytes_max : (uint64_t)1 << 40;
 }
 
-/* Ends the link for a breach; an owner says why before hanging up. */
-static int rx_break(struct wh_link *l, int err)
+int wh_link_break(struct wh_link *l, int err)
 {
         if (l->owner && !l->over) {
                 struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-err};
@@ -102,7 +108,7 @@ void wh_link_privatise(struct wh_link *l)
         l->direct = false;
         if (!own) {
                 s->building = s->full = false;
-                rx_break(l, -ENOMEM);
+                wh_link_break(l, -ENOMEM);
         }
 }
 
@@ -124,6 +130,7 @@ static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, 
                 return r;
         l->stash = (struct wh_stash){.full = true,
                                      .mapped = total > 0,
+                                     .memory = -1,
                                      .bytes = map,
                                      .len = total,
                                      .have = total,
@@ -132,6 +139,95 @@ static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, 
                                      .call = call,
                                      .how = WHARF_HOW_MEMORY};
         return 0;
+}
+
+/* May this link have to be handed on, with all that it has mapped? */
+static bool link_moves(const struct wh_link *l)
+{
+        return l->owner && l->port && !(l->port->opts.flags & WHARF_PORT_FIXED);
+}
+
+/* The descriptor of the memory just mapped, kept or closed. */
+static void memory_keep(struct wh_link *l, int fd)
+{
+        if (!l->stash.mapped || !link_moves(l)) {
+                wh_os_close(fd);
+                return;
+        }
+        wh_os_fd_private(fd);
+        l->stash.memory = fd;
+}
+
+int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, uint32_t call)
+{
+        int r = stash_memory(l, fd, len, id, call);
+        memory_keep(l, fd);
+        return r;
+}
+
+/* ---- lanes that end ---- */
+
+/* The present lane has ended: it goes, or stays for as long as the user holds payloads in it. */
+static void lane_retire(struct wh_link *l)
+{
+        struct wh_lane_rx *rx = l->rx;
+        l->rx = NULL;
+        l->frames_got = l->arms = l->renews = 0;
+        l->armed = false;
+        if (rx && (rx->ring.holds || rx->blocks_held)) {
+                rx->next_retired = l->retired;
+                l->retired = rx;
+        } else {
+                wh_lane_rx_free(rx);
+        }
+        if (l->owner)
+                wh_port_mapped(l);
+}
+
+struct wh_lane_rx *wh_link_lane(struct wh_link *l, uint32_t n)
+{
+        struct wh_lane_rx *rx = l->rx;
+        if (wh_likely(rx && rx->number == n))
+                return rx;
+        for (rx = l->retired; rx && rx->number != n; rx = rx->next_retired)
+                ;
+        return rx;
+}
+
+void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx)
+{
+        if (wh_likely(rx == l->rx) || rx->ring.holds || rx->blocks_held)
+                return;
+        struct wh_lane_rx **at = &l->retired;
+        while (*at != rx)
+                at = &(*at)->next_retired;
+        *at = rx->next_retired;
+        wh_lane_rx_free(rx);
+}
+
+/* K6: go over, if everything before was taken. 1: done; 0: not yet; negative: a breach, or no memory for it now. */
+static int link_change(struct wh_link *l)
+{
+        struct wh_change *c = &l->change;
+        if (l->stash.full || (c->lane && l->rx && l->rx->ring.records != c->records))
+                return 0;
+        if (c->lane != (l->rx != NULL) || c->seq != l->rx_seq || l->items.n)
+                return wh_trace(-EPROTO);
+        wh_link_forget_part(l); /* a message that was begun and not finished was given up */
+        int r = l->owner ? wh_port_rebound(l) : 0;
+        if (r < 0)
+                return r;
+        lane_retire(l);
+        c->due = false;
+        l->sock_ready = true;
+        return 1;
+}
+
+/* A frame says where the peer's lane ends. */
+static struct wh_change change_said(const struct wh_frame *f)
+{
+        return (struct wh_change){
+                .due = true, .lane = f->arg & WH_CHANGE_LANE, .seq = f->seq, .records = f->total, .sock = -1};
 }
 
 /* ---- frames ---- */
@@ -153,7 +249,8 @@ static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t
                                 return -EMSGSIZE;
                         beside += len;
                 }
-                if ((kinds[i] == WH_ITEM_SEND || kinds[i] == WH_ITEM_REPLY) && wh_frame_check_socket(fds[i]) < 0)
+                if ((kinds[i] == WH_ITEM_SEND || kinds[i] == WH_ITEM_REPLY || kinds[i] == WH_ITEM_RECEIVE) &&
+                    wh_frame_check_socket(fds[i]) < 0)
                         return -EPROTO;
                 if (kinds[i] == WH_ITEM_MEMORY && i + 1 != f->n_fds)
                         return -EPROTO;
@@ -202,7 +299,7 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
                 }
                 if (memory >= 0) {
                         r = stash_memory(l, memory, f->total, f->id, f->call);
-                        wh_os_close(memory);
+                        memory_keep(l, memory);
                         l->stash.n_items = l->items.n;
                         l->stash.tell = f->arg & WH_MSG_TELL;
                         return r;
@@ -230,7 +327,7 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
         return 0;
 }
 
-static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *fds)
+static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
 {
         if (l->rx || f->n_fds != 2 || l->once)
                 return -EPROTO;
@@ -240,6 +337,11 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
                 return (int)room;
         int r = wh_lane_rx_open(fds[0], fds[1], (uint64_t)room, &l->rx);
         if (r == 0) {
+                if ((*ret_kept = link_moves(l))) {
+                        wh_os_fd_private(l->rx->out_fd = fds[0]);
+                        wh_os_fd_private(l->rx->back_fd = fds[1]);
+                }
+                l->rx->number = l->lanes++;
                 l->frames_got = 0;
                 l->rx->ring.records = l->rx_seq; /* all that came cold is read */
                 if (wh_ring_publish_taken(&l->rx->ring))
@@ -257,7 +359,7 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
         return r;
 }
 
-static int frame_section(struct wh_link *l, const struct wh_frame *f, const int *fds)
+static int frame_section(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
 {
         if (!l->rx || f->n_fds != 1)
                 return -EPROTO;
@@ -265,12 +367,14 @@ static int frame_section(struct wh_link *l, const struct wh_frame *f, const int 
         if (room < 0)
                 return (int)room;
         int r = wh_lane_rx_add_section(l->rx, fds[0], (uint64_t)room);
+        if (r == 0 && (*ret_kept = link_moves(l)))
+                wh_os_fd_private(l->rx->section[l->rx->n_sections - 1].fd = fds[0]);
         if (r == 0 && l->owner)
                 wh_port_mapped(l);
         return r;
 }
 
-static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fds)
+static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
 {
         if (!l->rx || f->n_fds != 1)
                 return -EPROTO;
@@ -278,6 +382,8 @@ static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fd
         if (room < 0)
                 return (int)room;
         int r = wh_lane_rx_add_ring(l->rx, fds[0], (uint64_t)room);
+        if (r == 0 && (*ret_kept = link_moves(l)))
+                wh_os_fd_private(l->rx->next_fd = fds[0]);
         if (r == 0 && l->owner)
                 wh_port_mapped(l);
         return r;
@@ -311,10 +417,39 @@ static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_
                 l->detour &= (uint8_t)~WH_DETOUR_OFFER;
         l->hello = h;
         l->greeted = true;
-        if (f->seq && f->seq == l->who_asked) {
+        if (!(f->arg & WH_CHANGE_GREETING) && f->seq && f->seq == l->who_asked) {
                 l->cred = *cred;
                 l->who_answered = true;
         }
+        if (l->greeting_awaited && f->arg & WH_CHANGE_GREETING) {
+                /* The owner has gone over to the pair that we made: all it wrote to the old one lies there by now. */
+                l->greeting_awaited = false;
+                l->after_old = change_said(f);
+        }
+        return 0;
+}
+
+/* The port has a new owner, whose first frame this is. */
+static int frame_renew(struct wh_link *l, const struct wh_frame *f)
+{
+        if (l->owner || f->n_fds || l->once)
+                return -EPROTO;
+        l->change = change_said(f);
+        l->provisional = !l->kept;
+        l->detour |= l->kept ? 0 : WH_DETOUR_REBIND;
+        l->who_answered = false; /* by somebody else, then */
+        return 0;
+}
+
+/* The holder has made a pair of its own, and speaks through that from now on. */
+static int frame_rebind(struct wh_link *l, const struct wh_frame *f, const int *fds, const struct wh_cred *cred)
+{
+        if (!l->owner || l->once || f->n_fds != 1 || wh_frame_check_socket(fds[0]) < 0)
+                return -EPROTO;
+        l->change = change_said(f);
+        l->change.sock = fds[0];
+        l->change.cred = *cred;
+        wh_os_fd_private(fds[0]);
         return 0;
 }
 
@@ -354,14 +489,16 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 return r;
         }
         case WH_FRAME_ATTACH:
-                return frame_attach(l, f, fds);
+                return frame_attach(l, f, fds, ret_kept);
         case WH_FRAME_SECTION:
-                return frame_section(l, f, fds);
-        case WH_FRAME_REBIND:
-                if (!l->owner || l->once || f->n_fds != 1 || l->rx || l->tx || l->stash.building || f->seq != l->rx_seq)
-                        return -EPROTO;
-                *ret_kept = true;
-                return wh_port_rebound(l, fds[0], f->seq, cred);
+                return frame_section(l, f, fds, ret_kept);
+        case WH_FRAME_REBIND: {
+                int r = frame_rebind(l, f, fds, cred);
+                *ret_kept = r == 0;
+                return r;
+        }
+        case WH_FRAME_RENEW:
+                return frame_renew(l, f);
         case WH_FRAME_ADOPT:
                 if (!l->owner || l->once || f->n_fds != 1)
                         return -EPROTO;
@@ -387,7 +524,7 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 l->stash.have = ECANCELED; /* whatever it says: the caller is promised this errno and no other */
                 return 0;
         case WH_FRAME_RING:
-                return frame_ring(l, f, fds);
+                return frame_ring(l, f, fds, ret_kept);
         case WH_FRAME_TAKEN:
                 return frame_taken(l, f);
         case WH_FRAME_WHO:
@@ -402,6 +539,66 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
         return -EPROTO;
 }
 
+/* A pair that the holder made is all that leads to it: never lost for want of a descriptor, or of memory. */
+static bool expects_rebind(const struct wh_link *l)
+{
+        return l->owner && (l->rx || l->renews || !l->cred.known);
+}
+
+/*
+ * One frame. After a rebind the holder reads the old pair until that is empty; then the new one, whose first frame is
+ * the owner's greeting; then what the owner had still written to the old one, and that is closed.
+ */
+static int link_recv(struct wh_link *l, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
+{
+        if (l->owner)
+                return expects_rebind(l) ? wh_frame_peek(l->sock, f, data, fds, cred)
+                                         : wh_frame_recv(l->sock, f, data, fds, cred);
+        if (wh_unlikely(l->old_sock >= 0)) {
+                int r = wh_frame_recv(l->old_sock, f, data, fds, cred);
+                if (r > 0 || r == -ENOMEM || r == -ENOBUFS)
+                        return r;
+                if (r < 0 || !l->greeting_awaited) { /* whatever it is: others may have a copy of it, so it is no end */
+                        wh_os_close(l->old_sock);
+                        l->old_sock = -1;
+                }
+        }
+        if (wh_unlikely(!l->greeting_awaited && l->old_sock < 0 && l->after_old.due)) {
+                l->change = l->after_old;
+                l->after_old.due = false;
+                *f = (struct wh_frame){.type = WH_FRAME_BELL};
+                return 1;
+        }
+        int r = wh_frame_recv(l->sock, f, data, fds, cred);
+        if (wh_unlikely(r > 0 && l->greeting_awaited && f->type != WH_FRAME_HELLO && f->type != WH_FRAME_BELL &&
+                        f->type != WH_FRAME_REFUSE)) {
+                for (unsigned i = 0; i < f->n_fds; i++)
+                        wh_os_close(fds[i]);
+                return wh_trace(-EPROTO);
+        }
+        return r;
+}
+
+/*
+ * REBIND was looked at, and no lane is to be read first. 1: the link has its new pair, and the frame went with the old
+ * one. Otherwise nothing has changed, and the frame is there for another try.
+ */
+static int rebind_now(struct wh_link *l, const struct wh_frame *f, const int *fds, const struct wh_cred *cred)
+{
+        int r = frame_rebind(l, f, fds, cred);
+        if (r < 0) {
+                for (unsigned i = 0; i < f->n_fds; i++)
+                        wh_os_close(fds[i]);
+                return r;
+        }
+        r = link_change(l);
+        if (r <= 0) {
+                l->change.due = false;
+                wh_os_close(wh_steal_fd(&l->change.sock));
+        }
+        return r == 0 ? -EPROTO : r;
+}
+
 int wh_link_pump(struct wh_link *l)
 {
         uint8_t data[WH_COLD_MAX + WH_FDS_MAX];
@@ -412,8 +609,17 @@ int wh_link_pump(struct wh_link *l)
 
         if (l->rx && l->rx->next && !l->hung_up)
                 return 0; /* what follows belongs to the ring that is not yet reached */
-        for (int budget = PUMP_MAX; budget && !l->stash.full && !l->sock_ended && !l->over; budget--) {
-                int r = wh_frame_recv(l->sock, &f, data, fds, &cred);
+        if (wh_unlikely(l->change.due)) {
+                int r = l->over ? 0 : link_change(l);
+                if (r < 0 && !shortage(r))
+                        return wh_link_break(l, r);
+                if (r <= 0)
+                        return r;
+                changed = 1;
+        }
+        for (int budget = PUMP_MAX; budget && !l->stash.full && !l->sock_ended && !l->over && !l->change.due;
+             budget--) {
+                int r = link_recv(l, &f, data, fds, &cred);
                 if (r == 0) {
                         l->sock_ready = l->hung_up = false; /* a hang-up seen on the pair before a rebind, then */
                         l->arms = 0;
@@ -425,12 +631,30 @@ int wh_link_pump(struct wh_link *l)
                                 l->tx_over = -EPIPE;
                         return 1;
                 }
-                if (r == -ENOMEM || r == -ENOBUFS)
+                if (shortage(r) || (r == -EMFILE && expects_rebind(l)))
                         return r; /* nothing was read, and the peer has done nothing wrong: later */
+                if (expects_rebind(l)) {
+                        if (r > 0 && f.type == WH_FRAME_REBIND && !l->rx) {
+                                r = rebind_now(l, &f, fds, &cred);
+                                if (r > 0) {
+                                        changed = 1;
+                                        continue;
+                                }
+                                return shortage(r) ? r : wh_link_break(l, r);
+                        }
+                        int took = wh_os_discard(l->sock, 1);
+                        if (took < 0 && r > 0) {
+                                for (unsigned i = 0; i < f.n_fds; i++)
+                                        wh_os_close(fds[i]);
+                                return -ENOMEM; /* whatever it is, that one comes again */
+                        }
+                }
                 if (r < 0)
-                        return rx_break(l, r);
-                if (f.type == WH_FRAME_BELL)
+                        return wh_link_break(l, r);
+                if (f.type == WH_FRAME_BELL) {
+                        changed |= l->change.due;
                         continue;
+                }
                 if (l->rx)
                         l->frames_got++;
                 bool kept = false, had_rx = l->rx != NULL;
@@ -444,7 +668,7 @@ int wh_link_pump(struct wh_link *l)
                         for (unsigned i = 0; i < f.n_fds; i++)
                                 wh_os_close(fds[i]);
                 if (r < 0)
-                        return rx_break(l, r);
+                        return wh_link_break(l, r);
                 changed = 1;
                 /* Leave what follows where it is until its turn: descriptors of later records, the next lane's data. */
                 if (l->items.n || (l->rx && (!had_rx || l->rx->next)))
@@ -594,9 +818,9 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
         const struct wh_rec *rec = &in->rec;
 
         if (rec->kind == WH_REC_END) {
-                if (l->rx->ring.holds || l->rx->blocks_held || l->stash.building)
+                if (l->stash.building)
                         return wh_trace(-EPROTO);
-                l->rx = wh_lane_rx_free(l->rx);
+                lane_retire(l);
                 l->sock_ready = true;
                 return 0;
         }
@@ -667,7 +891,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                         l->items.n++; /* kept, for another try */
                         return r;
                 }
-                wh_os_close(fd);
+                memory_keep(l, fd);
                 l->stash.n_items = l->items.n;
                 if (r == 0 && offered) {
                         l->stash.how |= WH_HOW_OFFERED;
@@ -756,7 +980,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                         return r; /* the record is where it was */
                         }
                         if (wh_unlikely(r < 0)) {
-                                rx_break(l, r);
+                                wh_link_break(l, r);
                                 continue;
                         }
                 }
@@ -771,6 +995,15 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                 }
                 if (wh_likely(!l->sock_ready))
                         return 0;
+                if (wh_unlikely(l->change.due)) {
+                        /* The lane was just seen to be empty, so what is missing before the change never comes. */
+                        int r = link_change(l);
+                        if (shortage(r))
+                                return r;
+                        if (r <= 0)
+                                wh_link_break(l, r ? r : -EPROTO);
+                        continue;
+                }
                 /* [lane-frames] Acquire, pairs with the release in wh_link_frame(). */
                 if (rx && !l->hung_up &&
                     (l->items.n || /* those of the next record: what follows them is not for now */
@@ -898,7 +1131,7 @@ bool wh_link_arm(struct wh_link *l)
         l->arms++;
         l->armed = true;
         struct wh_rec rec;
-        if (wh_ring_peek(&rx->ring, &rec) != 0)
+        if (wh_ring_peek(&rx->ring, &rec) != 0 || l->change.due)
                 return false;
         /* Frames that were left for the others' turn: no edge will tell of them again. */
         return !l->sock_ready || l->items.n || rx->next ||

@@ -53,6 +53,14 @@ static void tx_fail(struct wh_link *l, int err)
                 l->tx_over = err;
 }
 
+/* Frames that concern sending may wait on the socket: a refusal, a wish, the greeting on a new pair. */
+static void heed(struct wh_link *l)
+{
+        l->sock_ready = true;
+        while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0)
+                ;
+}
+
 bool wh_link_probe(struct wh_link *l, bool now)
 {
         uint64_t t = wh_os_ticks();
@@ -60,15 +68,23 @@ bool wh_link_probe(struct wh_link *l, bool now)
                 if (t - l->probed_at < 1000 * l->task->ticks_per_us)
                         return false;
                 l->probed_at = t;
+                if (!l->owner && !l->leader) {
+                        /* [lane-renew] As in tx_published(); and an old pair does not stay for want of a call to read
+                         * it. */
+                        uint32_t renew =
+                                l->tx ? atomic_load_explicit(&l->tx->ring.back->renew, memory_order_relaxed) : 0;
+                        if (wh_unlikely(l->old_sock >= 0 || (l->tx && renew != l->renew_seen))) {
+                                l->renew_seen = renew;
+                                heed(l);
+                        }
+                }
         }
         struct pollfd p = {.fd = l->sock, .events = 0};
         if (wh_os_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLERR)))
                 return true;
         if (!l->owner) {
                 /* The last frame may say why: a refusal by its number, rather than a death. */
-                l->sock_ready = true;
-                while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0)
-                        ;
+                heed(l);
         }
         tx_fail(l, -EPIPE);
         return true;
@@ -101,9 +117,31 @@ void wh_link_bell(struct wh_link *l)
 
 /* ---- setting up ---- */
 
+/* What the receiver has not taken counts against the next one's capacity. */
+void wh_link_leave_lane(struct wh_link *l)
+{
+        wh_ring_refresh(&l->tx->ring);
+        uint64_t unread = wh_ring_unread(&l->tx->ring);
+        l->known_taken = l->tx_seq - (unread < l->tx_seq ? unread : l->tx_seq);
+        l->tx = wh_lane_tx_free(l->tx);
+}
+
+/*
+ * Not the first pair of this link: what the owner wrote, or will write before it knows of the new one, is read first.
+ * Not now, where a thread sleeps on the old pair and would hear nothing of the new one: it will see to it when it
+ * wakes; nor inside a message in pieces, nor while the user writes into a lent block of the lane.
+ */
+static bool rebind_again_waits(const struct wh_link *l)
+{
+        return l->leader || l->tx_busy || l->old_sock >= 0 || l->greeting_awaited || (l->tx && wh_lane_lent_any(l->tx));
+}
+
 int wh_link_rebind(struct wh_link *l)
 {
         if (!l->provisional)
+                return 0;
+        bool again = l->detour & WH_DETOUR_REBIND;
+        if (again && rebind_again_waits(l))
                 return 0;
         l->sock_ready = true;
         while (!l->stash.full && wh_link_pump(l) > 0) /* the greeting lies there already */
@@ -115,8 +153,10 @@ int wh_link_rebind(struct wh_link *l)
         if (r < 0) {
                 /* Forbidden in this sandbox, or no descriptors left: the link works as it is, on its introducer's word.
                  */
-                if (r != -EMFILE && r != -ENFILE && r != -ENOMEM)
+                if (r != -EMFILE && r != -ENFILE && r != -ENOMEM) {
                         l->provisional = false;
+                        l->detour &= (uint8_t)~WH_DETOUR_REBIND;
+                }
                 return 0;
         }
         wh_os_fd_private(sv[0]);
@@ -133,6 +173,10 @@ int wh_link_rebind(struct wh_link *l)
                 }
         }
         struct wh_frame f = {.type = WH_FRAME_REBIND, .n_fds = 1, .seq = l->tx_seq};
+        if (l->tx) {
+                f.arg = WH_CHANGE_LANE;
+                f.total = l->tx->ring.records;
+        }
         r = wh_link_frame(l, &f, NULL, 0, &sv[1], true);
         wh_os_close(sv[1]);
         if (r < 0) {
@@ -142,18 +186,27 @@ int wh_link_rebind(struct wh_link *l)
                         l->sock = old;
                 }
                 wh_os_close(sv[0]);
-                return r;
+                return again && r != -EPIPE && !l->tx_over ? 0
+                                                           : r; /* the old way works, until the new one can be had */
         }
         if (l->watch)
                 wh_watch_socket(l, false);
-        wh_os_close(old);
         l->sock = sv[0];
+        if (again) {
+                l->old_sock = old;
+                l->greeting_awaited = true;
+        } else {
+                wh_os_close(old);
+        }
+        if (l->tx)
+                wh_link_leave_lane(l);
+        l->detour &= (uint8_t) ~(WH_DETOUR_ABORT | WH_DETOUR_REBIND); /* a change ends a message in pieces as well */
         l->provisional = false;
+        l->sock_ready = true;
         return 0;
 }
 
-/* Has the owner said what its port takes? An owner knows. */
-static bool link_greeted(struct wh_link *l)
+bool wh_link_greeted(struct wh_link *l)
 {
         if (!l->greeted && !l->owner && !l->leader) {
                 l->sock_ready = true;
@@ -167,7 +220,7 @@ int wh_link_attach(struct wh_link *l)
 {
         if (l->tx)
                 return 0;
-        if (!link_greeted(l))
+        if (!wh_link_greeted(l))
                 return -EAGAIN; /* what the port takes is not known yet: its owner has not seen us */
         uint64_t capacity = l->owner ? 1024 : l->hello.capacity_records;
         if (capacity == WHARF_RENDEZVOUS)
@@ -186,7 +239,10 @@ int wh_link_attach(struct wh_link *l)
                 l->no_lane = true;
                 return 0;
         }
-        lane->ring.records = l->tx_seq; /* cold messages count against the capacity until the receiver has read them */
+        /* Cold messages count against the capacity until the receiver has read them. */
+        uint64_t unread = l->tx_seq - (l->known_taken > l->cold_taken ? l->known_taken : l->cold_taken);
+        wh_ring_tx_follow(&lane->ring, l->tx_seq, unread);
+        l->renew_seen = 0;
         struct wh_frame f = {.type = WH_FRAME_ATTACH, .n_fds = 2};
         r = wh_link_frame(l, &f, NULL, 0, (int[]){lane->out_fd, lane->back_fd}, false);
         if (r < 0) {
@@ -197,7 +253,8 @@ int wh_link_attach(struct wh_link *l)
         wh_os_close(wh_steal_fd(&lane->back_fd));
         l->tx = lane;
         l->no_lane = false;
-        l->provisional = false; /* from here on the pair stays */
+        if (!(l->detour & WH_DETOUR_REBIND))
+                l->provisional = false; /* from here on the pair stays */
         return 0;
 }
 
@@ -310,8 +367,15 @@ int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret
 static inline int tx_published(struct wh_link *l)
 {
         struct wh_ring_tx *ring = &l->tx->ring;
-        if (wh_unlikely(wh_ring_must_ring(ring)))
+        if (wh_unlikely(wh_ring_must_ring(ring))) {
                 wh_link_bell(l);
+                /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the store in wh_port_renew(). */
+                uint32_t renew = atomic_load_explicit(&ring->back->renew, memory_order_relaxed);
+                if (wh_unlikely(renew != l->renew_seen) && !l->owner && !l->leader) {
+                        l->renew_seen = renew;
+                        heed(l);
+                }
+        }
         wh_ring_clear_ahead(ring);
         return l->tx_over;
 }
@@ -381,6 +445,7 @@ static void count_items(struct wh_link *l, struct wh_outgoing *o)
 {
         if (o->n_items == 0)
                 return;
+        o->items_gone = true;
         l->items_unread += o->n_items;
         l->items_record = l->tx ? l->tx->ring.records : 0;
 }
@@ -597,6 +662,7 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
         if (r < 0)
                 return r;
         count_items(l, &with);
+        o->items_gone = with.items_gone;
         if (!l->tx) {
                 l->cold_sent++;
                 l->tx_seq++;
@@ -850,6 +916,8 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         r = l->tx_over ? l->tx_over : l->over;
         if (r < 0)
                 return r;
+        if (l->detour & WH_DETOUR_RENEW && (r = wh_port_renew(l)) < 0)
+                return r;
         if (l->detour & WH_DETOUR_ABORT && !o->started && (r = send_abort(l)) < 0)
                 return r;
         if (o->dropped)
@@ -857,7 +925,7 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         if (!o->started && (r = wh_link_rebind(l)) < 0)
                 return r;
         if (l->once)
-                link_greeted(l); /* what its port takes, where a port made it; it has no rebind that would ask */
+                wh_link_greeted(l); /* what its port takes, where a port made it; it has no rebind that would ask */
         if (l->greeted && !l->owner && o->len > l->hello.payload_bytes_max)
                 return -EMSGSIZE;
         if ((r = items_allowed(l, o)) < 0 || (r = beside_allowed(l, o)) < 0)

@@ -3,6 +3,7 @@
  */
 #include "port/direct.h"
 #include "port/items.h"
+#include "port/move.h"
 #include "port/object.h"
 #include "port/port.h"
 #include "port/why.h"
@@ -117,10 +118,15 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                         return wh_fail(-EINVAL, "%zu bytes, but only %zu were reserved", m->len_bytes,
                                        (size_t)m->held[3]);
         }
+        items.n_moves = 0;
         if (m->n_items == 0)
                 items.o = &o;
-        else if ((r = wh_items_prepare(t, m, &o, &items, right, deadline_ns)) < 0)
+        else if ((r = wh_move_check_circle(t, right, m)) < 0 ||
+                 (r = wh_items_prepare(t, m, &o, &items, right, deadline_ns)) < 0)
                 return r;
+        /* A receive right is never in a message that can be given up after its first piece. */
+        if (items.n_moves && o.slot < 0 && o.len > WHARF_INLINE_MAX && o.how != WHARF_HOW_SECTION)
+                o.how = WHARF_HOW_MEMORY;
 
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l) {
@@ -147,6 +153,8 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         if (wh_unlikely(r < 0))
                 wh_link_failed(l, r);
         wh_unlock(&l->o.lock);
+        if (items.n_moves && o.items_gone)
+                r = 0; /* it is on its way, even if the receiver was found to be dying: there must not be two owners */
         wh_items_finish(t, m, &items, r == 0);
         if (wh_unlikely(once) && (r == 0 || r == -EPIPE))
                 wh_right_drop(t, &l->o, right);
@@ -187,7 +195,7 @@ WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m
 static int reserve_try(struct wh_link *l, size_t len_bytes, uint16_t *ret_slot, void **ret)
 {
         int r = l->tx_over ? l->tx_over : l->once ? -EPERM : 0;
-        if (r == 0 && wh_unlikely(!l->tx)) {
+        if (r == 0 && wh_unlikely(!l->tx || l->detour)) {
                 l->sock_full = false;
                 r = wh_link_rebind(l);
                 if (r == 0)
@@ -256,6 +264,7 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wha
                                                       : (holder ? HELD_HOLDER_RECORD : HELD_OWNER_RECORD);
                 m->held[1] = holder ? holder : atomic_load_explicit(&l->o.name, memory_order_relaxed);
                 m->held[2] = in->slot;
+                m->held[3] = l->rx->number;
                 *ret_held = true;
                 return 0;
         }
@@ -265,6 +274,8 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wha
                         m->data = s->bytes;
                         m->held[0] = s->mapped ? HELD_MAP : HELD_MALLOC;
                         m->held[2] = s->room;
+                        if (s->mapped)
+                                wh_os_close(s->memory);
                         s->bytes = NULL;
                         s->mapped = false;
                         return 0;
@@ -428,6 +439,12 @@ next:
                                 goto next;
                         return 0;
                 }
+                if (wh_unlikely(r == -EPROTO)) {
+                        /* A right inside is none. Nobody will ever be able to take this message: its sender lied. */
+                        wh_link_break(l, r);
+                        wh_port_remove_link(l);
+                        return 0;
+                }
                 if (wh_unlikely(r < 0)) {
                         wh_link_privatise(l);
                         return r;
@@ -541,7 +558,7 @@ static bool deserted(const struct wh_inbox *in)
 static bool still_there(const struct wh_inbox *in, const struct wh_port *p, wharf_name name)
 {
         if (p)
-                return atomic_load_explicit(&p->o.name, memory_order_relaxed) == name && p->inbox == in;
+                return atomic_load_explicit(&p->o.name, memory_order_relaxed) == name && p->inbox == in && !p->closing;
         const struct wh_set *s = wh_container(in, struct wh_set, inbox);
         return atomic_load_explicit(&s->o.name, memory_order_relaxed) == name && !s->closing;
 }
@@ -726,16 +743,22 @@ static struct wh_inbox *held_lock(wharf_task *t, uint32_t id, struct wh_link **r
 }
 
 /* What is held keeps its lane, so there is one. True when the sender waits for the room. */
-static bool release_held(struct wh_lane_rx *rx, bool block, uint16_t slot)
+static bool release_held(struct wh_link *l, const struct wharf_msg *m, bool block)
 {
+        struct wh_lane_rx *rx = wh_link_lane(l, (uint32_t)m->held[3]);
+        bool wanted = false;
+        if (wh_unlikely(!rx))
+                return false;
         if (!block) {
-                bool ring = wh_ring_unhold(&rx->ring);
+                wanted = wh_ring_unhold(&rx->ring);
                 if (wh_unlikely(rx->old && rx->ring.holds == 0))
                         wh_lane_rx_forget_old(rx);
-                return ring;
+        } else {
+                rx->blocks_held--;
+                wanted = wh_lane_release(rx, (uint16_t)m->held[2]);
         }
-        rx->blocks_held--;
-        return wh_lane_release(rx, slot);
+        wh_link_unheld(l, rx);
+        return wanted;
 }
 
 WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
@@ -760,7 +783,7 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                 struct wh_inbox *in = held_lock(t, (uint32_t)m->held[1], &l);
                 if (!in)
                         break;
-                if (release_held(l->rx, kind == HELD_OWNER_BLOCK, (uint16_t)slot) && l->sock >= 0)
+                if (release_held(l, m, kind == HELD_OWNER_BLOCK) && l->sock >= 0)
                         wh_link_bell(l);
                 if (l->port)
                         wh_port_mapped(l); /* an old ring may be gone */
@@ -776,7 +799,7 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                         break; /* the right was dropped, and its memory with it */
                 if (kind == HELD_RESERVED)
                         wh_lane_unlend(l->tx, (uint16_t)slot);
-                else if (release_held(l->rx, kind == HELD_HOLDER_BLOCK, (uint16_t)slot))
+                else if (release_held(l, m, kind == HELD_HOLDER_BLOCK))
                         wh_link_bell(l);
                 wh_unlock(&l->o.lock);
                 break;

@@ -5,6 +5,7 @@
 #include "port/object.h"
 #include "port/port.h"
 #include "port/why.h"
+#include "wharf/message.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -120,6 +121,26 @@ void wh_notices_move(struct wh_port *p, wharf_name name, struct wh_inbox *to)
         /* Release, pairs with the acquire in port_inbox_lock(). */
         atomic_store_explicit(&p->inbox, to, memory_order_release);
         wh_unlock(&t->notices);
+}
+
+static uint32_t count_unused(struct wh_list *in, wharf_name name)
+{
+        uint32_t n = 0;
+        wh_list_for (at, in) {
+                const struct wh_notice *k = wh_container(at, struct wh_notice, node);
+                n += k->what == WHARF_NOTICE_ONCE_UNUSED && k->port == name;
+        }
+        return n;
+}
+
+uint32_t wh_notices_unused(struct wh_port *p)
+{
+        wharf_name name = atomic_load_explicit(&p->o.name, memory_order_relaxed);
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        wh_lock(&p->task->notices);
+        uint32_t n = count_unused(&in->notices, name) + count_unused(&in->fired, name);
+        wh_unlock(&p->task->notices);
+        return n;
 }
 
 /* ---- what there is to tell ---- */

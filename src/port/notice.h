@@ -43,6 +43,8 @@ void wh_notice_fire(wharf_task *t, struct wh_notice *n);
 void wh_notices_take(struct wh_inbox *in);
 /* It was delivered, or goes with its inbox: frees it. */
 void wh_notice_done(wharf_task *t, struct wh_notice *n);
+/* Notices of unused send-once rights that wait to be received from `p`: the port's own, wherever it goes. */
+uint32_t wh_notices_unused(struct wh_port *p);
 /* The port `name` goes over to the inbox `to`, with its notices; or is closed, with `to` NULL. Sets p->inbox. */
 void wh_notices_move(struct wh_port *p, wharf_name name, struct wh_inbox *to);
 /* `l`, a link of `p`, is no more: fires what that means to somebody. */

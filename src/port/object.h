@@ -9,8 +9,9 @@
 /* A reply right: answers one call of one link. */
 struct wh_reply {
         struct wh_object o;
-        struct wh_link *link; /* a reference */
+        struct wh_link *link; /* a reference; NULL once the reply goes over `via` */
         uint32_t call;
+        int via; /* -1; after the port has moved, the socket on which its caller expects the reply (VIA) */
 };
 
 /* Lock and return the holder's end that `name` stands for; NULL with *err when it is none. Unlock with wh_unlock(). */
@@ -38,6 +39,13 @@ void wh_reply_via(wharf_task *t, wharf_name reply, int sock);
 /* A reply right for `call`; takes a reference to the link. */
 int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *ret);
 
+/*
+ * Give every reply right to a caller of `p` a socket of its own, so that it answers without the port. The inbox is
+ * locked. -EBUSY: a caller cannot be told; those that could be answer in that way from now on.
+ */
+int wh_replies_detach(wharf_task *t, const struct wh_port *p);
+/* The descriptor of such a one, for as long as the name is not dropped; or -1. */
+int wh_reply_socket(wharf_task *t, wharf_name reply);
 /* Undo wh_reply_new(), telling nobody. */
 void wh_reply_forget(wharf_task *t, wharf_name reply);
 int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns);

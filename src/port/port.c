@@ -91,6 +91,13 @@ static void make_hot(struct wh_inbox *in, struct wh_link *l)
         l->armed = false;
 }
 
+void wh_port_look_at(struct wh_link *l)
+{
+        l->sock_ready = true;
+        l->armed = true; /* so says `back`, perhaps */
+        make_hot(l->inbox, l);
+}
+
 /* The receiver of a watched right is gone. */
 static void watched_died(struct wh_inbox *in, wharf_name name)
 {
@@ -229,6 +236,8 @@ static bool link_has_something(const struct wh_link *l)
         struct wh_rec rec;
         struct wh_ring_rx ring;
         if (l->stash.full || l->over || l->hung_up || (!l->rx && l->sock_ready))
+                return true;
+        if (l->change.due)
                 return true;
         if (!l->rx)
                 return false;
@@ -471,7 +480,7 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
 
 /* ---- finding ---- */
 
-static struct wh_inbox *port_inbox_lock(struct wh_port *p, wharf_name name)
+static struct wh_inbox *port_inbox_lock_any(struct wh_port *p, wharf_name name)
 {
         for (;;) {
                 struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_acquire);
@@ -479,13 +488,26 @@ static struct wh_inbox *port_inbox_lock(struct wh_port *p, wharf_name name)
                         return NULL;
                 wh_lock(&in->lock);
                 if (wh_likely(atomic_load_explicit(&p->inbox, memory_order_relaxed) == in)) {
-                        if (wh_likely(atomic_load_explicit(&p->o.name, memory_order_relaxed) == name && !p->closing))
+                        if (wh_likely(atomic_load_explicit(&p->o.name, memory_order_relaxed) == name &&
+                                      p->closing != WH_PORT_CLOSING))
                                 return in;
                         wh_unlock(&in->lock);
                         return NULL;
                 }
                 wh_unlock(&in->lock); /* it moved into or out of a set meanwhile */
         }
+}
+
+/* The same for all who want to use the port: not while it is on its way to another task. */
+static struct wh_inbox *port_inbox_lock(struct wh_port *p, wharf_name name, int *err)
+{
+        struct wh_inbox *in = port_inbox_lock_any(p, name);
+        if (wh_unlikely(in && p->closing)) {
+                *err = -EBUSY;
+                wh_unlock(&in->lock);
+                return NULL;
+        }
+        return in;
 }
 
 struct wh_port *wh_port_lock(wharf_task *t, wharf_name name, int *err)
@@ -502,7 +524,7 @@ struct wh_port *wh_port_lock(wharf_task *t, wharf_name name, int *err)
                 *err = -EPERM;
                 return NULL;
         }
-        return port_inbox_lock((struct wh_port *)o, name) ? (struct wh_port *)o : NULL;
+        return port_inbox_lock((struct wh_port *)o, name, err) ? (struct wh_port *)o : NULL;
 }
 
 struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **ret_port, int *err)
@@ -517,7 +539,7 @@ struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **
                 return NULL;
         if (wh_likely(o->kind == WHARF_KIND_PORT)) {
                 struct wh_port *p = (struct wh_port *)o;
-                struct wh_inbox *in = port_inbox_lock(p, name);
+                struct wh_inbox *in = port_inbox_lock(p, name, err);
                 if (wh_unlikely(in && in != &p->own)) {
                         wh_unlock(&in->lock);
                         *err = -EBUSY;
@@ -542,7 +564,7 @@ struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **
 
 /* ---- ports ---- */
 
-static int port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret)
+int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret)
 {
         struct wharf_port_opts o = {.size = sizeof o};
         if (opts) {
@@ -550,7 +572,7 @@ static int port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts 
                         return wh_fail(-EINVAL, "wharf_port_opts.size is %u, expected %zu", opts->size, sizeof o);
                 memcpy(&o, opts, opts->size);
         }
-        if (o.flags & ~(uint32_t)WHARF_PORT_STAYS)
+        if (o.flags & ~(uint32_t)(WHARF_PORT_STAYS | WHARF_PORT_FIXED))
                 return wh_fail(-EINVAL, "wharf_port_opts.flags has unknown bits 0x%x", o.flags);
         if (o.capacity_records > 65536 && o.capacity_records < WHARF_UNBOUNDED)
                 return wh_fail(-EINVAL, "wharf_port_opts.capacity_records is %u, at most 65536", o.capacity_records);
@@ -569,43 +591,65 @@ static int port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts 
         return 0;
 }
 
+int wh_port_make(wharf_task *t, const struct wharf_port_opts *opts, struct wh_port **ret)
+{
+        struct wh_port *p = wh_task_take(t, WHARF_KIND_PORT, sizeof *p, offsetof(struct wh_port, own.task));
+        if (!p)
+                return wh_trace(-ENOMEM);
+        p->task = t;
+        p->opts = *opts;
+        p->listen_fd = p->status_fd = -1;
+        p->quota.self = t->quota.self;
+        p->quota.max[WH_QUOTA_LINKS] = opts->links_max;
+        p->quota.max[WH_QUOTA_BYTES] = opts->mapped_bytes_max;
+        wh_list_init(&p->links);
+        wh_list_init(&p->in_inbox);
+        p->own.ep = -1;
+        int r = inbox_init(&p->own, t);
+        if (r < 0) {
+                wh_task_give(t, &p->o);
+                return r;
+        }
+        wh_list_push_back(&p->own.ports, &p->in_inbox);
+        atomic_store_explicit(&p->inbox, &p->own, memory_order_release);
+        *ret = p;
+        return 0;
+}
+
+void wh_port_unmake(struct wh_port *p)
+{
+        atomic_store_explicit(&p->inbox, NULL, memory_order_relaxed);
+        inbox_done(&p->own);
+        wh_task_give(p->task, &p->o);
+}
+
 WHARF_API int wharf_port_new(wharf_task *t, const struct wharf_port_opts *opts, wharf_name *ret)
 {
         struct wharf_port_opts o;
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
-        int r = port_opts(opts, &o);
+        int r = wh_port_opts(opts, &o);
         if (r < 0)
                 return r;
-        struct wh_port *p = wh_task_take(t, WHARF_KIND_PORT, sizeof *p, offsetof(struct wh_port, own.task));
-        if (!p)
-                return wh_fail(wh_trace(-ENOMEM), NULL);
-        p->task = t;
-        p->opts = o;
-        p->listen_fd = p->status_fd = -1;
-        p->quota.self = t->quota.self;
-        p->quota.max[WH_QUOTA_LINKS] = o.links_max;
-        p->quota.max[WH_QUOTA_BYTES] = o.mapped_bytes_max;
-        wh_list_init(&p->links);
-        wh_list_init(&p->in_inbox);
-        p->own.ep = -1;
+        struct wh_port *p;
+        r = wh_port_make(t, &o, &p);
+        if (r < 0)
+                return wh_fail(r, NULL);
         r = wh_os_getrandom(&p->id.v, sizeof p->id.v);
         if (r == 0)
-                r = inbox_init(&p->own, t);
-        if (r == 0) {
-                wh_list_push_back(&p->own.ports, &p->in_inbox);
-                atomic_store_explicit(&p->inbox, &p->own, memory_order_release);
-                r = wh_table_add(&t->names, &p->o);
-        }
-        if (r < 0) {
-                atomic_store_explicit(&p->inbox, NULL, memory_order_relaxed);
-                if (p->own.ep >= 0)
-                        inbox_done(&p->own);
-                wh_task_give(t, &p->o);
-                return wh_fail(r, NULL);
-        }
+                r = wh_port_name(p, ret);
+        if (r < 0)
+                wh_port_unmake(p);
+        return wh_fail(r, NULL);
+}
+
+int wh_port_name(struct wh_port *p, wharf_name *ret)
+{
+        int r = wh_table_add(&p->task->names, &p->o);
+        if (r < 0)
+                return r;
         *ret = p->own.name = atomic_load_explicit(&p->o.name, memory_order_relaxed);
-        p->waits_at = wh_waits_port_new(&t->waits, p->id.v);
+        p->waits_at = wh_waits_port_new(&p->task->waits, p->id.v);
         return 0;
 }
 
@@ -658,13 +702,106 @@ static void watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to
         wh_table_each(&p->task->names, watch_move, &a);
 }
 
+static bool link_holds(const struct wh_link *l)
+{
+        return l->retired || (l->rx && (l->rx->ring.holds || l->rx->blocks_held));
+}
+
+/* Somebody is in the middle of using a reply right, which takes no longer than a few system calls. */
+static bool links_in_use(struct wh_port *p)
+{
+        wh_list_for (n, &p->links) {
+                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                if (atomic_load_explicit(&l->refs, memory_order_relaxed) > 1)
+                        return true;
+        }
+        return false;
+}
+
+int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret)
+{
+        int r;
+        struct wh_port *p = wh_port_lock(t, name, &r);
+        if (!p)
+                return wh_fail(r, "the port is on its way already, or there is none");
+        struct wh_inbox *in = p->inbox;
+        r = 0;
+        if (p->opts.flags & WHARF_PORT_FIXED)
+                r = wh_fail(-EOPNOTSUPP, "the port was made with WHARF_PORT_FIXED: it never moves");
+        else if (in != &p->own)
+                r = wh_fail(-EBUSY, "the port is in a set; take it out first");
+        else if (p->listen_fd >= 0)
+                r = wh_fail(-EBUSY, "the port accepts links from a listening socket; end that first");
+        if (r < 0) {
+                wh_unlock(&in->lock);
+                return r;
+        }
+        wh_list_for_safe (n, &p->links) {
+                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                if (l->over)
+                        wh_port_remove_link(l);
+        }
+        p->closing = WH_PORT_MOVING;
+        inbox_expel(in);
+        wh_list_for (n, &p->links)
+                if (link_holds(wh_container(n, struct wh_link, in_port)))
+                        r = wh_fail(-EBUSY, "a payload received in place was not given back yet");
+        if (r == 0 && (r = wh_replies_detach(t, p)) < 0)
+                r = wh_fail(r, "a caller that waits for its reply cannot be told where it will come from");
+        for (int tries = 0; r == 0 && links_in_use(p); tries++) {
+                if (tries == 10000) {
+                        r = wh_fail(-EBUSY, "a reply is being sent");
+                        break;
+                }
+                wh_unlock(&in->lock);
+                wh_os_futex_wait(&in->turn, atomic_load(&in->turn), wh_os_now_ns() + 100000, false);
+                wh_lock(&in->lock);
+        }
+        if (r < 0) {
+                p->closing = WH_PORT_OPEN;
+                wh_unlock(&in->lock);
+                return r;
+        }
+        *ret = p;
+        return 0;
+}
+
+static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbox *in);
+
+void wh_port_thaw(wharf_task *t, wharf_name name)
+{
+        struct wh_port *p = (struct wh_port *)wh_table_find(&t->names, name);
+        struct wh_inbox *in = port_inbox_lock_any(p, name);
+        p->closing = WH_PORT_OPEN;
+        if (in->pollable)
+                inbox_bell(in, true); /* P3 */
+        wh_unlock(&in->lock);
+}
+
+void wh_port_gone(wharf_task *t, wharf_name name)
+{
+        struct wh_port *p = (struct wh_port *)wh_table_find(&t->names, name);
+        port_close_locked(p, name, port_inbox_lock_any(p, name));
+}
+
 int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
 {
         struct wh_port *p = (struct wh_port *)o;
-        struct wh_inbox *in = port_inbox_lock(p, name);
+        int err = -EBADF;
+        struct wh_inbox *in = port_inbox_lock(p, name, &err);
         if (!in)
-                return -EBADF;
-        p->closing = true;
+                return err;
+        (void)t;
+        port_close_locked(p, name, in);
+        return 0;
+}
+
+/* Takes the port out of the task; the lock of its inbox is given up. */
+static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbox *in)
+{
+        wharf_task *t = p->task;
+        struct wh_object *o = &p->o;
+        p->closing = WH_PORT_CLOSING;
         watches_move(p, name, NULL);
         wh_table_remove(&t->names, o);
         wh_notice_free(t, p->no_senders);
@@ -691,7 +828,6 @@ int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         wh_quota_done(&p->quota);
         inbox_done(&p->own);
         wh_task_give(t, o);
-        return 0;
 }
 
 void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
@@ -705,14 +841,20 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
         };
 }
 
+/* What the port takes from this sender. */
+static void link_hello(const struct wh_link *l, struct wh_hello *ret)
+{
+        wh_port_hello(l->port, ret);
+        /* His limit, or his user's share as it is now: he learns of it before he sends what would not be taken. */
+        uint64_t share = wh_quota_left(&l->port->quota, l->payer, WH_QUOTA_BYTES) + l->mapped;
+        if (share < ret->link_mapped_bytes_max)
+                ret->link_mapped_bytes_max = share;
+}
+
 void wh_port_greet(const struct wh_link *l, uint64_t seq)
 {
         struct wh_hello h;
-        wh_port_hello(l->port, &h);
-        /* His limit, or his user's share as it is now: he learns of it before he sends what would not be taken. */
-        uint64_t share = wh_quota_left(&l->port->quota, l->payer, WH_QUOTA_BYTES) + l->mapped;
-        if (share < h.link_mapped_bytes_max)
-                h.link_mapped_bytes_max = share;
+        link_hello(l, &h);
         struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq};
         wh_frame_send(l->sock, &f, &h, sizeof h, NULL, false);
 }
@@ -822,12 +964,25 @@ int wh_port_hold_bytes(struct wh_link *l, uint64_t len)
 int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret)
 {
         wharf_task *t = p->task;
-        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
         if (p->n_links >= p->opts.links_max)
                 return -EMLINK;
         struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, true);
         if (!l)
                 return wh_trace(-ENOMEM);
+        int r = wh_port_take_link(p, l, payer, force);
+        if (r < 0) {
+                l->sock = -1;
+                wh_task_give(t, &l->o);
+                return r;
+        }
+        *ret = l;
+        return 0;
+}
+
+int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool force)
+{
+        wharf_task *t = p->task;
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
         l->port = p;
         l->inbox = in;
         l->payer = payer;
@@ -840,23 +995,19 @@ int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struc
         if (r == 0) {
                 charged = true;
                 uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-                r = wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+                r = wh_os_setsockopt(l->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
                 if (r == 0)
-                        r = wh_os_epoll_add(in->ep, sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id));
+                        r = wh_os_epoll_add(in->ep, l->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id));
                 if (r < 0)
                         wh_table_remove(&t->links, &l->o);
         }
-        if (r < 0) {
-                if (charged)
-                        link_discharge(p, payer);
-                l->sock = -1;
-                wh_task_give(t, &l->o);
+        if (r < 0 && charged)
+                link_discharge(p, payer);
+        if (r < 0)
                 return wh_trace(r);
-        }
         wh_list_push_back(&p->links, &l->in_port);
         p->n_links++;
         links_changed(p);
-        *ret = l;
         return 0;
 }
 
@@ -966,35 +1117,78 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
         return 0;
 }
 
-int wh_port_rebound(struct wh_link *l, int sock, uint64_t seq, const struct wh_cred *cred)
+int wh_port_rebound(struct wh_link *l)
 {
-        wh_os_fd_private(sock);
-        int on = 1;
-        if (wh_frame_check_socket(sock) < 0 || wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0) {
-                wh_os_close(sock);
+        struct wh_change *c = &l->change;
+        if (c->sock < 0)
                 return wh_trace(-EPROTO);
-        }
+        int on = 1;
         uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        int r = wh_os_epoll_add(l->inbox->ep, sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id));
-        if (r < 0) {
-                wh_os_close(sock);
-                return wh_trace(r);
-        }
-        wh_lock(&l->o.lock);
-        wh_os_epoll_del(l->inbox->ep, l->sock);
-        wh_os_close(l->sock);
-        l->sock = sock;
-        wh_unlock(&l->o.lock);
+        if (wh_os_setsockopt(c->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0 ||
+            wh_os_epoll_add(l->inbox->ep, c->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id)) < 0)
+                return wh_trace(-ENOMEM);
         /* Of unrelated pid and user namespaces the kernel can say neither: then the sender is nobody, and served as
          * such. */
-        l->cred = cred->known ? *cred : (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1};
+        struct wh_cred was = l->cred;
+        l->cred = c->cred.known ? c->cred : (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1};
+        int refused = wh_port_sender_known(l);
+        if (refused == -ENOMEM) {
+                l->cred = was;
+                wh_os_epoll_del(l->inbox->ep, c->sock);
+                return wh_trace(refused);
+        }
+        struct wh_hello h;
+        link_hello(l, &h);
+        wh_lock(&l->o.lock);
+        /* Nothing is written to the old pair after this greeting, which says where our own lane ends (K6). */
+        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = l->tx_seq, .arg = WH_CHANGE_GREETING};
+        if (l->tx || l->tx_had_lane) {
+                f.arg |= WH_CHANGE_LANE;
+                f.total = l->tx ? l->tx->ring.records : l->tx_ended;
+        }
+        int r = wh_frame_send(c->sock, &f, &h, sizeof h, NULL, false);
+        /* A holder that was not asked to renew knows us already, and waits for no greeting. */
+        if (r < 0 && r != -EPIPE && l->renews) {
+                wh_unlock(&l->o.lock);
+                wh_os_epoll_del(l->inbox->ep, c->sock);
+                return wh_trace(r == -EAGAIN ? -EPROTO : -ENOMEM);
+        }
+        if (l->tx)
+                wh_link_leave_lane(l);
+        l->tx_had_lane = false;
+        l->detour &= (uint8_t) ~(WH_DETOUR_RENEW | WH_DETOUR_ABORT);
+        l->tx_over = l->tx_over == -EPIPE ? 0 : l->tx_over; /* that was the old pair */
+        wh_os_epoll_del(l->inbox->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
+        wh_os_close(l->sock);
+        l->sock = c->sock;
+        c->sock = -1;
+        wh_unlock(&l->o.lock);
         l->connected = false;
         l->hung_up = false;
-        l->sock_ready = true;
-        r = wh_port_sender_known(l);
-        if (r < 0)
-                return r; /* told on the new pair */
-        wh_port_greet(l, 0);
+        return refused; /* told on the new pair */
+}
+
+int wh_port_renew(struct wh_link *l)
+{
+        struct wh_frame f = {.type = WH_FRAME_RENEW, .seq = l->tx_seq};
+        if (l->tx_had_lane) {
+                f.arg = WH_CHANGE_LANE;
+                f.total = l->tx_ended;
+        }
+        if (l->once) { /* whose one message is all there will be */
+                l->detour &= (uint8_t)~WH_DETOUR_RENEW;
+                return 0;
+        }
+        int r = wh_link_frame(l, &f, NULL, 0, NULL, false);
+        if (r < 0) {
+                l->detour |= WH_DETOUR_RENEW;
+                return r;
+        }
+        l->detour &= (uint8_t)~WH_DETOUR_RENEW;
+        l->tx_had_lane = false;
+        /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the load in tx_published(). */
+        if (l->rx)
+                atomic_store_explicit(&l->rx->ring.back->renew, l->renews, memory_order_relaxed);
         return 0;
 }
 
@@ -1022,10 +1216,29 @@ WHARF_API int wharf_port_fd(wharf_task *t, wharf_name name, int *ret)
         return 0;
 }
 
+static int listen_no_more(wharf_task *t, wharf_name port)
+{
+        int err;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return wh_fail(err, NULL);
+        struct wh_inbox *in = p->inbox;
+        if (p->listen_fd >= 0) {
+                wh_os_epoll_del(in->ep, p->listen_fd);
+                p->listen_fd = -1;
+                p->accepts_owed = false;
+                wh_inbox_wake_all(in); /* its last chance of a sender may be gone with it */
+        }
+        wh_unlock(&in->lock);
+        return 0;
+}
+
 WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
 {
         int err, on = 0, type = 0;
         socklen_t len = sizeof on;
+        if (fd == -1)
+                return listen_no_more(t, port);
         if (wh_os_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &len) < 0 || !on)
                 return wh_fail(-EINVAL, "descriptor %d is no listening socket", fd);
         len = sizeof type;
@@ -1210,8 +1423,11 @@ static int set_change(wharf_task *t, wharf_name set, wharf_name port, bool add)
         struct wh_port *p = (struct wh_port *)po;
         lock_two(&s->inbox, &p->own);
         int r;
-        if (atomic_load(&so->name) != set || atomic_load(&po->name) != port || s->closing || p->closing)
+        if (atomic_load(&so->name) != set || atomic_load(&po->name) != port || s->closing ||
+            p->closing == WH_PORT_CLOSING)
                 r = -EBADF;
+        else if (p->closing)
+                r = -EBUSY;
         else if (add)
                 r = p->inbox != &p->own ? -EBUSY : port_move(p, &p->own, &s->inbox);
         else

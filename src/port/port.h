@@ -48,6 +48,9 @@ struct wh_inbox {
         struct wh_link *direct; /* the link whose chunks go into the running receive's buffer */
 };
 
+/* A port that is on its way to another task is left alone by all until the message has gone, or has failed. */
+enum { WH_PORT_OPEN = 0, WH_PORT_CLOSING = 1, WH_PORT_MOVING = 2 };
+
 struct wh_port {
         struct wh_object o;
         struct wh_inbox own; /* its lock comes right behind `o`: both outlive the port (T1) */
@@ -58,7 +61,7 @@ struct wh_port {
         uint32_t n_links, n_once; /* all; those that are send-once rights */
         struct wharf_port_opts opts;
         wharf_port_id id;
-        bool closing;
+        uint8_t closing;              /* WH_PORT_* */
         bool watches;                 /* rights were ever watched for it */
         _Atomic uint32_t notices_due; /* asked for to be sent here, and not yet received; guard: task->notices */
         struct wh_notice *no_senders; /* asked for, or NULL */
@@ -95,6 +98,24 @@ static inline void *wh_ep_tag(enum wh_ep kind, uint32_t name)
         return (void *)((uintptr_t)kind << 32 | name);
 }
 
+/* The options with their defaults, or -EINVAL with why. */
+int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret);
+/* A port with checked options, that has no name and no id yet; and away with it, if it is to get none. */
+int wh_port_make(wharf_task *t, const struct wharf_port_opts *opts, struct wh_port **ret);
+void wh_port_unmake(struct wh_port *p);
+/* Its name, once it has its id. */
+int wh_port_name(struct wh_port *p, wharf_name *ret);
+/*
+ * For moving: nobody receives any more, and nobody may touch the port until it is thawed, or gone. -EBUSY, -EOPNOTSUPP
+ * with why. *ret's inbox is locked.
+ */
+int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret);
+void wh_port_thaw(wharf_task *t, wharf_name name);
+/* It has gone: what is left here goes as well. No sender notices. */
+void wh_port_gone(wharf_task *t, wharf_name name);
+/* Serve a link that was set up elsewhere: into the epoll, the lists and the tables. Takes l->sock only on success. */
+int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool force);
+
 /* Lock and return the inbox that `name` (a port or a set) receives from; *ret_port is NULL for a set. */
 struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **ret_port, int *err);
 /* The same for a port, whether or not it is in a set. Unlock port->inbox. */
@@ -125,6 +146,8 @@ int wh_port_may_introduce(const struct wh_port *p, const struct wh_link *by);
 /* Add the owner's end of a link, for `payer`, whose share is not asked for with `force`; takes `sock` only on success.
  */
 int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret);
+/* There may be something on this link that no event will tell of. */
+void wh_port_look_at(struct wh_link *l);
 /* Let go of the links whose senders are gone and have left nothing unread. Not from inside an event or a pump. */
 void wh_port_reap(struct wh_port *p);
 /* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */

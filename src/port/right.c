@@ -4,6 +4,7 @@
 #include "port/items.h"
 #include "port/kept.h"
 #include "port/memory.h"
+#include "port/move.h"
 #include "port/object.h"
 #include "port/port.h"
 #include "port/why.h"
@@ -392,7 +393,17 @@ static int item_reply(wharf_task *t, struct wharf_item *it, struct wh_items_out 
         }
         if (o->kind != WHARF_KIND_REPLY)
                 return -EPERM;
-        int to_caller, to_new;
+        int to_caller, to_new, detached = wh_reply_socket(t, it->name);
+        if (detached >= 0) {
+                int fd = wh_os_dup(detached);
+                if (fd < 0)
+                        return fd;
+                wh_os_fd_private(fd);
+                out->o->kind[i] = WH_ITEM_REPLY;
+                out->o->fd[i] = fd;
+                out->close[i] = true;
+                return 0;
+        }
         int r = pair_new(NULL, &to_caller, &to_new);
         if (r < 0)
                 return r;
@@ -412,7 +423,8 @@ static bool items_collide(const struct wharf_item *a, const struct wharf_item *b
         case WHARF_MOVE_SEND:
                 return (b->kind == WHARF_MOVE_SEND || b->kind == WHARF_COPY_SEND) && a->name == b->name;
         case WHARF_MOVE_REPLY:
-                return b->kind == WHARF_MOVE_REPLY && a->name == b->name;
+        case WHARF_MOVE_RECEIVE:
+                return b->kind == a->kind && a->name == b->name;
         case WHARF_MOVE_MEMORY:
                 return (b->kind == WHARF_MOVE_MEMORY || b->kind == WHARF_COPY_MEMORY) && a->name == b->name;
         default:
@@ -434,6 +446,7 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                      wharf_name over, int64_t deadline_ns)
 {
         out->o = o;
+        out->n_moves = 0;
         if (m->n_items > WHARF_ITEMS_MAX)
                 return wh_fail(-EINVAL, "%u items, at most %d", m->n_items, WHARF_ITEMS_MAX);
         int r = items_distinct(m);
@@ -469,6 +482,12 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                         r = wh_memory_send(t, it->name, &o->fd[i]);
                         out->close[i] = r == 0;
                         break;
+                case WHARF_MOVE_RECEIVE:
+                        o->kind[i] = WH_ITEM_RECEIVE;
+                        r = wh_move_pack(t, it->name, &o->fd[i]);
+                        out->close[i] = r == 0;
+                        out->n_moves += r == 0;
+                        break;
                 default:
                         r = wh_fail(-EINVAL, "items[%u].kind is %u", i, it->kind);
                 }
@@ -483,6 +502,10 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
 void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_out *out, bool sent)
 {
         struct wh_outgoing *o = out->o;
+        /* First of all: rights made for this message can only be unmade while their port is here. */
+        for (unsigned i = 0; i < o->n_items && out->n_moves; i++)
+                if (m->items[i].kind == WHARF_MOVE_RECEIVE)
+                        wh_move_end(t, m->items[i].name, sent);
         for (unsigned i = 0; i < o->n_items; i++) {
                 if (out->close[i])
                         wh_os_close(o->fd[i]);
@@ -525,6 +548,13 @@ int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wha
                                 break;
                         continue;
                 }
+                if (from->kind[i] == WH_ITEM_RECEIVE) {
+                        got[i].kind = WHARF_GOT_RECEIVE;
+                        r = wh_move_open(t, from->fd[i], &got[i].name);
+                        if (r < 0)
+                                break;
+                        continue;
+                }
                 bool once = from->kind[i] == WH_ITEM_REPLY;
                 got[i].kind = once ? WHARF_GOT_REPLY : WHARF_GOT_SEND;
                 r = wh_right_from_socket(t, from->fd[i], !once, once, &got[i].name);
@@ -541,6 +571,10 @@ int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wha
                                 wh_memory_unaccept(t, got[i].name);
                                 continue;
                         }
+                        if (got[i].kind == WHARF_GOT_RECEIVE) {
+                                wharf_drop(t, got[i].name); /* copies: the carrier has everything still */
+                                continue;
+                        }
                         struct wh_link *l = wh_holder_lock(t, got[i].name, &err);
                         l->sock = -1;
                         wh_unlock(&l->o.lock);
@@ -548,6 +582,9 @@ int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wha
                 }
                 return r;
         }
+        for (i = 0; i < n; i++)
+                if (from->kind[i] == WH_ITEM_RECEIVE)
+                        wh_move_start(t, got[i].name, from->fd[i]);
         memcpy(to, got, n * sizeof *got);
         from->n = 0;
         return 0;

@@ -94,6 +94,8 @@ const char *wharf_strerror(int err)
                 return "it is in use";
         case EHOSTDOWN:
                 return "no name server runs, and none could be started";
+        case ELOOP:
+                return "a receive right cannot be sent into its own queue";
         case EOPNOTSUPP:
                 return "shared memory cannot be made here";
         case ESRCH:

@@ -600,7 +600,7 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
         wh_list_init(&s->watches);
         struct wharf_port_opts o = {
                 .size = sizeof o,
-                .flags = WHARF_PORT_STAYS,
+                .flags = WHARF_PORT_STAYS | WHARF_PORT_FIXED,
                 .links_max = LINKS_MAX,
                 .capacity_records = 64,
                 .payload_bytes_max = WH_NAMES_REQUEST_MAX, /* so that no request is larger than serve_one()'s buffer */

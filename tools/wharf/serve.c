@@ -350,7 +350,8 @@ static int run(const struct verb *v, int argc, char **argv)
                 free(s.jobs);
                 return r;
         }
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .payload_bytes_max = size_limit};
+        struct wharf_port_opts o = {
+                .size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_FIXED, .payload_bytes_max = size_limit};
         int port_fd, names_fd, e = wharf_port_new(s.task, &o, &s.port);
         if (e == 0)
                 e = wharf_port_fd(s.task, s.port, &port_fd);

@@ -1,0 +1,49 @@
+/*
+ * move - a receive right on its way to another task.
+ *
+ * What a port is lies in private memory, in the sockets of its links and in memory that its senders own. All of it is
+ * queued in one end of a pair of sockets, the *carrier*, and the message carries the other end only: so the port moves
+ * with the message or not at all, and whoever kills which process when, it has one owner or none.
+ *
+ * Always true:
+ *   M1  From wh_move_pack() to wh_move_end() the port is frozen: nobody here takes a message, sends a reply or makes a
+ *       right, so what was packed stays true. Senders notice nothing: what they send waits where it is.
+ *   M2  Nothing that a sender could notice happens before the message is sent, but that replies to calls that were
+ *       received already are announced to come over sockets of their own (VIA), which is true either way.
+ *   M3  The new owner only looks into the carrier (MSG_PEEK) until everything is there and checked, so a task that is
+ *       short of memory or descriptors can try again.
+ *   M4  All in the carrier is claimed by the former owner, who may lie: it is read once, from memory that the kernel
+ * has made immutable, and checked like anything that comes from a sender. A liar can only hand over a bad port. M5  The
+ * new owner asks every sender for a pair and a lane of its own (RENEW; K5 in link.h). Until a sender has seen to that,
+ * the link is as trustworthy as the former owner, who may have kept copies; then it is as good as new.
+ */
+#ifndef WH_PORT_MOVE_H
+#define WH_PORT_MOVE_H
+
+#include "port/object.h"
+
+/* -ELOOP when a receive right in `m` would be sent to its own port: nobody could ever receive it. */
+int wh_move_check_circle(wharf_task *t, wharf_name right, const struct wharf_msg *m);
+
+/*
+ * Freeze the port and pack it. *ret is the end of the carrier to be sent. On failure the port goes on; after success
+ * wh_move_end() says what became of the message.
+ */
+int wh_move_pack(wharf_task *t, wharf_name port, int *ret);
+void wh_move_end(wharf_task *t, wharf_name port, bool sent);
+
+/*
+ * Make a port of what a carrier holds, which keeps it all: dropping the port undoes this. wh_move_start() then makes it
+ * the port's owner for good. -EPROTO: it is no carrier of ours; -EPROTONOSUPPORT; -ENOMEM, -EMFILE: try again.
+ */
+int wh_move_open(wharf_task *t, int carrier, wharf_name *ret);
+/* Takes the descriptor. */
+void wh_move_start(wharf_task *t, wharf_name port, int carrier);
+
+/*
+ * Send the receive right `port` in an otherwise empty message `id` over the send right `to`, without waiting: what a
+ * port that is dropped may do instead of ending. On failure it is as it was.
+ */
+int wh_move_to(wharf_task *t, wharf_name port, wharf_name to, uint32_t id);
+
+#endif
