@@ -167,6 +167,18 @@ int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
         return frame_recv(sock, f, data, fds, cred, MSG_PEEK);
 }
 
+int wh_frame_drop(int sock)
+{
+        char byte;
+        struct iovec iov = {&byte, 1};
+        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1}; /* no room for descriptors: the kernel closes them */
+        ssize_t r;
+        do
+                r = wh_os_recvmsg(sock, &m, 0);
+        while (r == -EINTR);
+        return r < 0 ? (int)r : 0;
+}
+
 int wh_frame_check_socket(int fd)
 {
         int domain = 0, type = 0, listening = 0;

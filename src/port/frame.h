@@ -116,10 +116,11 @@ int wh_frame_bell(int sock);
  */
 int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
 /*
- * The same, and the frame stays where it is (wh_os_discard() takes it), for descriptors that nobody could send again:
+ * The same, and the frame stays where it is (wh_frame_drop() takes it), for descriptors that nobody could send again:
  * after -EMFILE there is another try. Those in `fds` are copies.
  */
 int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
+int wh_frame_drop(int sock);
 
 /* Is `fd` an end of a connected SOCK_SEQPACKET Unix socket? 0 or -EPROTO. */
 int wh_frame_check_socket(int fd);

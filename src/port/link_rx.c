@@ -642,7 +642,7 @@ int wh_link_pump(struct wh_link *l)
                                 }
                                 return shortage(r) ? r : wh_link_break(l, r);
                         }
-                        int took = wh_os_discard(l->sock, 1);
+                        int took = wh_frame_drop(l->sock);
                         if (took < 0 && r > 0) {
                                 for (unsigned i = 0; i < f.n_fds; i++)
                                         wh_os_close(fds[i]);
