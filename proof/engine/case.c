@@ -387,6 +387,8 @@ bool proof_case(const struct proof_args *args, const char *engine, const struct 
         while (waitpid(pid, &st, 0) < 0 && errno == EINTR)
                 ;
         close(pidfd);
+        snprintf(text, sizeof text, "/tmp/wharf-proof.%d", (int)pid); /* the socket of a case that was killed */
+        unlink(text);
         if (!why && atomic_load(&report->failed))
                 why = report->why;
         if (!why && WIFSIGNALED(st)) {
