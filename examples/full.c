@@ -21,19 +21,20 @@ static int receiver(int go)
 
 int main(void)
 {
-        int go[2], status, n = 0;
+        int go[2], status, late, n = 0;
         MUST(pipe(go));
         if (fork() == 0)
                 return receiver(go[0]);
         wharf_task *task = open_task();
         wharf_name right = right_to(task, "full");
         MUST(wharf_send(task, right, "a", 1, WHARF_FOREVER));
-        while (wharf_send(task, right, "b", 1, 0) == 0) /* -EAGAIN when it is full */
+        while ((late = wharf_send(task, right, "b", 1, wharf_in_ms(10))) == 0) /* -ETIMEDOUT when it stays full */
                 n++;
-        int late = wharf_send(task, right, "c", 1, wharf_in_ms(10));
+        int now = wharf_send(task, right, "c", 1, 0); /* -EAGAIN: at once */
         MUST(write(go[1], "g", 1));
         MUST(wharf_send(task, right, "z", 1, WHARF_FOREVER)); /* sleeps until there is room */
         wait(&status);
         printf("after some more, and 10 ms: %s\n", wharf_strerror(late));
-        return wharf_task_close(task) || late != -ETIMEDOUT || n < 1 || n > 4 || WEXITSTATUS(status) != n + 1;
+        return wharf_task_close(task) || late != -ETIMEDOUT || now != -EAGAIN || n < 1 || n > 4 ||
+               WEXITSTATUS(status) != n + 1;
 }

@@ -95,12 +95,16 @@ enum {
         /* wharf_recvmsg(): */
         WHARF_RECV_IN_PLACE = 1, /* `data` will point at the sender's memory where it can; give it back */
         WHARF_RECV_ALLOC = 2,    /* `data` will point at private memory of the right size; give it back */
+        /* wharf_sendmsg(): */
+        WHARF_SEND_LATER = 4, /* where the queue stays full, leave the message to be sent later */
 };
 
 enum {
-        WHARF_NOTICE_DEAD_NAME = 1,   /* the receiver of the right `about` is gone */
-        WHARF_NOTICE_NO_SENDERS = 2,  /* no send right to the port `about` is left, of `count` that were ever made */
-        WHARF_NOTICE_ONCE_UNUSED = 3, /* a send-once right to the port `about` is gone, and its message never came */
+        WHARF_NOTICE_DEAD_NAME = 1,     /* the receiver of the right `about` is gone */
+        WHARF_NOTICE_NO_SENDERS = 2,    /* no send right to the port `about` is left, of `count` that were ever made */
+        WHARF_NOTICE_ONCE_UNUSED = 3,   /* a send-once right to the port `about` is gone, and its message never came */
+        WHARF_NOTICE_SEND_POSSIBLE = 4, /* the queue of the right `about` has room */
+        WHARF_NOTICE_SENT_LATER = 5,    /* the message that was left on the right `about` has gone into its queue */
 };
 
 /* A message, to send or received. Clear it, set `size`, then what you care about. */
@@ -159,6 +163,12 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  * The same with everything a message can have: id, rights and descriptors, the way of transport. All or nothing: after
  * a failure every right is still yours.
  *
+ * With WHARF_SEND_LATER in msg->flags a message that finds the queue full until the deadline is left, and the call
+ * returns 1: the message lies behind the full queue and comes in its turn, whatever this task does next, sleep or die.
+ * One message a right can be left at a time; -EBUSY until it has gone into the queue proper, for which
+ * wharf_notify(WHARF_NOTICE_SENT_LATER) gives a notice. (Mach: MACH_SEND_NOTIFY.) To a port of capacity zero it goes
+ * when it is taken.
+ *
  * @msg  Borrowed; `how` is set to the way that was used. A payload from wharf_reserve() is consumed on success.
  *
  * Errors: as wharf_send(), and
@@ -173,6 +183,7 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  *         -ELOOP         a receive right sent through a right to that same port
  *         -EMSGSIZE      also: the memories in it are together larger than the port takes
  *         -EFAULT        DIRECT: the receiver could not read the payload, and neither can this process
+ *         -EBUSY         WHARF_SEND_LATER, and one is left already
  *         -EBUSY         the kernel still writes to a memory in it: a read() past the cache, or io_uring
  *
  * A send right may be sent over itself: copied, it arrives as a right of the receiver to its own port; moved, likewise,

@@ -240,7 +240,8 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
         }
         l->waiters--;
         l->room_waiters -= room;
-        if (l->tx && l->room_waiters == 0 && atomic_load_explicit(&l->tx->ring.out->want, memory_order_relaxed))
+        if (l->tx && l->room_waiters == 0 && !l->room_asked &&
+            atomic_load_explicit(&l->tx->ring.out->want, memory_order_relaxed))
                 wh_ring_want(&l->tx->ring, false);
         if (!l->leader && l->waiters)
                 wh_holder_turn(l);

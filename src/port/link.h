@@ -94,6 +94,8 @@ struct wh_change {
         struct wh_cred cred;
 };
 
+enum { WH_ROOM_POSSIBLE = 0, WH_ROOM_LATER = 1, WH_ROOM_NOTICES = 2 };
+
 enum {
         WH_DETOUR_ABORT = 1,  /* a message in pieces was given up: the receiver is told before the next */
         WH_DETOUR_OFFER = 2,  /* the port's capacity is zero: every message is offered */
@@ -186,7 +188,15 @@ struct wh_link {
         struct wh_inbox *watch; /* dead-name notice is to go there */
         wharf_name watch_port;
         struct wh_notice *watch_notice; /* ... and is this one */
-        uint32_t spin_us;               /* what spinning is worth, as learned */
+        struct wh_room_asked {
+                struct wh_inbox *inbox; /* while it is armed (Q2) */
+                struct wh_notice *notice;
+                wharf_name port;
+        } room[WH_ROOM_NOTICES]; /* room.c */
+        bool room_asked;         /* one of them is armed */
+        uint64_t later;          /* 0, or 1 + the number of the message that was left and not told about */
+        uint64_t later_end;      /* where its record ends */
+        uint32_t spin_us;        /* what spinning is worth, as learned */
         uint32_t spin_misses;
 };
 
@@ -233,6 +243,15 @@ int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o);
  * never wait.
  */
 int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns);
+/*
+ * Leave a message that found the queue full (for `full`, an errno, which stays the answer where nothing can be left):
+ * 1; -EBUSY when another waits there still.
+ */
+int wh_link_leave(struct wh_link *l, struct wh_outgoing *o, int full);
+/* Publish one message behind a full queue. -EAGAIN: what is kept for it is used. */
+int wh_link_send_kept(struct wh_link *l, struct wh_outgoing *o);
+/* Would even a small message have to wait? */
+bool wh_link_full(struct wh_link *l);
 /* An offer ends without an answer, for `err`: withdrawn, and that is the result; or 0, since it was taken after all. */
 int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err);
 /* The short way for a payload that was reserved and filled: -EAGAIN when only the long way can tell what is wrong. */
@@ -358,6 +377,23 @@ void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx);
 
 /* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
 int wh_watch_socket(struct wh_link *l, bool add);
+/* The same for all that is watched for there, after that has changed. */
+int wh_watch_update(struct wh_link *l, struct wh_inbox *in);
+
+/* ---- room.c: notices of room; at the holder's end, which is locked ---- */
+
+/* WHARF_NOTICE_SEND_POSSIBLE or _SENT_LATER; the link is not locked. */
+int wh_room_ask(wharf_task *t, uint32_t what, wharf_name right, wharf_name port);
+/* Not any more: the notice, to be freed, or NULL. */
+struct wh_notice *wh_room_unask(struct wh_link *l, uint32_t what);
+/* Look whether there is room, tell, and announce that more is wanted. */
+void wh_room_settle(struct wh_link *l);
+/* The socket of an armed link has something. */
+void wh_room_event(struct wh_link *l);
+/* The right is dropped. */
+void wh_room_forget(struct wh_link *l);
+/* The port `port` receives from the inbox `to` now, or is closed. */
+void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to);
 
 /* ---- call.c, for link_rx.c: what only a holder's end receives ---- */
 void wh_call_via(struct wh_link *l, uint32_t call, int sock);

@@ -599,7 +599,7 @@ static int rebind_now(struct wh_link *l, const struct wh_frame *f, const int *fd
         return r == 0 ? -EPROTO : r;
 }
 
-int wh_link_pump(struct wh_link *l)
+static int link_pump(struct wh_link *l)
 {
         uint8_t data[WH_COLD_MAX + WH_FDS_MAX];
         int fds[WH_FDS_MAX];
@@ -675,6 +675,14 @@ int wh_link_pump(struct wh_link *l)
                         break;
         }
         return changed;
+}
+
+int wh_link_pump(struct wh_link *l)
+{
+        int r = link_pump(l);
+        if (wh_unlikely(l->room_asked)) /* a doorbell that was thrown away may have been for this */
+                wh_room_settle(l);
+        return r;
 }
 
 /* ---- records ---- */
@@ -942,7 +950,11 @@ static bool discard_bells(struct wh_link *l)
         if (n < 0 || n >= (int)sizeof(struct wh_frame))
                 return false;
         l->arms = 0;
-        return n == 0 || wh_os_discard(l->sock, (unsigned)n) >= 0;
+        if (n && wh_os_discard(l->sock, (unsigned)n) < 0)
+                return false;
+        if (wh_unlikely(l->room_asked))
+                wh_room_settle(l);
+        return true;
 }
 
 int wh_link_next(struct wh_link *l, struct wh_incoming *in)

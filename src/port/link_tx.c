@@ -198,6 +198,10 @@ int wh_link_rebind(struct wh_link *l)
         } else {
                 wh_os_close(old);
         }
+        for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
+                if (l->room[i].inbox)
+                        wh_watch_update(l, l->room[i].inbox); /* the old pair goes out of it when it is closed */
+        l->later_end = 0;
         if (l->tx)
                 wh_link_leave_lane(l);
         l->detour &= (uint8_t) ~(WH_DETOUR_ABORT | WH_DETOUR_REBIND); /* a change ends a message in pieces as well */
@@ -206,13 +210,20 @@ int wh_link_rebind(struct wh_link *l)
         return 0;
 }
 
+/* Read the frames that wait at the holder's end, unless a thread does so already: replies stay put. */
+static void read_waiting(struct wh_link *l)
+{
+        if (l->owner || l->leader)
+                return;
+        l->sock_ready = true;
+        while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
+                ;
+}
+
 bool wh_link_greeted(struct wh_link *l)
 {
-        if (!l->greeted && !l->owner && !l->leader) {
-                l->sock_ready = true;
-                while (!l->greeted && !l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
-                        ;
-        }
+        if (!l->greeted)
+                read_waiting(l);
         return l->greeted || l->owner;
 }
 
@@ -220,6 +231,8 @@ int wh_link_attach(struct wh_link *l)
 {
         if (l->tx)
                 return 0;
+        if (l->cold_taken < l->tx_seq)
+                read_waiting(l); /* what was taken meanwhile */
         if (!wh_link_greeted(l))
                 return -EAGAIN; /* what the port takes is not known yet: its owner has not seen us */
         uint64_t capacity = l->owner ? 1024 : l->hello.capacity_records;
@@ -590,13 +603,13 @@ static bool cold_full(const struct wh_link *l)
         return l->tx_seq - l->cold_taken >= cold_capacity(l);
 }
 
-/* Should the receiver say when it has taken the next one? The one that fills the queue, and where no lane is, more. */
+/* Should the receiver say when it has taken the next one? Each of a small queue, where frames may fill it. */
 static uint32_t cold_tell(const struct wh_link *l)
 {
-        uint64_t capacity = cold_capacity(l), unread = l->tx_seq + 1 - l->cold_taken;
-        if (!l->greeted || capacity > 65536)
-                return 0;
-        return unread == capacity || (l->no_lane && unread % (capacity / 4 + 1) == 0) ? WH_MSG_TELL : 0;
+        uint64_t capacity = cold_capacity(l), few = capacity <= WH_COLD_FRAMES ? 1 : capacity / 4;
+        if (!l->greeted || capacity > 65536 || (capacity > WH_COLD_FRAMES && !l->no_lane))
+                return 0; /* a lane comes before the queue is full */
+        return (l->tx_seq + 1) % few == 0 ? WH_MSG_TELL : 0;
 }
 
 /* Cold frames. One is enough for most messages; where no lane can be made, a large one is cut into many. */
@@ -719,6 +732,73 @@ static int send_direct(struct wh_link *l, struct wh_outgoing *o)
         return r < 0 ? r : -EAGAIN;
 }
 
+/* ---- a full queue ---- */
+
+bool wh_link_full(struct wh_link *l)
+{
+        if (l->tx_over || l->over)
+                return false; /* sending would not wait, though it would fail */
+        if (!l->tx)
+                return cold_full(l);
+        struct wh_ring_tx *ring = &l->tx->ring;
+        if (!wh_ring_refresh(ring) || unbounded(l))
+                return false;
+        return ring->records - ring->taken_records >= ring->capacity ||
+               ring->pos + 2 - ring->taken_lines > ring->usable;
+}
+
+int wh_link_send_kept(struct wh_link *l, struct wh_outgoing *o)
+{
+        if (!l->tx)
+                return o->len > WH_COLD_MAX ? send_memory(l, o) : send_cold(l, o);
+        struct wh_outgoing with = *o;
+        struct wh_rec_block block = {.len = o->len, .total = o->len};
+        enum wh_rec_kind kind = WH_REC_INLINE;
+        int slot = o->slot, r = 0;
+        uint16_t lent;
+        void *mem;
+        uint8_t *body = wh_ring_reserve_kept(&l->tx->ring);
+        if (!body)
+                return tx_full(l);
+        if (slot >= 0 || sizeof(struct wh_rec_ext) + o->len > WH_RING_KEPT_BODY) {
+                kind = WH_REC_BLOCK;
+                if (slot < 0 && o->len <= WHARF_IN_PLACE_MAX && wh_link_lend(l, o->len, &lent, &mem) == 0) {
+                        slot = lent;
+                        wh_shm_copy(mem, o->data, o->len);
+                }
+                if (slot < 0) {
+                        kind = WH_REC_MEMORY;
+                        r = wh_memory_of(o->data, o->len, &with.fd[with.n_items]);
+                        if (r < 0)
+                                return r;
+                        with.kind[with.n_items++] = WH_ITEM_MEMORY;
+                }
+        }
+        r = send_items(l, &with);
+        if (kind == WH_REC_MEMORY)
+                wh_os_close(with.fd[o->n_items]);
+        if (r < 0) {
+                if (slot >= 0 && o->slot < 0)
+                        wh_lane_unlend(l->tx, (uint16_t)slot);
+                return r;
+        }
+        count_items(l, &with);
+        if (kind == WH_REC_BLOCK) {
+                publish_block(l, &with, body, (uint16_t)slot, o->len, kind);
+                return tx_sent(l, o, WHARF_HOW_SECTION);
+        }
+        struct wh_rec_ext ext = rec_ext(&with);
+        wh_shm_copy(body, &ext, sizeof ext);
+        if (kind == WH_REC_INLINE) {
+                wh_shm_copy(body + sizeof ext, o->data, o->len);
+                wh_ring_publish(&l->tx->ring, kind, (uint32_t)(sizeof ext + o->len));
+                return tx_sent(l, o, WHARF_HOW_INLINE);
+        }
+        wh_shm_copy(body + sizeof ext, &block, sizeof block);
+        wh_ring_publish(&l->tx->ring, kind, BLOCK_BODY);
+        return tx_sent(l, o, WHARF_HOW_MEMORY);
+}
+
 /* ---- capacity zero ---- */
 
 /*
@@ -753,6 +833,7 @@ int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err)
                 err = tx_full(l);
         }
         l->offer = 0;
+        o->started = false;
         if (l->offer_slot >= 0) {
                 wh_lane_slot_unsent(l->tx, (uint16_t)l->offer_slot);
                 if (o->slot < 0)
@@ -869,8 +950,9 @@ static bool stays_cold(const struct wh_link *l, const struct wh_outgoing *o)
                 return true;
         if (cold_full(l))
                 return false; /* the lane counts what is unread, cold messages too */
-        return o->how == WHARF_HOW_COLD || (o->how == WHARF_HOW_AUTO && o->len <= WH_COLD_MAX &&
-                                            l->cold_sent < WH_COLD_FRAMES && l->cold_bytes + o->len <= WH_COLD_BYTES);
+        return o->how == WHARF_HOW_COLD ||
+               (o->how == WHARF_HOW_AUTO && o->len <= WH_COLD_MAX && l->cold_sent < WH_COLD_FRAMES &&
+                l->cold_sent < cold_capacity(l) && l->cold_bytes + o->len <= WH_COLD_BYTES);
 }
 
 static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)
@@ -933,6 +1015,10 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         if (!l->tx) {
                 if (l->no_lane && l->cold_sent % 64 == 63 && !o->started)
                         l->no_lane = false; /* what was short then may not be now */
+                if (!o->started && cold_full(l))
+                        read_waiting(l); /* a greeting, and what was taken */
+                if (!o->started && cold_full(l) && cold_capacity(l))
+                        return -EAGAIN; /* also where a lane could be made: its frame is behind what is unread */
                 if (!stays_cold(l, o) && (o->how != WHARF_HOW_MEMORY || o->slot >= 0 || cold_full(l))) {
                         r = wh_link_attach(l);
                         if (r < 0)
@@ -942,7 +1028,7 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         if (l->tx && l->detour & WH_DETOUR_OFFER && o->how != WHARF_HOW_DIRECT) /* which is an offer itself */
                 return send_offer(l, o);
         if (!l->tx && !o->started && cold_full(l))
-                return cold_capacity(l) ? -EAGAIN : -EOPNOTSUPP; /* nothing to offer in */
+                return -EOPNOTSUPP; /* nothing to offer in */
         if (o->slot < 0 && (o->how == WHARF_HOW_MEMORY ||
                             (unbounded(l) && o->len > WHARF_IN_PLACE_MAX && /* pieces would wait for each other */
                              o->how != WHARF_HOW_DIRECT)))

@@ -90,15 +90,20 @@ static int message_check(const struct wharf_msg *m)
         if (m->how == WHARF_HOW_INLINE && m->len_bytes > WH_RECORD_BODY_MAX - sizeof(struct wh_rec_ext))
                 return wh_fail(-EINVAL, "%zu bytes inline, at most %zu", m->len_bytes,
                                WH_RECORD_BODY_MAX - sizeof(struct wh_rec_ext));
+        if (m->flags & WHARF_SEND_LATER && m->how == WHARF_HOW_DIRECT)
+                return wh_fail(-EINVAL, "a message that is left cannot be read from here later");
         return 0;
 }
 
-/* With a call: its number on success, which the reply will carry. */
+/* With a call: its number on success, which the reply will carry. Otherwise 0, or 1 for a message that was left. */
 int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns)
 {
         int err, r = message_check(m);
         if (r < 0)
                 return r;
+        const bool later = m->flags & WHARF_SEND_LATER;
+        if (wh_unlikely(later && call))
+                return wh_fail(-EINVAL, "a call is not left to be sent later");
         struct wh_object *named = wh_table_find(&t->names, right);
         if (wh_unlikely(named && named->kind == WHARF_KIND_REPLY && wh_task_ours(t)))
                 return call ? wh_fail(-EPERM, "a send-once right takes no calls") : wharf_replymsg(t, right, m);
@@ -144,8 +149,12 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         int obstacle = 0;
         if (wh_unlikely(o.how == WHARF_HOW_DIRECT) && r == 0 && (obstacle = wh_direct_obstacle(l, &o, deadline_ns)) < 0)
                 o.how = WHARF_HOW_AUTO;
+        if (wh_unlikely(later) && o.len > WHARF_IN_PLACE_MAX)
+                o.how = WHARF_HOW_MEMORY; /* pieces find no room behind a full queue */
         if (r == 0)
                 r = wh_link_send(l, &o, deadline_ns);
+        if (wh_unlikely(later) && (r == -EAGAIN || r == -ETIMEDOUT))
+                r = wh_link_leave(l, &o, r);
         if (wh_unlikely(m->how == WHARF_HOW_DIRECT) && obstacle == 0)
                 obstacle = l->direct_refused ? l->direct_refused : -EOPNOTSUPP;
         if (r < 0 && call && o.call)
@@ -153,9 +162,9 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         if (wh_unlikely(r < 0))
                 wh_link_failed(l, r);
         wh_unlock(&l->o.lock);
-        if (items.n_moves && o.items_gone)
+        if (r < 0 && items.n_moves && o.items_gone)
                 r = 0; /* it is on its way, even if the receiver was found to be dying: there must not be two owners */
-        wh_items_finish(t, m, &items, r == 0);
+        wh_items_finish(t, m, &items, r >= 0);
         if (wh_unlikely(once) && (r == 0 || r == -EPIPE))
                 wh_right_drop(t, &l->o, right);
         if (r < 0)
@@ -167,7 +176,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 m->held[0] = HELD_NOTHING;
                 m->data = NULL;
         }
-        return call ? (int)call->number : 0;
+        return call ? (int)call->number : r;
 }
 
 WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m, int64_t deadline_ns)

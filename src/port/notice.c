@@ -20,6 +20,15 @@ static struct wh_port *target(wharf_task *t, wharf_name name)
         return atomic_load_explicit(&p->inbox, memory_order_relaxed) ? p : NULL;
 }
 
+struct wh_inbox *wh_notice_inbox(wharf_task *t, const struct wh_notice *n)
+{
+        wh_lock(&t->notices);
+        struct wh_port *p = target(t, n->port);
+        struct wh_inbox *in = p ? atomic_load_explicit(&p->inbox, memory_order_relaxed) : NULL;
+        wh_unlock(&t->notices);
+        return in;
+}
+
 static void due(wharf_task *t, wharf_name name, int by)
 {
         struct wh_port *p = target(t, name);
@@ -257,6 +266,12 @@ WHARF_API int wharf_notify(wharf_task *t, uint32_t what, wharf_name about, wharf
                 return wh_fail(ask_dead_name(t, about, port), NULL);
         case WHARF_NOTICE_NO_SENDERS:
                 return wh_fail(ask_no_senders(t, about, port, sync), NULL);
+        case WHARF_NOTICE_SEND_POSSIBLE:
+        case WHARF_NOTICE_SENT_LATER:
+                if (sync)
+                        return wh_fail(-EINVAL, "sync is for WHARF_NOTICE_NO_SENDERS");
+                r = wh_room_ask(t, what, about, port);
+                return r == -EINVAL ? r : wh_fail(r, NULL);
         case WHARF_NOTICE_ONCE_UNUSED:
                 return wh_fail(-EINVAL, "an unused send-once right is told to its own port, without being asked");
         default:
@@ -282,6 +297,12 @@ WHARF_API int wharf_notify_cancel(wharf_task *t, uint32_t what, wharf_name about
                 l->watch = NULL;
                 n = l->watch_notice;
                 l->watch_notice = NULL;
+                wh_unlock(&l->o.lock);
+        } else if (what == WHARF_NOTICE_SEND_POSSIBLE || what == WHARF_NOTICE_SENT_LATER) {
+                struct wh_link *l = wh_holder_lock(t, about, &r);
+                if (!l)
+                        return wh_fail(r, NULL);
+                n = wh_room_unask(l, what);
                 wh_unlock(&l->o.lock);
         } else if (what == WHARF_NOTICE_NO_SENDERS) {
                 struct wh_port *p = wh_port_lock(t, about, &r);

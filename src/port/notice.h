@@ -37,6 +37,9 @@ void wh_notice_free(wharf_task *t, struct wh_notice *n);
 /* Send it; consumes it. Any lock but task->notices may be held. */
 void wh_notice_fire(wharf_task *t, struct wh_notice *n);
 
+/* Where it will be received; NULL when its port is closed. */
+struct wh_inbox *wh_notice_inbox(wharf_task *t, const struct wh_notice *n);
+
 /* ---- for the inbox, which is locked ---- */
 
 /* Those that were fired at this inbox can be received from it now. */

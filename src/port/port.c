@@ -98,20 +98,25 @@ void wh_port_look_at(struct wh_link *l)
         make_hot(l->inbox, l);
 }
 
-/* The receiver of a watched right is gone. */
-static void watched_died(struct wh_inbox *in, wharf_name name)
+/* The receiver of a watched right is gone, or may have given room. */
+static void watched(struct wh_inbox *in, wharf_name name, uint32_t events)
 {
         int err;
         struct wh_link *l = wh_holder_lock(in->task, name, &err);
         if (!l)
                 return;
-        if (l->watch == in) {
+        if (l->watch == in && events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
                 wh_watch_socket(l, false);
                 l->watch = NULL;
                 wh_list_push_back(&in->notices, &l->watch_notice->node);
                 l->watch_notice = NULL;
         }
+        bool room = l->room_asked;
+        if (room)
+                wh_room_event(l);
         wh_unlock(&l->o.lock);
+        if (room)
+                wh_notices_take(in); /* now, rather than with the next look */
 }
 
 static void accept_links(struct wh_inbox *in, wharf_name name)
@@ -175,7 +180,7 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
                 accept_links(in, name);
                 return;
         case WH_EP_WATCH:
-                watched_died(in, name);
+                watched(in, name, ev->events);
                 return;
         case WH_EP_NOTICE:
                 wh_notices_take(in);
@@ -687,6 +692,8 @@ static void watch_move(struct wh_object *o, void *arg)
                         l->watch_notice = NULL;
                 }
         }
+        if (atomic_load_explicit(&o->name, memory_order_relaxed))
+                wh_room_move(l, a->port, a->to);
         wh_unlock(&o->lock);
 }
 
@@ -1194,10 +1201,26 @@ int wh_port_renew(struct wh_link *l)
 
 int wh_watch_socket(struct wh_link *l, bool add)
 {
-        uint32_t name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        struct wh_inbox *in = l->watch;
         if (!add)
-                return wh_os_epoll_del(l->watch->ep, l->sock);
-        return wh_os_epoll_add(l->watch->ep, l->sock, EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_WATCH, name));
+                l->watch = NULL;
+        int r = wh_watch_update(l, in);
+        l->watch = in;
+        return r;
+}
+
+int wh_watch_update(struct wh_link *l, struct wh_inbox *in)
+{
+        uint32_t name = atomic_load_explicit(&l->o.name, memory_order_relaxed), events = 0;
+        if (l->watch == in)
+                events |= EPOLLRDHUP | EPOLLET;
+        for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
+                if (l->room[i].inbox == in)
+                        events |= EPOLLIN | EPOLLRDHUP | EPOLLET;
+        if (events == 0)
+                return wh_os_epoll_del(in->ep, l->sock);
+        int r = wh_os_epoll_mod(in->ep, l->sock, events, wh_ep_tag(WH_EP_WATCH, name));
+        return r == -ENOENT ? wh_os_epoll_add(in->ep, l->sock, events, wh_ep_tag(WH_EP_WATCH, name)) : r;
 }
 
 /* ---- public: rights to a port, sets, descriptors, figures ---- */
@@ -1313,11 +1336,18 @@ static void forget(struct wh_object *o, void *arg)
                 for (unsigned i = 0; l->tx && i < l->tx->n_sections; i++)
                         free(l->tx->section[i].buddy);
                 free(l->tx);
+                while (l->rx && l->rx->old) {
+                        struct wh_lane_old *old = l->rx->old;
+                        l->rx->old = old->next;
+                        free(old);
+                }
                 free(l->rx);
                 wh_list_for_safe (n, &l->calls)
                         free(wh_container(n, struct wh_call, node));
                 free(l->watch_notice);
                 free(l->once_notice);
+                for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
+                        free(l->room[i].notice);
                 wh_branch_leave(l);
         } else if (o->kind == WHARF_KIND_PORT || o->kind == WHARF_KIND_SET) {
                 struct wh_inbox *in =

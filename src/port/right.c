@@ -249,6 +249,7 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         l->watch = NULL;
         wh_notice_free(t, l->watch_notice);
         l->watch_notice = NULL;
+        wh_room_forget(l);
         wh_table_remove(&t->names, o);
         wh_waits_hold(&t->waits, l->hello.port_id, -1);
         wh_link_end(l, -ECANCELED);

@@ -3,7 +3,8 @@ name=examples
 . "$(dirname "$0")/lib.sh"
 ex=$build/examples
 for turn in 1 2; do
-        for e in notices revoke asymmetric symmetric rights call-reply contents mach epoll sandboxed-child sets full noone; do
+        for e in notices revoke asymmetric symmetric rights call-reply contents mach epoll sandboxed-child sets full \
+                rendezvous later noone; do
                 run 0 "$ex/$e"
                 same "$e says nothing on standard error" "" "$err"
         done
@@ -19,6 +20,12 @@ the child answered: served
 it returned 0" "$out"
 run 0 "$ex/sets"
 same "what sets prints" "the even ones make 6, the odd ones 9" "$out"
+run 0 "$ex/rendezvous"
+same "what rendezvous prints" "received: there you are
+and before that: the deadline passed" "$out"
+run 0 "$ex/later"
+same "what later prints" "3 queued; then: left to be sent later
+received of the dead: 4" "$out"
 run 0 "$ex/noone"
 same "what noone prints" "receiving where nobody can send: no sender is left, and none can come
 sending to the dead: the receiver is gone" "$out"
