@@ -600,7 +600,9 @@ static uint64_t cold_capacity(const struct wh_link *l)
 /* Is the queue full, as far as frames on the socket are its messages? */
 static bool cold_full(const struct wh_link *l)
 {
-        return l->tx_seq - l->cold_taken >= cold_capacity(l);
+        uint64_t capacity = cold_capacity(l);
+        /* Behind a lane that ended, with its port moved, the next lane counts. */
+        return capacity == 0 || (l->cold_sent == l->tx_seq && l->tx_seq - l->cold_taken >= capacity);
 }
 
 /* Should the receiver say when it has taken the next one? Each of a small queue, where frames may fill it. */
