@@ -42,6 +42,9 @@ same "what three-ways prints" "     200 bytes: copied into the ring
 33554432 bytes: read from the sender's address space" "$out_three_ways"
 run 0 "$ex/notices"
 same "what notices prints" "2 messages; 1 send-once right unused; no sender left of 1" "$out"
+run 0 "$ex/moved-mailbox"
+same "what moved-mailbox prints" "the owner received 1 to 500
+the heir received 501 to 1000" "$out"
 run 0 "$ex/revoke"
 same "what revoke prints" "the right: the receiver has revoked this right
 its copy: the receiver has revoked this right

@@ -4,6 +4,9 @@
  */
 #include "hub.h"
 
+#include "port/move.h"
+#include "port/port.h"
+
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -571,4 +574,470 @@ TEST_TIMEOUT(the_port_goes_around_a_ring_of_owners_while_senders_count, 120)
         CHECK_EQ(atomic_load(&ledger->total), SENDERS * EACH);
         CHECK_GE(atomic_load(&ledger->moves), SENDERS * EACH / PER_TURN - 1);
         hub_close(&h);
+}
+
+/* ---- many ---- */
+
+enum { LINKS = 2000 };
+
+static int take_many(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
+{
+        struct wharf_port_stat st = {.size = sizeof st};
+        CHECK_EQ(wharf_port_stat(t, port, &st), 0);
+        CHECK_EQ(st.senders, LINKS);
+        uint16_t *next = calloc(LINKS, sizeof *next);
+        for (int n = 0; n < 3 * LINKS; n++) {
+                uint16_t m[2];
+                CHECK_EQ(wharf_recv(t, port, m, sizeof m, NULL, wharf_in_ms(20000)), sizeof m);
+                CHECK(m[0] < LINKS);
+                CHECK_EQ(m[1], next[m[0]]++);
+        }
+        free(next);
+        return 0;
+}
+
+TEST_TIMEOUT(two_thousand_links_half_of_them_attached_move_at_once, 120)
+{
+        struct rlimit lim;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &lim), 0);
+        lim.rlim_cur = lim.rlim_max;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &lim), 0);
+        if (lim.rlim_cur < 16000)
+                test_skip("RLIMIT_NOFILE allows %llu descriptors, 16000 are needed", (unsigned long long)lim.rlim_cur);
+        struct hub h = hub_open(NULL);
+        struct owner o = {.hub = &h, .run = take_many};
+        wharf_task *t = h.task;
+        wharf_name to, p = port_new(t, PORT_OPTS(.capacity_records = 16, .links_max = 2 * LINKS));
+        pid_t pid = owner_start(&o, &to);
+        wharf_name *rights = calloc(LINKS, sizeof *rights);
+        for (uint16_t i = 0; i < LINKS; i++) {
+                rights[i] = right_new(t, p);
+                struct wharf_msg m =
+                        MSG(.data = (uint16_t[]){i, 0}, .len_bytes = 4, .how = i % 2 ? WHARF_HOW_INLINE : 0);
+                CHECK_EQ(wharf_sendmsg(t, rights[i], &m, 0), 0);
+        }
+        move(t, p, to);
+        for (uint16_t k = 1; k < 3; k++)
+                for (uint16_t i = 0; i < LINKS; i++)
+                        CHECK_EQ(wharf_send(t, rights[i], (uint16_t[]){i, k}, 4, wharf_in_ms(20000)), 0);
+        CHECK_EQ(test_wait(pid), 0);
+        free(rights);
+        hub_close(&h);
+}
+
+/* ---- refused, and nothing has changed ---- */
+
+/* The port serves this right as ever. */
+static void still_serves(wharf_task *t, wharf_name port, wharf_name right)
+{
+        CHECK_EQ(wharf_send(t, right, "well", 4, 0), 0);
+        expect_text(t, port, "well");
+}
+
+TEST(a_move_that_is_refused_changes_nothing)
+{
+        struct hub h = hub_open(NULL);
+        wharf_task *t = h.task;
+        wharf_name q = port_new(t, PORT_OPTS(.capacity_records = 1)), to = right_new(t, q);
+        wharf_name p = port_new(t, NULL), r = right_new(t, p),
+                   fixed = port_new(t, PORT_OPTS(.flags = WHARF_PORT_FIXED));
+        unsigned before = count_fds();
+        CHECK_EQ(move_try(t, fixed, to, 0), -EOPNOTSUPP);
+        CHECK(strstr(wharf_why(), "WHARF_PORT_FIXED"));
+        CHECK_EQ(move_try(t, p, r, 0), -ELOOP);
+        CHECK_EQ(move_try(t, h.port, to, 0), -EBUSY); /* it listens */
+        CHECK(strstr(wharf_why(), "listening"));
+        CHECK_EQ(count_fds(), before);
+        wharf_name set;
+        CHECK_EQ(wharf_set_new(t, &set), 0);
+        CHECK_EQ(wharf_set_add(t, set, p), 0);
+        CHECK_EQ(move_try(t, p, to, 0), -EBUSY);
+        CHECK_EQ(wharf_set_remove(t, set, p), 0);
+        CHECK_EQ(wharf_drop(t, set), 0);
+        still_serves(t, p, r);
+        send_text(t, r, "held", WHARF_HOW_INLINE);
+        struct wharf_msg held = MSG(.flags = WHARF_RECV_IN_PLACE);
+        CHECK_EQ(wharf_recvmsg(t, p, &held, 0), 0);
+        CHECK_EQ(move_try(t, p, to, 0), -EBUSY);
+        CHECK(strstr(wharf_why(), "in place"));
+        wharf_release(t, &held);
+        still_serves(t, p, r);
+        CHECK_EQ(wharf_send(t, to, "full", 4, 0), 0);
+        CHECK_EQ(move_try(t, p, to, 0), -EAGAIN);
+        CHECK_EQ(move_try(t, p, to, wharf_in_ms(5)), -ETIMEDOUT);
+        still_serves(t, p, r);
+        CHECK_EQ(wharf_drop(t, q), 0);
+        CHECK_EQ(move_try(t, p, to, wharf_in_ms(5000)), -EPIPE);
+        still_serves(t, p, r);
+        CHECK_EQ(wharf_port_listen(t, h.port, -1), 0);
+        wharf_name q2 = port_new(t, NULL), to2 = right_new(t, q2);
+        move(t, h.port, to2); /* and now it does not listen any more */
+        hub_close(&h);
+}
+
+static int move_without_descriptors(void *arg)
+{
+        wharf_task *t;
+        struct rlimit lim = {64, 64};
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        wharf_name p = port_new(t, NULL), q = port_new(t, NULL), to = right_new(t, q), r[100];
+        for (int i = 0; i < 100; i++)
+                r[i] = right_new(t, p);
+        test_drop_root();
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &lim), 0);
+        int e = move_try(t, p, to, 0); /* no descriptor left for the carrier */
+        CHECK_EQ(e, -EMFILE);
+        for (int i = 0; i < 100; i += 33) {
+                CHECK_EQ(wharf_send(t, r[i], "well", 4, 0), 0);
+                expect_text(t, p, "well");
+        }
+        wharf_task_close(t);
+        return 0;
+}
+
+TEST(a_move_without_descriptors_fails_and_the_port_goes_on)
+{
+        CHECK_EQ(test_wait(test_fork(move_without_descriptors, NULL)), 0);
+}
+
+static int receive_without_descriptors(wharf_task *t, wharf_name mailbox, wharf_name hub, void *arg)
+{
+        struct rlimit lim, few;
+        struct wharf_item it;
+        struct wharf_msg m = MSG(.items = &it, .cap_items = 1, .data = (char[8]){0}, .cap_bytes = 8);
+        CHECK_EQ(wharf_recvmsg(t, mailbox, &m, WHARF_FOREVER), 0); /* the link is set up while there are descriptors */
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &lim), 0);
+        few = lim;
+        few.rlim_cur = count_fds() + 20;
+        stage_await(arg);
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+        unsigned before = count_fds();
+        for (int i = 0; i < 3; i++) {
+                CHECK_EQ(wharf_recvmsg(t, mailbox, &m, wharf_in_ms(5000)), -EMFILE);
+                CHECK_LE(count_fds(), before + 1); /* that of the message itself */
+        }
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &lim), 0);
+        CHECK_EQ(wharf_recvmsg(t, mailbox, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(it.kind, WHARF_GOT_RECEIVE);
+        expect_text(t, it.name, "first");
+        return 0;
+}
+
+TEST(a_new_owner_without_descriptors_tries_again)
+{
+        struct hub h = hub_open(NULL);
+        struct stage sent = stage_new();
+        struct owner o = {.hub = &h, .run = receive_without_descriptors, .arg = &sent, .first = true};
+        wharf_name to, p = port_new(h.task, NULL), r[60];
+        pid_t pid = owner_start(&o, &to);
+        for (int i = 0; i < 60; i++)
+                r[i] = right_new(h.task, p);
+        send_text(h.task, r[59], "first", WHARF_HOW_INLINE);
+        send_text(h.task, to, "hello", 0);
+        move(h.task, p, to);
+        stage_reach(&sent);
+        CHECK_EQ(test_wait(pid), 0);
+        stage_done(&sent);
+        hub_close(&h);
+}
+
+/* ---- death ---- */
+
+static int hold_and_die(wharf_task *t, wharf_name mailbox, wharf_name hub, void *arg)
+{
+        pause();
+        return 1;
+}
+
+TEST(a_new_owner_that_dies_with_the_message_unread_leaves_dead_names)
+{
+        struct hub h = hub_open(NULL);
+        struct owner o = {.hub = &h, .run = hold_and_die, .first = true};
+        wharf_task *t = h.task;
+        wharf_name to, p = port_new(t, NULL), cold = right_new(t, p), warm = right_new(t, p);
+        send_text(t, warm, "lost", WHARF_HOW_INLINE);
+        pid_t pid = owner_start(&o, &to);
+        move(t, p, to);
+        send_text(t, cold, "lost", 0);
+        kill_hard(pid);
+        for (int i = 0; i < 2; i++) {
+                ssize_t n = wharf_call(t, i ? warm : cold, "", 0, (char[1]){0}, 1, wharf_in_ms(5000));
+                CHECK(n == -EPIPE || n == -ECONNRESET);
+        }
+        hub_close(&h);
+}
+
+static int pass_on(wharf_task *t, wharf_name mailbox, wharf_name hub, void *arg)
+{
+        struct wharf_item it[2];
+        struct wharf_msg m = MSG(.items = it, .cap_items = 2);
+        CHECK_EQ(wharf_recvmsg(t, mailbox, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(it[0].kind, WHARF_GOT_RECEIVE);
+        CHECK_EQ(it[1].kind, WHARF_GOT_SEND);
+        if (*(bool *)arg) {
+                while (wharf_send(t, it[1].name, "full", 4, 0) == 0)
+                        ;
+                move_try(t, it[0].name, it[1].name, WHARF_FOREVER); /* which is full: it never ends */
+                return 1;
+        }
+        move(t, it[0].name, it[1].name);
+        raise(SIGKILL);
+        return 1;
+}
+
+TEST(a_mover_killed_before_it_sent_takes_the_port_along_and_after_it_does_not)
+{
+        for (int before = 0; before < 2; before++) {
+                bool full = before;
+                struct hub h = hub_open(NULL);
+                struct owner o = {.hub = &h, .run = pass_on, .arg = &full, .first = true};
+                wharf_task *t = h.task;
+                wharf_name to, p = port_new(t, NULL), r = right_new(t, p),
+                               q = port_new(t, PORT_OPTS(.capacity_records = 1));
+                pid_t pid = owner_start(&o, &to);
+                send_text(t, r, "unread", 0);
+                struct wharf_item it[] = {{.kind = WHARF_MOVE_RECEIVE, .name = p},
+                                          {.kind = WHARF_MAKE_SEND, .name = q}};
+                struct wharf_msg m = MSG(.items = it, .n_items = 2);
+                CHECK_EQ(wharf_sendmsg(t, to, &m, wharf_in_ms(5000)), 0);
+                if (full) {
+                        await_asleep(pid);
+                        kill_hard(pid);
+                        char c;
+                        ssize_t n = wharf_call(t, r, "", 0, &c, 1, wharf_in_ms(5000));
+                        CHECK(n == -EPIPE || n == -ECONNRESET);
+                } else {
+                        CHECK_EQ(test_wait(pid), 128 + SIGKILL);
+                        wharf_name back = await_port(t, q);
+                        expect_text(t, back, "unread");
+                        still_serves(t, back, r);
+                }
+                hub_close(&h);
+        }
+}
+
+/*
+ * Goal:   ports that wait in each other's queues, where nobody can receive them, are found and ended by the kernel.
+ * Method: each is sent through a right to the other; then their senders are dead names.
+ */
+TEST(ports_that_are_in_each_others_queues_are_collected)
+{
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        unsigned before = count_fds();
+        wharf_name p = port_new(t, NULL), q = port_new(t, NULL);
+        wharf_name to_p = right_new(t, p), to_q = right_new(t, q), p2 = right_new(t, p);
+        send_text(t, p2, "never read", WHARF_HOW_INLINE);
+        move(t, p, to_q);
+        move(t, q, to_p);
+        struct wharf_right_stat rs = {.size = sizeof rs};
+        for (int i = 0; i < 500; i++) { /* the kernel looks for such circles when a Unix socket is closed */
+                close(socket(AF_UNIX, SOCK_DGRAM, 0));
+                CHECK_EQ(wharf_right_stat(t, p2, &rs), 0);
+                if (rs.dead)
+                        break;
+                usleep(2000);
+        }
+        CHECK_EQ(rs.dead, -EPIPE);
+        CHECK_EQ(wharf_send(t, p2, "x", 1, 0), -EPIPE);
+        CHECK_EQ(wharf_drop(t, to_p), 0);
+        CHECK_EQ(wharf_drop(t, to_q), 0);
+        CHECK_EQ(wharf_drop(t, p2), 0);
+        CHECK_LE(count_fds(), before + 2);
+        wharf_task_close(t);
+}
+
+/* ---- who kept everything ---- */
+
+struct kept {
+        int sock[2];
+        struct wh_back *back;
+        const uint8_t *out;
+};
+
+/* What a former owner can keep of a link: its socket, and the memory of its lane. */
+static struct kept keep(wharf_task *t, wharf_name port)
+{
+        int err;
+        struct kept k;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        CHECK(p);
+        struct wh_link *l = wh_container(p->links.next, struct wh_link, in_port);
+        k.sock[0] = dup(l->sock);
+        CHECK(l->rx);
+        k.back = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, l->rx->back_fd, 0);
+        k.out = mmap(NULL, 8192, PROT_READ, MAP_SHARED, l->rx->out_fd, 0);
+        CHECK(k.back != MAP_FAILED && k.out != MAP_FAILED);
+        wh_unlock(&p->inbox->lock);
+        return k;
+}
+
+static int serve_calls(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
+{
+        char q[16];
+        for (;;) {
+                struct wharf_msg m = MSG(.data = q, .cap_bytes = sizeof q);
+                int r = wharf_recvmsg(t, port, &m, wharf_in_ms(10000));
+                if (r == -ENOTCONN)
+                        return 0;
+                CHECK_EQ(r, 0);
+                CHECK_MEM(q, "true", 4);
+                if (m.reply)
+                        CHECK_EQ(wharf_reply(t, m.reply, "honest", 6), 0);
+        }
+}
+
+/*
+ * Goal:   once a sender has made a pair and a lane of its own, a former owner that kept a copy of everything can
+ * neither read, write, hide nor forge anything. Method: it writes to the old socket and shuts it down, both ways,
+ * scribbles over the old page, and reads what it can; sender and new owner go on.
+ */
+TEST(a_former_owner_that_kept_everything_has_nothing_after_the_rebind)
+{
+        struct hub h = hub_open(NULL);
+        struct owner o = {.hub = &h, .run = serve_calls};
+        wharf_task *t = h.task;
+        wharf_name to, p = port_new(t, NULL), r = right_new(t, p);
+        pid_t pid = owner_start(&o, &to);
+        char buf[16];
+        send_text(t, r, "true", WHARF_HOW_INLINE);
+        expect_text(t, p, "true");
+        struct kept k = keep(t, p);
+        move(t, p, to);
+        /* A few calls: then the sender was asked, and has done so. */
+        for (int i = 0; i < 4; i++)
+                CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+        char old[8192];
+        memcpy(old, k.out, sizeof old);
+        memset((void *)k.back, 0xa5, 4096);
+        struct wh_frame forged = {.type = WH_FRAME_REFUSE, .arg = EKEYREVOKED};
+        wh_frame_send(k.sock[0], &forged, NULL, 0, NULL, false);
+        shutdown(k.sock[0], SHUT_RDWR);
+        for (int i = 0; i < 50; i++) {
+                send_text(t, r, "true", 0);
+                CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+                CHECK_MEM(buf, "honest", 6);
+        }
+        CHECK_MEM(old, k.out, sizeof old); /* nothing was written where it can read */
+        CHECK_LE(recv(k.sock[0], buf, sizeof buf, MSG_DONTWAIT), 0);
+        struct wharf_right_stat rs = {.size = sizeof rs};
+        CHECK_EQ(wharf_right_stat(t, r, &rs), 0);
+        CHECK_EQ(rs.dead, 0);
+        CHECK_EQ(wharf_drop(t, r), 0);
+        CHECK_EQ(test_wait(pid), 0);
+        close(k.sock[0]);
+        munmap(k.back, 4096);
+        munmap((void *)(uintptr_t)k.out, 8192);
+        hub_close(&h);
+}
+
+/* ---- carriers that lie ---- */
+
+static int refill(int from, uint8_t *state, size_t len, int *ret)
+{
+        int sv[2], zero = 0, fds[253];
+        CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+        CHECK_EQ(setsockopt(from, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof zero), 0);
+        for (;;) {
+                union {
+                        struct cmsghdr align;
+                        char space[CMSG_SPACE(sizeof fds)];
+                } c;
+                char head[64];
+                struct iovec iov = {head, sizeof head};
+                struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c};
+                ssize_t n = recvmsg(from, &m, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+                if (n <= 0)
+                        break;
+                size_t n_fds = (c.align.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                memcpy(fds, CMSG_DATA(&c.align), n_fds * sizeof(int));
+                if (state) { /* the first: the state itself, as we want it */
+                        close(fds[0]);
+                        fds[0] = memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+                        CHECK_EQ(write(fds[0], state, len), len);
+                        CHECK_EQ(fcntl(fds[0], F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE),
+                                 0);
+                        memcpy(CMSG_DATA(&c.align), fds, sizeof(int));
+                        state = NULL;
+                }
+                iov.iov_len = (size_t)n;
+                m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+                CHECK_EQ(sendmsg(sv[0], &m, 0), n);
+                for (size_t i = 0; i < n_fds; i++)
+                        close(fds[i]);
+        }
+        close(sv[0]);
+        *ret = sv[1];
+        return 0;
+}
+
+/*
+ * Goal:   a receive right from a former owner that lies is refused, or is a port that works badly; nothing is leaked
+ * and nobody else is disturbed. Method: a true carrier with each word of its state replaced by boundary values; an
+ * empty socket; one cut short.
+ */
+TEST(forged_carriers_are_refused_and_leave_nothing)
+{
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        wharf_name p = port_new(t, NULL), warm = right_new(t, p), cold = right_new(t, p), got;
+        send_text(t, warm, "true", WHARF_HOW_INLINE);
+        send_text(t, warm, "section", WHARF_HOW_SECTION);
+        struct wharf_item it = {.kind = WHARF_COPY_FD, .fd = 0};
+        struct wharf_msg m = MSG(.data = BYTES("with"), .len_bytes = 4, .items = &it, .n_items = 1);
+        CHECK_EQ(wharf_sendmsg(t, cold, &m, 0), 0);
+        CHECK_EQ(wharf_recvmsg(t, p, &(struct wharf_msg){.size = sizeof m, .data = (char[8]){0}, .cap_bytes = 8}, 0),
+                 0);
+        int carrier, forged, sv[2];
+        CHECK_EQ(wh_move_pack(t, p, &carrier), 0);
+        /* The true state, to lie about. */
+        int state_fd, zero = 0;
+        union {
+                struct cmsghdr align;
+                char space[CMSG_SPACE(sizeof(int))];
+        } c;
+        char head[64];
+        struct iovec iov = {head, sizeof head};
+        struct msghdr first = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c};
+        CHECK_EQ(setsockopt(carrier, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof zero), 0);
+        CHECK_GE(recvmsg(carrier, &first, MSG_PEEK | MSG_CMSG_CLOEXEC), 1);
+        memcpy(&state_fd, CMSG_DATA(&c.align), sizeof state_fd);
+        uint8_t state[4096];
+        ssize_t len = pread(state_fd, state, sizeof state, 0);
+        CHECK_GE(len, 200);
+        close(state_fd);
+        CHECK_EQ(wh_move_open(t, carrier, &got), 0); /* the true one can be opened, and put back */
+        CHECK_EQ(wharf_drop(t, got), 0);
+        const uint32_t lies[] = {0, 1, 0x7fffffff, 0x80000000, 0xffffffff};
+        unsigned refused = 0, before = count_fds();
+        for (ssize_t at = 0; at + 4 <= len; at += 4) {
+                for (unsigned i = 0; i < 5; i++) {
+                        uint8_t bad[sizeof state];
+                        memcpy(bad, state, sizeof state);
+                        memcpy(bad + at, &lies[i], 4);
+                        refill(carrier, bad, (size_t)len, &forged);
+                        int r = wh_move_open(t, forged, &got);
+                        CHECK(r == 0 || r == -EPROTO || r == -EPROTONOSUPPORT || r == -ENOMEM);
+                        refused += r != 0;
+                        if (r == 0) {
+                                for (int k = 0; k < 4; k++) {
+                                        m = MSG(.data = head, .cap_bytes = sizeof head, .items = &it, .cap_items = 1);
+                                        if (wharf_recvmsg(t, got, &m, 0) == 0 && m.n_items && it.kind == WHARF_GOT_FD)
+                                                close(it.fd);
+                                }
+                                CHECK_EQ(wharf_drop(t, got), 0);
+                        }
+                        close(forged);
+                        CHECK_EQ(count_fds(), before);
+                }
+        }
+        CHECK_GE(refused, 50);
+        CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sv), 0);
+        CHECK_EQ(wh_move_open(t, sv[0], &got), -EPROTO);
+        CHECK_EQ(wh_move_open(t, 0, &got), -EPROTO);
+        close(sv[0]);
+        close(sv[1]);
+        close(carrier);
+        wh_move_end(t, p, false);
+        wharf_task_close(t);
 }
