@@ -22,6 +22,7 @@ enum {
         BELLS_MAX = 32, /* doorbells left in the socket, which holds 278, before it is emptied */
         PUMP_MAX = 320, /* frames read in one go: all that can lie there, however fast the peer sends more */
         PUMPS_MAX = 4,  /* goes before the others have their turn */
+        FEW_FDS = 2,    /* as many come with what makes and changes a link; a frame with more is not waited for */
 };
 
 /* The system has not enough of something just now. */
@@ -603,7 +604,7 @@ static int link_pump(struct wh_link *l)
 {
         uint8_t data[WH_COLD_MAX + WH_FDS_MAX];
         int fds[WH_FDS_MAX];
-        struct wh_frame f;
+        struct wh_frame f = {0};
         struct wh_cred cred = {0};
         int changed = 0;
 
@@ -631,7 +632,7 @@ static int link_pump(struct wh_link *l)
                                 l->tx_over = -EPIPE;
                         return 1;
                 }
-                if (shortage(r) || (r == -EMFILE && expects_rebind(l)))
+                if (shortage(r) || (r == -EMFILE && expects_rebind(l) && f.n_fds <= FEW_FDS))
                         return r; /* nothing was read, and the peer has done nothing wrong: later */
                 if (expects_rebind(l)) {
                         if (r > 0 && f.type == WH_FRAME_REBIND && !l->rx) {

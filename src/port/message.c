@@ -535,8 +535,14 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                         }
                         return 1;
                 }
-                if (r < 0)
+                if (r < 0) {
+                        if (r == -EMFILE || r == -ENOMEM) {
+                                /* What this one has cannot be taken now: the next call begins with another. */
+                                wh_list_remove(&l->hot);
+                                wh_list_push_back(&in->hot, &l->hot);
+                        }
                         return r;
+                }
                 l->served = 0;
                 l->empty++;
         }

@@ -171,6 +171,31 @@ TEST(name_has_one_owner)
         wharf_task_close(b);
 }
 
+/* A name leads to its port, wherever that is: the registration holds a right like any other. */
+TEST(name_of_a_port_that_moved_leads_to_its_new_owner)
+{
+        domain();
+        wharf_task *a = task(), *b = task();
+        wharf_name p = port(a), mailbox = port(b), to, right;
+        CHECK_EQ(wharf_register(a, "moves", p), 0);
+        CHECK_EQ(wharf_register(b, "mailbox", mailbox), 0);
+        CHECK_EQ(wharf_lookup(a, "mailbox", 0, &to), 0);
+        struct wharf_item it = {.kind = WHARF_MOVE_RECEIVE, .name = p};
+        struct wharf_msg m = {.size = sizeof m, .items = &it, .n_items = 1};
+        CHECK_EQ(wharf_sendmsg(a, to, &m, WHARF_FOREVER), 0);
+        m = (struct wharf_msg){.size = sizeof m, .items = &it, .cap_items = 1};
+        CHECK_EQ(wharf_recvmsg(b, mailbox, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(it.kind, WHARF_GOT_RECEIVE);
+        for (int i = 0; i < 2; i++) { /* looked up by anybody, as often as anybody likes */
+                char c;
+                CHECK_EQ(wharf_lookup(i ? a : b, "moves", 0, &right), 0);
+                CHECK_EQ(wharf_send(i ? a : b, right, "m", 1, 0), 0);
+                CHECK_EQ(wharf_recv(b, it.name, &c, 1, NULL, WHARF_FOREVER), 1);
+        }
+        wharf_task_close(a);
+        wharf_task_close(b);
+}
+
 TEST(name_arguments)
 {
         const char *dir = domain();
