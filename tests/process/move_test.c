@@ -1041,3 +1041,52 @@ TEST(forged_carriers_are_refused_and_leave_nothing)
         wh_move_end(t, p, false);
         wharf_task_close(t);
 }
+
+/* ---- with other queues, and other ways ---- */
+
+TEST(offered_and_unbounded_messages_move)
+{
+        const uint32_t capacity[] = {WHARF_RENDEZVOUS, WHARF_UNBOUNDED};
+        for (int i = 0; i < 2; i++) {
+                uint32_t first = 0;
+                struct hub h = hub_open(NULL);
+                struct owner o = {.hub = &h, .run = count_thousand, .arg = &first};
+                struct sender s = {.hub = &h, .run = send_thousand};
+                wharf_name to, p = port_new(h.task, PORT_OPTS(.capacity_records = capacity[i]));
+                pid_t pid = owner_start(&o, &to), sender = sender_start(&s, p);
+                if (i == 0)
+                        await_asleep(sender); /* its first message is offered */
+                else
+                        CHECK_EQ(test_wait(sender), 0); /* all lies there, in several rings */
+                move(h.task, p, to);
+                if (i == 0)
+                        CHECK_EQ(test_wait(sender), 0);
+                CHECK_EQ(test_wait(pid), 0);
+                hub_close(&h);
+        }
+}
+
+static int send_direct(wharf_task *t, wharf_name right, void *arg)
+{
+        char *bytes = malloc(HUGE_BYTES);
+        pattern_fill(bytes, HUGE_BYTES, 5);
+        struct wharf_msg m = MSG(.data = bytes, .len_bytes = HUGE_BYTES, .how = WHARF_HOW_DIRECT);
+        CHECK_EQ(wharf_sendmsg(t, right, &m, wharf_in_ms(20000)), 0);
+        free(bytes);
+        send_text(t, right, "after", 0);
+        return 0;
+}
+
+TEST(a_payload_in_the_senders_address_space_is_read_by_the_new_owner)
+{
+        struct hub h = hub_open(NULL);
+        struct owner o = {.hub = &h, .run = take_huge};
+        struct sender s = {.hub = &h, .run = send_direct};
+        wharf_name to, p = port_new(h.task, NULL);
+        pid_t pid = owner_start(&o, &to), sender = sender_start(&s, p);
+        await_asleep(sender);
+        move(h.task, p, to);
+        CHECK_EQ(test_wait(sender), 0);
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
