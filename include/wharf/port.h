@@ -186,11 +186,10 @@ WHARF_API int wharf_port_fd(wharf_task *task, wharf_name name, int *ret);
  *                   made is closed: if you have made more than `count`, one of them is yet to be used, and you ask
  *                   again with `sync` at the number you made. It comes when a thread receives from `about` or its
  *                   set, which is how the library learns who is gone.
- *
- *      SEND_POSSIBLE  the queue of the right `about` has room for a small message. At once, if it has some already, or
- * if nothing can be sent any more. -EINVAL where the port's capacity is zero. SENT_LATER   the message that was left on
- * the right `about` (WHARF_SEND_LATER) has gone into its queue: the next one, or one that nobody was told about yet.
- * Never, if the receiver goes before.
+ *      SEND_POSSIBLE the queue of the right `about` has room for a small message. At once, if it has some already, or
+ *                   if nothing can be sent any more. -EINVAL where the port's capacity is zero.
+ *      SENT_LATER   the message that was left on the right `about` (WHARF_SEND_LATER) has gone into its queue: the next
+ *                   one, or one that nobody was told about yet. Never, if the receiver goes before.
  *
  * Notices that come unasked: WHARF_NOTICE_ONCE_UNUSED (wharf_once_new()).
  *

@@ -376,6 +376,9 @@ static bool add_right(wharf_task *t, struct outgoing *o, mach_port_t name, unsig
         case MACH_MSG_TYPE_MAKE_SEND_ONCE:
                 it->kind = WHARF_MAKE_ONCE;
                 break;
+        case MACH_MSG_TYPE_MOVE_RECEIVE:
+                it->kind = WHARF_MOVE_RECEIVE;
+                break;
         default:
                 return false;
         }
@@ -534,8 +537,8 @@ static mach_msg_return_t send_message(wharf_task *t, mach_msg_header_t *h, mach_
                         r = add_descriptors(t, copy, size, &o);
                 }
         }
-        int sent = 0;
         if (r == MACH_MSG_SUCCESS) {
+                int sent = 0;
                 struct wharf_msg m = {
                         .size = sizeof m,
                         .id = WIRE_ID,
@@ -544,8 +547,21 @@ static mach_msg_return_t send_message(wharf_task *t, mach_msg_header_t *h, mach_
                         .items = o.item,
                         .n_items = o.n,
                 };
-                sent = wharf_sendmsg(t, o.right, &m, deadline_ns);
-                r = send_error(sent);
+                bool later = option & MACH_SEND_NOTIFY;
+                bool asked = false; /* once a message is left it is too late to ask: it may have been sent already */
+                if (later && (sent = wharf_notify(t, WHARF_NOTICE_SENT_LATER, o.right, notify, 0)) == 0)
+                        asked = true;
+                if (sent == 0 || sent == -EBUSY) {
+                        m.flags = later ? WHARF_SEND_LATER : 0;
+                        sent = wharf_sendmsg(t, o.right, &m, deadline_ns);
+                        r = sent == 1                 ? MACH_SEND_WILL_NOTIFY
+                            : later && sent == -EBUSY ? MACH_SEND_NOTIFY_IN_PROGRESS
+                                                      : send_error(sent);
+                } else {
+                        r = sent == -EBADF || sent == -EPERM ? MACH_SEND_INVALID_NOTIFY : send_error(sent);
+                }
+                if (asked && sent != 1)
+                        wharf_notify_cancel(t, WHARF_NOTICE_SENT_LATER, o.right);
         }
         settle(t, &o, r == MACH_MSG_SUCCESS || r == MACH_SEND_WILL_NOTIFY);
         free(copy);
@@ -579,9 +595,10 @@ static mach_msg_return_t receive_error(wharf_task *t, mach_port_t name, int err)
 
 static unsigned disposition_of(uint32_t got)
 {
-        return got == WHARF_GOT_SEND    ? MACH_MSG_TYPE_PORT_SEND
-               : got == WHARF_GOT_REPLY ? MACH_MSG_TYPE_PORT_SEND_ONCE
-                                        : 0;
+        return got == WHARF_GOT_SEND      ? MACH_MSG_TYPE_PORT_SEND
+               : got == WHARF_GOT_REPLY   ? MACH_MSG_TYPE_PORT_SEND_ONCE
+               : got == WHARF_GOT_RECEIVE ? MACH_MSG_TYPE_PORT_RECEIVE
+                                          : 0;
 }
 
 static void drop_item(wharf_task *t, const struct wharf_item *it)
@@ -720,6 +737,7 @@ static bool take_notice(const struct wharf_msg *m, mach_msg_header_t *h, size_t 
                 [WHARF_NOTICE_DEAD_NAME] = MACH_NOTIFY_DEAD_NAME,
                 [WHARF_NOTICE_NO_SENDERS] = MACH_NOTIFY_NO_SENDERS,
                 [WHARF_NOTICE_ONCE_UNUSED] = MACH_NOTIFY_SEND_ONCE,
+                [WHARF_NOTICE_SENT_LATER] = MACH_NOTIFY_MSG_ACCEPTED,
         };
         mach_port_notification_t n = {
                 .not_header =

@@ -185,7 +185,8 @@ TEST(a_complex_message_carries_rights_of_each_kind)
         } all[] = {{MACH_MSG_TYPE_COPY_SEND, MACH_MSG_TYPE_PORT_SEND},
                    {MACH_MSG_TYPE_MOVE_SEND, MACH_MSG_TYPE_PORT_SEND},
                    {MACH_MSG_TYPE_MAKE_SEND, MACH_MSG_TYPE_PORT_SEND},
-                   {MACH_MSG_TYPE_MAKE_SEND_ONCE, MACH_MSG_TYPE_PORT_SEND_ONCE}};
+                   {MACH_MSG_TYPE_MAKE_SEND_ONCE, MACH_MSG_TYPE_PORT_SEND_ONCE},
+                   {MACH_MSG_TYPE_MOVE_RECEIVE, MACH_MSG_TYPE_PORT_RECEIVE}};
         mach_port_t task = mach_task_self(), to = port_new(0);
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
                 mach_port_t p = port_new(0);
@@ -308,6 +309,35 @@ TEST(mach_msg_with_each_of_its_options)
         CHECK_EQ(mach_port_type(task, other, &type), KERN_SUCCESS);
         CHECK_EQ(type, MACH_PORT_TYPE_DEAD_NAME);
         CHECK_EQ(mach_port_deallocate(task, other), KERN_SUCCESS);
+        wharf_mach_close();
+}
+
+TEST(a_message_is_left_to_be_sent_later_with_a_notice_when_it_was)
+{
+        mach_port_t task = mach_task_self(), p = port_new(1), notify = mach_reply_port();
+        mach_port_notification_t n;
+        struct simple m = {.header = {.msgh_bits = MACH_MSGH_BITS(MACH_MSG_TYPE_COPY_SEND, 0), .msgh_remote_port = p}};
+        static const mach_msg_return_t want[] = {MACH_MSG_SUCCESS, MACH_SEND_WILL_NOTIFY, MACH_SEND_NOTIFY_IN_PROGRESS};
+        for (int i = 0; i < 3; i++) {
+                m.data = i;
+                CHECK_EQ(mach_msg(&m.header, MACH_SEND_MSG | MACH_SEND_TIMEOUT | MACH_SEND_NOTIFY, SIMPLE, 0, 0, 0,
+                                  notify),
+                         want[i]);
+        }
+        CHECK_EQ(mach_msg(&m.header, MACH_SEND_MSG | MACH_SEND_TIMEOUT | MACH_SEND_NOTIFY, SIMPLE, 0, 0, 0, p + 9999),
+                 MACH_SEND_INVALID_NOTIFY);
+        CHECK_EQ(mach_msg(&n.not_header, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0, sizeof n, notify, 0, 0),
+                 MACH_RCV_TIMED_OUT);
+        for (int i = 0; i < 2; i++) {
+                CHECK_EQ(receive(p, &m, 0), MACH_MSG_SUCCESS);
+                CHECK_EQ(m.data, i);
+        }
+        CHECK_EQ(mach_msg(&n.not_header, MACH_RCV_MSG, 0, sizeof n, notify, 0, 0), MACH_MSG_SUCCESS);
+        CHECK_EQ(n.not_header.msgh_id, MACH_NOTIFY_MSG_ACCEPTED);
+        CHECK_EQ(n.not_port, p);
+        CHECK_EQ(mach_port_destroy(task, p), KERN_SUCCESS);
+        CHECK_EQ(mach_port_destroy(task, notify), KERN_SUCCESS);
+
         wharf_mach_close();
 }
 
