@@ -407,6 +407,129 @@ static void busy(unsigned n)
         bench_shared_free(s, sizeof(*s));
 }
 
+enum { MOVES_MAX = 200 };
+
+/* Sends one message after the other over n attached rights, and remembers the longest that a call took. */
+static void caller(void *arg)
+{
+        struct shared *s = arg;
+        wharf_task *t = task_new(0);
+        wharf_name *to = bench_state(s->n * sizeof(*to));
+        char bytes[BYTES] = {0};
+        struct wharf_msg m = {.size = sizeof(m), .how = WHARF_HOW_INLINE, .data = bytes, .len_bytes = BYTES};
+        for (unsigned i = 0; i < s->n; i++) {
+                to[i] = hub_join(t);
+                checked(wharf_sendmsg(t, to[i], &m, WHARF_FOREVER), "wharf_sendmsg");
+        }
+        atomic_store(&s->attached, s->n);
+        while (!atomic_load(&s->ready))
+                usleep(100);
+        for (unsigned i = 0; !atomic_load(&s->stop); i++) {
+                uint64_t start = bench_now_ns(), took;
+                checked(wharf_send(t, to[i % s->n], bytes, BYTES, WHARF_FOREVER), "wharf_send");
+                took = bench_now_ns() - start;
+                if (took > s->longest_ns)
+                        s->longest_ns = took;
+                usleep(20); /* so that the pause that is seen is the move's, and not a full queue's */
+        }
+        wharf_task_close(t);
+}
+
+/*
+ * Two holders that hand the port to each other. Whoever has it drains it for a moment, hands it over, and is timed until
+ * the other says, by the clock that both see, that it has it.
+ */
+struct holder {
+        struct shared *s;
+        bool first;
+};
+
+static void holder(void *arg)
+{
+        struct holder *h = arg;
+        struct shared *s = h->s;
+        wharf_task *t = task_new(0);
+        wharf_name port = WHARF_NONE, mine = port_new(t), other = WHARF_NONE;
+        char bytes[BYTES];
+        if (h->first) {
+                struct wharf_port_opts o = {.size = sizeof(o), .flags = WHARF_PORT_STAYS};
+                checked(wharf_port_new(t, &o, &port), "wharf_port_new");
+                checked(wharf_port_listen(t, port, hub_listener), "wharf_port_listen");
+                /* The second holder comes by the same door, with a right to its own port. */
+                while (atomic_load(&s->attached) < s->n || !other) {
+                        struct wharf_item item;
+                        struct wharf_msg m = {
+                                .size = sizeof(m), .data = bytes, .cap_bytes = BYTES, .items = &item, .cap_items = 1};
+                        int r = wharf_recvmsg(t, port, &m, wharf_in_ms(10));
+                        if (r == 0 && m.n_items)
+                                other = item.name;
+                        else if (r != -ETIMEDOUT)
+                                checked(r, "wharf_recvmsg");
+                }
+                checked(wharf_port_listen(t, port, -1), "wharf_port_listen");
+                struct wharf_item item = {.kind = WHARF_MAKE_SEND, .name = mine};
+                struct wharf_msg m = {.size = sizeof(m), .items = &item, .n_items = 1};
+                checked(wharf_sendmsg(t, other, &m, WHARF_FOREVER), "wharf_sendmsg");
+                atomic_store(&s->ready, 1);
+        } else {
+                wharf_name to = hub_join(t);
+                struct wharf_item item = {.kind = WHARF_MAKE_SEND, .name = mine};
+                struct wharf_msg m = {.size = sizeof(m), .items = &item, .n_items = 1};
+                checked(wharf_sendmsg(t, to, &m, WHARF_FOREVER), "wharf_sendmsg");
+        }
+        for (;;) {
+                struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+                if (port) {
+                        int64_t until = wharf_in_ms(2);
+                        int r;
+                        while ((r = (int)wharf_recv(t, port, bytes, BYTES, NULL, until)) >= 0)
+                                ;
+                        if (r != -ETIMEDOUT)
+                                checked(r, "wharf_recv");
+                        struct wharf_msg m = {.size = sizeof(m), .items = &item, .n_items = 1};
+                        atomic_store(&s->count, bench_now_ns());
+                        checked(wharf_sendmsg(t, other, &m, WHARF_FOREVER), "wharf_sendmsg");
+                        port = WHARF_NONE;
+                }
+                struct wharf_msg m = {.size = sizeof(m), .data = bytes, .cap_bytes = BYTES, .items = &item, .cap_items = 1};
+                checked(wharf_recvmsg(t, mine, &m, WHARF_FOREVER), "wharf_recvmsg");
+                if (item.kind == WHARF_GOT_SEND) {
+                        other = item.name; /* the second holder learns of the first */
+                        continue;
+                }
+                uint64_t took = bench_now_ns() - atomic_load(&s->count);
+                port = item.name;
+                if (s->n_samples < MOVES_MAX)
+                        s->sample[s->n_samples++] = (uint32_t)((double)took / bench_ns_per_tick);
+        }
+}
+
+static void moves(unsigned n)
+{
+        struct shared *s = bench_shared(sizeof(*s));
+        struct holder h[2] = {{s, true}, {s, false}};
+        char mode[32];
+        struct bench_result r = {0};
+        s->n = n;
+        hub_open();
+        pid_t pid[3] = {party(holder, &h[0], -1), party(holder, &h[1], -1), party(caller, s, -1)};
+        while (!atomic_load(&s->ready))
+                usleep(1000);
+        usleep((useconds_t)(phase_s * 1e6) + n * 1000);
+        atomic_store(&s->stop, 1);
+        await(pid[2]);
+        end_all(pid, 2);
+        hub_close();
+        snprintf(mode, sizeof(mode), "links=%u", n);
+        if (s->n_samples) {
+                memcpy(samples, s->sample, s->n_samples * sizeof(*samples));
+                bench_summarize(samples, s->n_samples, &r);
+                bench_print_value("wharf", "moves", mode, BYTES, "move_ns", r.p50_ns);
+                bench_print_value("wharf", "moves", mode, BYTES, "pause_ns", (double)s->longest_ns);
+        }
+        bench_shared_free(s, sizeof(*s));
+}
+
 int main(int argc, char **argv)
 {
         struct bench_opts opts = bench_options(argc, argv);
@@ -418,5 +541,8 @@ int main(int argc, char **argv)
         idle(2000);
         busy(4);
         busy(100);
+        moves(1);
+        moves(100);
+        moves(2000);
         return 0;
 }
