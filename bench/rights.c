@@ -436,8 +436,8 @@ static void caller(void *arg)
 }
 
 /*
- * Two holders that hand the port to each other. Whoever has it drains it for a moment, hands it over, and is timed until
- * the other says, by the clock that both see, that it has it.
+ * Two holders that hand the port to each other. Whoever has it drains it for a moment, hands it over, and is timed
+ * until the other says, by the clock that both see, that it has it.
  */
 struct holder {
         struct shared *s;
@@ -491,7 +491,8 @@ static void holder(void *arg)
                         checked(wharf_sendmsg(t, other, &m, WHARF_FOREVER), "wharf_sendmsg");
                         port = WHARF_NONE;
                 }
-                struct wharf_msg m = {.size = sizeof(m), .data = bytes, .cap_bytes = BYTES, .items = &item, .cap_items = 1};
+                struct wharf_msg m = {
+                        .size = sizeof(m), .data = bytes, .cap_bytes = BYTES, .items = &item, .cap_items = 1};
                 checked(wharf_recvmsg(t, mine, &m, WHARF_FOREVER), "wharf_recvmsg");
                 if (item.kind == WHARF_GOT_SEND) {
                         other = item.name; /* the second holder learns of the first */

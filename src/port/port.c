@@ -913,18 +913,21 @@ int wh_port_sender_known(struct wh_link *l)
         links_changed(p);
         if (was == now)
                 return 0;
+        /* The link goes from one to the other: where it is the last that there may be, it must not count for both. */
+        link_discharge(p, was);
         int r = link_charge(p, now, false);
         if (r == -EDQUOT)
                 l->refusal = WH_REFUSAL_LINKS;
-        if (r < 0)
+        if (r < 0) {
+                link_charge(p, was, true);
                 return r;
+        }
         /* What it has already goes along unasked. He is listed now, for the link, so there is memory for that (Q1). */
         uint64_t bytes = l->mapped + l->stash_held;
         wh_quota_take(&p->quota, now, WH_QUOTA_BYTES, bytes, true);
         wh_quota_take(&p->task->quota, now, WH_QUOTA_RIGHTS, l->rights_held, true);
         wh_quota_give(&p->quota, was, WH_QUOTA_BYTES, bytes);
         wh_quota_give(&p->task->quota, was, WH_QUOTA_RIGHTS, l->rights_held);
-        link_discharge(p, was);
         l->payer = now;
         return 0;
 }

@@ -414,3 +414,38 @@ TEST(a_large_message_that_never_comes_takes_only_a_share)
         CHECK_EQ(test_wait(a), 0);
         scene_close(&s, receiver);
 }
+
+/* Gets a right to the port of one link, and calls over it: the pair is made anew by then, and is another user's. */
+static int takes_the_last_link(void *arg)
+{
+        wharf_name to;
+        char reply[8];
+        test_drop_root();
+        wharf_task *t = hub_join(arg, &to);
+        struct wharf_item item;
+        struct wharf_msg answer = MSG(.items = &item, .cap_items = 1);
+        CHECK_EQ(wharf_callmsg(t, to, &MSG(), &answer, WHARF_FOREVER), 0);
+        CHECK_EQ(item.kind, WHARF_GOT_SEND);
+        CHECK_EQ(wharf_call(t, item.name, "only", 4, reply, sizeof reply, WHARF_FOREVER), 4);
+        wharf_task_close(t);
+        return 0;
+}
+
+TEST(the_last_link_that_a_port_takes_may_be_handed_to_another_user)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name one;
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.links_max = 1), &one), 0);
+        pid_t pid = test_fork(takes_the_last_link, &h);
+        struct wharf_msg m = MSG();
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+        struct wharf_item item = {.kind = WHARF_MAKE_SEND, .name = one};
+        CHECK_EQ(wharf_replymsg(h.task, m.reply, &MSG(.items = &item, .n_items = 1)), 0);
+        char buf[8];
+        m = MSG(.data = buf, .cap_bytes = sizeof buf);
+        CHECK_EQ(wharf_recvmsg(h.task, one, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(m.sender.uid, 65534);
+        CHECK_EQ(wharf_reply(h.task, m.reply, buf, m.len_bytes), 0);
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
