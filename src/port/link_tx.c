@@ -376,30 +376,34 @@ int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret
 
 /* ---- the ways ---- */
 
-/* After a record was published: count it, ring if the receiver sleeps, and now and then ask whether it lives. */
-static inline int tx_published(struct wh_link *l)
+static __attribute__((noinline)) void tx_ring(struct wh_link *l)
+{
+        wh_link_bell(l);
+        /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the store in wh_port_renew(). */
+        uint32_t renew = atomic_load_explicit(&l->tx->ring.back->renew, memory_order_relaxed);
+        if (renew != l->renew_seen && !l->owner && !l->leader) {
+                l->renew_seen = renew;
+                heed(l);
+        }
+}
+
+/* After a record was published: ring if the receiver sleeps. Inlined, for this is on the way of every message. */
+static inline __attribute__((always_inline)) int tx_published(struct wh_link *l)
 {
         struct wh_ring_tx *ring = &l->tx->ring;
-        if (wh_unlikely(wh_ring_must_ring(ring))) {
-                wh_link_bell(l);
-                /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the store in wh_port_renew(). */
-                uint32_t renew = atomic_load_explicit(&ring->back->renew, memory_order_relaxed);
-                if (wh_unlikely(renew != l->renew_seen) && !l->owner && !l->leader) {
-                        l->renew_seen = renew;
-                        heed(l);
-                }
-        }
+        if (wh_unlikely(wh_ring_must_ring(ring)))
+                tx_ring(l);
         wh_ring_clear_ahead(ring);
         return l->tx_over;
 }
 
-static void tx_look(struct wh_link *l)
+static __attribute__((noinline)) void tx_look(struct wh_link *l)
 {
         if (wh_link_probe(l, false) && unbounded(l) && !l->tx_over)
                 ring_shrink(l);
 }
 
-static inline int tx_sent(struct wh_link *l, struct wh_outgoing *o, enum wharf_how how)
+static inline __attribute__((always_inline)) int tx_sent(struct wh_link *l, struct wh_outgoing *o, enum wharf_how how)
 {
         o->how = how;
         l->tx_seq++;
