@@ -27,6 +27,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WH_CAPACITY_NONE ((uint64_t)INT64_MAX) /* of the ring of an unbounded queue */
+
 enum {
         WH_COLD_FRAMES = 16,         /* far from filling a socket, which holds 278 */
         WH_COLD_BYTES = 64 << 10,    /* likewise: 208 KiB */
@@ -42,8 +44,14 @@ enum {
         WH_RING_INLINE_MAX = 32 << 10,   /* in an unbounded ring, when blocks are short */
 };
 
+/*
+ * A lane stays what it was made as, whatever a later greeting claims: only in a ring that began as an unbounded one are
+ * there room for WH_RING_INLINE_MAX, and places that do not end by count.
+ */
 static bool unbounded(const struct wh_link *l)
 {
+        if (l->tx)
+                return l->tx->ring.capacity == WH_CAPACITY_NONE;
         return l->hello.capacity_records == WHARF_UNBOUNDED && !l->owner;
 }
 
@@ -239,7 +247,7 @@ int wh_link_attach(struct wh_link *l)
         if (capacity == WHARF_RENDEZVOUS)
                 capacity = WH_WITHDRAWN_MAX;
         else if (capacity == WHARF_UNBOUNDED)
-                capacity = INT64_MAX;
+                capacity = WH_CAPACITY_NONE;
         struct wh_lane_tx *lane;
         uint64_t lines = capacity < WH_RING_LINES / 2 ? capacity * 2 : WH_RING_LINES;
         int r = wh_lane_tx_new((uint32_t)lines * WH_LINE, capacity, &lane);

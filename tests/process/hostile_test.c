@@ -313,6 +313,95 @@ TEST(plain_record_beyond_the_limit)
         wharf_task_close(t);
 }
 
+/* An owner of frames alone, at the other end of a right that was connected to it. */
+static int owner_new(wharf_task *t, wharf_name *ret)
+{
+        struct sockaddr_un sa = {.sun_family = AF_UNIX};
+        int listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), sock;
+        snprintf(sa.sun_path, sizeof sa.sun_path, "%s/owner", test_dir());
+        CHECK_EQ(bind(listening, (struct sockaddr *)&sa, sizeof sa), 0);
+        CHECK_EQ(listen(listening, 1), 0);
+        CHECK_EQ(wharf_right_connect(t, sa.sun_path, ret), 0);
+        sock = accept(listening, NULL, NULL);
+        CHECK_GE(sock, 0);
+        close(listening);
+        unlink(sa.sun_path);
+        return sock;
+}
+
+static void greet(int sock, uint32_t capacity_records)
+{
+        struct wh_hello h = {.port_id = 1,
+                             .payload_bytes_max = 1 << 30,
+                             .link_mapped_bytes_max = 64 << 20,
+                             .capacity_records = capacity_records,
+                             .unread_rights_max = 64};
+        struct wh_frame f = {.type = WH_FRAME_HELLO};
+        CHECK_EQ(wh_frame_send(sock, &f, &h, sizeof h, NULL, false), 0);
+}
+
+/* The lane that the next frames hand over; NULL when they do not. */
+static struct wh_lane_rx *lane_of(int sock)
+{
+        struct wh_lane_rx *rx = NULL;
+        struct wh_frame f;
+        uint8_t data[WH_COLD_MAX + WH_FDS_MAX];
+        int fds[WH_FDS_MAX];
+        struct wh_cred cred;
+        while (!rx && wh_frame_recv(sock, &f, data, fds, &cred) > 0) {
+                if (f.type == WH_FRAME_ATTACH)
+                        CHECK_EQ(wh_lane_rx_open(fds[0], fds[1], 64 << 20, &rx), 0);
+                for (unsigned i = 0; i < f.n_fds; i++)
+                        close(fds[i]);
+        }
+        return rx;
+}
+
+/*
+ * Goal:   an owner that changes what it claims to take ends at most its own link: no assertion, no lie to the sender.
+ * Method: a lane is made for what a greeting said; then another greets with every other capacity, and messages of all
+ *         sizes are sent until nothing moves.
+ */
+TEST(greeting_that_changes_its_mind)
+{
+        static const uint32_t capacity[] = {1, 2, 64, 1024, 65536, WHARF_UNBOUNDED, WHARF_RENDEZVOUS};
+        static const size_t len[] = {0, 1, 1000, 5000, 32 << 10, 300 << 10};
+        static char data[300 << 10];
+        enum { CAPACITIES = sizeof capacity / sizeof *capacity };
+        for (unsigned k = 0; k < CAPACITIES * CAPACITIES; k++) {
+                wharf_task *t = task_new();
+                wharf_name right;
+                uint32_t first = capacity[k % CAPACITIES], then = capacity[k / CAPACITIES];
+                int sock = owner_new(t, &right), r;
+                uint64_t sent = 0;
+                greet(sock, first);
+                struct wharf_msg m = {.size = sizeof m, .how = WHARF_HOW_INLINE, .data = data, .len_bytes = 1};
+                r = wharf_sendmsg(t, right, &m, 0);
+                CHECK_EQ(r, first == WHARF_RENDEZVOUS ? -EAGAIN : 0);
+                sent += r == 0;
+                struct wh_lane_rx *rx = lane_of(sock);
+                CHECK(rx);
+                greet(sock, then);
+                /* Asleep, and asking to be heard: the sender reads the greeting when it rings. */
+                atomic_store(&rx->ring.back->renew, 1);
+                wh_ring_sleep(&rx->ring);
+                for (unsigned i = 0; i < sizeof len / sizeof *len; i++)
+                        for (int n = 0; n < 300; n++) {
+                                r = wharf_send(t, right, data, len[i], 0);
+                                sent += r == 0;
+                                CHECK(r == 0 || r == -EAGAIN || r == -ENOBUFS || r == -EDQUOT || r == -EPROTO);
+                                if (r < 0)
+                                        break;
+                        }
+                /* Bounded from the first on, it stays so, in whatever way the messages went. */
+                if (first < WHARF_UNBOUNDED)
+                        CHECK_LE(sent, first);
+                wh_lane_rx_free(rx);
+                close(sock);
+                wharf_task_close(t);
+        }
+}
+
 /* ---- waits that must end ---- */
 
 /*
