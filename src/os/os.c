@@ -39,6 +39,13 @@ int (*wh_os_gate)(enum wh_os_call call);
  * would otherwise end there, with a lock held; and switching cancellation off and on costs as much as a small call.
  */
 #define RAW(name, ...) syscall(SYS_##name, __VA_ARGS__)
+#if defined(__SANITIZE_THREAD__) && !defined(RAW_SENDMSG)
+/* The thread sanitizer remembers who made a descriptor; it must be told where one ends and the next begins. */
+void __sanitizer_syscall_pre_impl_close(long fd);
+#define CLOSING(fd) __sanitizer_syscall_pre_impl_close(fd)
+#else
+#define CLOSING(fd) (void)(fd)
+#endif
 #ifndef RAW_SENDMSG /* the proofs put themselves in between */
 #define RAW_SENDMSG(...) RAW(sendmsg, __VA_ARGS__)
 #define RAW_RECVMSG(...) RAW(recvmsg, __VA_ARGS__)
@@ -342,6 +349,7 @@ int wh_os_close(int fd)
         }
         /* A gate that fails close() only tells the caller so: Linux has always let go of the descriptor by then. */
         int refused = wh_os_enter(WH_OS_close), saved = errno;
+        CLOSING(fd);
         int r = RAW(close, fd) < 0 ? -errno : 0;
         errno = saved;
         return refused < 0 ? refused : r;

@@ -411,7 +411,9 @@ enum {
         SKIPS_MAX = 64,       /* offers that were withdrawn, passed over in one go */
 };
 
-/* One link that may have a message: 1 delivered, 0 none, negative: this call fails. */
+enum { LINK_GONE = 2 };
+
+/* One link that may have a message: 1 delivered, 0 none, LINK_GONE: and never will; negative: this call fails. */
 static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m, struct wh_incoming *inc)
 {
         unsigned skipped = 0;
@@ -452,7 +454,7 @@ next:
                         /* A right inside is none. Nobody will ever be able to take this message: its sender lied. */
                         wh_link_break(l, r);
                         wh_port_remove_link(l);
-                        return 0;
+                        return LINK_GONE;
                 }
                 if (wh_unlikely(r < 0)) {
                         wh_link_privatise(l);
@@ -468,6 +470,7 @@ next:
                 if (!l->over)
                         return r;
                 wh_port_remove_link(l);
+                return LINK_GONE;
         }
         return 0;
 }
@@ -543,6 +546,8 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                         }
                         return r;
                 }
+                if (r == LINK_GONE)
+                        continue;
                 l->served = 0;
                 l->empty++;
         }
@@ -612,7 +617,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         }
                         chosen_seen = true;
                         r = try_link(in, l, m, &inc);
-                        if (r == 0 && !chosen_link(in, m))
+                        if (r == LINK_GONE || (r == 0 && !chosen_link(in, m)))
                                 continue;
                 }
                 if (wh_likely(r != 0)) {
@@ -646,6 +651,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         r = m->from ? 0 : try_hot(in, m, &inc);
                         if (r == 0 && m->from && chosen_link(in, m))
                                 r = try_link(in, chosen_link(in, m), m, &inc);
+                        r = r == LINK_GONE ? 0 : r;
                         r = r == 1 ? 0 : r == 0 ? -ETIMEDOUT : r;
                         break;
                 }

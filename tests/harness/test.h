@@ -85,6 +85,12 @@ __attribute__((noreturn, format(printf, 3, 4))) void test_fail(const char *file,
 #define TEST_TSAN 0
 #endif
 
+#ifdef __SANITIZE_ADDRESS__
+#define TEST_ASAN 1
+#else
+#define TEST_ASAN 0
+#endif
+
 /* A test that cannot run here says why, counts as skipped, and is printed as such. */
 __attribute__((noreturn, format(printf, 1, 2))) void test_skip(const char *fmt, ...);
 

@@ -1,6 +1,6 @@
 /*
- * A full queue: wait, wait for a while, return at once, or leave one message to be sent later; and who is told when there
- * is room.
+ * A full queue: wait, wait for a while, return at once, or leave one message to be sent later; and who is told when
+ * there is room.
  */
 #include "hub.h"
 
@@ -65,7 +65,7 @@ TEST(four_ways_at_a_full_queue)
         struct full f = full_queue();
         uint32_t v = 100;
         pthread_t thread;
-        CHECK_EQ(wharf_send(f.hub.task, f.right, &v, sizeof v, 0), -EAGAIN);                /* return at once */
+        CHECK_EQ(wharf_send(f.hub.task, f.right, &v, sizeof v, 0), -EAGAIN);                 /* return at once */
         CHECK_EQ(wharf_send(f.hub.task, f.right, &v, sizeof v, wharf_in_ms(5)), -ETIMEDOUT); /* wait at most */
         CHECK_EQ(pthread_create(&thread, NULL, receive_after_a_while, &f), 0);
         v = 101;

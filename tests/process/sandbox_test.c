@@ -187,6 +187,8 @@ static int play(struct role *r, bool cold, bool call)
 
 TEST(a_sender_that_may_make_no_shared_memory_sends_everything_as_frames)
 {
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = joins,
                          .run = sends,
                          .needs = {SYS_sendmsg, SYS_recvmsg, SYS_ppoll, SYS_ioctl, END},
@@ -196,6 +198,8 @@ TEST(a_sender_that_may_make_no_shared_memory_sends_everything_as_frames)
 
 TEST(a_sender_that_attached_before_goes_on_in_its_lane)
 {
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = attaches,
                          .run = sends,
                          .needs = {SYS_sendto, SYS_recvmsg, SYS_ppoll, SYS_futex, END},
@@ -205,6 +209,8 @@ TEST(a_sender_that_attached_before_goes_on_in_its_lane)
 
 TEST(a_caller_in_a_sandbox_gets_its_replies)
 {
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = joins,
                          .run = calls,
                          .needs = {SYS_sendmsg, SYS_sendto, SYS_recvmsg, SYS_ppoll, SYS_fcntl, SYS_newfstatat,
@@ -215,6 +221,8 @@ TEST(a_caller_in_a_sandbox_gets_its_replies)
 
 TEST(a_receiver_of_frames_in_a_sandbox)
 {
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = opens,
                          .run = serves,
                          .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
@@ -225,6 +233,8 @@ TEST(a_receiver_of_frames_in_a_sandbox)
 
 TEST(a_receiver_maps_the_lanes_of_its_senders_in_a_sandbox)
 {
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = opens,
                          .run = serves,
                          .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
@@ -236,6 +246,8 @@ TEST(a_receiver_maps_the_lanes_of_its_senders_in_a_sandbox)
 
 TEST(a_server_in_a_sandbox_answers_as_frames)
 {
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = opens,
                          .run = serves,
                          .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
