@@ -52,6 +52,13 @@ void __sanitizer_syscall_pre_impl_close(long fd);
 #define RAW_GETRANDOM(...) RAW(getrandom, __VA_ARGS__)
 #endif
 
+/* The end of a child of _Fork(), where nothing may run that other threads of the parent had begun. */
+static __attribute__((noreturn)) void end_child(int status)
+{
+        for (;;)
+                RAW(exit_group, status);
+}
+
 /* Ask the gate, make the call, turn -1 into a negative errno, and leave the caller's errno as it was. */
 #define OS_CALL(name, expr)                          \
         ({                                           \
@@ -809,19 +816,19 @@ static void spawn_grandchild(char *const argv[], const int *fds, unsigned n_fds,
         /* First out of the way of every target, then down to it: the lists may overlap in any order. */
         int high[16];
         if (n_fds > sizeof high / sizeof *high)
-                _exit(126);
+                end_child(126);
         for (unsigned i = 0; i < n_fds; i++)
                 if ((high[i] = fcntl(fds[i], F_DUPFD, 64)) < 0)
-                        _exit(126);
+                        end_child(126);
         for (unsigned i = 0; i < n_fds; i++)
                 if (dup2(high[i], 3 + (int)i) < 0)
-                        _exit(126);
+                        end_child(126);
         syscall(SYS_close_range, 3 + n_fds, ~0u, 0);
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         execvpe(argv[0], argv, env);
-        _exit(127);
+        end_child(127);
 }
 
 int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet)
@@ -851,7 +858,7 @@ int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, cha
                 pid_t grand = _Fork();
                 if (grand == 0)
                         spawn_grandchild(argv, fds, n_fds, all, quiet);
-                _exit(grand < 0 ? 126 : 0);
+                end_child(grand < 0 ? 126 : 0);
         }
         r = pid < 0 ? -errno : 0;
         free(all);
@@ -886,10 +893,10 @@ pid_t wh_os_spawn_activated(char *const argv[], const int *fds, unsigned n_fds, 
                 /* First out of the way of every target, then down to it. Only async-signal-safe calls from here on. */
                 for (unsigned i = 0; i < n_fds; i++)
                         if ((high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3 + (int)n_fds)) < 0)
-                                _exit(126);
+                                end_child(126);
                 for (unsigned i = 0; i < n_fds; i++)
                         if (dup2(high[i], 3 + (int)i) < 0)
-                                _exit(126);
+                                end_child(126);
                 syscall(SYS_close_range, 3 + n_fds, ~0u, 0);
                 char digits[16], *at = pid_is + strlen(pid_is);
                 unsigned n = 0;
@@ -902,7 +909,7 @@ pid_t wh_os_spawn_activated(char *const argv[], const int *fds, unsigned n_fds, 
                 sigemptyset(&none);
                 sigprocmask(SIG_SETMASK, &none, NULL);
                 execve(argv[0], argv, all);
-                _exit(127);
+                end_child(127);
         }
         r = pid < 0 ? -errno : 0;
         free(high);
