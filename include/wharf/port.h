@@ -206,6 +206,22 @@ WHARF_API int wharf_port_fd(wharf_task *task, wharf_name name, int *ret);
  */
 WHARF_API int wharf_notify(wharf_task *task, uint32_t what, wharf_name about, wharf_name port, uint64_t sync);
 
+/*
+ * Name an heir: when `port` is dropped, or its task closed, it does not end but goes, with its links and all that is
+ * unread, as a receive right over `right`, in a message of id WHARF_ID_PORT_DESTROYED with nothing else in it (Mach's
+ * port-destroyed notification). Senders notice nothing. If it cannot go, it ends as ever: the heir is dead or its queue
+ * full, a payload of it that was received in place is still held, or there are no descriptors for it. A task that is
+ * killed leaves nothing to its heirs. A port that is moved before has no heir any more; one that listens stops doing
+ * so.
+ *
+ * @right  a send right of this task, which must still be there then; WHARF_NONE: no heir.
+ *
+ * Errors: -EOPNOTSUPP (made with WHARF_PORT_FIXED), -ELOOP (the right leads to that same port), -EBADF, -EPERM (a
+ *         send-once right, or no port), -ESTALE
+ */
+#define WHARF_ID_PORT_DESTROYED 0xffff0006u
+WHARF_API int wharf_port_heir(wharf_task *task, wharf_name port, wharf_name right);
+
 /* Take that back. Errors: -ENOENT (not asked for, or it came already, though perhaps not received yet), -EBADF, ... */
 WHARF_API int wharf_notify_cancel(wharf_task *task, uint32_t what, wharf_name about);
 

@@ -4,6 +4,7 @@
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/branch.h"
+#include "port/move.h"
 #include "port/status.h"
 #include "port/why.h"
 
@@ -791,10 +792,69 @@ void wh_port_gone(wharf_task *t, wharf_name name)
         port_close_locked(p, name, port_inbox_lock_any(p, name));
 }
 
+static int set_change(wharf_task *t, wharf_name set, wharf_name port, bool add);
+
+/*
+ * Send the port to its heir, if it has one. False when there is none or it cannot go: then it is closed like any other.
+ */
+static bool port_inherited(wharf_task *t, struct wh_port *p, wharf_name name)
+{
+        int err;
+        wharf_name set = WHARF_NONE;
+        struct wh_inbox *in = port_inbox_lock(p, name, &err);
+        if (!in)
+                return false;
+        wharf_name heir = p->heir;
+        p->heir = WHARF_NONE; /* once */
+        if (heir && in != &p->own)
+                set = atomic_load_explicit(&wh_container(in, struct wh_set, inbox)->o.name, memory_order_relaxed);
+        if (heir && p->listen_fd >= 0) {
+                wh_os_epoll_del(in->ep, p->listen_fd);
+                p->listen_fd = -1;
+        }
+        wh_unlock(&in->lock);
+        if (!heir)
+                return false;
+        if (set)
+                set_change(t, set, name, false);
+        return wh_move_to(t, name, heir, WHARF_ID_PORT_DESTROYED) == 0;
+}
+
+WHARF_API int wharf_port_heir(wharf_task *t, wharf_name port, wharf_name right)
+{
+        int err;
+        struct wh_link *l = right ? wh_holder_lock(t, right, &err) : NULL;
+        if (right && !l)
+                return wh_fail(err, NULL);
+        bool once = l && l->once, circle = false;
+        uint64_t leads_to = l ? l->hello.port_id : 0;
+        if (l)
+                wh_unlock(&l->o.lock);
+        if (once)
+                return wh_fail(-EPERM, "a send-once right cannot be an heir");
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return wh_fail(err, NULL);
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        if (right && p->opts.flags & WHARF_PORT_FIXED)
+                err = -EOPNOTSUPP;
+        else if ((circle = right && leads_to == p->id.v))
+                err = -ELOOP;
+        else
+                err = 0;
+        if (err == 0)
+                p->heir = right;
+        wh_unlock(&in->lock);
+        return wh_fail(err, circle ? "the right leads to that same port" : NULL);
+}
+
 int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
 {
         struct wh_port *p = (struct wh_port *)o;
         int err = -EBADF;
+        /* A hint, looked at without the lock: it was set by the user, before. */
+        if (wh_unlikely(p->heir) && port_inherited(t, p, name))
+                return 0;
         struct wh_inbox *in = port_inbox_lock(p, name, &err);
         if (!in)
                 return err;

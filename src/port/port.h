@@ -62,6 +62,7 @@ struct wh_port {
         struct wharf_port_opts opts;
         wharf_port_id id;
         uint8_t closing;              /* WH_PORT_* */
+        wharf_name heir;              /* a send right over which the port goes instead of being closed; or none */
         bool watches;                 /* rights were ever watched for it */
         _Atomic uint32_t notices_due; /* asked for to be sent here, and not yet received; guard: task->notices */
         struct wh_notice *no_senders; /* asked for, or NULL */

@@ -86,6 +86,12 @@ static void drop_one(struct wh_object *o, void *arg)
         wharf_drop(arg, atomic_load_explicit(&o->name, memory_order_relaxed));
 }
 
+static void drop_port(struct wh_object *o, void *arg)
+{
+        if (o->kind == WHARF_KIND_PORT)
+                drop_one(o, arg);
+}
+
 WHARF_API wharf_task *wharf_task_close(wharf_task *t)
 {
         if (!t)
@@ -95,6 +101,7 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
         if (t->inherited_free)
                 t->inherited_free(t->inherited);
         if (wh_task_ours(t)) {
+                wh_table_each(&t->names, drop_port, t); /* first: some go over a send right to their heirs */
                 wh_table_each(&t->names, drop_one, t);
                 wh_os_close(t->wake[0]);
                 wh_os_close(t->wake[1]);

@@ -1090,3 +1090,93 @@ TEST(a_payload_in_the_senders_address_space_is_read_by_the_new_owner)
         CHECK_EQ(test_wait(pid), 0);
         hub_close(&h);
 }
+
+/* Drops the port, or closes its task: `what` is 0 or 1; 2: in a set; 3: the heir is dead. */
+static void inherit(int what)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name heir, right, p, set;
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_right_connect(t, h.path, &heir), 0);
+        p = port_new(t, NULL);
+        CHECK_EQ(wharf_right_new(t, p, &right), 0);
+        /* The sender's right is the hub's, so that it outlives this task. */
+        struct wharf_item item = {.kind = WHARF_MOVE_SEND, .name = right};
+        CHECK_EQ(wharf_sendmsg(t, heir, &MSG(.items = &item, .n_items = 1), WHARF_FOREVER), 0);
+        struct wharf_msg m = MSG(.items = &item, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+        right = item.name;
+        for (int i = 0; i < 40; i++)
+                CHECK_EQ(wharf_send(h.task, right, &i, sizeof i, 0), 0);
+        CHECK_EQ(wharf_port_heir(t, p, heir), 0);
+        if (what == 2) {
+                CHECK_EQ(wharf_set_new(t, &set), 0);
+                CHECK_EQ(wharf_set_add(t, set, p), 0);
+        }
+        if (what == 3)
+                CHECK_EQ(wharf_drop(h.task, h.port), 0);
+        if (what == 1)
+                t = wharf_task_close(t);
+        else
+                CHECK_EQ(wharf_drop(t, p), 0);
+        if (what == 3) {
+                struct wharf_right_stat st = {.size = sizeof st};
+                CHECK_EQ(wharf_right_stat(h.task, right, &st), 0);
+                CHECK_EQ(st.dead, -EPIPE);
+        } else {
+                m = MSG(.items = &item, .cap_items = 1);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+                CHECK_EQ(m.id, WHARF_ID_PORT_DESTROYED);
+                CHECK_EQ(item.kind, WHARF_GOT_RECEIVE);
+                int n = 40;
+                CHECK_EQ(wharf_send(h.task, right, &n, sizeof n, WHARF_FOREVER), 0);
+                for (int i = 0; i <= 40; i++) {
+                        CHECK_EQ(wharf_recv(h.task, item.name, &n, sizeof n, NULL, WHARF_FOREVER), (ssize_t)sizeof n);
+                        CHECK_EQ(n, i);
+                }
+        }
+        wharf_task_close(t);
+        hub_close(&h);
+}
+
+TEST(a_dropped_port_goes_to_its_heir_with_all_that_is_unread)
+{
+        inherit(0);
+}
+
+TEST(a_port_of_a_closed_task_goes_to_its_heir)
+{
+        inherit(1);
+}
+
+TEST(a_port_in_a_set_goes_to_its_heir)
+{
+        inherit(2);
+}
+
+TEST(a_port_whose_heir_is_dead_ends)
+{
+        inherit(3);
+}
+
+TEST(what_can_be_an_heir)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name p = port_new(h.task, NULL), fixed = port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_FIXED)), own,
+                   once, to;
+        CHECK_EQ(wharf_right_new(h.task, p, &own), 0);
+        CHECK_EQ(wharf_once_new(h.task, h.port, &once), 0);
+        CHECK_EQ(wharf_right_new(h.task, h.port, &to), 0);
+        CHECK_EQ(wharf_send(h.task, own, "x", 1, WHARF_FOREVER), 0); /* it knows its port by now */
+        CHECK_EQ(wharf_port_heir(h.task, p, own), -ELOOP);
+        CHECK_EQ(wharf_port_heir(h.task, p, once), -EPERM);
+        CHECK_EQ(wharf_port_heir(h.task, p, 4711), -EBADF);
+        CHECK_EQ(wharf_port_heir(h.task, own, to), -EPERM);
+        CHECK_EQ(wharf_port_heir(h.task, fixed, to), -EOPNOTSUPP);
+        CHECK_EQ(wharf_port_heir(h.task, p, to), 0);
+        CHECK_EQ(wharf_port_heir(h.task, p, WHARF_NONE), 0);
+        CHECK_EQ(wharf_drop(h.task, p), 0);
+        CHECK_EQ(wharf_send(h.task, own, "x", 1, WHARF_FOREVER), -EPIPE);
+        hub_close(&h);
+}
