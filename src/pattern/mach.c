@@ -687,9 +687,27 @@ static bool take_message(wharf_task *t, struct wharf_msg *m, mach_msg_header_t *
         return true;
 }
 
+/* A port that was dropped, and this task is its heir. */
+static bool take_heritage(const struct wharf_msg *m, mach_msg_header_t *h, size_t room)
+{
+        mach_port_notification_t n = {
+                .not_header = {.msgh_bits = MACH_MSGH_BITS(0, MACH_MSG_TYPE_PORT_SEND_ONCE),
+                               .msgh_size = sizeof n,
+                               .msgh_local_port = m->port,
+                               .msgh_id = MACH_NOTIFY_PORT_DESTROYED},
+                .not_port = m->items[0].name,
+        };
+        if (room < sizeof n || m->reply)
+                return false;
+        memcpy(h, &n, sizeof n);
+        return true;
+}
+
 /* A message of a program that does not speak Mach: its payload becomes the body, its first right the reply port. */
 static bool take_foreign(struct wharf_msg *m, mach_msg_header_t *h, size_t room)
 {
+        if (m->id == WHARF_ID_PORT_DESTROYED && m->n_items == 1 && m->items[0].kind == WHARF_GOT_RECEIVE)
+                return take_heritage(m, h, room);
         if (m->len_bytes + sizeof *h > room || m->n_items > (m->reply ? 0 : 1))
                 return false;
         unsigned reply = m->reply ? MACH_MSG_TYPE_PORT_SEND_ONCE : m->n_items ? disposition_of(m->items[0].kind) : 0;
@@ -1103,6 +1121,15 @@ WHARF_API kern_return_t wharf_mach_port_request_notification(task_t task, mach_p
                 return KERN_INVALID_TASK;
         if (notify != MACH_PORT_NULL && notify_poly != MACH_MSG_TYPE_MAKE_SEND_ONCE)
                 return KERN_INVALID_RIGHT;
+        if (variant == MACH_NOTIFY_PORT_DESTROYED) {
+                wharf_name heir = notify ? send_of(t, notify) : WHARF_NONE;
+                if (notify && !heir)
+                        return KERN_INVALID_RIGHT;
+                int e = wharf_port_heir(t, name, heir);
+                if (e == 0 && previous)
+                        *previous = MACH_PORT_NULL;
+                return kern_error(e);
+        }
         uint32_t what = variant == MACH_NOTIFY_DEAD_NAME    ? WHARF_NOTICE_DEAD_NAME
                         : variant == MACH_NOTIFY_NO_SENDERS ? WHARF_NOTICE_NO_SENDERS
                                                             : 0;

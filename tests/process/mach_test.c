@@ -374,6 +374,21 @@ TEST(notices_come_as_machs_messages)
         CHECK_EQ(mach_port_deallocate(task, right), KERN_SUCCESS);
         CHECK_EQ(mach_msg(&n.not_header, MACH_RCV_MSG, 0, sizeof n, p, 0, 0), MACH_MSG_SUCCESS);
         CHECK_EQ(n.not_header.msgh_id, MACH_NOTIFY_SEND_ONCE);
+
+        /* A receive right comes back when it is destroyed. */
+        mach_port_t heir = port_new(0), lost = port_new(0);
+        CHECK_EQ(mach_port_request_notification(task, lost, MACH_NOTIFY_PORT_DESTROYED, 0, heir,
+                                                MACH_MSG_TYPE_MAKE_SEND_ONCE, &previous),
+                 KERN_SUCCESS);
+        CHECK_EQ(send_simple(lost, MACH_MSG_TYPE_COPY_SEND, 0, 0, 31, 0, 0), MACH_MSG_SUCCESS);
+        CHECK_EQ(mach_port_mod_refs(task, lost, MACH_PORT_RIGHT_RECEIVE, -1), KERN_SUCCESS);
+        CHECK_EQ(mach_msg(&n.not_header, MACH_RCV_MSG, 0, sizeof n, heir, 0, 0), MACH_MSG_SUCCESS);
+        CHECK_EQ(n.not_header.msgh_id, MACH_NOTIFY_PORT_DESTROYED);
+        CHECK_EQ(receive(n.not_port, &s, 0), MACH_MSG_SUCCESS);
+        CHECK_EQ(s.data, 31);
+        CHECK_EQ(mach_port_destroy(task, n.not_port), KERN_SUCCESS);
+        CHECK_EQ(mach_port_destroy(task, heir), KERN_SUCCESS);
+        CHECK_EQ(mach_port_deallocate(task, lost), KERN_SUCCESS);
         CHECK_EQ(mach_port_destroy(task, p), KERN_SUCCESS);
         CHECK_EQ(mach_port_destroy(task, notify), KERN_SUCCESS);
         wharf_mach_close();
