@@ -1,7 +1,13 @@
 /* Tasks, ports, rights, sending and receiving: the world refuses each step of it. One task holds both ends. */
 #include "port.h"
 
+#include "os/os.h"
+
 #include <poll.h>
+
+enum { CALLS = 2 };
+static uint32_t calls[CALLS];
+static wharf_name replies[CALLS];
 
 static struct port_state *st(struct proof *p)
 {
@@ -120,6 +126,87 @@ static void audit_woken(struct proof *p)
         audit_all(p);
 }
 
+/* On a lane that is attached: the descriptor goes first, as a frame that may be refused. */
+static int send_item(struct proof *p)
+{
+        int pair[2];
+        PROOF_EQ(p, pipe2(pair, O_CLOEXEC), 0);
+        close(pair[1]);
+        struct wharf_item item = {.kind = WHARF_MOVE_FD, .fd = pair[0]};
+        struct wharf_msg m = {.size = sizeof m,
+                              .how = WHARF_HOW_INLINE,
+                              .data = (char[]){"item"},
+                              .len_bytes = 4,
+                              .items = &item,
+                              .n_items = 1};
+        int r = wharf_sendmsg(st(p)->task, st(p)->right, &m, 0);
+        if (r < 0)
+                close(pair[0]);
+        return r;
+}
+
+static unsigned sockets_read;
+
+static int count_reads(const struct hook_step *s)
+{
+        sockets_read += s->kind == HOOK_CALL && s->call == WH_OS_recvmsg;
+        return 0;
+}
+
+/* One message came, with its descriptor; and a receiver that has taken it all does not look at the socket for a frame
+ * that was never sent. */
+static void audit_idle(struct proof *p)
+{
+        struct wharf_item item;
+        uint8_t bytes[8];
+        struct wharf_msg m = {
+                .size = sizeof m, .data = bytes, .cap_bytes = sizeof bytes, .items = &item, .cap_items = 1};
+        PROOF_EQ(p, wharf_recvmsg(st(p)->task, st(p)->port, &m, wharf_in_ms(5000)), 0);
+        PROOF_EQ(p, m.n_items, 1);
+        PROOF_EQ(p, item.kind, WHARF_GOT_FD);
+        close(item.fd);
+        PROOF_EQ(p, wharf_recvmsg(st(p)->task, st(p)->port, &m, 0), -EAGAIN);
+        sockets_read = 0;
+        hook_arm(count_reads);
+        PROOF_EQ(p, wharf_recvmsg(st(p)->task, st(p)->port, &m, 0), -EAGAIN);
+        hook_disarm();
+        PROOF_EQ(p, sockets_read, 0);
+}
+
+/* Two calls wait for their answers, which come in the opposite order. */
+static void setup_calls(struct proof *p)
+{
+        setup_right(p);
+        for (uint8_t i = 0; i < CALLS; i++) {
+                uint8_t got;
+                struct wharf_msg request = {.size = sizeof request, .data = &i, .len_bytes = 1};
+                struct wharf_msg in = {.size = sizeof in, .data = &got, .cap_bytes = 1};
+                PROOF_EQ(p, wharf_call_start(st(p)->task, st(p)->right, &request, 0, &calls[i]), 0);
+                PROOF_EQ(p, wharf_recvmsg(st(p)->task, st(p)->port, &in, wharf_in_ms(5000)), 0);
+                PROOF_EQ(p, got, i);
+                replies[i] = in.reply;
+        }
+        for (uint8_t i = CALLS; i-- > 0;)
+                PROOF_EQ(p, wharf_reply(st(p)->task, replies[i], &i, 1), 0);
+}
+
+/* Each is given its own answer. What was refused may be asked for again. */
+static int finish_calls(struct proof *p)
+{
+        for (uint8_t i = 0; i < CALLS; i++) {
+                uint8_t answer = 0xff;
+                struct wharf_msg reply = {.size = sizeof reply, .data = &answer, .cap_bytes = 1};
+                if (!calls[i])
+                        continue;
+                int r = wharf_call_finish(st(p)->task, st(p)->right, calls[i], &reply, 0);
+                if (r < 0)
+                        return r;
+                PROOF_EQ(p, answer, i);
+                calls[i] = 0;
+        }
+        return 0;
+}
+
 static void setup_almost_attached(struct proof *p)
 {
         setup_right(p);
@@ -141,6 +228,8 @@ static void setup_almost_attached(struct proof *p)
 }
 
 static const int errors[] = {-EAGAIN, -EPIPE, -ENOTCONN, -ENOMEM, -EMFILE, -EPROTO, 0};
+/* A call that its link ended with is over: it is not found again. */
+static const int call_errors[] = {-EPIPE, -ENOTCONN, -ENOMEM, -EPROTO, -EINVAL, 0};
 #define PORT_OP .state_bytes = sizeof(struct port_state), .teardown = port_teardown, .errors = errors
 static const struct proof_op ops[] = {
         {.name = "task", .victim = open_task, .unchanged = no_task, PORT_OP},
@@ -149,6 +238,14 @@ static const struct proof_op ops[] = {
         {.name = "send-first", .progress = true, .setup = setup_right, .victim = send_one, .audit = audit_all, PORT_OP},
         {.name = "send-attach", .setup = setup_almost_attached, .victim = send_one, .audit = audit_all, PORT_OP},
         {.name = "send-warm", .setup = setup_warm, .victim = send_one, .audit = audit_woken, PORT_OP},
+        {.name = "send-item", .setup = setup_warm, .victim = send_item, .audit = audit_idle, PORT_OP},
+        {.name = "calls-crossed",
+         .progress = true,
+         .setup = setup_calls,
+         .victim = finish_calls,
+         .state_bytes = sizeof(struct port_state),
+         .teardown = port_teardown,
+         .errors = call_errors},
         {.name = "receive",
          .progress = true,
          .setup = setup_sent,

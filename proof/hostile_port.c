@@ -5,6 +5,8 @@
  */
 #include "port.h"
 
+#include "port/frame.h"
+
 #include <sys/stat.h>
 
 static struct port_state *st(struct proof *p)
@@ -87,6 +89,18 @@ static void shadow_granted(struct proof *p, int fd)
         held[fd] = now; /* and not twice in one message */
 }
 
+/* Was nothing changed but the number of the record that descriptors belong to? Then nobody may be given them. */
+static bool of_another_record(const struct proof *p)
+{
+        struct wh_frame came, read;
+        memcpy(&came, p->datagram_came, sizeof came);
+        memcpy(&read, p->datagram_read, sizeof read);
+        if (came.type != WH_FRAME_ITEMS || came.seq == read.seq)
+                return false;
+        read.seq = came.seq;
+        return !memcmp(&came, &read, sizeof came);
+}
+
 /* Receives a message and gives back all that it brings; a send right is used once, which makes it the receiver's own.
  */
 static int take_rights(struct proof *p, wharf_name port, unsigned n_expected)
@@ -99,6 +113,7 @@ static int take_rights(struct proof *p, wharf_name port, unsigned n_expected)
         int r = wharf_recvmsg(st(p)->task, port, &m, 0);
         if (r < 0)
                 return r;
+        PROOF_CHECK(p, !of_another_record(p));
         PROOF_CHECK(p, p->lied || m.n_items == n_expected);
         PROOF_CHECK(p, m.n_items <= 8);
         for (unsigned i = 0; i < m.n_items; i++) {

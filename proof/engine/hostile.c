@@ -96,10 +96,13 @@ static int on_step(const struct hook_step *s)
         uint8_t *to = s->kind == HOOK_RECEIVED ? s->addr : hook_writable(s->addr);
         if (!to)
                 return 0;
+        const size_t kept = s->kind != HOOK_RECEIVED ? 0 : s->len < PROOF_DATAGRAM ? s->len : PROOF_DATAGRAM;
+        memcpy(p->datagram_came, to, kept);
         if (armed.plan->fill)
                 memset(to, (int)armed.plan->value, s->len);
         else
                 memcpy(to + armed.plan->at, &armed.plan->value, armed.plan->len);
+        memcpy(p->datagram_read, to, kept);
         p->lied = true;
         p->report_->reached = true;
         return 0;

@@ -88,6 +88,7 @@ struct proof_op {
         void (*unchanged)(struct proof *p);
 };
 
+enum { PROOF_DATAGRAM = 64 }; /* bytes of it that are kept */
 enum proof_outcome { PROOF_FINISHED, PROOF_KILLED, PROOF_PAUSED };
 
 struct proof {
@@ -100,7 +101,9 @@ struct proof {
         int result;                  /* hostile, fail: the same */
         int injected;                /* fail: the errno that was injected last, or 0 */
         bool lied;                   /* hostile: something was overwritten in this case */
-        bool again;                  /* rescue(): somebody was killed in the middle of it before */
+        /* hostile: the datagram whose bytes were lied about, as it came and as it was read; nothing for other lies. */
+        uint8_t datagram_came[PROOF_DATAGRAM], datagram_read[PROOF_DATAGRAM];
+        bool again; /* rescue(): somebody was killed in the middle of it before */
         uint64_t seed;
         struct proof_report *report_; /* the engine's */
 };
