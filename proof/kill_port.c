@@ -16,9 +16,8 @@ static int send_messages(struct proof *p)
         return 0;
 }
 
-static void receive_all(struct proof *p)
+static void receive_on(struct proof *p)
 {
-        port_own(p);
         for (;;) {
                 bool over = atomic_load(&p->ledger->word[WORD_OVER]);
                 ssize_t n = port_receive(p, over ? 0 : wharf_in_ms(2));
@@ -36,12 +35,19 @@ static void receive_all(struct proof *p)
         }
 }
 
+static void receive_all(struct proof *p)
+{
+        port_own(p);
+        receive_on(p);
+}
+
 /* Somebody else sends after it, and is not disturbed. */
 static void send_clean(struct proof *p)
 {
         struct port_state *s = p->state;
         if (atomic_load(&p->ledger->word[WORD_OVER]))
                 return; /* a rescuer before us got to its end */
+        atomic_store(&p->ledger->word[WORD_GO], 1);
         port_connect(p);
         for (int i = 0; i < PORT_N_CLEAN; i++)
                 PROOF_EQ(p, wharf_send(s->task, s->right, (uint8_t[4]){PORT_CLEAN}, 4, WHARF_FOREVER), 0);
@@ -91,6 +97,192 @@ static void audit_counted(struct proof *p)
         uint64_t sent = atomic_load(&p->ledger->sent), received = atomic_load(&p->ledger->received);
         PROOF_CHECK(p, received <= atomic_load(&p->ledger->intent));
         PROOF_CHECK(p, atomic_load(&p->ledger->word[WORD_UNREAD]) + received >= sent);
+}
+
+/* ---- capacity zero ---- */
+
+static void receive_offers(struct proof *p)
+{
+        port_own_of(p, WHARF_RENDEZVOUS);
+        receive_on(p);
+}
+
+static int offer_some(struct proof *p)
+{
+        port_connect(p);
+        for (int i = 0; i < 12; i++)
+                PROOF_EQ(p, port_send(p, WHARF_FOREVER), 0);
+        return 0;
+}
+
+/* What was not taken is offered again: if it was delivered all the same, the receiver would see it twice. */
+static int offer_impatiently(struct proof *p, int64_t deadline_ns)
+{
+        int r = port_send(p, deadline_ns);
+        if (r == -EAGAIN || r == -ETIMEDOUT)
+                port_unsend(p);
+        else
+                PROOF_CHECK(p, r == 0 || r == -EPIPE);
+        return r;
+}
+
+static int offer_and_withdraw(struct proof *p)
+{
+        port_connect(p);
+        PROOF_EQ(p, port_send(p, WHARF_FOREVER), 0);
+        for (int i = 0; i < 24; i++)
+                PROOF_CHECK(p, offer_impatiently(p, i % 3 ? 0 : wharf_in_ms(1)) != -EPIPE);
+        PROOF_EQ(p, port_send(p, WHARF_FOREVER), 0);
+        return 0;
+}
+
+static int take_offers(struct proof *p)
+{
+        port_own_of(p, WHARF_RENDEZVOUS);
+        for (int i = 0; i < 12; i++)
+                PROOF_CHECK(p, port_receive(p, WHARF_FOREVER) >= 0);
+        return 0;
+}
+
+static void offer_until_it_dies(struct proof *p)
+{
+        struct port_state *s = p->state;
+        if (!port_try_connect(p))
+                return;
+        int r = 0;
+        for (int i = 0; i < 100000 && r != -EPIPE; i++)
+                r = offer_impatiently(p, i % 4 ? wharf_in_ms(1) : i % 8 ? 0 : WHARF_FOREVER);
+        PROOF_EQ(p, r, -EPIPE);
+        s->task = wharf_task_close(s->task);
+}
+
+/* A message that its sender knows to be taken was taken; the receiver may have died before it said so. One that went
+ * before the greeting lies in a socket. */
+static void audit_taken(struct proof *p)
+{
+        uint64_t sent = atomic_load(&p->ledger->sent), received = atomic_load(&p->ledger->received);
+        PROOF_CHECK(p, received <= atomic_load(&p->ledger->intent));
+        PROOF_CHECK(p, sent <= received + 1);
+}
+
+/* ---- a full queue, and one that never is ---- */
+
+enum { LATER_CAPACITY = 2, GROWTH_BEFORE = 62, GROWTH_MESSAGES = 72 };
+
+/* The port greets, and nothing is received yet. */
+static void greet_until_full(struct proof *p)
+{
+        struct port_state *s = p->state;
+        while (!atomic_load(&p->ledger->word[WORD_GO])) {
+                ssize_t n = wharf_recv(s->task, s->port, (uint8_t[1]){0}, 0, NULL, 0);
+                PROOF_CHECK(p, n == -EAGAIN || n == -EOVERFLOW || n == -ENOTCONN);
+                usleep(100);
+        }
+}
+
+static void receive_what_was_left(struct proof *p)
+{
+        port_own_of(p, LATER_CAPACITY);
+        greet_until_full(p);
+        receive_on(p);
+}
+
+static int send_later(struct proof *p)
+{
+        struct port_state *s = p->state;
+        port_connect(p);
+        for (int round = 0; round < 4; round++) {
+                int r = 0;
+                while (round == 0 &&
+                       atomic_load(&p->ledger->sent) < LATER_CAPACITY) /* the first goes, the others wait */
+                        PROOF_EQ(p, port_send(p, WHARF_FOREVER), 0);
+                for (int way = 1; way >= 0; way--) { /* in the reserved line, and in a block or memory that it names */
+                        uint8_t bytes[1990] = {(uint8_t)round};
+                        size_t len = way ? sizeof bytes : 8;
+                        proof_ledger_intent(p, bytes, len);
+                        struct wharf_msg m = {
+                                .size = sizeof m, .flags = WHARF_SEND_LATER, .data = bytes, .len_bytes = len};
+                        r = wharf_sendmsg(s->task, s->right, &m, 0);
+                        PROOF_CHECK(p, r == 0 || r == 1 || r == -EBUSY);
+                        PROOF_CHECK(p, r == 1 || round || !way || atomic_load(&p->ledger->word[WORD_GO]));
+                        if (r >= 0)
+                                proof_ledger_sent(p);
+                        else
+                                port_unsend(p);
+                }
+                atomic_store(&p->ledger->word[WORD_GO], 1);
+                PROOF_EQ(p, port_send(p, WHARF_FOREVER), 0);
+        }
+        return 0;
+}
+
+static void receive_growth(struct proof *p)
+{
+        port_own_of(p, WHARF_UNBOUNDED);
+        greet_until_full(p);
+        receive_on(p);
+}
+
+static void fill_ring(struct proof *p)
+{
+        int r;
+        for (int i = 0; i < GROWTH_BEFORE; i++)
+                while ((r = port_send_large(p, 0, WHARF_FOREVER)) != 0) { /* before it is greeted only one goes */
+                        PROOF_EQ(p, r, -EAGAIN);
+                        port_unsend(p);
+                }
+}
+
+static void connect_and_fill(struct proof *p)
+{
+        port_connect(p);
+        fill_ring(p);
+}
+
+static int send_growing(struct proof *p)
+{
+        for (int i = GROWTH_BEFORE; i < GROWTH_MESSAGES; i++)
+                PROOF_EQ(p, port_send_large(p, 0, 0), 0);
+        struct wharf_right_stat st = {.size = sizeof st};
+        PROOF_EQ(p,
+                 wharf_right_stat(((struct port_state *)p->state)->task, ((struct port_state *)p->state)->right, &st),
+                 0);
+        PROOF_CHECK(p, st.shared_bytes > 250 << 10 || atomic_load(&p->ledger->word[WORD_GO]));
+        atomic_store(&p->ledger->word[WORD_GO], 1);
+        return 0;
+}
+
+static void own_growth(struct proof *p)
+{
+        port_own_of(p, WHARF_UNBOUNDED);
+        greet_until_full(p);
+}
+
+static int receive_grown(struct proof *p)
+{
+        for (int i = 0; i < GROWTH_MESSAGES; i++)
+                PROOF_CHECK(p, port_receive(p, WHARF_FOREVER) >= 0);
+        return 0;
+}
+
+static void grow_until_it_dies(struct proof *p)
+{
+        struct port_state *s = p->state;
+        if (!port_try_connect(p))
+                return;
+        fill_ring(p);
+        send_growing(p);
+        int r = 0;
+        for (int i = 0; i < 4000 && r == 0; i++) {
+                r = port_send_large(p, 0, 0);
+                PROOF_CHECK(p, r == 0 || r == -EPIPE);
+                usleep(200);
+        }
+        PROOF_EQ(p, r, -EPIPE);
+        struct wharf_right_stat st = {.size = sizeof st};
+        PROOF_EQ(p, wharf_right_stat(s->task, s->right, &st), 0);
+        atomic_store(&p->ledger->word[WORD_UNREAD], st.unread_messages + COLD_MAX);
+        s->task = wharf_task_close(s->task);
 }
 
 /* ---- calls ---- */
@@ -199,6 +391,42 @@ static const struct proof_op ops[] = {
          .partner = serve,
          .rescue = call_clean,
          .audit = audit_called,
+         PORT_OP},
+        {.name = "rendezvous-send",
+         .victim = offer_some,
+         .partner = receive_offers,
+         .rescue = send_clean,
+         .audit = audit_received,
+         PORT_OP},
+        {.name = "rendezvous-withdraw",
+         .victim = offer_and_withdraw,
+         .partner = receive_offers,
+         .rescue = send_clean,
+         .audit = audit_received,
+         PORT_OP},
+        {.name = "rendezvous-receive",
+         .victim = take_offers,
+         .partner = offer_until_it_dies,
+         .audit = audit_taken,
+         PORT_OP},
+        {.name = "send-later",
+         .victim = send_later,
+         .partner = receive_what_was_left,
+         .rescue = send_clean,
+         .audit = audit_received,
+         PORT_OP},
+        {.name = "growth",
+         .start = connect_and_fill,
+         .victim = send_growing,
+         .partner = receive_growth,
+         .rescue = send_clean,
+         .audit = audit_received,
+         PORT_OP},
+        {.name = "growth-receive",
+         .start = own_growth,
+         .victim = receive_grown,
+         .partner = grow_until_it_dies,
+         .audit = audit_counted,
          PORT_OP},
         {.name = "server", .victim = serve_some, .partner = call_until_it_dies, PORT_OP},
         {0},

@@ -6,6 +6,9 @@
 #define PROOF_PORT_H
 
 #include "engine/proof.h"
+#include "port/link.h"
+#include "port/object.h"
+#include "port/port.h"
 #include "wharf/wharf.h"
 
 #include <errno.h>
@@ -31,7 +34,7 @@ enum {
 };
 
 /* Words of the ledger. */
-enum { WORD_CLEAN = 0, WORD_OVER = 1, WORD_UNREAD = 2 };
+enum { WORD_CLEAN = 0, WORD_OVER = 1, WORD_UNREAD = 2, WORD_GO = 3 };
 
 /* Message n: cold at first, then in the ring, now and then in a section. */
 static inline uint32_t port_message(uint64_t n, uint8_t *ret)
@@ -72,13 +75,19 @@ static inline void port_teardown(struct proof *p)
                 unlink(s->path);
 }
 
-static inline void port_own(struct proof *p)
+/* `capacity_records` 0: the default. */
+static inline void port_own_of(struct proof *p, uint32_t capacity_records)
 {
         struct port_state *s = p->state;
         PROOF_EQ(p, wharf_task_open(NULL, &s->task), 0);
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .capacity_records = capacity_records};
         PROOF_EQ(p, wharf_port_new(s->task, &o, &s->port), 0);
         PROOF_EQ(p, wharf_port_listen(s->task, s->port, s->listener), 0);
+}
+
+static inline void port_own(struct proof *p)
+{
+        port_own_of(p, 0);
 }
 
 /* False: the owner is dead already, before anybody was connected. */
@@ -97,6 +106,27 @@ static inline void port_connect(struct proof *p)
         PROOF_CHECK(p, port_try_connect(p));
 }
 
+/* A message of the ledger that was given back, or that nobody took: nobody means it any more. */
+static inline void port_unsend(struct proof *p)
+{
+        atomic_fetch_sub(&p->ledger->intent, 1);
+}
+
+/* The next message of the ledger, so large that few fill a ring; `flags` as wharf_sendmsg() has them. */
+static inline int port_send_large(struct proof *p, uint32_t flags, int64_t deadline_ns)
+{
+        struct port_state *s = p->state;
+        uint8_t bytes[1990];
+        memset(bytes, (int)(atomic_load(&p->ledger->intent) % 100), sizeof bytes);
+        proof_ledger_intent(p, bytes, sizeof bytes);
+        struct wharf_msg m = {
+                .size = sizeof m, .how = WHARF_HOW_INLINE, .flags = flags, .data = bytes, .len_bytes = sizeof bytes};
+        int r = wharf_sendmsg(s->task, s->right, &m, deadline_ns);
+        if (r >= 0)
+                proof_ledger_sent(p);
+        return r;
+}
+
 /* Sends the next message of the ledger. */
 static inline int port_send(struct proof *p, int64_t deadline_ns)
 {
@@ -107,6 +137,43 @@ static inline int port_send(struct proof *p, int64_t deadline_ns)
         int r = wharf_send(s->task, s->right, bytes, len, deadline_ns);
         if (r == 0)
                 proof_ledger_sent(p);
+        return r;
+}
+
+/* ---- capacity zero with both ends in one thread: an offer stands until the other end was asked ---- */
+
+/* A port that takes offers, and a right that knows it. */
+static inline void port_own_offers(struct proof *p)
+{
+        struct port_state *s = p->state;
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .capacity_records = WHARF_RENDEZVOUS};
+        PROOF_EQ(p, wharf_port_new(s->task, &o, &s->port), 0);
+        PROOF_EQ(p, wharf_right_new(s->task, s->port, &s->right), 0);
+        PROOF_EQ(p, wharf_recv(s->task, s->port, (uint8_t[1]){0}, 1, NULL, 0), -EAGAIN); /* which greets */
+}
+
+/* -EAGAIN: the offer stands; otherwise as wharf_send() answers. Called again with the same `o`: how does it stand? */
+static inline int port_offer(struct proof *p, wharf_name right, struct wh_outgoing *o)
+{
+        struct port_state *s = p->state;
+        int r;
+        struct wh_link *l = wh_holder_lock(s->task, right, &r);
+        if (!l)
+                return r;
+        r = wh_link_try_send(l, o);
+        wh_unlock(&l->o.lock);
+        return r;
+}
+
+static inline int port_withdraw(struct proof *p, wharf_name right, struct wh_outgoing *o)
+{
+        struct port_state *s = p->state;
+        int r;
+        struct wh_link *l = wh_holder_lock(s->task, right, &r);
+        if (!l)
+                return r;
+        r = l->offer && o->started ? wh_link_withdraw(l, o, -EAGAIN) : -EAGAIN;
+        wh_unlock(&l->o.lock);
         return r;
 }
 

@@ -4,6 +4,8 @@
  */
 #include "hub.h"
 
+#include "os/os.h"
+
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -80,6 +82,35 @@ TEST(without_a_receiver_nothing_is_sent_and_nothing_stays)
         start_sending(&s);
         CHECK_EQ(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, WHARF_FOREVER), 4);
         CHECK_MEM(buf, "kept", 4);
+        CHECK_EQ(sent(&s), 0);
+        hub_close(&h);
+}
+
+static int memories_short;
+
+static int short_of_memory(enum wh_os_call call)
+{
+        return call == WH_OS_memfd_create && memories_short ? memories_short : 0;
+}
+
+/* An offer has no way but a lane: short of what a lane needs, it says so, and the next one has all that it needs. */
+TEST(a_shortage_is_told_as_such_and_ends)
+{
+        const int shortages[] = {-ENOMEM, -EMFILE, -ENFILE};
+        wharf_name right;
+        struct hub h = hub_with_right(&right);
+        char buf[8];
+        CHECK_EQ(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, 0), -EAGAIN); /* which greets */
+        wh_os_gate = short_of_memory;
+        for (unsigned i = 0; i < sizeof shortages / sizeof *shortages; i++) {
+                memories_short = shortages[i];
+                CHECK_EQ(wharf_send(h.task, right, "now", 3, 0), shortages[i]);
+        }
+        wh_os_gate = NULL;
+        CHECK_EQ(wharf_send(h.task, right, "now", 3, 0), -EAGAIN); /* nobody takes it */
+        struct sending s = {&h, right, "then", 4, WHARF_FOREVER, 1, 0};
+        start_sending(&s);
+        CHECK_EQ(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, WHARF_FOREVER), 4);
         CHECK_EQ(sent(&s), 0);
         hub_close(&h);
 }
