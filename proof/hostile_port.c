@@ -95,8 +95,8 @@ static bool of_another_record(const struct proof *p)
         struct wh_frame came, read;
         memcpy(&came, p->datagram_came, sizeof came);
         memcpy(&read, p->datagram_read, sizeof read);
-        if (came.type != WH_FRAME_ITEMS || came.seq == read.seq)
-                return false;
+        if (came.magic != WH_FRAME_MAGIC || came.type != WH_FRAME_ITEMS || came.seq == read.seq)
+                return false; /* without the first word it is a body: any byte may lie where a head has its type */
         read.seq = came.seq;
         return !memcmp(&came, &read, sizeof came);
 }
