@@ -252,8 +252,6 @@ static const struct proof_op ops[] = {
          .victim = receive_one,
          .unchanged = not_received,
          .audit = audit_all,
-         .finding = "a receiver that has no memory for a message that comes as a frame closes the link: its sender is "
-                    "told, and what waited there is lost",
          PORT_OP},
         {0},
 };

@@ -214,7 +214,8 @@ WHARF_API int wharf_reserve(wharf_task *task, wharf_name right, size_t len_bytes
  *         -ENOTCONN   no sender is left and none can come
  *         -EOVERFLOW  the message is larger than `cap_bytes`; it stays first in its queue
  *         -ECANCELED  the port was closed meanwhile
- *         -EBADF, -EPERM, -EBUSY (the port is in a set), -ENOMEM, -ESTALE
+ *         -ENOMEM     there is no memory for what came. It stays where it is; the same call receives it later
+ *         -EBADF, -EPERM, -EBUSY (the port is in a set), -ESTALE
  */
 WHARF_API ssize_t wharf_recv(wharf_task *task, wharf_name name, void *buf, size_t cap_bytes,
                              struct wharf_sender *sender, int64_t deadline_ns);

@@ -130,7 +130,7 @@ static unsigned holder_waits(struct wh_link *l, bool room, int64_t deadline_ns)
 
 enum { VIAS_FEW = 31 }; /* delegated replies that are polled without asking for memory */
 
-static void via_read(struct wh_link *l, struct wh_call *c);
+static int via_read(struct wh_link *l, struct wh_call *c);
 
 static bool call_delegated(const struct wh_link *l)
 {
@@ -151,6 +151,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
         if (late && (seen || l->leader))
                 return late;
         bool room = seen != NULL, gone = false;
+        int short_of = 0;
         l->room_waiters += room;
         l->waiters++;
         int r = 0;
@@ -219,7 +220,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                                 wh_list_for (q, &l->calls) {
                                         struct wh_call *c = wh_container(q, struct wh_call, node);
                                         if (c->via >= 0 && !c->done)
-                                                via_read(l, c);
+                                                short_of = via_read(l, c) == -ENOMEM ? -ENOMEM : short_of;
                                 }
                         }
                 }
@@ -230,9 +231,13 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 l->leader = false;
                 if (l->sock_ready && l->over == 0) {
                         /* Greetings, refusals, the end: whoever waits for room wants to know. Replies stay put. */
-                        while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
+                        int pumped = 0;
+                        while (!l->stash.full && !l->items.n && (pumped = wh_link_pump(l)) > 0 && !l->sock_ended)
                                 ;
+                        if (pumped < 0 && !l->over)
+                                short_of = pumped; /* it stays in the socket, and would end every sleep */
                 }
+                r = r == 0 ? short_of : r;
                 if (wh_unlikely(l->detour & WH_DETOUR_REBIND) && !gone)
                         wh_link_rebind(l); /* nobody else can while we sleep on the pair */
                 if (gone && l->tx_over == 0)
@@ -339,22 +344,20 @@ static struct wh_call *call_find(struct wh_link *l, uint32_t number)
         return NULL;
 }
 
-/* Put the message that is next into its call, for another thread or for later. */
-static void call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *in)
+/* Put the message that is next into its call, for another thread or for later. -ENOMEM: it stays where it is. */
+static int call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *in)
 {
         if (in->dropped) {
                 call_end(l, c, -in->dropped);
-                return;
+                return 0;
         }
         if (in->where == WH_IN_STASH && !l->direct) {
                 c->reply = l->stash;
                 l->stash = (struct wh_stash){.full = true}; /* emptied by wh_link_took() */
         } else {
                 uint8_t *own = in->len ? wh_os_malloc(in->len) : NULL;
-                if (in->len && !own) {
-                        call_end(l, c, -ENOMEM);
-                        return;
-                }
+                if (in->len && !own)
+                        return wh_trace(-ENOMEM);
                 if (in->len)
                         wh_shm_copy(own, in->bytes, in->len);
                 c->reply = (struct wh_stash){
@@ -365,32 +368,32 @@ static void call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *
                 l->items.n = 0;
         }
         call_end(l, c, 0);
+        return 0;
 }
 
-/* Put the message that is next where it belongs, on behalf of whoever waits for it. */
-static void file_reply(struct wh_link *l, struct wh_incoming *in)
+/* Put the message that is next where it belongs, on behalf of whoever waits for it. -ENOMEM: it stays where it is. */
+static int file_reply(struct wh_link *l, struct wh_incoming *in)
 {
         wh_link_privatise(l);
         if (in->where == WH_IN_STASH) {
                 if (!l->stash.full)
-                        return; /* no memory: that ended the link */
+                        return 0; /* no memory: that ended the link */
                 in->bytes = l->stash.bytes;
         }
         struct wh_call *c = call_find(l, in->call);
-        if (c && !c->done)
-                call_keep(l, c, in);
-        wh_link_took(l, in); /* nobody's, then: its call was cancelled */
+        int r = c && !c->done ? call_keep(l, c, in) : 0;
+        if (r == 0)
+                wh_link_took(l, in); /* nobody's, then: its call was cancelled */
+        return r;
 }
 
 /* False when some were left: the peer is not to keep us here. */
 static bool file_replies(struct wh_link *l)
 {
         struct wh_incoming in = {0};
-        for (int i = 0; i < 256; i++) {
-                if (wh_link_next(l, &in) != 1)
+        for (int i = 0; i < 256; i++)
+                if (wh_link_next(l, &in) != 1 || file_reply(l, &in) < 0)
                         return true;
-                file_reply(l, &in);
-        }
         return false;
 }
 
@@ -412,9 +415,9 @@ void wh_call_via(struct wh_link *l, uint32_t number, int sock)
 
 /*
  * A delegated reply: the frames of one message, on a socket that belongs to this call alone. A link of its own, for as
- * long as that takes, so that the same code checks it.
+ * long as that takes, so that the same code checks it. -ENOMEM: what is there cannot be read now.
  */
-static void via_read(struct wh_link *l, struct wh_call *c)
+static int via_read(struct wh_link *l, struct wh_call *c)
 {
         struct wh_link via = {.task = l->task,
                               .sock = c->via,
@@ -423,6 +426,7 @@ static void via_read(struct wh_link *l, struct wh_call *c)
                               .stash = c->part,
                               .items = c->items,
                               .old_sock = -1,
+                              .undropped = c->via_undropped ? c->via : -1,
                               .change = {.sock = -1}};
         struct wh_incoming in = {0};
         wh_list_init(&via.calls);
@@ -436,7 +440,8 @@ static void via_read(struct wh_link *l, struct wh_call *c)
         if (r == 0 || (r < 0 && !via.over)) {
                 c->part = via.stash;
                 c->items = via.items;
-                return;
+                c->via_undropped = via.undropped >= 0 && via.undropped == c->via;
+                return r == 0 ? 0 : -ENOMEM;
         }
         via.sock = -1; /* call_end() closes it */
         c->part = (struct wh_stash){0};
@@ -444,7 +449,7 @@ static void via_read(struct wh_link *l, struct wh_call *c)
         if (r < 0) {
                 wh_link_done(&via);
                 call_end(l, c, r == -EPIPE ? -ECANCELED : r);
-                return;
+                return 0;
         }
         c->reply = via.stash;
         c->items = via.items;
@@ -452,6 +457,7 @@ static void via_read(struct wh_link *l, struct wh_call *c)
         via.items.n = 0;
         wh_link_done(&via);
         call_end(l, c, in.dropped ? -in.dropped : 0);
+        return 0;
 }
 
 WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
@@ -569,22 +575,28 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                                         call_free(c);
                                         return 0;
                                 }
-                                call_keep(l, c, &in); /* it does not fit: the next one in the queue must not wait */
-                                wh_link_took(l, &in);
-                                if (c->done && c->result == 0)
-                                        return r;
-                                continue;
+                                /* It does not fit, and the next one in the queue must not wait; but nothing is lost. */
+                                if (call_keep(l, c, &in) == 0)
+                                        wh_link_took(l, &in);
+                                else
+                                        wh_link_privatise(l);
+                                return r;
                         }
-                        file_reply(l, &in);
-                        continue;
+                        r = file_reply(l, &in);
+                        if (r == 0)
+                                continue;
+                        wh_link_privatise(l);
+                        return r;
                 }
                 if (r < 0 && !l->over) {
                         wh_link_privatise(l);
                         return r; /* no memory for what waits on the socket; the call is still outstanding */
                 }
                 if (r < 0) {
-                        if (c->via >= 0)
-                                via_read(l, c);
+                        if (c->via >= 0 && via_read(l, c) < 0) {
+                                wh_link_privatise(l);
+                                return -ENOMEM;
+                        }
                         if (c->done)
                                 continue;
                         if (c->via < 0 || l->over != -EPIPE) {
@@ -713,7 +725,8 @@ static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
 {
         if (o->dropped)
                 return 0; /* that it is closed says as much */
-        struct wh_link via = {.task = t, .sock = sock, .once = true, .old_sock = -1, .change = {.sock = -1}};
+        struct wh_link via = {
+                .task = t, .sock = sock, .once = true, .old_sock = -1, .undropped = -1, .change = {.sock = -1}};
         wh_list_init(&via.calls);
         o->call = 0;
         int r = wh_link_try_send(&via, o);

@@ -12,8 +12,13 @@
 /* A link for as long as one message takes, so that the same code sends, reads and checks it. */
 static struct wh_link once_link(wharf_task *t, int sock)
 {
-        return (struct wh_link){
-                .task = t, .sock = sock, .once = true, .sock_ready = true, .old_sock = -1, .change = {.sock = -1}};
+        return (struct wh_link){.task = t,
+                                .sock = sock,
+                                .once = true,
+                                .sock_ready = true,
+                                .old_sock = -1,
+                                .undropped = -1,
+                                .change = {.sock = -1}};
 }
 
 int wh_carrier_pack(wharf_task *t, const struct wharf_msg *m, int64_t deadline_ns, struct wh_carrier *ret)

@@ -173,10 +173,11 @@ int wh_frame_drop(int sock)
         struct iovec iov = {&byte, 1};
         struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1}; /* no room for descriptors: the kernel closes them */
         ssize_t r;
+        int resets = 0;
         do
                 r = wh_os_recvmsg(sock, &m, 0);
-        while (r == -EINTR);
-        return r < 0 ? (int)r : 0;
+        while (r == -EINTR || (r == -ECONNRESET && resets++ == 0));
+        return r >= 0 || r == -EAGAIN || r == -EPIPE || r == -ENOTCONN || r == -ECONNRESET ? 0 : wh_trace((int)r);
 }
 
 int wh_frame_check_socket(int fd)

@@ -116,10 +116,11 @@ int wh_frame_bell(int sock);
  */
 int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
 /*
- * The same, and the frame stays where it is (wh_frame_drop() takes it), for descriptors that nobody could send again:
- * after -EMFILE there is another try. Those in `fds` are copies.
+ * The same, and the frame stays where it is until wh_frame_drop() takes it: so it is not lost where there is no memory
+ * for it now. Those in `fds` are copies.
  */
 int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
+/* 0, also where it is gone already; otherwise it may still be there. */
 int wh_frame_drop(int sock);
 
 /* Is `fd` an end of a connected SOCK_SEQPACKET Unix socket? 0 or -EPROTO. */

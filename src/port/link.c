@@ -22,7 +22,7 @@ struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, bool owner)
         wh_list_init(&l->in_port);
         wh_list_init(&l->hot);
         wh_list_init(&l->calls);
-        l->old_sock = l->change.sock = -1;
+        l->old_sock = l->change.sock = l->undropped = -1;
         atomic_store_explicit(&l->refs, 1, memory_order_relaxed);
         return l;
 }

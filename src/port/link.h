@@ -81,6 +81,7 @@ struct wh_call {
         struct wh_stash reply;
         struct wh_items items;
         int via;              /* -1, or the socket on which a delegated reply comes */
+        bool via_undropped;   /* as l->undropped, of that socket */
         struct wh_stash part; /* of a delegated reply */
 };
 
@@ -143,6 +144,7 @@ struct wh_link {
         bool sock_ready;     /* there may be something to read on the socket */
         bool hung_up;        /* the kernel says that the other side is gone; there may be more to read */
         bool sock_ended;     /* ... and everything was read */
+        int undropped;       /* -1; or the socket whose first datagram was taken and must not be read again */
         struct wh_stash stash;
         struct wh_items items;
         bool direct; /* stash.bytes is the buffer of the receive that is running */

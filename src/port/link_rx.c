@@ -301,15 +301,18 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
                 if (memory >= 0) {
                         r = stash_memory(l, memory, f->total, f->id, f->call);
                         memory_keep(l, memory);
-                        l->stash.n_items = l->items.n;
-                        l->stash.tell = f->arg & WH_MSG_TELL;
+                } else {
+                        r = stash_begin(l, f->total, f->id, f->call, WHARF_HOW_COLD);
+                }
+                if (r < 0) {
+                        wh_items_done(&l->items); /* the frame still has them */
+                        stash_gone(l);
                         return r;
                 }
-                r = stash_begin(l, f->total, f->id, f->call, WHARF_HOW_COLD);
-                if (r < 0)
-                        return r;
                 l->stash.n_items = l->items.n;
                 l->stash.tell = f->arg & WH_MSG_TELL;
+                if (memory >= 0)
+                        return 0;
         } else if (!l->stash.building || n_items) {
                 return -EPROTO;
         }
@@ -540,25 +543,39 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
         return -EPROTO;
 }
 
-/* A pair that the holder made is all that leads to it: never lost for want of a descriptor, or of memory. */
+/* A pair that the holder made is all that leads to it: never lost for want of a descriptor. */
 static bool expects_rebind(const struct wh_link *l)
 {
         return l->owner && (l->rx || l->renews || !l->cred.known);
 }
 
-/*
- * One frame. After a rebind the holder reads the old pair until that is empty; then the new one, whose first frame is
- * the owner's greeting; then what the owner had still written to the old one, and that is closed.
- */
-static int link_recv(struct wh_link *l, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
+/* The datagram that was looked at last is done with. Where it cannot be taken away now, it is before the next look. */
+static void link_drop(struct wh_link *l, int sock)
 {
+        l->undropped = wh_frame_drop(sock) < 0 ? sock : -1;
+}
+
+/*
+ * One frame, which stays in the socket until link_drop(): what there is no memory for now is looked at again. After a
+ * rebind the holder reads the old pair until that is empty; then the new one, whose first frame is the owner's
+ * greeting; then what the owner had still written to the old one, and that is closed.
+ */
+static int link_look(struct wh_link *l, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred, int *ret_sock)
+{
+        if (wh_unlikely(l->undropped >= 0)) {
+                link_drop(l, l->undropped);
+                if (l->undropped >= 0)
+                        return wh_trace(-ENOMEM);
+        }
+        *ret_sock = l->sock;
         if (l->owner)
-                return expects_rebind(l) ? wh_frame_peek(l->sock, f, data, fds, cred)
-                                         : wh_frame_recv(l->sock, f, data, fds, cred);
+                return wh_frame_peek(l->sock, f, data, fds, cred);
         if (wh_unlikely(l->old_sock >= 0)) {
-                int r = wh_frame_recv(l->old_sock, f, data, fds, cred);
-                if (r > 0 || r == -ENOMEM || r == -ENOBUFS)
+                int r = wh_frame_peek(l->old_sock, f, data, fds, cred);
+                *ret_sock = l->old_sock;
+                if (r > 0 || shortage(r))
                         return r;
+                *ret_sock = l->sock;
                 if (r < 0 || !l->greeting_awaited) { /* whatever it is: others may have a copy of it, so it is no end */
                         wh_os_close(l->old_sock);
                         l->old_sock = -1;
@@ -568,9 +585,10 @@ static int link_recv(struct wh_link *l, struct wh_frame *f, void *data, int *fds
                 l->change = l->after_old;
                 l->after_old.due = false;
                 *f = (struct wh_frame){.type = WH_FRAME_BELL};
+                *ret_sock = -1; /* nothing was read */
                 return 1;
         }
-        int r = wh_frame_recv(l->sock, f, data, fds, cred);
+        int r = wh_frame_peek(l->sock, f, data, fds, cred);
         if (wh_unlikely(r > 0 && l->greeting_awaited && f->type != WH_FRAME_HELLO && f->type != WH_FRAME_BELL &&
                         f->type != WH_FRAME_REFUSE)) {
                 for (unsigned i = 0; i < f->n_fds; i++)
@@ -600,13 +618,43 @@ static int rebind_now(struct wh_link *l, const struct wh_frame *f, const int *fd
         return r == 0 ? -EPROTO : r;
 }
 
+/*
+ * Empty the socket of doorbells in one go. A frame has at least 40 bytes: with fewer waiting in all, every datagram is
+ * a doorbell, and what comes meanwhile comes behind them. How many; or -1 when there may be more than doorbells.
+ */
+static int discard_bells(struct wh_link *l)
+{
+        int n = wh_os_inq(l->sock);
+        if (n < 0 || n >= (int)sizeof(struct wh_frame))
+                return -1;
+        if (n && wh_os_discard(l->sock, (unsigned)n) < 0)
+                return -1;
+        l->arms = 0;
+        if (wh_unlikely(l->room_asked))
+                wh_room_settle(l);
+        return n;
+}
+
+/* With a frame the kernel says who sends on this link. */
+static int frame_sender(struct wh_link *l, const struct wh_cred *cred)
+{
+        if (!cred->known || !l->owner || l->cred.known)
+                return 0;
+        struct wh_cred was = l->cred;
+        l->cred = *cred;
+        int r = wh_port_sender_known(l);
+        if (r == -ENOMEM)
+                l->cred = was;
+        return r;
+}
+
 static int link_pump(struct wh_link *l)
 {
         uint8_t data[WH_COLD_MAX + WH_FDS_MAX];
         int fds[WH_FDS_MAX];
         struct wh_frame f = {0};
         struct wh_cred cred = {0};
-        int changed = 0;
+        int changed = 0, sock = -1;
 
         if (l->rx && l->rx->next && !l->hung_up)
                 return 0; /* what follows belongs to the ring that is not yet reached */
@@ -618,9 +666,13 @@ static int link_pump(struct wh_link *l)
                         return r;
                 changed = 1;
         }
+        if (!l->owner && l->rx && !l->hung_up && l->old_sock < 0 && l->undropped < 0 && discard_bells(l) > 0) {
+                l->sock_ready = false; /* what wakes a caller is seldom more than a doorbell */
+                return changed;
+        }
         for (int budget = PUMP_MAX; budget && !l->stash.full && !l->sock_ended && !l->over && !l->change.due;
              budget--) {
-                int r = link_recv(l, &f, data, fds, &cred);
+                int r = link_look(l, &f, data, fds, &cred, &sock);
                 if (r == 0) {
                         l->sock_ready = l->hung_up = false; /* a hang-up seen on the pair before a rebind, then */
                         l->arms = 0;
@@ -633,43 +685,37 @@ static int link_pump(struct wh_link *l)
                         return 1;
                 }
                 if (shortage(r) || (r == -EMFILE && expects_rebind(l) && f.n_fds <= FEW_FDS))
-                        return r; /* nothing was read, and the peer has done nothing wrong: later */
-                if (expects_rebind(l)) {
-                        if (r > 0 && f.type == WH_FRAME_REBIND && !l->rx) {
-                                r = rebind_now(l, &f, fds, &cred);
-                                if (r > 0) {
-                                        changed = 1;
-                                        continue;
-                                }
-                                return shortage(r) ? r : wh_link_break(l, r);
-                        }
-                        int took = wh_frame_drop(l->sock);
-                        if (took < 0 && r > 0) {
-                                for (unsigned i = 0; i < f.n_fds; i++)
-                                        wh_os_close(fds[i]);
-                                return -ENOMEM; /* whatever it is, that one comes again */
-                        }
-                }
+                        return r; /* the peer has done nothing wrong: later */
                 if (r < 0)
                         return wh_link_break(l, r);
                 if (f.type == WH_FRAME_BELL) {
+                        if (sock >= 0)
+                                link_drop(l, sock);
                         changed |= l->change.due;
                         continue;
                 }
-                if (l->rx)
-                        l->frames_got++;
-                bool kept = false, had_rx = l->rx != NULL;
-                if (cred.known && l->owner && !l->cred.known) {
-                        l->cred = cred;
-                        r = wh_port_sender_known(l);
+                if (f.type == WH_FRAME_REBIND && expects_rebind(l) && !l->rx) {
+                        r = rebind_now(l, &f, fds, &cred);
+                        if (r > 0) {
+                                changed = 1;
+                                continue;
+                        }
+                        return shortage(r) ? r : wh_link_break(l, r);
                 }
+                bool kept = false, had_rx = l->rx != NULL;
+                r = frame_sender(l, &cred);
                 if (r >= 0)
                         r = frame_take(l, &f, data, fds, &cred, &kept);
                 if (!kept)
                         for (unsigned i = 0; i < f.n_fds; i++)
                                 wh_os_close(fds[i]);
+                if (r == -ENOMEM)
+                        return r; /* nothing of it was kept, and it is there for another try */
+                link_drop(l, sock);
                 if (r < 0)
                         return wh_link_break(l, r);
+                if (had_rx)
+                        l->frames_got++;
                 changed = 1;
                 /* Leave what follows where it is until its turn: descriptors of later records, the next lane's data. */
                 if (l->items.n || (l->rx && (!had_rx || l->rx->next)))
@@ -712,7 +758,9 @@ static int block_at(struct wh_link *l, const struct wh_rec_block *b, const void 
 {
         for (int pumps = 0; b->section >= l->rx->n_sections && b->section < WH_SECTIONS_MAX; pumps++) {
                 int r = pumps < PUMP_MAX ? wh_link_pump(l) : 0;
-                if (r <= 0 || l->sock_ended)
+                if (r < 0)
+                        return r;
+                if (r == 0 || l->sock_ended)
                         break;
         }
         return wh_lane_at(l->rx, b, ret);
@@ -882,7 +930,9 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
         case WH_REC_BLOCK: {
                 const void *bytes;
                 r = block_at(l, &b, &bytes);
-                if (r < 0 || b.total != b.len)
+                if (r < 0)
+                        return r;
+                if (b.total != b.len)
                         return wh_trace(-EPROTO);
                 in->where = WH_IN_BLOCK;
                 in->bytes = bytes;
@@ -939,23 +989,6 @@ static void from_stash(struct wh_link *l, struct wh_incoming *in)
         in->how = s->how;
         in->n_items = s->n_items;
         in->dropped = s->how == WHARF_HOW_AUTO ? (int)s->have : 0;
-}
-
-/*
- * Empty the socket of doorbells in one go. A frame has at least 40 bytes: with fewer waiting in all, every datagram is
- * a doorbell, and what comes meanwhile comes behind them. False when there may be more than doorbells.
- */
-static bool discard_bells(struct wh_link *l)
-{
-        int n = wh_os_inq(l->sock);
-        if (n < 0 || n >= (int)sizeof(struct wh_frame))
-                return false;
-        l->arms = 0;
-        if (n && wh_os_discard(l->sock, (unsigned)n) < 0)
-                return false;
-        if (wh_unlikely(l->room_asked))
-                wh_room_settle(l);
-        return true;
 }
 
 int wh_link_next(struct wh_link *l, struct wh_incoming *in)
@@ -1021,7 +1054,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                 if (rx && !l->hung_up &&
                     (l->items.n || /* those of the next record: what follows them is not for now */
                      (atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got &&
-                      (l->arms < BELLS_MAX || discard_bells(l)))))
+                      (l->arms < BELLS_MAX || discard_bells(l) >= 0))))
                         return 0;
                 if (pumps++ == PUMPS_MAX)
                         return 0;

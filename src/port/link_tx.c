@@ -205,6 +205,7 @@ int wh_link_rebind(struct wh_link *l)
                 l->greeting_awaited = true;
         } else {
                 wh_os_close(old);
+                l->undropped = -1;
         }
         for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
                 if (l->room[i].inbox)

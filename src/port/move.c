@@ -61,7 +61,8 @@ enum move_flags {
         MOVE_NEXT = 512,  /* a further ring was announced: one descriptor, behind the sections */
         MOVE_TELL = 1024, /* its sender waits to be told that it was taken */
         MOVE_CHANGE_CRED = 2048,
-        MOVE_FLAGS = 4095,
+        MOVE_UNDROPPED = 4096, /* the first datagram of its socket was taken, and is there still */
+        MOVE_FLAGS = 8191,
 };
 
 struct move_cred {
@@ -143,7 +144,8 @@ static void link_pack(const struct wh_link *l, struct packed *k, struct move_lin
 {
         *m = (struct move_link){
                 .cred = cred_pack(&l->cred),
-                .flags = (l->cred.known ? MOVE_CRED : 0) | (l->once ? MOVE_ONCE : 0),
+                .flags = (l->cred.known ? MOVE_CRED : 0) | (l->once ? MOVE_ONCE : 0) |
+                         (l->undropped >= 0 ? MOVE_UNDROPPED : 0),
                 .frames_got = l->frames_got,
                 .lanes = l->lanes,
                 .renews = l->renews,
@@ -724,6 +726,7 @@ static int link_open(struct wh_port *p, struct opened *o, const struct move_link
         /* From here on it goes with the port. */
         if (m->flags & MOVE_CRED)
                 l->cred = (struct wh_cred){m->cred.pid, m->cred.uid, m->cred.gid, true};
+        l->undropped = m->flags & MOVE_UNDROPPED ? sock : -1;
         l->frames_got = m->frames_got;
         l->arms = UINT32_MAX / 2; /* nobody knows how many doorbells lie there */
         l->lanes = m->lanes;

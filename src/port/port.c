@@ -1176,6 +1176,10 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
                 which = r == -EDQUOT ? WH_REFUSAL_LINKS : WH_REFUSAL_PLAIN;
         }
         if (r < 0) {
+                if (r == -ENOMEM) {
+                        wh_os_close(sock);
+                        return r; /* the frame has another: later */
+                }
                 /* The introduced one is told why; the introducer has done nothing wrong. */
                 struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r, .id = which};
                 wh_frame_send(sock, &f, NULL, 0, NULL, false);
@@ -1231,6 +1235,7 @@ int wh_port_rebound(struct wh_link *l)
         wh_os_epoll_del(l->inbox->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
         wh_os_close(l->sock);
         l->sock = c->sock;
+        l->undropped = -1;
         c->sock = -1;
         wh_unlock(&l->o.lock);
         l->connected = false;

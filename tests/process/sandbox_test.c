@@ -214,7 +214,8 @@ TEST(a_caller_in_a_sandbox_gets_its_replies)
         struct role r = {.before = joins,
                          .run = calls,
                          .needs = {SYS_sendmsg, SYS_sendto, SYS_recvmsg, SYS_ppoll, SYS_fcntl, SYS_newfstatat,
-                                   SYS_fstat, SYS_fstatfs, SYS_madvise, SYS_close, SYS_recvmmsg, SYS_lseek, END},
+                                   SYS_fstat, SYS_fstatfs, SYS_madvise, SYS_close, SYS_recvmmsg, SYS_lseek, SYS_ioctl,
+                                   END},
                          .tried = {SYS_memfd_create, END}};
         CHECK_EQ(play(&r, false, true), 0);
 }
