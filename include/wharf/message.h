@@ -70,7 +70,8 @@ enum {
          * A port of this task, with its senders and all that they have sent: the receive right goes to the receiver of
          * this message. No sender has to do anything, and no message is lost, doubled or reordered for any of them.
          * Threads that receive from it here return -ECANCELED. Reply rights that came by it stay, and answer as ever.
-         * Notices that were asked for at it, or about it, and sender ids are this task's and end here.
+         * Notices that were asked for at it, or about it, and sender ids are this task's and end here. A port that is
+         * in a set leaves it, and is in it again if the call fails.
          */
         WHARF_MOVE_RECEIVE = 8,
         WHARF_MOVE_MEMORY = 9,  /* a memory (wharf/memory.h); it is gone here */
@@ -177,8 +178,8 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  *                        WHARF_IN_PLACE_MAX bytes
  *         -ETOOMANYREFS  too many rights on their way unread; for a receive right, more descriptors than the kernel
  *                        lets this user have on their way (RLIMIT_NOFILE), or rights in rights in rights
- *         -EBUSY         a receive right of a port that is in a set, listens, is on its way already, or of which
- *                        payloads received in place were not given back
+ *         -EBUSY         a receive right of a port that listens, is on its way already, or of which payloads received
+ *                        in place were not given back
  *         -EOPNOTSUPP    a receive right of a port made with WHARF_PORT_FIXED
  *         -ELOOP         a receive right sent through a right to that same port
  *         -EMSGSIZE      also: the memories in it are together larger than the port takes

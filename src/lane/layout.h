@@ -54,6 +54,7 @@ enum wh_rec_kind {
         WH_REC_OFFER = 10,  /* ext, and what a record of the kind ext.arg has: taken only by changing `claim` */
         WH_REC_DIRECT = 11, /* ext, struct wh_rec_direct: the payload is in the sender's address space */
         WH_REC_NEXT = 12,   /* ext: the ring ends; the records that follow are in that of the next RING frame */
+        WH_REC_PIECE = 13,  /* ext, the length of the whole payload (u64), then a part of it: a chunk without a block */
         WH_REC_KINDS
 };
 

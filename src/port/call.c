@@ -758,7 +758,8 @@ static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoin
                 if (o->how == WHARF_HOW_AUTO && o->len > WHARF_IN_PLACE_MAX)
                         o->how = WHARF_HOW_MEMORY; /* pieces would wait for the caller */
                 r = wh_link_try_send(l, o);
-                if ((r == -EAGAIN || r == -EDQUOT) && o->len > WHARF_INLINE_MAX && o->how != WHARF_HOW_MEMORY) {
+                if ((r == -EAGAIN || r == -EDQUOT) && o->len > WHARF_INLINE_MAX && o->how != WHARF_HOW_MEMORY &&
+                    !o->started) {
                         o->how = WHARF_HOW_MEMORY;
                         r = wh_link_try_send(l, o);
                 }

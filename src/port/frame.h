@@ -34,7 +34,8 @@ enum wh_frame_type {
         WH_FRAME_SECTION = 5,  /* both   one descriptor: the next section of the lane */
         WH_FRAME_REBIND = 6,   /* H > O  one descriptor: the pair I made; my present lane ends here (WH_CHANGE_*) */
         WH_FRAME_ADOPT = 7,    /* H > O  one descriptor: a link for somebody whom I introduce */
-        WH_FRAME_REFUSE = 8,   /* O > H  arg: the errno for which the link ends here; id: enum wh_refusal */
+        WH_FRAME_REFUSE = 8,   /* O > H  arg: the errno for which the link ends here; id: enum wh_refusal; total: the
+                                  limit that was reached, or 0 */
         WH_FRAME_VIA = 9,      /* O > H  one descriptor: the reply to `call` comes there */
         WH_FRAME_DROPPED = 10, /* O > H  the call `call` ends without a reply; arg: ECANCELED */
         WH_FRAME_RENEW = 11,   /* O > H  the port has moved: make a pair of your own; my lane ends here (WH_CHANGE_*) */

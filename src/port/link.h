@@ -36,7 +36,13 @@ struct wh_branch;
 
 /* A whole message in private memory: read from the socket, put together from chunks, or kept for another thread. */
 struct wh_stash {
-        bool full;
+        union {
+                struct {
+                        bool full;
+                        bool building; /* fragments or chunks are still to come */
+                };
+                uint16_t busy; /* either */
+        };
         bool mapped;    /* `bytes` is a mapping of a descriptor (MEMORY), of `len` bytes */
         int memory;     /* when mapped: the descriptor, where it may have to be handed on; or -1 */
         uint8_t *bytes; /* malloc()ed otherwise; NULL when len is 0 */
@@ -46,7 +52,6 @@ struct wh_stash {
         uint32_t id, call;
         unsigned n_items; /* of the link's items, those that belong to this message; others were read ahead */
         uint8_t how;      /* enum wharf_how */
-        bool building;    /* fragments or chunks are still to come */
         bool tell;        /* WH_MSG_TELL */
 };
 
@@ -108,13 +113,14 @@ struct wh_link {
         struct wh_object o; /* the name: at the holder of a send right, at the owner the sender's id */
         wharf_task *task;
         int sock;
-        int over;         /* K4; everything that came was delivered */
-        int tx_over;      /* nothing can be sent any more, for this errno; receiving may go on */
-        bool owner;       /* which end this is */
-        bool provisional; /* K5; at the holder */
-        bool kept;        /* its socket stays as it is: kept.h */
-        bool once;        /* a send-once right: one message and no more */
-        uint8_t refusal;  /* enum wh_refusal; at the holder: what REFUSE said */
+        int over;             /* K4; everything that came was delivered */
+        int tx_over;          /* nothing can be sent any more, for this errno; receiving may go on */
+        bool owner;           /* which end this is */
+        bool provisional;     /* K5; at the holder */
+        bool kept;            /* its socket stays as it is: kept.h */
+        bool once;            /* a send-once right: one message and no more */
+        uint8_t refusal;      /* enum wh_refusal; at the holder: what REFUSE said */
+        uint64_t refused_max; /* at the holder: the limit that it said, or 0 */
         struct wh_hello hello;
         bool greeted;
 
@@ -258,6 +264,11 @@ bool wh_link_full(struct wh_link *l);
 int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err);
 /* The short way for a payload that was reserved and filled: -EAGAIN when only the long way can tell what is wrong. */
 int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len);
+/* Shared memory may not be made here: a sandbox's answer, which will be the same next time. */
+static inline bool wh_forbidden(int r)
+{
+        return r == -EPERM || r == -EACCES || r == -ENOSYS;
+}
 /*
  * How often to look for room right where one is, with the link locked, before waiting in the long way: a few
  * microseconds at most, and only where spinning has been paying.
@@ -361,6 +372,8 @@ void wh_port_greet(const struct wh_link *l, uint64_t seq);
 int wh_port_rebound(struct wh_link *l);
 /* Tell the holder that its port has moved; owed, where that is not possible now. */
 int wh_port_renew(struct wh_link *l);
+/* The limit of this port for which a link is refused with `err`, or 0 where it is none. */
+uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which);
 /* May this link map `bytes` more? The bytes it may, or -EDQUOT / -ENOBUFS when none. */
 int64_t wh_port_may_map(struct wh_link *l);
 void wh_port_mapped(struct wh_link *l);

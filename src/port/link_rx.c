@@ -42,6 +42,7 @@ int wh_link_break(struct wh_link *l, int err)
         if (l->owner && !l->over) {
                 struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-err};
                 f.id = err == -EDQUOT ? l->refusal : WH_REFUSAL_PLAIN;
+                f.total = l->port ? wh_port_limit(l->port, err, (enum wh_refusal)f.id) : 0;
                 wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
         }
         wh_link_end(l, err);
@@ -513,6 +514,7 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
                         return -EPROTO;
                 l->tx_over = refused_for(f->arg);
                 l->refusal = f->id < WH_REFUSALS ? (uint8_t)f->id : WH_REFUSAL_PLAIN;
+                l->refused_max = f->total;
                 return 0;
         case WH_FRAME_VIA:
                 if (l->owner || f->n_fds != 1)
@@ -766,40 +768,75 @@ static int block_at(struct wh_link *l, const struct wh_rec_block *b, const void 
         return wh_lane_at(l->rx, b, ret);
 }
 
-/* One more piece of a message in pieces. */
+/* The first part of a message in parts, of `total` bytes: straight into the buffer of the receive that is running. */
+static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext, uint64_t total)
+{
+        struct wh_stash *s = &l->stash;
+        int r = ext->n_items ? record_items(l, ext->n_items) : 0;
+        if (r < 0)
+                return r;
+        if (in->direct && total <= in->direct_room && total <= payload_limit(l)) {
+                *s = (struct wh_stash){.bytes = in->direct,
+                                       .len = total,
+                                       .room = total,
+                                       .id = ext->id,
+                                       .call = ext->call,
+                                       .how = WHARF_HOW_CHUNKS,
+                                       .building = true};
+                l->direct = true;
+        } else if ((r = stash_begin(l, total, ext->id, ext->call, WHARF_HOW_CHUNKS)) < 0) {
+                return r;
+        }
+        s->n_items = ext->n_items;
+        return 0;
+}
+
+/* One more part of a message in parts. */
+static int part_add(struct wh_link *l, uint64_t total, const void *bytes, uint64_t len)
+{
+        struct wh_stash *s = &l->stash;
+        if (total != s->len || len == 0 || len > s->len - s->have)
+                return wh_trace(-EPROTO);
+        wh_shm_copy(s->bytes + s->have, bytes, len);
+        s->have += len;
+        return 0;
+}
+
+/* A part in a block. */
 static int record_chunk(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext,
                         const struct wh_rec_block *b)
 {
-        struct wh_stash *s = &l->stash;
         const void *bytes;
         int r = block_at(l, b, &bytes);
+        if (r == 0 && !l->stash.building)
+                r = parts_begin(l, in, ext, b->total);
+        if (r == 0)
+                r = part_add(l, b->total, bytes, b->len);
         if (r < 0)
                 return r;
-        if (!s->building) {
-                if (ext->n_items && (r = record_items(l, ext->n_items)) < 0)
-                        return r;
-                if (in->direct && b->total <= in->direct_room && b->total <= payload_limit(l)) {
-                        *s = (struct wh_stash){.bytes = in->direct,
-                                               .len = b->total,
-                                               .room = b->total,
-                                               .id = ext->id,
-                                               .call = ext->call,
-                                               .how = WHARF_HOW_CHUNKS,
-                                               .building = true};
-                        l->direct = true;
-                } else if ((r = stash_begin(l, b->total, ext->id, ext->call, WHARF_HOW_CHUNKS)) < 0) {
-                        return r;
-                }
-                s->n_items = ext->n_items;
-        }
-        if (b->total != s->len || b->len == 0 || b->len > s->len - s->have)
-                return wh_trace(-EPROTO);
-        wh_shm_copy(s->bytes + s->have, bytes, b->len);
-        s->have += b->len;
         record_done(l, &in->rec);
         if (wh_lane_release(l->rx, b->slot))
                 wh_link_bell(l);
-        if (s->have == s->len)
+        if (l->stash.have == l->stash.len)
+                stash_finish(l);
+        return 0;
+}
+
+/* A part in the record itself. */
+static int record_piece(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext)
+{
+        uint64_t total;
+        if (in->rec.len < sizeof *ext + sizeof total)
+                return wh_trace(-EPROTO);
+        wh_shm_copy(&total, in->rec.body + sizeof *ext, sizeof total);
+        int r = l->stash.building ? 0 : parts_begin(l, in, ext, total);
+        if (r == 0)
+                r = part_add(l, total, in->rec.body + sizeof *ext + sizeof total,
+                             in->rec.len - sizeof *ext - sizeof total);
+        if (r < 0)
+                return r;
+        record_done(l, &in->rec);
+        if (l->stash.have == l->stash.len)
                 stash_finish(l);
         return 0;
 }
@@ -904,12 +941,14 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 record_done(l, rec);
                 return 0;
         }
-        if (l->stash.building && kind != WH_REC_CHUNK)
+        if (l->stash.building && kind != WH_REC_CHUNK && kind != WH_REC_PIECE)
                 return wh_trace(-EPROTO);
         if (ext.n_items > WHARF_ITEMS_MAX + 1 || ext.zero)
                 return wh_trace(-EPROTO);
         if (kind == WH_REC_CHUNK)
                 return record_chunk(l, in, &ext, &b);
+        if (kind == WH_REC_PIECE)
+                return record_piece(l, in, &ext);
         if (kind == WH_REC_DIRECT)
                 return record_direct(l, in, &ext);
 

@@ -5,6 +5,7 @@
  *      up to WHARF_INLINE_MAX   a record
  *      up to WHARF_IN_PLACE_MAX a block of a section, and a record that names it
  *      more                     blocks of WH_CHUNK bytes, one after another
+ *      where no block can be made   parts in as many records as it takes (send_pieces())
  *      on request, and for replies that must not wait: a sealed memory of its own
  *      on request: read by the receiver from where it is (direct.h)
  *
@@ -43,6 +44,9 @@ enum {
         WH_RING_LINES = 2048,            /* of the ring of a port of the default capacity */
         WH_RING_INLINE_MAX = 32 << 10,   /* in an unbounded ring, when blocks are short */
 };
+
+/* In o->how, beside the user's: it has begun, or has to go, in pieces. */
+enum { HOW_PIECES = WHARF_HOW_DIRECT + 1 };
 
 /*
  * A lane stays what it was made as, whatever a later greeting claims: only in a ring that began as an unbounded one are
@@ -356,6 +360,8 @@ static int ring_grow(struct wh_link *l, uint64_t need)
         if (used > l->hello.link_mapped_bytes_max)
                 return -EDQUOT;
         int r = ring_change(l, lines, false);
+        if (wh_forbidden(r))
+                return -EAGAIN; /* then this queue ends with its ring */
         return r == -ENOMEM || r == -ENOSPC || r == -EAGAIN ? -ENOBUFS : r;
 }
 
@@ -510,6 +516,8 @@ static void publish_block(struct wh_link *l, struct wh_outgoing *o, uint8_t *bod
 }
 
 enum {
+        INLINE_BYTES_MAX = WH_RECORD_BODY_MAX - sizeof(struct wh_rec_ext),
+        PIECE_BYTES_MAX = INLINE_BYTES_MAX - sizeof(uint64_t),
         BLOCK_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_block),
         DIRECT_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_direct),
 };
@@ -528,6 +536,36 @@ static int send_blockless(struct wh_link *l, struct wh_outgoing *o)
         return r == -EAGAIN ? -ENOBUFS : r;
 }
 
+/* Parts that need no shared memory but the ring's. What fits into one record goes like any small message. */
+static int send_pieces(struct wh_link *l, struct wh_outgoing *o)
+{
+        if (o->len <= INLINE_BYTES_MAX && !o->started)
+                return send_inline(l, o);
+        struct wh_rec_ext ext = rec_ext(o);
+        o->how = HOW_PIECES;
+        while (o->done < o->len) {
+                uint64_t n = o->len - o->done < PIECE_BYTES_MAX ? o->len - o->done : PIECE_BYTES_MAX;
+                uint32_t len = (uint32_t)(sizeof ext + sizeof o->len + n);
+                int r;
+                uint8_t *body = reserve(l, len, &r);
+                if (!body)
+                        return r;
+                r = send_items(l, o);
+                if (r < 0)
+                        return r;
+                wh_shm_copy(body, &ext, sizeof ext);
+                wh_shm_copy(body + sizeof ext, &o->len, sizeof o->len);
+                wh_shm_copy(body + sizeof ext + sizeof o->len, (const uint8_t *)o->data + o->done, n);
+                wh_ring_publish(&l->tx->ring, WH_REC_PIECE, len);
+                o->done += n;
+                o->started = true;
+                if (o->done < o->len && (r = tx_published(l)) < 0)
+                        return r;
+        }
+        count_items(l, o);
+        return tx_sent(l, o, WHARF_HOW_CHUNKS);
+}
+
 static int send_block(struct wh_link *l, struct wh_outgoing *o)
 {
         int r;
@@ -539,7 +577,7 @@ static int send_block(struct wh_link *l, struct wh_outgoing *o)
         if (o->slot < 0) {
                 r = wh_link_lend(l, o->len, &slot, &mem);
                 if (r < 0)
-                        return r == -EAGAIN ? send_blockless(l, o) : r;
+                        return r == -EAGAIN ? send_blockless(l, o) : wh_forbidden(r) ? send_pieces(l, o) : r;
                 wh_shm_copy(mem, o->data, o->len);
         }
         r = send_items(l, o);
@@ -579,7 +617,7 @@ static int send_chunks(struct wh_link *l, struct wh_outgoing *o)
                 void *mem;
                 r = wh_link_lend(l, n, &slot, &mem);
                 if (r < 0)
-                        return r == -EAGAIN ? tx_full(l) : r;
+                        return r == -EAGAIN ? tx_full(l) : wh_forbidden(r) ? send_pieces(l, o) : r;
                 wh_shm_copy(mem, (const uint8_t *)o->data + o->done, n);
                 r = send_items(l, o);
                 if (r < 0) {
@@ -672,6 +710,10 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
                 return r;
         struct wh_outgoing with = *o;
         r = wh_memory_of(o->data, o->len, &with.fd[with.n_items]);
+        if (wh_forbidden(r)) {
+                o->how = WHARF_HOW_AUTO;
+                return l->tx ? send_pieces(l, o) : l->once && o->len > WH_COLD_MAX ? -EOPNOTSUPP : send_cold(l, o);
+        }
         if (r < 0)
                 return r;
         with.kind[with.n_items++] = WH_ITEM_MEMORY;
@@ -788,7 +830,7 @@ int wh_link_send_kept(struct wh_link *l, struct wh_outgoing *o)
                         kind = WH_REC_MEMORY;
                         r = wh_memory_of(o->data, o->len, &with.fd[with.n_items]);
                         if (r < 0)
-                                return r;
+                                return wh_forbidden(r) ? -EOPNOTSUPP : r;
                         with.kind[with.n_items++] = WH_ITEM_MEMORY;
                 }
         }
@@ -860,6 +902,17 @@ int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err)
         return err;
 }
 
+static int send_offer(struct wh_link *l, struct wh_outgoing *o);
+
+/* In the record itself, since no other memory may be made. What does not fit cannot be offered: pieces would wait. */
+static int send_offer_inline(struct wh_link *l, struct wh_outgoing *o)
+{
+        if (o->len > INLINE_BYTES_MAX)
+                return -EOPNOTSUPP;
+        o->how = WHARF_HOW_INLINE;
+        return send_offer(l, o);
+}
+
 static int send_offer(struct wh_link *l, struct wh_outgoing *o)
 {
         struct wh_outgoing with = *o; /* a payload in a memory of its own is one descriptor more */
@@ -886,7 +939,7 @@ static int send_offer(struct wh_link *l, struct wh_outgoing *o)
                 if (r == -EDQUOT)
                         kind = WH_REC_MEMORY;
                 else if (r < 0)
-                        return r;
+                        return wh_forbidden(r) ? send_offer_inline(l, o) : r;
                 if (r == 0) {
                         slot = lent;
                         wh_shm_copy(mem, o->data, o->len);
@@ -895,6 +948,8 @@ static int send_offer(struct wh_link *l, struct wh_outgoing *o)
         r = 0;
         if (kind == WH_REC_MEMORY && (r = wh_memory_of(o->data, o->len, &with.fd[with.n_items])) == 0)
                 with.kind[with.n_items++] = WH_ITEM_MEMORY;
+        if (wh_forbidden(r))
+                return send_offer_inline(l, o);
         if (r == 0)
                 r = send_items(l, &with);
         if (kind == WH_REC_MEMORY && with.n_items > o->n_items)
@@ -1047,6 +1102,8 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
                 return send_offer(l, o);
         if (!l->tx && !o->started && cold_full(l))
                 return -EOPNOTSUPP; /* nothing to offer in */
+        if (o->how == HOW_PIECES)
+                return send_pieces(l, o);
         if (o->slot < 0 && (o->how == WHARF_HOW_MEMORY ||
                             (unbounded(l) && o->len > WHARF_IN_PLACE_MAX && /* pieces would wait for each other */
                              o->how != WHARF_HOW_DIRECT)))

@@ -12,6 +12,7 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,20 +31,34 @@ enum {
 
 /* ---- sending ---- */
 
+/* What a refusal by the receiver was about, as far as the errno alone does not say. */
+static const char *refused_about(const struct wh_link *l, int err)
+{
+        switch (l->refusal) {
+        case WH_REFUSAL_INTRODUCED:
+                return "whoever gave this right away may introduce no more (introduced_max of the port)";
+        case WH_REFUSAL_LINKS:
+                return "links of one user: this one has his share of the receiver's (links_max of the port)";
+        case WH_REFUSAL_RIGHTS:
+                return "unread rights of one user: this one has his share of the receiver's descriptors";
+        case WH_REFUSAL_BYTES:
+                return "memory mapped for one user: this one has his share (mapped_bytes_max of the port)";
+        default:
+                return err == -EDQUOT    ? "memory mapped for this sender (link_mapped_bytes_max of the port)"
+                       : err == -EMLINK  ? "the port has as many links as it takes (links_max)"
+                       : err == -ENOBUFS ? "the port has mapped as much as it may (mapped_bytes_max)"
+                                         : NULL;
+        }
+}
+
 void wh_link_failed(const struct wh_link *l, int err)
 {
-        if (err == l->tx_over && l->refusal == WH_REFUSAL_INTRODUCED)
-                wh_fail(err, "whoever gave this right away may introduce no more (introduced_max of the port)");
-        else if (err == l->tx_over && l->refusal == WH_REFUSAL_LINKS)
-                wh_fail(err, "links of one user: this one has his share of the receiver's");
-        else if (err == l->tx_over && l->refusal == WH_REFUSAL_RIGHTS)
-                wh_fail(err, "unread rights of one user: this one has his share of the receiver's descriptors");
-        else if (err == l->tx_over && l->refusal == WH_REFUSAL_BYTES)
-                wh_fail(err, "memory mapped for one user: this one has his share (mapped_bytes_max of the port)");
-        else if (err == -EDQUOT)
-                wh_fail(err, "memory mapped for this sender (link_mapped_bytes_max of the port)");
+        const bool refused = err == l->tx_over && (l->refusal || l->refused_max);
+        const char *about = refused || err == -EDQUOT ? refused_about(l, err) : NULL;
+        if (about && refused && l->refused_max)
+                wh_fail(err, "%s: %" PRIu64, about, l->refused_max);
         else
-                wh_fail(err, NULL);
+                wh_fail(err, about ? "%s" : NULL, about);
 }
 
 static int send_once(wharf_task *t, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns)
@@ -214,7 +229,10 @@ static int reserve_try(struct wh_link *l, size_t len_bytes, uint16_t *ret_slot, 
         }
         if (r == 0 && l->greeted && len_bytes > l->hello.payload_bytes_max)
                 r = -EMSGSIZE;
-        return r < 0 ? r : wh_link_lend(l, len_bytes, ret_slot, ret);
+        if (r < 0)
+                return r;
+        r = wh_link_lend(l, len_bytes, ret_slot, ret);
+        return wh_forbidden(r) ? -EOPNOTSUPP : r;
 }
 
 WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, struct wharf_msg *m, int64_t deadline_ns)
@@ -488,13 +506,14 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
                 return -1;
         for (struct wh_list *n = in->hot.next, *last = in->hot.prev;; n = in->hot.next) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
-                if (wh_unlikely(!l->rx || l->over || l->hung_up || l->stash.full || l->stash.building))
+                if (wh_unlikely(!l->rx || l->over || l->hung_up || l->stash.busy))
                         return -1;
                 int r = wh_ring_peek(&l->rx->ring, &rec);
                 if (wh_unlikely(r < 0))
                         return -1;
                 if (r > 0) {
-                        if (wh_unlikely(rec.kind != WH_REC_PLAIN || rec.len > cap_bytes))
+                        if (wh_unlikely(rec.kind != WH_REC_PLAIN || rec.len > cap_bytes ||
+                                        rec.len > l->hello.payload_bytes_max))
                                 return -1;
                         wh_shm_copy(buf, rec.body, rec.len);
                         if (wh_unlikely(wh_ring_advance(&l->rx->ring, &rec)))

@@ -135,7 +135,7 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                         return;
                 }
                 wh_os_fd_private(fd);
-                struct wh_link *l;
+                struct wh_link *l = NULL;
                 struct ucred u = {.uid = (uid_t)-1};
                 socklen_t len = sizeof u;
                 bool known = wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0;
@@ -143,8 +143,11 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 if (r == 0)
                         r = wh_port_add_link(p, fd, known ? u.uid : (uid_t)-1, false, &l);
                 if (r < 0) {
-                        struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r};
-                        f.id = r == -EDQUOT ? WH_REFUSAL_LINKS : WH_REFUSAL_PLAIN;
+                        enum wh_refusal which = r == -EDQUOT ? WH_REFUSAL_LINKS : WH_REFUSAL_PLAIN;
+                        struct wh_frame f = {.type = WH_FRAME_REFUSE,
+                                             .arg = (uint32_t)-r,
+                                             .id = which,
+                                             .total = wh_port_limit(p, r, which)};
                         wh_frame_send(fd, &f, NULL, 0, NULL, false);
                         wh_os_close(fd);
                         p->refused++;
@@ -726,24 +729,61 @@ static bool links_in_use(struct wh_port *p)
         return false;
 }
 
+static int set_change(wharf_task *t, wharf_name set, wharf_name port, bool add);
+
+/* The port was in a set when it was to move, and stays. Where the set is gone, or has no memory for it, it has left. */
+static void set_rejoin(wharf_task *t, wharf_name set, wharf_name port)
+{
+        if (set)
+                set_change(t, set, port, true);
+}
+
+/* Lock a port that is to move. As in Mach, it leaves the set that it is in, which is *ret_set then. */
+static struct wh_port *lock_to_move(wharf_task *t, wharf_name name, wharf_name *ret_set, int *err)
+{
+        *ret_set = WHARF_NONE;
+        for (;;) {
+                struct wh_port *p = wh_port_lock(t, name, err);
+                if (!p) {
+                        wh_fail(*err, "the port is on its way already, or there is none");
+                        return NULL;
+                }
+                struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+                *err = 0;
+                if (p->opts.flags & WHARF_PORT_FIXED)
+                        *err = wh_fail(-EOPNOTSUPP, "the port was made with WHARF_PORT_FIXED: it never moves");
+                else if (p->listen_fd >= 0)
+                        *err = wh_fail(-EBUSY, "the port accepts links from a listening socket; end that first");
+                else if (in == &p->own)
+                        return p;
+                wharf_name set = WHARF_NONE;
+                if (in != &p->own)
+                        set = atomic_load_explicit(&wh_container(in, struct wh_set, inbox)->o.name,
+                                                   memory_order_relaxed);
+                wh_unlock(&in->lock);
+                if (*err == 0) {
+                        int r = set_change(t, set, name, false);
+                        if (r == 0)
+                                *ret_set = set;
+                        else if (r != -ENOENT && r != -EBADF) /* taken out, or gone with its set, meanwhile */
+                                *err = wh_fail(r, "the port cannot leave the set that it is in");
+                }
+                if (*err < 0) {
+                        set_rejoin(t, *ret_set, name);
+                        return NULL;
+                }
+        }
+}
+
 int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret)
 {
         int r;
-        struct wh_port *p = wh_port_lock(t, name, &r);
+        wharf_name set;
+        struct wh_port *p = lock_to_move(t, name, &set, &r);
         if (!p)
-                return wh_fail(r, "the port is on its way already, or there is none");
-        struct wh_inbox *in = p->inbox;
-        r = 0;
-        if (p->opts.flags & WHARF_PORT_FIXED)
-                r = wh_fail(-EOPNOTSUPP, "the port was made with WHARF_PORT_FIXED: it never moves");
-        else if (in != &p->own)
-                r = wh_fail(-EBUSY, "the port is in a set; take it out first");
-        else if (p->listen_fd >= 0)
-                r = wh_fail(-EBUSY, "the port accepts links from a listening socket; end that first");
-        if (r < 0) {
-                wh_unlock(&in->lock);
                 return r;
-        }
+        struct wh_inbox *in = p->inbox;
+        p->set_left = set;
         wh_list_for_safe (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 if (l->over)
@@ -768,6 +808,7 @@ int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret)
         if (r < 0) {
                 p->closing = WH_PORT_OPEN;
                 wh_unlock(&in->lock);
+                set_rejoin(t, set, name);
                 return r;
         }
         *ret = p;
@@ -780,10 +821,12 @@ void wh_port_thaw(wharf_task *t, wharf_name name)
 {
         struct wh_port *p = (struct wh_port *)wh_table_find(&t->names, name);
         struct wh_inbox *in = port_inbox_lock_any(p, name);
+        wharf_name set = p->set_left;
         p->closing = WH_PORT_OPEN;
         if (in->pollable)
                 inbox_bell(in, true); /* P3 */
         wh_unlock(&in->lock);
+        set_rejoin(t, set, name);
 }
 
 void wh_port_gone(wharf_task *t, wharf_name name)
@@ -792,22 +835,17 @@ void wh_port_gone(wharf_task *t, wharf_name name)
         port_close_locked(p, name, port_inbox_lock_any(p, name));
 }
 
-static int set_change(wharf_task *t, wharf_name set, wharf_name port, bool add);
-
 /*
  * Send the port to its heir, if it has one. False when there is none or it cannot go: then it is closed like any other.
  */
 static bool port_inherited(wharf_task *t, struct wh_port *p, wharf_name name)
 {
         int err;
-        wharf_name set = WHARF_NONE;
         struct wh_inbox *in = port_inbox_lock(p, name, &err);
         if (!in)
                 return false;
         wharf_name heir = p->heir;
         p->heir = WHARF_NONE; /* once */
-        if (heir && in != &p->own)
-                set = atomic_load_explicit(&wh_container(in, struct wh_set, inbox)->o.name, memory_order_relaxed);
         if (heir && p->listen_fd >= 0) {
                 wh_os_epoll_del(in->ep, p->listen_fd);
                 p->listen_fd = -1;
@@ -815,8 +853,6 @@ static bool port_inherited(wharf_task *t, struct wh_port *p, wharf_name name)
         wh_unlock(&in->lock);
         if (!heir)
                 return false;
-        if (set)
-                set_change(t, set, name, false);
         return wh_move_to(t, name, heir, WHARF_ID_PORT_DESTROYED) == 0;
 }
 
@@ -962,6 +998,35 @@ static void link_discharge(struct wh_port *p, uid_t payer)
 {
         wh_quota_give(&p->quota, payer, WH_QUOTA_LINKS, 1);
         wh_quota_give(&p->task->quota, payer, WH_QUOTA_LINKS, 1);
+}
+
+uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which)
+{
+        switch (which) {
+        case WH_REFUSAL_INTRODUCED:
+                return p->opts.introduced_max;
+        case WH_REFUSAL_LINKS:
+                return p->opts.links_max;
+        case WH_REFUSAL_RIGHTS:
+                return p->task->quota.max[WH_QUOTA_RIGHTS];
+        case WH_REFUSAL_BYTES:
+                return p->opts.mapped_bytes_max;
+        case WH_REFUSAL_PLAIN:
+        case WH_REFUSALS:
+                break;
+        }
+        switch (err) {
+        case -EMLINK:
+                return p->opts.links_max;
+        case -EDQUOT:
+                return p->opts.link_mapped_bytes_max;
+        case -ENOBUFS:
+                return p->opts.mapped_bytes_max;
+        case -EMSGSIZE:
+                return p->opts.payload_bytes_max;
+        default:
+                return 0;
+        }
 }
 
 int wh_port_sender_known(struct wh_link *l)
@@ -1169,7 +1234,7 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
                 r = -EMLINK;
         else if ((r = wh_port_may_introduce(p, introducer)) == 0)
                 r = wh_branch_new(introducer, p->opts.introduced_max, &b);
-        uint32_t which = r == -EDQUOT ? WH_REFUSAL_INTRODUCED : WH_REFUSAL_PLAIN;
+        enum wh_refusal which = r == -EDQUOT ? WH_REFUSAL_INTRODUCED : WH_REFUSAL_PLAIN;
         if (r == 0) {
                 r = wh_port_add_link(p, sock, introducer->payer, false, &l);
                 wh_branch_settle(b, r == 0 ? l : NULL);
@@ -1181,7 +1246,8 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
                         return r; /* the frame has another: later */
                 }
                 /* The introduced one is told why; the introducer has done nothing wrong. */
-                struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-r, .id = which};
+                struct wh_frame f = {
+                        .type = WH_FRAME_REFUSE, .arg = (uint32_t)-r, .id = which, .total = wh_port_limit(p, r, which)};
                 wh_frame_send(sock, &f, NULL, 0, NULL, false);
                 wh_os_close(sock);
                 p->refused += r != -EKEYREVOKED;

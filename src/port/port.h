@@ -63,6 +63,7 @@ struct wh_port {
         wharf_port_id id;
         uint8_t closing;              /* WH_PORT_* */
         wharf_name heir;              /* a send right over which the port goes instead of being closed; or none */
+        wharf_name set_left;          /* while it moves: the set that it was in, to which a failed move gives it back */
         bool watches;                 /* rights were ever watched for it */
         _Atomic uint32_t notices_due; /* asked for to be sent here, and not yet received; guard: task->notices */
         struct wh_notice *no_senders; /* asked for, or NULL */

@@ -293,11 +293,19 @@ TEST(end_of_a_lane_with_a_block_held)
         wharf_task_close(t);
 }
 
+static void check_dead(wharf_task *t, wharf_name right)
+{
+        struct wharf_right_stat st = {.size = sizeof st};
+        CHECK_EQ(wharf_right_stat(t, right, &st), 0);
+        CHECK(st.dead < 0);
+}
+
 /* ---- limits ---- */
 
 /*
  * Goal:   no sender gets a message past the port's limit, to lie first in the queue of a receiver with that much room.
- * Method: a record of plain bytes, one larger than the limit.
+ * Method: a record of plain bytes, larger than the limit: for a buffer that is smaller than that, and for one that is
+ *         not, received by either call, from a link that was busy just now and from one that was not.
  */
 TEST(plain_record_beyond_the_limit)
 {
@@ -306,8 +314,69 @@ TEST(plain_record_beyond_the_limit)
                 port_new(t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts), .payload_bytes_max = 16});
         wharf_name good = right_new(t, port), bad = right_attached(t, port);
         static char data[600];
-        char buf[16];
+        char buf[1000];
         put_record(holder(t, bad), WH_REC_PLAIN, data, sizeof data);
+        CHECK_EQ(wharf_recv(t, port, buf, 16, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+        still_serves(t, port, good);
+        for (int busy = 0; busy < 2; busy++) {
+                bad = right_attached(t, port);
+                for (int i = 0; i < 10 && busy; i++) {
+                        CHECK_EQ(wharf_send(t, bad, "x", 1, 0), 0);
+                        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, 0), 1);
+                }
+                put_record(holder(t, bad), WH_REC_PLAIN, data, 17);
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+                check_dead(t, bad);
+                still_serves(t, port, good);
+        }
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   parts in records cost a liar his link and nobody anything else.
+ * Method: records that no honest sender writes, one a link; then a message that is begun and never finished.
+ */
+TEST(pieces_that_no_honest_sender_writes)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(
+                t, &(struct wharf_port_opts){.size = sizeof(struct wharf_port_opts), .payload_bytes_max = 1 << 20});
+        wharf_name good = right_new(t, port);
+        struct piece {
+                struct wh_rec_ext ext;
+                uint64_t total;
+                uint8_t bytes[100];
+        };
+        const struct {
+                uint64_t total, next_total;
+                uint32_t len, next_len;
+                uint16_t n_items;
+        } lies[] = {
+                {0, 0, 100, 0, 0},           {99, 0, 100, 0, 0},    {(1 << 20) + 1, 0, 100, 0, 0},
+                {UINT64_MAX, 0, 100, 0, 0},  {1000, 1000, 0, 0, 0}, /* nothing in it */
+                {1000, 1001, 100, 100, 0},                          /* changes its mind */
+                {150, 150, 100, 51, 0},                             /* more than it said */
+                {1000, 0, 100, 0, 1},                               /* descriptors that never came */
+                {1000, 0, UINT32_MAX, 0, 0},                        /* no place for the length */
+        };
+        char buf[16];
+        for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
+                wharf_name bad = right_attached(t, port);
+                struct wh_link *l = holder(t, bad);
+                struct piece p = {.total = lies[i].total, .ext.n_items = lies[i].n_items};
+                const uint32_t head = offsetof(struct piece, bytes);
+                put_record(l, WH_REC_PIECE, &p, lies[i].len == UINT32_MAX ? head - 1 : head + lies[i].len);
+                p.total = lies[i].next_total;
+                if (lies[i].next_total)
+                        put_record(l, WH_REC_PIECE, &p, head + lies[i].next_len);
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+                still_serves(t, port, good);
+                check_dead(t, bad);
+                CHECK_EQ(wharf_drop(t, bad), 0);
+        }
+        wharf_name slow = right_attached(t, port);
+        struct piece p = {.total = 1000};
+        put_record(holder(t, slow), WH_REC_PIECE, &p, sizeof p);
         CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
         still_serves(t, port, good);
         wharf_task_close(t);

@@ -648,13 +648,6 @@ TEST(a_move_that_is_refused_changes_nothing)
         CHECK_EQ(move_try(t, h.port, to, 0), -EBUSY); /* it listens */
         CHECK(strstr(wharf_why(), "listening"));
         CHECK_EQ(count_fds(), before);
-        wharf_name set;
-        CHECK_EQ(wharf_set_new(t, &set), 0);
-        CHECK_EQ(wharf_set_add(t, set, p), 0);
-        CHECK_EQ(move_try(t, p, to, 0), -EBUSY);
-        CHECK_EQ(wharf_set_remove(t, set, p), 0);
-        CHECK_EQ(wharf_drop(t, set), 0);
-        still_serves(t, p, r);
         send_text(t, r, "held", WHARF_HOW_INLINE);
         struct wharf_msg held = MSG(.flags = WHARF_RECV_IN_PLACE);
         CHECK_EQ(wharf_recvmsg(t, p, &held, 0), 0);
@@ -672,6 +665,60 @@ TEST(a_move_that_is_refused_changes_nothing)
         CHECK_EQ(wharf_port_listen(t, h.port, -1), 0);
         wharf_name q2 = port_new(t, NULL), to2 = right_new(t, q2);
         move(t, h.port, to2); /* and now it does not listen any more */
+        hub_close(&h);
+}
+
+/* As in Mach. What waits in it goes along; the other members, and who receives from the set, notice nothing. */
+TEST(a_port_in_a_set_leaves_it_when_it_is_moved)
+{
+        struct hub h = hub_open(NULL);
+        wharf_task *t = h.task;
+        wharf_name q = port_new(t, NULL), to = right_new(t, q), other = port_new(t, NULL), set;
+        wharf_name p = port_new(t, NULL), r = right_new(t, p), other_right = right_new(t, other);
+        CHECK_EQ(wharf_set_new(t, &set), 0);
+        CHECK_EQ(wharf_set_add(t, set, p), 0);
+        CHECK_EQ(wharf_set_add(t, set, other), 0);
+        send_text(t, r, "waits", WHARF_HOW_AUTO);
+        move(t, p, to);
+        struct wharf_item got;
+        struct wharf_msg m = MSG(.items = &got, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(t, q, &m, 0), 0);
+        CHECK_EQ(got.kind, WHARF_GOT_RECEIVE);
+        CHECK_EQ(wharf_set_remove(t, set, p), -EBADF);
+        char buf[8];
+        CHECK_EQ(wharf_recv(t, set, buf, sizeof buf, NULL, 0), -EAGAIN);
+        send_text(t, other_right, "other", WHARF_HOW_AUTO);
+        CHECK_EQ(wharf_recv(t, set, buf, sizeof buf, NULL, 0), 5);
+        CHECK_EQ(wharf_recv(t, got.name, buf, sizeof buf, NULL, wharf_in_ms(5000)), 5);
+        CHECK_MEM(buf, "waits", 5);
+        still_serves(t, got.name, r);
+        hub_close(&h);
+}
+
+/* Also where it is the receiver's queue that refuses, and the set is closed meanwhile. */
+TEST(a_port_that_could_not_be_moved_is_in_its_set_again)
+{
+        struct hub h = hub_open(NULL);
+        wharf_task *t = h.task;
+        wharf_name q = port_new(t, PORT_OPTS(.capacity_records = 1)), to = right_new(t, q), set;
+        wharf_name p = port_new(t, NULL), r = right_new(t, p);
+        CHECK_EQ(wharf_set_new(t, &set), 0);
+        CHECK_EQ(wharf_set_add(t, set, p), 0);
+        CHECK_EQ(move_try(t, p, r, 0), -ELOOP);
+        still_serves(t, set, r);
+        CHECK_EQ(wharf_send(t, to, "full", 4, 0), 0);
+        CHECK_EQ(move_try(t, p, to, 0), -EAGAIN);
+        still_serves(t, set, r);
+        send_text(t, r, "held", WHARF_HOW_INLINE);
+        struct wharf_msg held = MSG(.flags = WHARF_RECV_IN_PLACE);
+        CHECK_EQ(wharf_recvmsg(t, set, &held, 0), 0);
+        CHECK_EQ(move_try(t, p, to, 0), -EBUSY);
+        CHECK(strstr(wharf_why(), "in place"));
+        wharf_release(t, &held);
+        still_serves(t, set, r);
+        CHECK_EQ(wharf_recv(t, p, (char[1]){0}, 1, NULL, 0), -EBUSY);
+        CHECK_EQ(wharf_set_remove(t, set, p), 0);
+        still_serves(t, p, r);
         hub_close(&h);
 }
 

@@ -185,6 +185,7 @@ static int links_until_refused(void *arg)
                 ssize_t r = wharf_call(t, connected(t, s), "x", 1, &c, 1, WHARF_FOREVER);
                 if (r == -EDQUOT) {
                         CHECK(strstr(wharf_why(), "links of one user"));
+                        CHECK(strstr(wharf_why(), "(links_max of the port): "));
                         break;
                 }
                 CHECK_EQ(r, 1);

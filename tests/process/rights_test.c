@@ -420,6 +420,7 @@ TEST(as_many_links_as_the_port_accepts)
         while ((r = wharf_send(h.task, d, "x", 1, 0)) == 0)
                 ;
         CHECK_EQ(r, -EMLINK);
+        CHECK(strstr(wharf_why(), "(links_max): 2")); /* which limit, and how much it is */
         CHECK_EQ(wharf_send(h.task, a, "x", 1, 0), 0);
         hub_close(&h);
 }

@@ -257,3 +257,168 @@ TEST(a_server_in_a_sandbox_answers_as_frames)
                          .tried = {SYS_memfd_create, END}};
         CHECK_EQ(play(&r, false, true), 0);
 }
+
+/* ---- attached before, and its shared memory is too small ---- */
+
+static const size_t larger[] = {1,     3,    256,    257,   2032, 2033, 4096,  5000, 2024,  2025,
+                                65536, 7000, 100000, 70000, 1,    9000, 65537, 300,  200000};
+enum { LARGER = sizeof larger / sizeof *larger, HUGE_LEN = (9 << 20) + 5 };
+
+/* The lane alone, or with a section of 64 KiB; no larger one can be made later. */
+static int attaches_small(struct role *r)
+{
+        struct wharf_msg m = MSG(.data = BYTES("lane"), .len_bytes = 4, .how = WHARF_HOW_INLINE);
+        joins(r);
+        CHECK_EQ(wharf_sendmsg(r->task, r->right, &m, WHARF_FOREVER), 0);
+        return 0;
+}
+
+static int attaches_section(struct role *r)
+{
+        attaches_small(r);
+        struct wharf_msg m = MSG(0);
+        CHECK_EQ(wharf_reserve(r->task, r->right, 3000, &m, WHARF_FOREVER), 0);
+        wharf_release(r->task, &m);
+        return 0;
+}
+
+static uint8_t *pattern_at(size_t len, uint64_t key)
+{
+        static uint8_t *bytes;
+        if (!bytes)
+                bytes = malloc(HUGE_LEN);
+        pattern_fill(bytes, len, key);
+        return bytes;
+}
+
+static int sends_larger(struct role *r)
+{
+        for (unsigned i = 0; i < 3 * LARGER; i++)
+                if (wharf_send(r->task, r->right, pattern_at(larger[i % LARGER], i), larger[i % LARGER],
+                               WHARF_FOREVER) < 0)
+                        return 1;
+        if (wharf_send(r->task, r->right, pattern_at(HUGE_LEN, 1), HUGE_LEN, WHARF_FOREVER) < 0)
+                return 2;
+        /* Given up in the middle, it is no message, and the next one is in its place. */
+        if (wharf_send(r->task, r->right, pattern_at(HUGE_LEN, 2), HUGE_LEN, 0) != -EAGAIN)
+                return 3;
+        struct wharf_msg m = MSG(0);
+        if (wharf_reserve(r->task, r->right, 1 << 20, &m, WHARF_FOREVER) != -EOPNOTSUPP)
+                return 4;
+        m = MSG(.data = pattern_at(100000, 3), .len_bytes = 100000, .how = WHARF_HOW_MEMORY);
+        if (wharf_sendmsg(r->task, r->right, &m, WHARF_FOREVER) < 0 || m.how != WHARF_HOW_CHUNKS)
+                return 5;
+        return wharf_send(r->task, r->right, "end", 3, WHARF_FOREVER) < 0 ? 6 : 0;
+}
+
+static int calls_larger(struct role *r)
+{
+        static uint8_t answer[200000];
+        for (unsigned i = 0; i < 2 * LARGER; i++) {
+                size_t len = larger[i % LARGER];
+                if (wharf_call(r->task, r->right, pattern_at(len, i), len, answer, sizeof answer, WHARF_FOREVER) !=
+                    (ssize_t)len)
+                        return 1;
+                if (memcmp(answer, pattern_at(len, i), len))
+                        return 2;
+        }
+        return wharf_send(r->task, r->right, "end", 3, WHARF_FOREVER) < 0 ? 3 : 0;
+}
+
+/* Takes what comes, in order, and answers it, until "end"; and the status of the sandbox. */
+static int play_larger(struct role *r, const struct wharf_port_opts *opts)
+{
+        struct hub h = hub_open(opts);
+        uint8_t *got = malloc(HUGE_LEN);
+        unsigned n = 0;
+        r->hub = &h;
+        pid_t pid = test_fork(in_the_sandbox, r);
+        for (;;) {
+                struct wharf_msg m = MSG(.data = got, .cap_bytes = HUGE_LEN);
+                int e = wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER);
+                if (e < 0 || (m.len_bytes == 3 && !memcmp(got, "end", 3)))
+                        break;
+                if (m.len_bytes == 4 && !memcmp(got, "lane", 4))
+                        continue;
+                bool sent = r->run == sends_larger;
+                size_t len = sent && n == 3 * LARGER ? HUGE_LEN : sent && n > 3 * LARGER ? 100000 : larger[n % LARGER];
+                CHECK_EQ(m.len_bytes, len);
+                CHECK_MEM(got, pattern_at(len, len == HUGE_LEN ? 1 : sent && n > 3 * LARGER ? 3 : n), len);
+                if (m.reply)
+                        CHECK_EQ(wharf_reply(h.task, m.reply, got, len), 0);
+                n++;
+        }
+        free(got);
+        int status = test_wait(pid);
+        CHECK_EQ(n, r->run == sends_larger ? 3 * LARGER + 2 : 2 * LARGER);
+        hub_close(&h);
+        return status;
+}
+
+static struct role attached(int (*before)(struct role *), int (*run)(struct role *))
+{
+        return (struct role){.before = before,
+                             .run = run,
+                             .needs = {SYS_sendmsg, SYS_sendto, SYS_recvmsg, SYS_recvmmsg, SYS_ppoll, SYS_ioctl,
+                                       SYS_futex, SYS_fcntl, SYS_newfstatat, SYS_fstat, SYS_fstatfs, SYS_madvise,
+                                       SYS_close, SYS_lseek, END},
+                             .tried = {SYS_memfd_create, END}};
+}
+
+/*
+ * Goal:   payloads for which no shared memory can be made go in parts through the ring that there is, in order.
+ * Method: payloads up to 9 MiB, with a lane and no section, and with one of 64 KiB.
+ */
+TEST(a_sender_that_attached_before_sends_what_its_section_does_not_hold_in_pieces)
+{
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
+        struct role none = attached(attaches_small, sends_larger), small = attached(attaches_section, sends_larger);
+        CHECK_EQ(play_larger(&none, PORT_OPTS(.flags = WHARF_PORT_STAYS)), 0);
+        CHECK_EQ(play_larger(&small, PORT_OPTS(.flags = WHARF_PORT_STAYS)), 0);
+        CHECK_EQ(play_larger(&small, PORT_OPTS(.flags = WHARF_PORT_STAYS, .capacity_records = 1)), 0);
+}
+
+/* No further ring can be made, so such a queue ends with the one it has; and what is large waits for room. */
+TEST(a_sender_to_an_unbounded_queue_that_may_make_no_further_ring_waits_for_room)
+{
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
+        struct role r = attached(attaches_small, sends_larger);
+        CHECK_EQ(play_larger(&r, PORT_OPTS(.flags = WHARF_PORT_STAYS, .capacity_records = WHARF_UNBOUNDED)), 0);
+}
+
+TEST(a_caller_that_attached_before_asks_in_pieces)
+{
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
+        struct role r = attached(attaches_section, calls_larger);
+        CHECK_EQ(play_larger(&r, PORT_OPTS(.flags = WHARF_PORT_STAYS)), 0);
+}
+
+static int offers(struct role *r)
+{
+        if (wharf_send(r->task, r->right, pattern_at(2000, 0), 2000, WHARF_FOREVER) < 0)
+                return 1;
+        if (wharf_send(r->task, r->right, pattern_at(3000, 0), 3000, WHARF_FOREVER) != -EOPNOTSUPP)
+                return 2;
+        return wharf_send(r->task, r->right, "end", 3, WHARF_FOREVER) < 0 ? 3 : 0;
+}
+
+/* Capacity zero: what fits into a record is offered there, and what does not is refused by name. */
+TEST(a_sender_that_may_make_no_section_offers_what_fits_into_a_record)
+{
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS, .capacity_records = WHARF_RENDEZVOUS));
+        struct role r = attached(attaches_small, offers);
+        uint8_t got[4000];
+        r.hub = &h;
+        pid_t pid = test_fork(in_the_sandbox, &r);
+        CHECK_EQ(wharf_recv(h.task, h.port, got, sizeof got, NULL, WHARF_FOREVER), 4);
+        CHECK_EQ(wharf_recv(h.task, h.port, got, sizeof got, NULL, WHARF_FOREVER), 2000);
+        CHECK_MEM(got, pattern_at(2000, 0), 2000);
+        CHECK_EQ(wharf_recv(h.task, h.port, got, sizeof got, NULL, WHARF_FOREVER), 3);
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
