@@ -2,6 +2,7 @@
 #ifndef WHARF_WHARF_H
 #define WHARF_WHARF_H
 
+#include "direct.h"
 #include "memory.h"
 #include "message.h"
 #include "names.h"

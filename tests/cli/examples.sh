@@ -3,12 +3,18 @@ name=examples
 . "$(dirname "$0")/lib.sh"
 ex=$build/examples
 for turn in 1 2; do
-        for e in notices revoke asymmetric symmetric rights call-reply contents mach epoll sandboxed-child sets full \
+        for e in notices revoke direct-asymmetric direct-symmetric rights call-reply contents mach epoll sandboxed-child sets full \
                 rendezvous later noone; do
                 run 0 "$ex/$e"
                 same "$e says nothing on standard error" "" "$err"
         done
 done
+run 0 "$ex/direct-symmetric"
+same "what direct-symmetric prints" "received RRRQQQ; and from R after that: no sender is left, and none can come" "$out"
+run 0 "$ex/direct-asymmetric"
+same "what direct-asymmetric prints" "from Q: \"Q here\"
+from R: \"R here\"
+from S: \"S here\"" "$(echo "$out" | sort)"
 run 0 "$ex/call-reply"
 same "what call-reply prints" "hello: HELLO
 die: the server died before it replied" "$out"

@@ -1,0 +1,754 @@
+/*
+ * direct - processes that name each other (wharf/direct.h), built on names, ports that move, sets, and watching.
+ *
+ * Who joins registers a port, the door, as "direct:NAME", and watches all names that begin so. Who sends to a peer for
+ * the first time makes a port with one right to it, keeps the right, and moves the port through the peer's door in a
+ * hello. What it sends waits there, wherever the port is just then. So between two processes lie at most two ports,
+ * one for each way: the link of the pair.
+ *
+ *      peer's name                     at who sends              at who receives
+ *      looked up: the door             hello: the port   --->    known by the directory? then it is an inlet
+ *      an outlet                       every message     ===>    received from that inlet alone, or from the set of all
+ *
+ * Always true:
+ *   D1  A hello's text says which name, and which registration of it (the id of the sender's own door), it claims. It
+ *       is believed only if the directory has said that this registration is of the process and user of which the
+ *       kernel says that it sent the hello. Hellos come after what the directory says of their sender, or it is asked.
+ *   D2  There is one inlet for each registration of a name: a second hello of it is refused. One outlet for each name.
+ *   D3  Only one thread receives (`receiving`): the inlets, the door and what is known of others are its own. Outlets
+ *       are under `lock`; `making` is held while one is made, and never while a call waits.
+ *   D4  What is known of names that are gone is kept, up to GONE_MAX, since their messages may be read later.
+ */
+#include "wharf/direct.h"
+
+#include "base/list.h"
+#include "base/trace.h"
+#include "os/lock.h"
+#include "os/os.h"
+#include "port/port.h"
+#include "port/why.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PREFIX "direct:"
+static_assert(sizeof PREFIX - 1 + WHARF_DIRECT_NAME_MAX == WHARF_NAME_MAX, "the name is registered with its prefix");
+
+enum {
+        GONE_MAX = 1024,   /* names remembered after their end */
+        INLETS_MAX = 4096, /* links to this process */
+        HELLO_ID = 0x68656c6c,
+        DOOR_TURN = 64, /* receives from anyone between two looks at the door */
+};
+
+/* What a hello says: the id of its sender's door, and the name, without the prefix and without a 0. */
+struct hello {
+        uint64_t id;
+        char name[WHARF_DIRECT_NAME_MAX];
+};
+enum { HELLO_HEAD = offsetof(struct hello, name), DOOR_BYTES_MAX = 1024 };
+static_assert(sizeof(struct wharf_name_event) <= DOOR_BYTES_MAX, "what the door takes is as large as an event");
+
+struct outlet {
+        struct wh_list node;
+        wharf_name right;
+        char name[WHARF_DIRECT_NAME_MAX + 1];
+};
+
+struct inlet {
+        struct wh_list node;
+        wharf_name port; /* WHARF_NONE: it has ended, and nobody was told yet */
+        bool in_set;
+        uint64_t id; /* of the registration */
+        char name[WHARF_DIRECT_NAME_MAX + 1];
+};
+
+/* A registration of a name, in the directory's words. */
+struct known {
+        struct wh_list node;
+        uint64_t id;
+        pid_t pid;
+        uid_t uid;
+        bool gone;
+        bool told;  /* who receives from it has been told that it is gone, or will be */
+        bool stale; /* not named again yet since the directory began anew */
+        char name[WHARF_DIRECT_NAME_MAX + 1];
+};
+
+/* A hello that has come and was not judged yet. */
+struct claim {
+        struct wh_list node;
+        wharf_name port;
+        struct wharf_sender sender;
+        uint64_t id;
+        char name[WHARF_DIRECT_NAME_MAX + 1];
+};
+
+struct wharf_direct {
+        wharf_task *task;
+        wharf_name door, set;
+        uint64_t id; /* of the door */
+        struct wh_lock lock, making;
+        struct wh_list outlets;
+        _Atomic bool receiving;
+        struct wh_list inlets, known, claims;
+        unsigned n_inlets, n_gone, turn;
+        char name[WHARF_DIRECT_NAME_MAX + 1];
+};
+
+static int full_name(const char *name, char ret[WHARF_NAME_MAX + 1])
+{
+        size_t n = name ? strnlen(name, WHARF_DIRECT_NAME_MAX + 1) : 0;
+        if (n == 0 || n > WHARF_DIRECT_NAME_MAX)
+                return wh_fail(-EINVAL, "a name is 1 to %d letters, digits and . _ - / : @", WHARF_DIRECT_NAME_MAX);
+        memcpy(ret, PREFIX, sizeof PREFIX - 1);
+        memcpy(ret + sizeof PREFIX - 1, name, n + 1);
+        return 0;
+}
+
+/* ---- sending ---- */
+
+static struct outlet *outlet_find_locked(struct wharf_direct *d, const char *name)
+{
+        wh_list_for (pos, &d->outlets) {
+                struct outlet *o = wh_container(pos, struct outlet, node);
+                if (!strcmp(o->name, name))
+                        return o;
+        }
+        return NULL;
+}
+
+static wharf_name outlet_right(struct wharf_direct *d, const char *name)
+{
+        wh_lock(&d->lock);
+        struct outlet *o = outlet_find_locked(d, name);
+        wharf_name right = o ? o->right : WHARF_NONE;
+        wh_unlock(&d->lock);
+        return right;
+}
+
+/* Makes the port, and moves it through the peer's door. Does not wait: a link that is new has room. */
+static int outlet_make(struct wharf_direct *d, const char *name, wharf_name door, wharf_name *ret)
+{
+        wharf_name port = WHARF_NONE, right = WHARF_NONE;
+        struct outlet *o = wh_os_calloc(1, sizeof *o);
+        if (!o)
+                return wh_fail(wh_trace(-ENOMEM), NULL);
+        int r = wharf_port_new(d->task, NULL, &port);
+        if (r == 0)
+                r = wharf_right_new(d->task, port, &right);
+        if (r == 0) {
+                struct hello hello = {.id = d->id};
+                size_t n = strlen(d->name);
+                memcpy(hello.name, d->name, n);
+                struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+                struct wharf_msg m = {.size = sizeof m,
+                                      .id = HELLO_ID,
+                                      .data = &hello,
+                                      .len_bytes = HELLO_HEAD + n,
+                                      .items = &item,
+                                      .n_items = 1};
+                r = wharf_sendmsg(d->task, door, &m, 0);
+        }
+        if (r < 0) {
+                wharf_drop(d->task, right);
+                wharf_drop(d->task, port);
+                free(o);
+                return wh_fail(r, "no link to %s could be made", name);
+        }
+        strcpy(o->name, name);
+        o->right = right;
+        wh_lock(&d->lock);
+        wh_list_push_back(&d->outlets, &o->node);
+        wh_unlock(&d->lock);
+        *ret = right;
+        return 0;
+}
+
+static int outlet_get(struct wharf_direct *d, const char *name, int64_t deadline_ns, wharf_name *ret)
+{
+        char full[WHARF_NAME_MAX + 1];
+        wharf_name door;
+        *ret = outlet_right(d, name);
+        if (*ret != WHARF_NONE)
+                return 0;
+        int r = full_name(name, full);
+        if (r == 0)
+                r = wharf_lookup(d->task, full, deadline_ns, &door);
+        if (r == -ENOENT)
+                return wh_fail(r, "nobody has joined as %s", name);
+        if (r < 0)
+                return r;
+        wh_lock(&d->making);
+        *ret = outlet_right(d, name); /* another thread may have been faster */
+        if (*ret == WHARF_NONE)
+                r = outlet_make(d, name, door, ret);
+        wh_unlock(&d->making);
+        wharf_drop(d->task, door);
+        return r;
+}
+
+/* The peer is gone, or wants nothing of us: the next call looks for it anew. */
+static void outlet_end(struct wharf_direct *d, const char *name, wharf_name right)
+{
+        wh_lock(&d->lock);
+        struct outlet *o = outlet_find_locked(d, name);
+        if (o && o->right == right)
+                wh_list_remove(&o->node);
+        else
+                o = NULL;
+        wh_unlock(&d->lock);
+        if (o)
+                wharf_drop(d->task, right);
+        free(o);
+}
+
+WHARF_API int wharf_direct_sendmsg(wharf_direct *d, const char *peer, struct wharf_msg *m, int64_t deadline_ns)
+{
+        wharf_name right = WHARF_NONE;
+        char full[WHARF_NAME_MAX + 1];
+        int r = full_name(peer, full);
+        if (r == 0)
+                r = outlet_get(d, peer, deadline_ns, &right);
+        if (r < 0)
+                return r;
+        r = wharf_sendmsg(d->task, right, m, deadline_ns);
+        if (r == -EPIPE || r == -EKEYREVOKED || r == -EPROTO)
+                outlet_end(d, peer, right);
+        /* Another thread found it dead first, and dropped it. */
+        if (r == -EKEYREVOKED || ((r == -EBADF || r == -ECANCELED) && outlet_right(d, peer) != right))
+                return wh_fail(-EPIPE, NULL);
+        return r;
+}
+
+WHARF_API int wharf_direct_send(wharf_direct *d, const char *peer, const void *data, size_t len_bytes,
+                                int64_t deadline_ns)
+{
+        struct wharf_msg m = {.size = sizeof m, .data = (void *)(uintptr_t)data, .len_bytes = len_bytes};
+        return wharf_direct_sendmsg(d, peer, &m, deadline_ns);
+}
+
+/* ---- what is known of others ---- */
+
+static struct known *known_find(struct wharf_direct *d, const char *name, uint64_t id)
+{
+        wh_list_for (pos, &d->known) {
+                struct known *k = wh_container(pos, struct known, node);
+                if (k->id == id && !strcmp(k->name, name))
+                        return k;
+        }
+        return NULL;
+}
+
+static void known_end(struct wharf_direct *d, struct known *k)
+{
+        if (k->gone)
+                return;
+        k->gone = true;
+        wh_list_remove(&k->node);
+        wh_list_push_back(&d->known, &k->node); /* those that are gone stand in the order of their end */
+        if (++d->n_gone <= GONE_MAX)
+                return;
+        wh_list_for (pos, &d->known) {
+                struct known *old = wh_container(pos, struct known, node);
+                if (old->gone) {
+                        wh_list_remove(&old->node);
+                        free(old);
+                        d->n_gone--;
+                        return;
+                }
+        }
+}
+
+/* The registration `id` of `name` ends all others of that name. */
+static int known_is(struct wharf_direct *d, const char *full, uint64_t id, pid_t pid, uid_t uid)
+{
+        const char *name = full + sizeof PREFIX - 1;
+        if (strncmp(full, PREFIX, sizeof PREFIX - 1))
+                return 0;
+        struct known *k = known_find(d, name, id);
+        if (!k) {
+                k = wh_os_calloc(1, sizeof *k);
+                if (!k)
+                        return wh_trace(-ENOMEM);
+                strcpy(k->name, name);
+                k->id = id;
+                wh_list_push_front(&d->known, &k->node);
+        } else if (k->gone) {
+                d->n_gone--;
+        }
+        k->pid = pid;
+        k->uid = uid;
+        k->gone = k->stale = false;
+        wh_list_for_safe (pos, &d->known) {
+                struct known *other = wh_container(pos, struct known, node);
+                if (other != k && !other->gone && !strcmp(other->name, name)) {
+                        known_end(d, other);
+                        break; /* there was one at most */
+                }
+        }
+        return 0;
+}
+
+static struct known *known_stale(struct wharf_direct *d)
+{
+        wh_list_for (pos, &d->known) {
+                struct known *k = wh_container(pos, struct known, node);
+                if (k->stale)
+                        return k;
+        }
+        return NULL;
+}
+
+/* The registration of `name` that has not ended, or NULL. */
+static struct known *known_living(struct wharf_direct *d, const char *name)
+{
+        wh_list_for (pos, &d->known) {
+                struct known *k = wh_container(pos, struct known, node);
+                if (!k->gone && !strcmp(k->name, name))
+                        return k;
+        }
+        return NULL;
+}
+
+static int known_event(struct wharf_direct *d, const struct wharf_name_event *e)
+{
+        struct known *k;
+        switch (e->what) {
+        case WHARF_NAME_IS:
+                return known_is(d, e->name, e->id.v, e->pid, e->uid);
+        case WHARF_NAME_GONE:
+                k = strncmp(e->name, PREFIX, sizeof PREFIX - 1) ? NULL : known_living(d, e->name + sizeof PREFIX - 1);
+                if (k)
+                        known_end(d, k);
+                break;
+        case WHARF_NAMES_BEGIN:
+                wh_list_for (pos, &d->known) {
+                        k = wh_container(pos, struct known, node);
+                        k->stale = !k->gone;
+                }
+                break;
+        case WHARF_NAMES_END:
+                while ((k = known_stale(d))) {
+                        k->stale = false;
+                        k->told = true; /* a directory that has lost its names says nothing of lives */
+                        known_end(d, k);
+                }
+                break;
+        }
+        return 0;
+}
+
+/* The directory as it is now; for a hello that was faster than what the directory tells. */
+static int known_ask(struct wharf_direct *d)
+{
+        struct wharf_named *all;
+        size_t n;
+        int r = wharf_names_list(d->task, &all, &n);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; r == 0 && i < n; i++)
+                r = known_is(d, all[i].name, all[i].id.v, all[i].pid, all[i].uid);
+        free(all);
+        return r;
+}
+
+/* ---- the door ---- */
+
+static struct inlet *inlet_find(struct wharf_direct *d, const char *name)
+{
+        wh_list_for (pos, &d->inlets) {
+                struct inlet *in = wh_container(pos, struct inlet, node);
+                if (!strcmp(in->name, name))
+                        return in;
+        }
+        return NULL;
+}
+
+static void inlet_end(struct wharf_direct *d, struct inlet *in)
+{
+        wharf_drop(d->task, in->port); /* which takes it out of the set, and its notice back */
+        in->port = WHARF_NONE;
+        in->in_set = false;
+}
+
+static void inlet_free(struct wharf_direct *d, struct inlet *in)
+{
+        inlet_end(d, in);
+        wh_list_remove(&in->node);
+        free(in);
+        d->n_inlets--;
+}
+
+static void item_drop(struct wharf_direct *d, const struct wharf_item *item)
+{
+        if (item->kind == WHARF_GOT_FD)
+                wh_os_close(item->fd);
+        else
+                wharf_drop(d->task, item->name);
+}
+
+/* Is the claim true (D1)? */
+static bool claim_holds(struct wharf_direct *d, const struct claim *c)
+{
+        const struct known *k = known_find(d, c->name, c->id);
+        return k && c->sender.pid > 0 && k->pid == c->sender.pid && k->uid == c->sender.uid;
+}
+
+/* The claim's port becomes an inlet; on failure it is still the claim's. */
+static int claim_accept(struct wharf_direct *d, struct claim *c)
+{
+        wh_list_for_safe (pos, &d->inlets) {
+                struct inlet *in = wh_container(pos, struct inlet, node);
+                if (!strcmp(in->name, c->name) && in->id == c->id && in->port != WHARF_NONE) {
+                        struct wharf_port_stat st = {.size = sizeof st};
+                        if (wharf_port_stat(d->task, in->port, &st) < 0 || st.senders || st.queued_messages)
+                                return -EEXIST; /* one link a pair (D2) */
+                }
+                if (!strcmp(in->name, c->name) && in->port == WHARF_NONE)
+                        inlet_free(d, in); /* a new life of that name: the end of the last is told by nobody */
+        }
+        if (d->n_inlets == INLETS_MAX)
+                return -EMLINK;
+        struct inlet *in = wh_os_calloc(1, sizeof *in);
+        if (!in)
+                return wh_trace(-ENOMEM);
+        /* Its maker chose the options: it must not have chosen that waiting for the dead never ends. */
+        int r;
+        struct wh_port *port = wh_port_lock(d->task, c->port, &r);
+        if (port) {
+                port->opts.flags &= ~(uint32_t)WHARF_PORT_STAYS;
+                wh_unlock(&port->inbox->lock);
+        }
+        r = wharf_notify(d->task, WHARF_NOTICE_NO_SENDERS, c->port, d->door, 0);
+        if (r < 0) {
+                free(in);
+                return r;
+        }
+        in->port = c->port;
+        in->id = c->id;
+        strcpy(in->name, c->name);
+        wh_list_push_back(&d->inlets, &in->node);
+        d->n_inlets++;
+        c->port = WHARF_NONE;
+        return 0;
+}
+
+static void claim_free(struct wharf_direct *d, struct claim *c)
+{
+        wh_list_remove(&c->node);
+        wharf_drop(d->task, c->port);
+        free(c);
+}
+
+/* Judges all claims. A claim that cannot be judged for want of something stays, and the error is returned. */
+static int claims_judge(struct wharf_direct *d)
+{
+        bool asked = false;
+        wh_list_for_safe (pos, &d->claims) {
+                struct claim *c = wh_container(pos, struct claim, node);
+                if (!claim_holds(d, c) && !asked) {
+                        int r = known_ask(d);
+                        if (r < 0)
+                                return r;
+                        asked = true;
+                }
+                bool holds = claim_holds(d, c);
+                int r = holds ? claim_accept(d, c) : 0;
+                if (r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -ENOSPC)
+                        return wh_fail(r, NULL);
+                if (!holds) /* each lie costs a look-up */
+                        wharf_revoke(d->task, d->door, c->sender.id, 0);
+                claim_free(d, c);
+        }
+        return 0;
+}
+
+/* A hello becomes a claim, which takes its port. */
+static int claim_new(struct wharf_direct *d, const struct wharf_msg *m)
+{
+        struct claim *c = wh_os_calloc(1, sizeof *c);
+        if (!c)
+                return wh_trace(-ENOMEM);
+        memcpy(&c->id, m->data, sizeof c->id);
+        memcpy(c->name, (const char *)m->data + HELLO_HEAD, m->len_bytes - HELLO_HEAD);
+        c->port = m->items[0].name;
+        c->sender = m->sender;
+        wh_list_push_back(&d->claims, &c->node);
+        return 0;
+}
+
+/* One message of the door: of the directory, of the system, or of somebody who wants to be let in. */
+static int door_take(struct wharf_direct *d, int64_t deadline_ns)
+{
+        uint8_t buf[DOOR_BYTES_MAX];
+        struct wharf_item items[WHARF_ITEMS_MAX];
+        struct wharf_msg m = {
+                .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = WHARF_ITEMS_MAX};
+        struct wharf_name_event event;
+        int r = wharf_recvmsg(d->task, d->door, &m, deadline_ns);
+        if (r < 0)
+                return r;
+        unsigned taken = 0;
+        if (m.notice == WHARF_NOTICE_NO_SENDERS) {
+                wh_list_for (pos, &d->inlets) {
+                        struct inlet *in = wh_container(pos, struct inlet, node);
+                        if (in->port == m.about)
+                                inlet_end(d, in);
+                }
+        } else if (wharf_names_event(d->task, &m, &event) == 0) {
+                r = known_event(d, &event);
+        } else if (m.id == HELLO_ID && m.n_items == 1 && items[0].kind == WHARF_GOT_RECEIVE &&
+                   m.len_bytes > HELLO_HEAD && m.len_bytes <= sizeof(struct hello)) {
+                r = claim_new(d, &m);
+                taken = r == 0;
+        }
+        for (uint32_t i = taken; i < m.n_items; i++)
+                item_drop(d, &items[i]);
+        if (m.reply != WHARF_NONE)
+                wharf_drop(d->task, m.reply);
+        return r < 0 ? wh_fail(r, NULL) : 0;
+}
+
+/* Waits for something to do at the door, and does what there is. */
+static int door_serve(struct wharf_direct *d, int64_t deadline_ns)
+{
+        bool some = !wh_list_empty(&d->claims);
+        int r = some ? 0 : door_take(d, deadline_ns);
+        for (unsigned i = 0; r == 0 && i < DOOR_TURN; i++) {
+                some = true;
+                r = door_take(d, 0);
+        }
+        int judged = claims_judge(d);
+        return judged < 0 ? judged : some && r == -EAGAIN ? 0 : r;
+}
+
+/* ---- receiving ---- */
+
+/* Where a message is received from: an inlet alone, or the set of all. */
+static int inlet_place(struct wharf_direct *d, struct inlet *in, bool in_set)
+{
+        if (in->port == WHARF_NONE || in->in_set == in_set)
+                return 0;
+        int r = in_set ? wharf_set_add(d->task, d->set, in->port) : wharf_set_remove(d->task, d->set, in->port);
+        in->in_set = r < 0 ? in->in_set : in_set;
+        return r;
+}
+
+/* `peer` has gone, and that is told now. */
+static int peer_gone(struct wharf_direct *d, const char *peer, uint64_t id)
+{
+        struct known *k = known_find(d, peer, id);
+        if (k)
+                k->told = true;
+        return wh_fail(-ENOTCONN, "%s has left, or died", peer);
+}
+
+static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg *m, int64_t deadline_ns)
+{
+        for (;;) {
+                struct inlet *in = inlet_find(d, peer);
+                int r = in ? inlet_place(d, in, false) : 0;
+                if (r < 0)
+                        return r;
+                if (in) {
+                        r = in->port == WHARF_NONE ? -ENOTCONN : wharf_recvmsg(d->task, in->port, m, deadline_ns);
+                        if (r != -ENOTCONN)
+                                return r;
+                        uint64_t id = in->id;
+                        inlet_free(d, in);
+                        return peer_gone(d, peer, id);
+                }
+                r = door_serve(d, 0);
+                if (r < 0 && r != -EAGAIN)
+                        return r;
+                if (inlet_find(d, peer))
+                        continue;
+                if (!known_living(d, peer))
+                        wh_list_for (pos, &d->known) {
+                                struct known *k = wh_container(pos, struct known, node);
+                                if (!k->told && !strcmp(k->name, peer))
+                                        return peer_gone(d, peer, k->id);
+                        }
+                r = deadline_ns == 0 ? -EAGAIN : door_serve(d, deadline_ns);
+                if (r < 0)
+                        return wh_fail(r, NULL);
+        }
+}
+
+/* From whoever is in the set, without waiting; -EAGAIN: nobody has sent. */
+static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who)
+{
+        wh_list_for (pos, &d->inlets) {
+                int r = inlet_place(d, wh_container(pos, struct inlet, node), true);
+                if (r < 0)
+                        return r;
+        }
+        int r = wharf_recvmsg(d->task, d->set, m, 0);
+        wh_list_for (pos, &d->inlets) {
+                struct inlet *in = wh_container(pos, struct inlet, node);
+                if (r == -ENOTCONN) /* all have ended, and all they sent was received */
+                        inlet_end(d, in);
+                else if (r == 0 && who && in->port == m->port)
+                        strcpy(who, in->name);
+        }
+        return r == -ENOTCONN ? -EAGAIN : r;
+}
+
+static bool inlets_live(const struct wharf_direct *d)
+{
+        wh_list_for (pos, &d->inlets)
+                if (wh_container(pos, struct inlet, node)->port != WHARF_NONE)
+                        return true;
+        return false;
+}
+
+static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, int64_t deadline_ns)
+{
+        struct pollfd p[2] = {{.events = POLLIN}, {.events = POLLIN}};
+        int r = wharf_port_fd(d->task, d->door, &p[0].fd);
+        if (r == 0)
+                r = wharf_port_fd(d->task, d->set, &p[1].fd);
+        if (r == 0 && d->turn++ % DOOR_TURN == 0) /* so that busy peers do not keep others out */
+                r = door_serve(d, 0);
+        while (r == 0 || r == -EAGAIN) {
+                r = recv_set(d, m, who);
+                if (r != -EAGAIN)
+                        return r;
+                r = door_serve(d, 0);
+                if (r == -EAGAIN &&
+                    (deadline_ns == 0 || (deadline_ns != WHARF_FOREVER && wh_os_now_ns() > deadline_ns)))
+                        return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
+                if (r == -EAGAIN) { /* a set without ports would seem ready: nothing can come there */
+                        r = wh_os_poll(p, inlets_live(d) ? 2 : 1, deadline_ns);
+                        r = r > 0 || r == -EINTR ? 0 : r;
+                }
+        }
+        return r;
+}
+
+WHARF_API int wharf_direct_recvmsg(wharf_direct *d, const char *peer, struct wharf_msg *m,
+                                   char who[WHARF_DIRECT_NAME_MAX + 1], int64_t deadline_ns)
+{
+        char full[WHARF_NAME_MAX + 1];
+        int r = peer ? full_name(peer, full) : 0;
+        if (r < 0)
+                return r;
+        if (m->from)
+                return wh_fail(-EINVAL, "wharf_msg.from is set; the peer's name says from whom");
+        /* Acquire and release: what one receiver leaves, the next one finds. */
+        if (atomic_exchange_explicit(&d->receiving, true, memory_order_acquire))
+                return wh_fail(-EBUSY, "another thread is receiving as %s", d->name);
+        r = peer ? recv_from(d, peer, m, deadline_ns) : recv_anyone(d, m, who, deadline_ns);
+        if (r == 0 && peer && who)
+                strcpy(who, peer);
+        atomic_store_explicit(&d->receiving, false, memory_order_release);
+        return r;
+}
+
+static ssize_t recv_bytes(wharf_direct *d, const char *peer, void *buf, size_t cap_bytes, char *who,
+                          int64_t deadline_ns)
+{
+        struct wharf_item items[WHARF_ITEMS_MAX];
+        struct wharf_msg m = {
+                .size = sizeof m, .data = buf, .cap_bytes = cap_bytes, .items = items, .cap_items = WHARF_ITEMS_MAX};
+        int r = wharf_direct_recvmsg(d, peer, &m, who, deadline_ns);
+        if (r < 0)
+                return r;
+        for (uint32_t i = 0; i < m.n_items; i++)
+                item_drop(d, &items[i]);
+        if (m.reply != WHARF_NONE)
+                wharf_drop(d->task, m.reply);
+        return (ssize_t)m.len_bytes;
+}
+
+WHARF_API ssize_t wharf_direct_recv(wharf_direct *d, const char *peer, void *buf, size_t cap_bytes, int64_t deadline_ns)
+{
+        char full[WHARF_NAME_MAX + 1];
+        int r = full_name(peer, full); /* NULL is nobody, and not anyone */
+        return r < 0 ? r : recv_bytes(d, peer, buf, cap_bytes, NULL, deadline_ns);
+}
+
+WHARF_API ssize_t wharf_direct_recv_any(wharf_direct *d, void *buf, size_t cap_bytes,
+                                        char who[WHARF_DIRECT_NAME_MAX + 1], int64_t deadline_ns)
+{
+        return recv_bytes(d, NULL, buf, cap_bytes, who, deadline_ns);
+}
+
+/* ---- joining ---- */
+
+static void direct_free(struct wharf_direct *d)
+{
+        struct wh_list *pos;
+        while ((pos = wh_list_pop_front(&d->outlets))) {
+                struct outlet *o = wh_container(pos, struct outlet, node);
+                wharf_drop(d->task, o->right);
+                free(o);
+        }
+        while (!wh_list_empty(&d->claims))
+                claim_free(d, wh_container(d->claims.next, struct claim, node));
+        while (!wh_list_empty(&d->inlets))
+                inlet_free(d, wh_container(d->inlets.next, struct inlet, node));
+        while ((pos = wh_list_pop_front(&d->known)))
+                free(wh_container(pos, struct known, node));
+        wharf_drop(d->task, d->set);
+        wharf_drop(d->task, d->door);
+        free(d);
+}
+
+WHARF_API int wharf_direct_join(wharf_task *t, const char *name, wharf_direct **ret)
+{
+        char full[WHARF_NAME_MAX + 1];
+        int r = full_name(name, full);
+        if (r < 0)
+                return r;
+        struct wharf_direct *d = wh_os_calloc(1, sizeof *d);
+        if (!d)
+                return wh_fail(wh_trace(-ENOMEM), NULL);
+        d->task = t;
+        strcpy(d->name, name);
+        wh_list_init(&d->outlets);
+        wh_list_init(&d->inlets);
+        wh_list_init(&d->known);
+        wh_list_init(&d->claims);
+        struct wharf_port_opts o = {
+                .size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_FIXED, .payload_bytes_max = DOOR_BYTES_MAX};
+        struct wharf_port_stat st = {.size = sizeof st};
+        r = wharf_port_new(t, &o, &d->door);
+        if (r == 0)
+                r = wharf_set_new(t, &d->set);
+        if (r == 0)
+                r = wharf_port_stat(t, d->door, &st);
+        d->id = st.id.v;
+        /* The watch first: then what it says of a name comes before anything that this name says. */
+        if (r == 0)
+                r = wharf_names_watch(t, PREFIX, d->door);
+        bool watched = r == 0;
+        if (r == 0)
+                r = wharf_register(t, full, d->door);
+        if (r < 0) {
+                char why[256];
+                snprintf(why, sizeof why, "%s", wharf_why());
+                if (watched)
+                        wharf_names_unwatch(t, PREFIX, d->door);
+                direct_free(d);
+                return r == -EEXIST ? wh_fail(r, "somebody has joined as %s", name) : wh_fail(r, "%s", why);
+        }
+        *ret = d;
+        return wh_fail(0, NULL);
+}
+
+WHARF_API wharf_direct *wharf_direct_leave(wharf_direct *d)
+{
+        char full[WHARF_NAME_MAX + 1];
+        if (!d)
+                return NULL;
+        full_name(d->name, full);
+        wharf_names_unwatch(d->task, PREFIX, d->door);
+        wharf_unregister(d->task, full);
+        direct_free(d);
+        return NULL;
+}

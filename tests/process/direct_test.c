@@ -1,0 +1,492 @@
+/*
+ * Direct communication: processes that name each other, with a real wharfd in a domain of the test's own.
+ */
+#include "os/os.h"
+#include "test.h"
+#include "wharf/wharf.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <signal.h>
+
+/* A fresh domain, served by the wharfd of this build. */
+static void domain(void)
+{
+        static char dir[256], wharfd[600], self[512];
+        snprintf(dir, sizeof dir, "%s/domain", test_dir());
+        setenv("WHARF_DOMAIN", dir, 1);
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+        CHECK(n > 0);
+        self[n] = 0;
+        *strrchr(self, '/') = 0;
+        snprintf(wharfd, sizeof wharfd, "%s/../../wharfd", self);
+        setenv("WHARFD", wharfd, 0);
+}
+
+static wharf_task *task(void)
+{
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        return t;
+}
+
+static wharf_direct *join(wharf_task *t, const char *name)
+{
+        wharf_direct *d;
+        CHECK_EQ(wharf_direct_join(t, name, &d), 0);
+        return d;
+}
+
+static void leave(wharf_task *t, wharf_direct *d)
+{
+        wharf_direct_leave(d);
+        wharf_task_close(t);
+}
+
+static void say(wharf_direct *d, const char *peer, const char *text)
+{
+        CHECK_EQ(wharf_direct_send(d, peer, text, strlen(text) + 1, WHARF_FOREVER), 0);
+}
+
+static void hear(wharf_direct *d, const char *peer, const char *text)
+{
+        char buf[64];
+        CHECK_EQ(wharf_direct_recv(d, peer, buf, sizeof buf, WHARF_FOREVER), strlen(text) + 1);
+        CHECK_STR(buf, text);
+}
+
+static unsigned fds_of(pid_t pid)
+{
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+        DIR *d = opendir(path);
+        unsigned n = 0;
+        while (d && readdir(d))
+                n++;
+        if (d)
+                closedir(d);
+        return n;
+}
+
+static int symmetric_peer(void *name)
+{
+        wharf_task *t = task();
+        wharf_direct *d = join(t, name);
+        for (int i = 0; i < 100; i++) {
+                char text[32];
+                snprintf(text, sizeof text, "%s%d", (char *)name, i);
+                say(d, "P", text);
+                hear(d, "P", text);
+        }
+        leave(t, d);
+        return 0;
+}
+
+static pid_t fork_peer(const char *name)
+{
+        return test_fork(symmetric_peer, (void *)(uintptr_t)name);
+}
+
+/*
+ * Goal:   send(P, m) and receive(Q, m): each names the other, and gets the messages of that one in their order, both
+ *         ways, whatever others send meanwhile.
+ */
+TEST(symmetric_both_name_each_other_and_others_wait)
+{
+        domain();
+        pid_t q = fork_peer("Q"), r = fork_peer("R");
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        for (int k = 0; k < 2; k++)
+                for (int i = 0; i < 100; i++) {
+                        char text[32];
+                        snprintf(text, sizeof text, "%s%d", k ? "R" : "Q", i);
+                        hear(d, k ? "R" : "Q", text);
+                        say(d, k ? "R" : "Q", text);
+                }
+        CHECK_EQ(test_wait(q), 0);
+        CHECK_EQ(test_wait(r), 0);
+        leave(t, d);
+}
+
+/* Goal: receive(&id, m) takes from anyone, and says who; each peer's messages stay in order. */
+TEST(asymmetric_receives_from_anyone_and_is_told_who)
+{
+        domain();
+        pid_t q = fork_peer("Q"), r = fork_peer("R");
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        int n[2] = {0};
+        for (int i = 0; i < 200; i++) {
+                char buf[64], who[WHARF_DIRECT_NAME_MAX + 1], text[WHARF_DIRECT_NAME_MAX + 16];
+                CHECK_GE(wharf_direct_recv_any(d, buf, sizeof buf, who, WHARF_FOREVER), 3);
+                CHECK(!strcmp(who, "Q") || !strcmp(who, "R"));
+                snprintf(text, sizeof text, "%s%d", who, n[*who == 'R']++);
+                CHECK_STR(buf, text);
+                say(d, who, text);
+        }
+        CHECK_EQ(n[0], 100);
+        CHECK_EQ(test_wait(q), 0);
+        CHECK_EQ(test_wait(r), 0);
+        leave(t, d);
+}
+
+/*
+ * Goal:   between a pair is exactly one link, made by itself, for both directions, however much is sent.
+ * Method: after the first message each way the number of descriptors does not change any more, and the port at each
+ *         end has one sender.
+ */
+TEST(one_link_for_each_pair_whatever_is_sent)
+{
+        domain();
+        wharf_task *t = task(), *u = task();
+        wharf_direct *p = join(t, "P"), *q = join(u, "Q");
+        unsigned settled = 0;
+        for (int i = 0; i < 200; i++) {
+                char who[WHARF_DIRECT_NAME_MAX + 1];
+                say(p, "Q", "to Q");
+                struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC};
+                CHECK_EQ(wharf_direct_recvmsg(q, i % 2 ? NULL : "P", &m, who, WHARF_FOREVER), 0);
+                wharf_release(u, &m);
+                CHECK_STR(who, "P");
+                say(q, "P", "to P");
+                hear(p, "Q", "to P");
+                settled = i == 20 ? fds_of(getpid()) : settled;
+        }
+        CHECK_EQ(fds_of(getpid()), settled);
+        leave(t, p);
+        leave(u, q);
+}
+
+/* Goal: nobody has joined under that name: at once, or at the deadline, -ENOENT; and nothing stays behind. */
+TEST(unknown_peer_is_an_error_at_once_or_at_the_deadline)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        char buf[8];
+        CHECK_EQ(wharf_direct_send(d, "nobody", "x", 1, 0), -ENOENT);
+        CHECK_STR(wharf_why(), "nobody has joined as nobody");
+        CHECK_EQ(wharf_direct_send(d, "nobody", "x", 1, wharf_in_ms(20)), -ENOENT);
+        CHECK_EQ(wharf_direct_recv(d, "nobody", buf, sizeof buf, 0), -EAGAIN);
+        CHECK_EQ(wharf_direct_recv(d, "nobody", buf, sizeof buf, wharf_in_ms(20)), -ETIMEDOUT);
+        CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, NULL, 0), -EAGAIN);
+        CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, NULL, wharf_in_ms(20)), -ETIMEDOUT);
+        CHECK_EQ(wharf_direct_send(d, "", "x", 1, 0), -EINVAL);
+        CHECK_EQ(wharf_direct_send(d, NULL, "x", 1, 0), -EINVAL);
+        CHECK_EQ(wharf_direct_recv(d, NULL, buf, sizeof buf, 0), -EINVAL);
+        CHECK_EQ(wharf_direct_send(d, "no spaces", "x", 1, 0), -EINVAL);
+        leave(t, d);
+}
+
+/* Goal: a name that somebody has joined under is taken, until he leaves. */
+TEST(own_name_taken_is_an_error_until_its_owner_leaves)
+{
+        domain();
+        wharf_task *t = task(), *u = task();
+        wharf_direct *p = join(t, "P"), *other = NULL;
+        CHECK_EQ(wharf_direct_join(u, "P", &other), -EEXIST);
+        CHECK_STR(wharf_why(), "somebody has joined as P");
+        CHECK(!other);
+        CHECK_EQ(wharf_direct_join(u, "", &other), -EINVAL);
+        wharf_direct_leave(p);
+        other = join(u, "P");
+        leave(u, other);
+        wharf_task_close(t);
+}
+
+static int says_once_and_is_killed(void *arg)
+{
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "Q");
+        (void)arg;
+        say(d, "P", "last words");
+        raise(SIGKILL);
+        return (int)(intptr_t)d;
+}
+
+/*
+ * Goal:   what a peer sent before it was killed is received, in its name, though it is gone from the directory; then
+ *         its end is told, once, to receivers and to senders, without waiting.
+ */
+TEST(dead_peer_s_messages_come_and_then_its_end_is_told)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        char buf[64];
+        for (int life = 0; life < 3; life++) {
+                CHECK_EQ(test_wait(test_fork(says_once_and_is_killed, NULL)), 128 + SIGKILL);
+                if (life == 1) {
+                        char who[WHARF_DIRECT_NAME_MAX + 1];
+                        CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, WHARF_FOREVER), 11);
+                        CHECK_STR(who, "Q");
+                } else {
+                        hear(d, "Q", "last words");
+                }
+                CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, WHARF_FOREVER), -ENOTCONN);
+                CHECK_STR(wharf_why(), "Q has left, or died");
+                CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, 0), -EAGAIN);
+                CHECK_EQ(wharf_direct_send(d, "Q", "x", 1, 0), -ENOENT);
+        }
+        leave(t, d);
+}
+
+static int joins_and_waits(void *arg)
+{
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "Q");
+        (void)arg;
+        hear(d, "P", "hello");
+        say(d, "P", "hello");
+        char buf[8];
+        wharf_direct_recv(d, "P", buf, sizeof buf, WHARF_FOREVER);
+        leave(t, d);
+        return 0;
+}
+
+static void *receives_from_q(void *d)
+{
+        char buf[64];
+        ssize_t r;
+        do
+                r = wharf_direct_recv(d, "Q", buf, sizeof buf, WHARF_FOREVER);
+        while (r == -EBUSY);
+        return (void *)(intptr_t)r;
+}
+
+/* Goal: a peer that is killed ends the wait of who receives from it, and of who sends to it. */
+TEST(killed_peer_ends_the_waits_for_it)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        pid_t q = test_fork(joins_and_waits, NULL);
+        say(d, "Q", "hello");
+        hear(d, "Q", "hello");
+        pthread_t thread;
+        void *got;
+        CHECK_EQ(pthread_create(&thread, NULL, receives_from_q, d), 0);
+        kill(q, SIGSTOP);
+        int r;
+        while ((r = wharf_direct_send(d, "Q", "fill", 4, 0)) == 0)
+                ;
+        CHECK_EQ(r, -EAGAIN);
+        kill(q, SIGKILL);
+        CHECK_EQ(wharf_direct_send(d, "Q", "x", 1, WHARF_FOREVER), -EPIPE);
+        CHECK_EQ(pthread_join(thread, &got), 0);
+        CHECK_EQ((intptr_t)got, -ENOTCONN);
+        CHECK_EQ(wharf_direct_send(d, "Q", "x", 1, 0), -ENOENT);
+        CHECK_EQ(test_wait(q), 128 + SIGKILL);
+        leave(t, d);
+}
+
+static int joined_but_silent(void *arg)
+{
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "Q");
+        (void)arg;
+        hear(d, "P", "die");
+        raise(SIGKILL);
+        return (int)(intptr_t)d;
+}
+
+/* Goal: also a peer that never sent anything ends a wait for it by its death. */
+TEST(peer_that_dies_before_its_first_message_ends_the_wait_for_it)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        char buf[8];
+        pid_t q = test_fork(joined_but_silent, NULL);
+        say(d, "Q", "die");
+        CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, WHARF_FOREVER), -ENOTCONN);
+        CHECK_EQ(test_wait(q), 128 + SIGKILL);
+        leave(t, d);
+}
+
+/* What a hello is made of, for one who lies in it. */
+struct forged {
+        uint64_t id;
+        char name[8];
+};
+
+static void forge(wharf_task *t, uint64_t id, const char *name, int expected)
+{
+        wharf_name door, port, right;
+        CHECK_EQ(wharf_lookup(t, "direct:P", WHARF_FOREVER, &door), 0);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        struct forged hello = {.id = id};
+        memcpy(hello.name, name, strlen(name));
+        struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+        struct wharf_msg m = {.size = sizeof m,
+                              .id = 0x68656c6c,
+                              .data = &hello,
+                              .len_bytes = 8 + strlen(name),
+                              .items = &item,
+                              .n_items = 1};
+        CHECK_EQ(wharf_send(t, right, "I am Q", 7, 0), 0);
+        CHECK_EQ(wharf_sendmsg(t, door, &m, WHARF_FOREVER), 0);
+        while (wharf_send(t, right, "I am Q", 7, wharf_in_ms(1)) >= 0 && expected)
+                ;
+        wharf_drop(t, door);
+}
+
+static uint64_t registered_id(wharf_task *t, const char *name)
+{
+        struct wharf_named *all;
+        size_t n;
+        uint64_t id = 0;
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        for (size_t i = 0; i < n; i++)
+                if (!strcmp(all[i].name, name))
+                        id = all[i].id.v;
+        free(all);
+        return id;
+}
+
+static int liar(void *arg)
+{
+        wharf_task *t = task();
+        (void)arg;
+        uint64_t q = registered_id(t, "direct:Q");
+        CHECK_NE(q, 0);
+        forge(t, q, "Q", -EPIPE);       /* says that it is Q, with all that anybody can know of Q */
+        forge(t, 0, "Q", -EPIPE);       /* without it */
+        forge(t, q, "nobody", -EPIPE);  /* a name that nobody has */
+        wharf_direct *d = join(t, "M"); /* and as who is known by another name */
+        forge(t, registered_id(t, "direct:M"), "Q", -EPIPE);
+        say(d, "P", "as myself");
+        leave(t, d);
+        return 0;
+}
+
+static int honest(void *arg)
+{
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "Q");
+        (void)arg;
+        hear(d, "P", "go");
+        say(d, "P", "truly Q");
+        leave(t, d);
+        return 0;
+}
+
+/*
+ * Goal:   who claims another's name is not believed, whatever it says and knows: none of its messages arrives as of
+ *         that name, and its link is closed; who is that name is heard after it.
+ */
+TEST(peer_that_claims_another_s_name_is_not_believed)
+{
+        domain();
+        pid_t q = test_fork(honest, NULL);
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        wharf_name right;
+        CHECK_EQ(wharf_lookup(t, "direct:Q", WHARF_FOREVER, &right), 0);
+        wharf_drop(t, right);
+        pid_t m = test_fork(liar, NULL);
+        char buf[64], who[WHARF_DIRECT_NAME_MAX + 1];
+        CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, WHARF_FOREVER), 10);
+        CHECK_STR(who, "M");
+        CHECK_STR(buf, "as myself");
+        CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, 0), -EAGAIN);
+        say(d, "Q", "go");
+        hear(d, "Q", "truly Q");
+        CHECK_EQ(test_wait(m), 0);
+        CHECK_EQ(test_wait(q), 0);
+        leave(t, d);
+}
+
+static int stubborn(void *arg)
+{
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "Q");
+        wharf_name door, port, right;
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        (void)arg;
+        CHECK_EQ(wharf_lookup(t, "direct:P", WHARF_FOREVER, &door), 0);
+        CHECK_EQ(wharf_port_new(t, &o, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        struct forged hello = {.id = registered_id(t, "direct:Q"), .name = "Q"};
+        struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+        struct wharf_msg m = {
+                .size = sizeof m, .id = 0x68656c6c, .data = &hello, .len_bytes = 9, .items = &item, .n_items = 1};
+        CHECK_EQ(wharf_sendmsg(t, door, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(wharf_send(t, right, "dying", 6, WHARF_FOREVER), 0);
+        raise(SIGKILL);
+        return (int)(intptr_t)d;
+}
+
+/* Goal: a peer that makes its end of the link so that no death would be told, is told of as dead all the same. */
+TEST(peer_cannot_make_a_link_that_outlives_it)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        char buf[8];
+        pid_t q = test_fork(stubborn, NULL);
+        hear(d, "Q", "dying");
+        CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, WHARF_FOREVER), -ENOTCONN);
+        CHECK_EQ(test_wait(q), 128 + SIGKILL);
+        leave(t, d);
+}
+
+/* Goal: one's own name is a peer like any other; and a deadline, rights, and what is too large are as everywhere. */
+TEST(direct_messages_carry_rights_and_obey_flags_and_deadlines)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        char buf[64];
+        say(d, "P", "myself");
+        CHECK_EQ(wharf_direct_recv(d, "P", buf, 2, WHARF_FOREVER), -EOVERFLOW);
+        hear(d, "P", "myself");
+        CHECK_EQ(wharf_direct_recv(d, "P", buf, sizeof buf, 0), -EAGAIN);
+        CHECK_EQ(wharf_direct_recv(d, "P", buf, sizeof buf, wharf_in_ms(10)), -ETIMEDOUT);
+
+        wharf_name port;
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        struct wharf_item item = {.kind = WHARF_MAKE_SEND, .name = port}, got;
+        struct wharf_msg m = {.size = sizeof m, .id = 7, .items = &item, .n_items = 1};
+        CHECK_EQ(wharf_direct_sendmsg(d, "P", &m, 0), 0);
+        struct wharf_msg in = {.size = sizeof in, .items = &got, .cap_items = 1};
+        CHECK_EQ(wharf_direct_recvmsg(d, NULL, &in, NULL, 0), 0);
+        CHECK_EQ(in.id, 7);
+        CHECK_EQ(in.n_items, 1);
+        CHECK_EQ(wharf_send(t, got.name, "x", 1, 0), 0);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, 0), 1);
+
+        int r;
+        while ((r = wharf_direct_send(d, "P", "fill", 4, 0)) == 0)
+                ;
+        CHECK_EQ(r, -EAGAIN);
+        strcpy(buf, "late");
+        m = (struct wharf_msg){.size = sizeof m, .flags = WHARF_SEND_LATER, .data = buf, .len_bytes = 5};
+        CHECK_EQ(wharf_direct_sendmsg(d, "P", &m, 0), 1);
+        do
+                CHECK_GE(wharf_direct_recv(d, "P", buf, sizeof buf, WHARF_FOREVER), 4);
+        while (memcmp(buf, "late", 4));
+        in.from = 1;
+        CHECK_EQ(wharf_direct_recvmsg(d, NULL, &in, NULL, 0), -EINVAL);
+        leave(t, d);
+}
+
+/* Goal: a second thread that would receive is told so; the first goes on. */
+TEST(one_thread_receives_at_a_time)
+{
+        domain();
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "P");
+        pthread_t thread;
+        char buf[8];
+        void *got;
+        CHECK_EQ(pthread_create(&thread, NULL, receives_from_q, d), 0);
+        while (wharf_direct_recv(d, "Q", buf, sizeof buf, 0) != -EBUSY)
+                ;
+        CHECK_EQ(test_wait(test_fork(says_once_and_is_killed, NULL)), 128 + SIGKILL);
+        CHECK_EQ(pthread_join(thread, &got), 0);
+        CHECK_EQ((intptr_t)got, 11);
+        leave(t, d);
+}
