@@ -76,6 +76,13 @@ struct proof_op {
          * learns that a link is dead), and its object may not survive a refusal: descriptors may be others, though not
          * more, and trying again may fail as well. */
         bool progress;
+        /* fail: a call that failed may have taken this many descriptors out of a socket, and keeps them for its next
+         * try. */
+        unsigned keeps_fds;
+        /* fail: a call that failed may have made a shared mapping private. */
+        bool unshares;
+        /* fail: what the kernel says of a descriptor that somebody else sent is believed, also that it is none. */
+        bool believes;
         /* hostile: an atomic load may be repeated in one call: whatever was decided on the first is decided again. */
         bool looks_again;
         /* hostile: whoever can write there is trusted with the contents: looking twice is no mistake. */

@@ -106,7 +106,7 @@ int wh_os_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off, voi
         long r = OS_CALL(mmap, (p = mmap(at, len, prot, flags, fd, off)) == MAP_FAILED ? -1 : 0);
         if (r == 0)
                 *ret = p;
-        return (int)r;
+        return r == -EAGAIN ? -ENOMEM : (int)r; /* all is locked in memory, and this would be more than may be */
 }
 
 int wh_os_munmap(void *p, size_t len)

@@ -525,11 +525,13 @@ static int carrier_look(int sock, struct opened *o)
 {
         struct move_datagram d;
         int from = 0, state;
-        if (wh_frame_check_socket(sock) < 0 || wh_os_setsockopt(sock, SOL_SOCKET, SO_PEEK_OFF, &from, sizeof from) < 0)
+        if (wh_frame_check_socket(sock) < 0)
                 return wh_trace(-EPROTO);
-        int r = datagram_look(sock, &d, &state, 1);
+        int r = wh_os_setsockopt(sock, SOL_SOCKET, SO_PEEK_OFF, &from, sizeof from);
+        if (r == 0)
+                r = datagram_look(sock, &d, &state, 1);
         if (r < 0)
-                return r;
+                return wh_trace(r);
         r = d.index == 0 && d.n_fds == 1 ? state_open(state, o) : wh_trace(-EPROTO);
         if (d.n_fds)
                 wh_os_close(state);
