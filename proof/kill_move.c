@@ -4,77 +4,13 @@
  * Either the port arrives, and then every message that was sent is received once, in order, by the former owner or the
  * new one; or it does not, and then every sender and every caller is told.
  */
-#include "port.h"
+#include "rights.h"
 
-#include <signal.h>
 
 enum {
         EARLY = 24, /* messages before the port moves: the lane is attached by then */
         MORE = 12,  /* and after it came */
 };
-
-/* Words of the ledger, beside those of port.h: one writer each. */
-enum { WORD_EARLY = 4, WORD_ARRIVED = 5, WORD_TOLD = 6 };
-
-struct move_state {
-        struct port_state port; /* the one that moves, and its first owner's socket; what port.h uses */
-        struct port_state home; /* the new owner's own port, in which it arrives */
-        struct port_state send; /* the sender's */
-        wharf_name to_home;
-        uint32_t call;
-};
-
-static struct move_state *st(struct proof *p)
-{
-        return p->state;
-}
-
-/* What port.h does, with another of the states. */
-static void with(struct proof *p, struct port_state *s, void (*fn)(struct proof *))
-{
-        void *all = p->state;
-        p->state = s;
-        fn(p);
-        p->state = all;
-}
-
-static void setup(struct proof *p)
-{
-        with(p, &st(p)->port, port_setup);
-        struct port_state *h = &st(p)->home;
-        struct sockaddr_un sa = {.sun_family = AF_UNIX};
-        snprintf(h->path, sizeof h->path, "/tmp/wharf-proof.%d.home", (int)getpid());
-        strcpy(sa.sun_path, h->path);
-        h->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        unlink(h->path);
-        PROOF_EQ(p, bind(h->listener, (struct sockaddr *)&sa, sizeof sa), 0);
-        PROOF_EQ(p, listen(h->listener, 4), 0);
-        st(p)->send.listener = -1;
-}
-
-/* The case's own copies: the death of an owner must close what it listens on. */
-static void parted(struct proof *p)
-{
-        with(p, &st(p)->port, port_let_go);
-        with(p, &st(p)->home, port_let_go);
-}
-
-static void teardown(struct proof *p)
-{
-        with(p, &st(p)->port, port_teardown);
-        with(p, &st(p)->home, port_teardown);
-        with(p, &st(p)->send, port_teardown);
-}
-
-static uint64_t word(struct proof *p, int w)
-{
-        return atomic_load(&p->ledger->word[w]);
-}
-
-static void word_set(struct proof *p, int w)
-{
-        atomic_store(&p->ledger->word[w], 1);
-}
 
 /* ---- the owner that lets go ---- */
 
@@ -99,39 +35,39 @@ static int own_receive(struct proof *p, struct port_state *s, int64_t deadline_n
 
 static void own_port(struct proof *p)
 {
-        with(p, &st(p)->port, port_own);
+        rights_with(p, &rights(p)->port, port_own);
 }
 
 static void own_port_of(struct proof *p)
 {
-        with(p, &st(p)->home, port_let_go);
+        rights_with(p, &rights(p)->home, port_let_go);
         own_port(p);
         while (atomic_load(&p->ledger->received) < EARLY)
-                PROOF_EQ(p, own_receive(p, &st(p)->port, WHARF_FOREVER), 0);
+                PROOF_EQ(p, own_receive(p, &rights(p)->port, WHARF_FOREVER), 0);
 }
 
 /* 0: it is gone. */
 static int let_go(struct proof *p)
 {
-        struct port_state *s = &st(p)->port;
+        struct port_state *s = &rights(p)->port;
         PROOF_EQ(p, wharf_port_listen(s->task, s->port, -1), 0);
-        if (!st(p)->to_home) {
-                int r = wharf_right_connect(s->task, st(p)->home.path, &st(p)->to_home);
+        if (!rights(p)->to_home) {
+                int r = wharf_right_connect(s->task, rights(p)->home.path, &rights(p)->to_home);
                 if (r < 0)
                         return r;
         }
         struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = s->port};
         struct wharf_msg m = {.size = sizeof m, .items = &item, .n_items = 1};
-        return wharf_sendmsg(s->task, st(p)->to_home, &m, WHARF_FOREVER);
+        return wharf_sendmsg(s->task, rights(p)->to_home, &m, WHARF_FOREVER);
 }
 
 /* The port leaves with messages unread, a call among them. */
 static int move_away(struct proof *p)
 {
-        struct port_state *s = &st(p)->port;
+        struct port_state *s = &rights(p)->port;
         PROOF_EQ(p, own_receive(p, s, WHARF_FOREVER), 0);
         PROOF_EQ(p, let_go(p), 0);
-        PROOF_EQ(p, wharf_drop(s->task, st(p)->to_home), 0);
+        PROOF_EQ(p, wharf_drop(s->task, rights(p)->to_home), 0);
         s->task = wharf_task_close(s->task);
         return 0;
 }
@@ -140,13 +76,13 @@ static int move_away(struct proof *p)
 
 static void own_home(struct proof *p)
 {
-        with(p, &st(p)->home, port_own);
+        rights_with(p, &rights(p)->home, port_own);
 }
 
 /* False: it has not come. */
 static bool home_look(struct proof *p, int64_t deadline_ns)
 {
-        struct port_state *h = &st(p)->home;
+        struct port_state *h = &rights(p)->home;
         struct wharf_item item;
         struct wharf_msg m = {.size = sizeof m, .items = &item, .cap_items = 1};
         int r = wharf_recvmsg(h->task, h->port, &m, deadline_ns);
@@ -158,29 +94,17 @@ static bool home_look(struct proof *p, int64_t deadline_ns)
         PROOF_EQ(p, item.kind, WHARF_GOT_RECEIVE);
         PROOF_EQ(p, wharf_drop(h->task, h->port), 0);
         h->port = item.name;
-        word_set(p, WORD_ARRIVED);
+        rights_word_set(p, WORD_ARRIVED);
         return true;
 }
 
 /* ---- the sender and the caller: another task ---- */
 
-/* False: nobody was there. */
-static bool join(struct proof *p)
-{
-        void *all = p->state;
-        p->state = &st(p)->send;
-        strcpy(((struct port_state *)p->state)->path, ((struct move_state *)all)->port.path);
-        bool there = port_try_connect(p);
-        ((struct port_state *)p->state)->path[0] = 0; /* not its to unlink */
-        p->state = all;
-        return there;
-}
-
 /* One message more, if there is room. False: the port is dead. */
 static bool send_one(struct proof *p, int64_t deadline_ns)
 {
         void *all = p->state;
-        p->state = &st(p)->send;
+        p->state = &rights(p)->send;
         int r = port_send(p, deadline_ns);
         p->state = all;
         if (r == 0)
@@ -192,21 +116,21 @@ static bool send_one(struct proof *p, int64_t deadline_ns)
 
 static void call_begin(struct proof *p)
 {
-        struct port_state *s = &st(p)->send;
+        struct port_state *s = &rights(p)->send;
         struct wharf_msg m = {.size = sizeof m, .data = (char[]){"call"}, .len_bytes = 4};
-        int r = wharf_call_start(s->task, s->right, &m, WHARF_FOREVER, &st(p)->call);
+        int r = wharf_call_start(s->task, s->right, &m, WHARF_FOREVER, &rights(p)->call);
         PROOF_CHECK(p, r == 0 || r == -EPIPE);
 }
 
 /* The call that was begun has its answer, or its end. */
 static void call_ends(struct proof *p, bool must_succeed)
 {
-        struct port_state *s = &st(p)->send;
+        struct port_state *s = &rights(p)->send;
         uint8_t back[8];
         struct wharf_msg m = {.size = sizeof m, .data = back, .cap_bytes = sizeof back};
-        if (!st(p)->call)
+        if (!rights(p)->call)
                 return;
-        int r = wharf_call_finish(s->task, s->right, st(p)->call, &m, WHARF_FOREVER);
+        int r = wharf_call_finish(s->task, s->right, rights(p)->call, &m, WHARF_FOREVER);
         if (must_succeed)
                 PROOF_EQ(p, r, 0);
         PROOF_CHECK(p, r == 0 || r == -EPIPE || r == -ECONNRESET || r == -ECANCELED);
@@ -216,11 +140,11 @@ static void call_ends(struct proof *p, bool must_succeed)
 
 static void told(struct proof *p)
 {
-        struct port_state *s = &st(p)->send;
+        struct port_state *s = &rights(p)->send;
         struct wharf_right_stat rs = {.size = sizeof rs};
         PROOF_EQ(p, wharf_right_stat(s->task, s->right, &rs), 0);
         PROOF_EQ(p, rs.dead, -EPIPE);
-        word_set(p, WORD_TOLD);
+        rights_word_set(p, WORD_TOLD);
 }
 
 /* ---- the former owner dies ---- */
@@ -228,15 +152,15 @@ static void told(struct proof *p)
 /* The new owner and the sender, which has more to send than there is room for, and a call. */
 static void await_the_port(struct proof *p)
 {
-        struct port_state *h = &st(p)->home;
+        struct port_state *h = &rights(p)->home;
         bool here = false, lives = true;
         own_home(p);
-        with(p, &st(p)->port, port_let_go);
-        if (!join(p))
+        rights_with(p, &rights(p)->port, port_let_go);
+        if (!rights_join(p))
                 return;
         while (lives && !here) {
                 lives = send_one(p, atomic_load(&p->ledger->sent) < EARLY ? WHARF_FOREVER : 0);
-                if (lives && !st(p)->call && atomic_load(&p->ledger->sent) > EARLY)
+                if (lives && !rights(p)->call && atomic_load(&p->ledger->sent) > EARLY)
                         call_begin(p);
                 here = home_look(p, lives && atomic_load(&p->ledger->sent) > EARLY ? wharf_in_ms(1) : 0);
         }
@@ -259,9 +183,9 @@ static void await_the_port(struct proof *p)
 
 static void audit_arrived_or_told(struct proof *p)
 {
-        PROOF_CHECK(p, word(p, WORD_ARRIVED) || p->outcome == PROOF_KILLED);
-        PROOF_CHECK(p, !word(p, WORD_ARRIVED) || !word(p, WORD_TOLD));
-        if (word(p, WORD_ARRIVED))
+        PROOF_CHECK(p, rights_word(p, WORD_ARRIVED) || p->outcome == PROOF_KILLED);
+        PROOF_CHECK(p, !rights_word(p, WORD_ARRIVED) || !rights_word(p, WORD_TOLD));
+        if (rights_word(p, WORD_ARRIVED))
                 proof_ledger_balance(p, 0);
         PROOF_CHECK(p, atomic_load(&p->ledger->received) <= atomic_load(&p->ledger->intent));
 }
@@ -270,7 +194,7 @@ static void audit_arrived_or_told(struct proof *p)
 
 static int adopt(struct proof *p)
 {
-        struct port_state *h = &st(p)->home;
+        struct port_state *h = &rights(p)->home;
         PROOF_CHECK(p, home_look(p, WHARF_FOREVER));
         for (int i = 0; i < MORE; i++)
                 PROOF_EQ(p, own_receive(p, h, WHARF_FOREVER), 0);
@@ -280,17 +204,17 @@ static int adopt(struct proof *p)
 
 static void own_home_of(struct proof *p)
 {
-        with(p, &st(p)->port, port_let_go);
+        rights_with(p, &rights(p)->port, port_let_go);
         own_home(p);
 }
 
 /* The former owner, and the sender. */
 static void give_away(struct proof *p)
 {
-        struct port_state *s = &st(p)->port;
+        struct port_state *s = &rights(p)->port;
         own_port(p);
-        with(p, &st(p)->home, port_let_go);
-        PROOF_CHECK(p, join(p));
+        rights_with(p, &rights(p)->home, port_let_go);
+        PROOF_CHECK(p, rights_join(p));
         for (int i = 0; i < EARLY; i++) {
                 PROOF_CHECK(p, send_one(p, WHARF_FOREVER));
                 if (i < EARLY - 4)
@@ -321,11 +245,11 @@ static void audit_sound(struct proof *p)
 
 static void connect_early(struct proof *p)
 {
-        parted(p);
-        PROOF_CHECK(p, join(p));
+        rights_parted(p);
+        PROOF_CHECK(p, rights_join(p));
         for (int i = 0; i < EARLY; i++)
                 PROOF_CHECK(p, send_one(p, WHARF_FOREVER));
-        while (!word(p, WORD_ARRIVED))
+        while (!rights_word(p, WORD_ARRIVED))
                 usleep(100);
 }
 
@@ -336,14 +260,14 @@ static int send_on(struct proof *p)
                 PROOF_CHECK(p, send_one(p, WHARF_FOREVER));
         call_begin(p);
         call_ends(p, true);
-        st(p)->send.task = wharf_task_close(st(p)->send.task);
+        rights(p)->send.task = wharf_task_close(rights(p)->send.task);
         return 0;
 }
 
 /* Both owners. The port is accepted at again by the new one, for those who come after the death. */
 static void hand_over(struct proof *p)
 {
-        struct port_state *s = &st(p)->port, *h = &st(p)->home;
+        struct port_state *s = &rights(p)->port, *h = &rights(p)->home;
         own_home(p);
         own_port(p);
         while (atomic_load(&p->ledger->received) < EARLY - 4)
@@ -352,7 +276,7 @@ static void hand_over(struct proof *p)
         PROOF_CHECK(p, home_look(p, WHARF_FOREVER));
         PROOF_EQ(p, wharf_port_listen(h->task, h->port, s->listener), 0);
         for (;;) {
-                bool over = word(p, WORD_OVER);
+                bool over = rights_word(p, WORD_OVER);
                 int r = own_receive(p, h, over ? 0 : wharf_in_ms(2));
                 PROOF_CHECK(p, r == 0 || r == -EAGAIN || r == -ETIMEDOUT || r == -ENOTCONN);
                 struct wharf_port_stat ps = {.size = sizeof ps};
@@ -365,25 +289,27 @@ static void hand_over(struct proof *p)
 
 static void send_clean(struct proof *p)
 {
-        struct port_state *s = &st(p)->send;
-        if (word(p, WORD_OVER))
+        struct port_state *s = &rights(p)->send;
+        if (rights_word(p, WORD_OVER))
                 return;
-        parted(p);
-        PROOF_CHECK(p, join(p));
+        rights_parted(p);
+        PROOF_CHECK(p, rights_join(p));
         for (int i = 0; i < PORT_N_CLEAN; i++)
                 PROOF_EQ(p, wharf_send(s->task, s->right, (uint8_t[4]){PORT_CLEAN}, 4, WHARF_FOREVER), 0);
         s->task = wharf_task_close(s->task);
         if (p->outcome != PROOF_PAUSED)
-                word_set(p, WORD_OVER);
+                rights_word_set(p, WORD_OVER);
 }
 
 static void audit_received(struct proof *p)
 {
         proof_ledger_balance(p, 0);
-        PROOF_CHECK(p, word(p, WORD_CLEAN) >= PORT_N_CLEAN);
+        PROOF_CHECK(p, rights_word(p, WORD_CLEAN) >= PORT_N_CLEAN);
 }
 
-#define MOVE_OP .state_bytes = sizeof(struct move_state), .setup = setup, .parted = parted, .teardown = teardown
+#define MOVE_OP                                                                                     \
+        .state_bytes = sizeof(struct rights_state), .setup = rights_setup, .parted = rights_parted, \
+        .teardown = rights_teardown
 static const struct proof_op ops[] = {
         {.name = "former-owner",
          .start = own_port_of,

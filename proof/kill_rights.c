@@ -1,0 +1,463 @@
+/*
+ * Rights and memory in the hands of somebody who dies: the holder of a right to be used once, whoever passes a right
+ * on, whoever takes one back, whoever asked to be told, whoever gives memory away or takes it.
+ *
+ * The owner hears of a send-once right exactly once: its message, or that it was not used. Who holds a right that came
+ * through a dead one goes on. Who asked is told once. Memory arrives whole or not at all.
+ */
+#include "rights.h"
+
+#include <wharf/memory.h>
+
+enum { ID_ASK = 1, ID_ONCE = 2, MEMORY_BYTES = 5 * 4096, SOME = 6 };
+
+/* Words of the ledger: what was given out, what came of it, and what its user knows. */
+enum { WORD_GIVEN = 4, WORD_USED = 5, WORD_UNUSED = 6, WORD_SURE = 7 };
+
+static void count(struct proof *p, int w)
+{
+        atomic_fetch_add(&p->ledger->word[w], 1);
+}
+
+/* ---- an owner that gives out rights to be used once, to whoever calls ---- */
+
+static void own(struct proof *p)
+{
+        rights_with(p, &rights(p)->port, port_own);
+}
+
+static int own_receive(struct proof *p, int64_t deadline_ns)
+{
+        struct port_state *s = &rights(p)->port;
+        uint8_t bytes[16];
+        struct wharf_msg m = {.size = sizeof m, .data = bytes, .cap_bytes = sizeof bytes};
+        int r = wharf_recvmsg(s->task, s->port, &m, deadline_ns);
+        if (r < 0) {
+                PROOF_CHECK(p, r == -EAGAIN || r == -ETIMEDOUT || r == -ENOTCONN);
+                return r;
+        }
+        if (m.reply) {
+                struct wharf_item item = {.kind = WHARF_MAKE_ONCE, .name = s->port};
+                struct wharf_msg reply = {.size = sizeof reply, .items = &item, .n_items = 1};
+                r = wharf_replymsg(s->task, m.reply, &reply);
+                if (r == 0)
+                        count(p, WORD_GIVEN);
+                else /* the caller is dead, or has not the room; then nothing was made */
+                        PROOF_EQ(p, r, -EPIPE);
+        } else if (m.notice) {
+                PROOF_EQ(p, m.notice, WHARF_NOTICE_ONCE_UNUSED);
+                count(p, WORD_UNUSED);
+        } else if (m.id == ID_ONCE) {
+                PROOF_EQ(p, m.len_bytes, 4);
+                PROOF_CHECK(p, !memcmp(bytes, "once", 4));
+                count(p, WORD_USED);
+        } else {
+                PROOF_EQ(p, bytes[0], PORT_CLEAN);
+                count(p, WORD_CLEAN);
+        }
+        return 0;
+}
+
+/* Until everybody is gone, and every right to be used once has come to its end. */
+static void own_on(struct proof *p)
+{
+        struct port_state *s = &rights(p)->port;
+        for (;;) {
+                bool over = rights_word(p, WORD_OVER);
+                if (own_receive(p, over ? 0 : wharf_in_ms(2)) == 0 || !over)
+                        continue;
+                struct wharf_port_stat st = {.size = sizeof st};
+                PROOF_EQ(p, wharf_port_stat(s->task, s->port, &st), 0);
+                PROOF_EQ(p, st.refused_links, 0);
+                if (st.senders == 0)
+                        return;
+        }
+}
+
+static void serve_once(struct proof *p)
+{
+        own(p);
+        rights_with(p, &rights(p)->home, port_let_go);
+        own_on(p);
+}
+
+static void audit_once(struct proof *p)
+{
+        PROOF_EQ(p, rights_word(p, WORD_USED) + rights_word(p, WORD_UNUSED), rights_word(p, WORD_GIVEN));
+        PROOF_CHECK(p, rights_word(p, WORD_USED) >= rights_word(p, WORD_SURE));
+        PROOF_CHECK(p, rights_word(p, WORD_CLEAN) >= PORT_N_CLEAN);
+}
+
+static void connect_all(struct proof *p)
+{
+        rights_parted(p);
+        PROOF_CHECK(p, rights_join(p));
+}
+
+static wharf_name ask_for_once(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        struct wharf_item item;
+        struct wharf_msg ask = {.size = sizeof ask, .id = ID_ASK};
+        struct wharf_msg reply = {.size = sizeof reply, .items = &item, .cap_items = 1};
+        PROOF_EQ(p, wharf_callmsg(s->task, s->right, &ask, &reply, WHARF_FOREVER), 0);
+        PROOF_EQ(p, reply.n_items, 1);
+        PROOF_EQ(p, item.kind, WHARF_GOT_REPLY);
+        return item.name;
+}
+
+static int use_once(wharf_task *t, wharf_name once)
+{
+        struct wharf_msg m = {.size = sizeof m, .id = ID_ONCE, .data = (char[]){"once"}, .len_bytes = 4};
+        return wharf_sendmsg(t, once, &m, 0);
+}
+
+/* One is used, one is dropped, one is kept until the end. */
+static int hold_once(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        wharf_name used = ask_for_once(p), dropped = ask_for_once(p);
+        ask_for_once(p);
+        PROOF_EQ(p, use_once(s->task, used), 0);
+        count(p, WORD_SURE);
+        PROOF_EQ(p, wharf_drop(s->task, dropped), 0);
+        s->task = wharf_task_close(s->task);
+        return 0;
+}
+
+/* Somebody else comes after the dead one, and all is well. */
+static void send_clean(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        if (rights_word(p, WORD_OVER))
+                return;
+        connect_all(p);
+        for (int i = 0; i < PORT_N_CLEAN; i++)
+                PROOF_EQ(p, wharf_send(s->task, s->right, (uint8_t[4]){PORT_CLEAN}, 4, WHARF_FOREVER), 0);
+        s->task = wharf_task_close(s->task);
+        if (p->outcome != PROOF_PAUSED)
+                rights_word_set(p, WORD_OVER);
+}
+
+/* ---- whoever passes rights on: one to be used once, and a copy of a send right ---- */
+
+static void meet(struct proof *p)
+{
+        rights_with(p, &rights(p)->port, port_let_go);
+        PROOF_CHECK(p, rights_join(p));
+        PROOF_EQ(p, wharf_right_connect(rights(p)->send.task, rights(p)->home.path, &rights(p)->to_home), 0);
+        rights_with(p, &rights(p)->home, port_let_go);
+}
+
+static int pass_on(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        struct wharf_item items[] = {{.kind = WHARF_COPY_SEND, .name = s->right},
+                                     {.kind = WHARF_MOVE_REPLY, .name = ask_for_once(p)}};
+        struct wharf_msg m = {.size = sizeof m, .items = items, .n_items = 2};
+        PROOF_EQ(p, wharf_sendmsg(s->task, rights(p)->to_home, &m, WHARF_FOREVER), 0);
+        count(p, WORD_SURE); /* whoever gets it uses it */
+        items[0].kind = WHARF_MOVE_SEND;
+        m.n_items = 1;
+        PROOF_EQ(p, wharf_sendmsg(s->task, rights(p)->to_home, &m, WHARF_FOREVER), 0);
+        s->task = wharf_task_close(s->task);
+        return 0;
+}
+
+/* Uses all that arrives at home, and lets go of it. False: nothing came. */
+static bool use_arrived(struct proof *p)
+{
+        struct port_state *h = &rights(p)->home;
+        struct wharf_item items[2];
+        struct wharf_msg m = {.size = sizeof m, .items = items, .cap_items = 2};
+        int r = wharf_recvmsg(h->task, h->port, &m, 0);
+        if (r < 0) {
+                PROOF_CHECK(p, r == -EAGAIN || r == -ENOTCONN);
+                return false;
+        }
+        for (unsigned i = 0; i < m.n_items; i++) {
+                if (items[i].kind == WHARF_GOT_REPLY) {
+                        PROOF_EQ(p, use_once(h->task, items[i].name), 0);
+                        continue;
+                }
+                PROOF_EQ(p, items[i].kind, WHARF_GOT_SEND);
+                for (int k = 0; k < SOME; k++) /* the owner of the port is in this same process, and receives between */
+                        if (wharf_send(h->task, items[i].name, (uint8_t[4]){PORT_CLEAN}, 4, 0) == 0)
+                                own_receive(p, 0);
+                PROOF_EQ(p, wharf_drop(h->task, items[i].name), 0);
+        }
+        return true;
+}
+
+static void serve_both(struct proof *p)
+{
+        struct port_state *s = &rights(p)->port;
+        own(p);
+        rights_with(p, &rights(p)->home, port_own);
+        for (;;) {
+                bool over = rights_word(p, WORD_OVER), idle = !use_arrived(p);
+                idle = own_receive(p, over ? 0 : wharf_in_ms(1)) < 0 && idle;
+                if (!over || !idle)
+                        continue;
+                struct wharf_port_stat st = {.size = sizeof st}, at_home = {.size = sizeof at_home};
+                PROOF_EQ(p, wharf_port_stat(s->task, s->port, &st), 0);
+                PROOF_EQ(p, wharf_port_stat(rights(p)->home.task, rights(p)->home.port, &at_home), 0);
+                PROOF_EQ(p, st.refused_links + at_home.refused_links, 0);
+                if (st.senders == 0 && at_home.senders == 0)
+                        return;
+        }
+}
+
+/* ---- whoever takes a right back ---- */
+
+static uint64_t revoked_id;
+
+static void own_and_hear(struct proof *p)
+{
+        struct port_state *s = &rights(p)->port;
+        struct wharf_sender from;
+        own(p);
+        rights_with(p, &rights(p)->home, port_let_go);
+        PROOF_CHECK(p, wharf_recv(s->task, s->port, (uint8_t[8]){0}, 8, &from, WHARF_FOREVER) >= 0);
+        revoked_id = from.id;
+        for (int i = 0; i < 30; i++)
+                PROOF_CHECK(p, wharf_recv(s->task, s->port, (uint8_t[8]){0}, 8, NULL, WHARF_FOREVER) >= 0);
+}
+
+/* After it, nothing that was sent comes any more. */
+static int take_back(struct proof *p)
+{
+        struct port_state *s = &rights(p)->port;
+        PROOF_EQ(p, wharf_revoke(s->task, s->port, revoked_id, WHARF_REVOKE_BRANCH), 1);
+        rights_word_set(p, WORD_SURE);
+        ssize_t n = wharf_recv(s->task, s->port, (uint8_t[8]){0}, 8, NULL, 0);
+        PROOF_CHECK(p, n == -EAGAIN || n == -ENOTCONN);
+        s->task = wharf_task_close(s->task);
+        return 0;
+}
+
+/* Sends until it is told, and asked to be told. */
+static void send_until_told(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        wharf_name notify;
+        int r, told = 0;
+        rights_parted(p);
+        if (!rights_join(p))
+                return;
+        PROOF_EQ(p, wharf_port_new(s->task, NULL, &notify), 0);
+        PROOF_EQ(p, wharf_watch(s->task, s->right, notify), 0);
+        while ((r = wharf_send(s->task, s->right, "12345678", 8, wharf_in_ms(1))) == 0 || r == -ETIMEDOUT)
+                usleep(50);
+        PROOF_CHECK(p, r == -EPIPE || r == -EKEYREVOKED);
+        for (;;) {
+                struct wharf_msg m = {.size = sizeof m};
+                r = wharf_recvmsg(s->task, notify, &m, told ? 0 : wharf_in_ms(15000));
+                if (r < 0)
+                        break;
+                PROOF_EQ(p, m.notice, WHARF_NOTICE_DEAD_NAME);
+                PROOF_EQ(p, m.about, s->right);
+                told++;
+        }
+        PROOF_EQ(p, told, 1);
+}
+
+/* ---- whoever holds a right that is taken back, and of whom somebody wants to know when the last one is gone ---- */
+
+static void revoke_all(struct proof *p)
+{
+        struct port_state *s = &rights(p)->port;
+        struct wharf_sender from;
+        uint8_t bytes[8];
+        unsigned told = 0;
+        own(p);
+        rights_with(p, &rights(p)->home, port_let_go);
+        PROOF_EQ(p, wharf_notify(s->task, WHARF_NOTICE_NO_SENDERS, s->port, WHARF_NONE, 1), 0);
+        wharf_name notify;
+        PROOF_EQ(p, wharf_task_notify(s->task, &notify), 0);
+        bool idle = false;
+        for (unsigned n = 0; !rights_word(p, WORD_OVER) || !told || !idle;) {
+                struct wharf_msg m = {.size = sizeof m};
+                bool over = rights_word(p, WORD_OVER);
+                ssize_t r = wharf_recv(s->task, s->port, bytes, sizeof bytes, &from, wharf_in_ms(1));
+                idle = over && r < 0;
+                if (r > 0 && bytes[0] == PORT_CLEAN)
+                        count(p, WORD_CLEAN);
+                if (r == 8 && ++n % 16 == 0) {
+                        int gone = wharf_revoke(s->task, s->port, from.id, 0);
+                        PROOF_CHECK(p, gone == 1 || gone == -ENOENT);
+                }
+                if (wharf_recvmsg(s->task, notify, &m, 0) == 0) {
+                        PROOF_EQ(p, m.notice, WHARF_NOTICE_NO_SENDERS);
+                        PROOF_CHECK(p, m.count >= 1);
+                        told++;
+                        /* Once; it is asked for again. */
+                        PROOF_EQ(p, wharf_notify(s->task, WHARF_NOTICE_NO_SENDERS, s->port, WHARF_NONE, m.count + 1),
+                                 0);
+                }
+        }
+}
+
+static int send_until_revoked(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        int r;
+        connect_all(p);
+        while ((r = wharf_send(s->task, s->right, "12345678", 8, wharf_in_ms(1))) == 0 || r == -ETIMEDOUT)
+                ;
+        PROOF_EQ(p, r, -EKEYREVOKED);
+        s->task = wharf_task_close(s->task);
+        return 0;
+}
+
+static void audit_clean(struct proof *p)
+{
+        PROOF_CHECK(p, rights_word(p, WORD_CLEAN) >= PORT_N_CLEAN);
+}
+
+/* ---- memory ---- */
+
+static void memory_fill(struct proof *p, wharf_task *t, wharf_name memory, uint8_t with)
+{
+        void *at;
+        PROOF_EQ(p, wharf_memory_at(t, memory, &at, NULL), 0);
+        memset(at, with, MEMORY_BYTES);
+}
+
+static void memory_is(struct proof *p, wharf_task *t, wharf_name memory, uint8_t with)
+{
+        void *at;
+        size_t bytes;
+        PROOF_EQ(p, wharf_memory_at(t, memory, &at, &bytes), 0);
+        PROOF_EQ(p, bytes, MEMORY_BYTES);
+        for (size_t i = 0; i < bytes; i++)
+                PROOF_EQ(p, ((const uint8_t *)at)[i], with);
+}
+
+/* Moved and copied in turn; the copy stays what it was here, whatever the other does. */
+static int give_memory(struct proof *p, struct port_state *s, int n)
+{
+        int r = 0;
+        for (int i = 0; i < n && r == 0; i++) {
+                struct wharf_item item = {.kind = i % 2 ? WHARF_COPY_MEMORY : WHARF_MOVE_MEMORY};
+                struct wharf_msg m = {.size = sizeof m, .items = &item, .n_items = 1};
+                PROOF_EQ(p, wharf_memory_new(s->task, MEMORY_BYTES, &item.name), 0);
+                memory_fill(p, s->task, item.name, (uint8_t)(i + 1));
+                r = wharf_sendmsg(s->task, s->right, &m, WHARF_FOREVER);
+                if (r == 0 && i % 2) {
+                        memory_is(p, s->task, item.name, (uint8_t)(i + 1));
+                        memory_fill(p, s->task, item.name, 0xff);
+                }
+                if (r < 0 || i % 2)
+                        PROOF_EQ(p, wharf_drop(s->task, item.name), 0);
+        }
+        return r;
+}
+
+static int give_some_memory(struct proof *p)
+{
+        connect_all(p);
+        PROOF_EQ(p, give_memory(p, &rights(p)->send, SOME), 0);
+        rights(p)->send.task = wharf_task_close(rights(p)->send.task);
+        return 0;
+}
+
+/* One memory, whole. */
+static int take_one(struct proof *p, struct port_state *s, uint8_t number, int64_t deadline_ns)
+{
+        struct wharf_item item;
+        uint8_t bytes[8];
+        struct wharf_msg m = {
+                .size = sizeof m, .data = bytes, .cap_bytes = sizeof bytes, .items = &item, .cap_items = 1};
+        int r = wharf_recvmsg(s->task, s->port, &m, deadline_ns);
+        if (r < 0)
+                return r;
+        if (!m.n_items) {
+                PROOF_EQ(p, bytes[0], PORT_CLEAN);
+                count(p, WORD_CLEAN);
+                return 0;
+        }
+        PROOF_EQ(p, item.kind, WHARF_GOT_MEMORY);
+        memory_is(p, s->task, item.name, number);
+        memory_fill(p, s->task, item.name, 0);
+        PROOF_EQ(p, wharf_drop(s->task, item.name), 0);
+        return 1;
+}
+
+static void take_memory(struct proof *p)
+{
+        struct port_state *s = &rights(p)->port;
+        uint8_t number = 1;
+        own(p);
+        rights_with(p, &rights(p)->home, port_let_go);
+        for (;;) {
+                bool over = rights_word(p, WORD_OVER);
+                int r = take_one(p, s, number, over ? 0 : wharf_in_ms(2));
+                number += r == 1;
+                if (r >= 0 || !over)
+                        continue;
+                struct wharf_port_stat st = {.size = sizeof st};
+                PROOF_EQ(p, wharf_port_stat(s->task, s->port, &st), 0);
+                PROOF_EQ(p, st.refused_links, 0);
+                if (st.senders == 0)
+                        return;
+        }
+}
+
+static int take_some_memory(struct proof *p)
+{
+        struct port_state *s = &rights(p)->port;
+        own(p);
+        rights_with(p, &rights(p)->home, port_let_go);
+        for (int i = 0; i < SOME; i++)
+                PROOF_EQ(p, take_one(p, s, (uint8_t)(1 + i % 2), WHARF_FOREVER), 1);
+        s->task = wharf_task_close(s->task);
+        return 0;
+}
+
+static void give_until_it_dies(struct proof *p)
+{
+        rights_parted(p);
+        if (!rights_join(p))
+                return;
+        int r;
+        while ((r = give_memory(p, &rights(p)->send, 2)) == 0 || r == -ETOOMANYREFS) /* as many as may be unread */
+                usleep(r ? 500 : 0);
+        PROOF_EQ(p, r, -EPIPE);
+}
+
+#define RIGHTS_OP                                                                                   \
+        .state_bytes = sizeof(struct rights_state), .setup = rights_setup, .parted = rights_parted, \
+        .teardown = rights_teardown
+static const struct proof_op ops[] = {
+        {.name = "once-holder",
+         .start = connect_all,
+         .victim = hold_once,
+         .partner = serve_once,
+         .rescue = send_clean,
+         .audit = audit_once,
+         RIGHTS_OP},
+        {.name = "introducer",
+         .start = meet,
+         .victim = pass_on,
+         .partner = serve_both,
+         .rescue = send_clean,
+         .audit = audit_once,
+         RIGHTS_OP},
+        {.name = "revoker", .start = own_and_hear, .victim = take_back, .partner = send_until_told, RIGHTS_OP},
+        {.name = "revoked",
+         .victim = send_until_revoked,
+         .partner = revoke_all,
+         .rescue = send_clean,
+         .audit = audit_clean,
+         RIGHTS_OP},
+        {.name = "memory-giver",
+         .victim = give_some_memory,
+         .partner = take_memory,
+         .rescue = send_clean,
+         .audit = audit_clean,
+         RIGHTS_OP},
+        {.name = "memory-taker", .victim = take_some_memory, .partner = give_until_it_dies, RIGHTS_OP},
+        {0},
+};
+PROOF_KILL("rights", ops)
