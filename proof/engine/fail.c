@@ -128,6 +128,8 @@ static int on_step(const struct hook_step *s)
                 return 0;
         p->injected = err;
         armed.told[err] = true;
+        if (s->call == WH_OS_mmap && err == EAGAIN)
+                armed.told[ENOMEM] = true; /* which is how the library says it */
         if (n == armed.plan->n)
                 p->report_->refused = (uint16_t)s->call;
         p->report_->injected = true;
