@@ -63,6 +63,38 @@ run 0 wharf send --data new box
 wait $receiver
 same "the successor" new "$(cat "$dir/got")"
 
+# Capacity zero: who sends waits for who receives, or leaves the message, which outlives it.
+receive --capacity zero -n 3 box
+run 0 wharf send --data met box
+kill -STOP $receiver
+run 4 wharf send --timeout 30ms --data withdrawn box
+run 0 wharf send --later --data "left at once" box
+same "a message that was left" "wharf send: box: left to be sent later" "$err"
+run 0 wharf send --later --timeout 20ms --data "left in the end" box
+same "another" "wharf send: box: left to be sent later" "$err"
+kill -CONT $receiver
+wait $receiver
+same "what was left comes, and what was withdrawn does not" "left at once
+left in the end
+met" "$(sort "$dir/got")"
+
+# A capacity of one, and none at all: each sender has a queue of its own, so nobody waits.
+for cap in 1 unbounded; do
+        receive --capacity $cap -n 2 box
+        kill -STOP $receiver
+        run 0 wharf send --data one --timeout 5s box
+        run 0 wharf send --data two --later box
+        same "--capacity $cap: nothing is left" "" "$err"
+        kill -CONT $receiver
+        wait $receiver
+        same "--capacity $cap" "one
+two" "$(sort "$dir/got")"
+done
+for cap in 0 65537 zer -1 1x ""; do
+        run 2 wharf recv --capacity "$cap" box
+        same "--capacity '$cap'" "wharf recv: --capacity: '$cap' is none of 1 to 65536, zero and unbounded" "$err"
+done
+
 run 4 wharf recv --timeout 30ms box
 same "no message came" "wharf recv: box: no message came in time" "$err"
 start wharf recv box
@@ -70,13 +102,13 @@ await served box
 run 1 wharf recv box
 same "a name that is taken" "wharf recv: box: another process serves this name" "$err"
 run 2 wharf send
-same "send without a name" "usage: wharf send [--data TEXT] [--wait] [--timeout DURATION] [--size-limit SIZE] NAME" "$err"
+same "send without a name" "usage: wharf send [--data TEXT] [--wait] [--timeout DURATION] [--later] [--size-limit SIZE] NAME" "$err"
 run 2 wharf send --timeout 1 box
 run 2 wharf recv
-same "recv without a name" "usage: wharf recv [-n COUNT] [--timeout DURATION] [--raw | --json] [--size-limit SIZE] NAME" "$err"
+same "recv without a name" "usage: wharf recv [-n COUNT] [--timeout DURATION] [--raw | --json] [--capacity N] [--size-limit SIZE] NAME" "$err"
 run 2 wharf recv -n 0 box
 same "-n 0" "wharf recv: --count: '0' is no number between 1 and 9223372036854775807" "$err"
 run 2 wharf recv --size-limit 5X box
 run 2 wharf recv --count
-same "an option without its value" "wharf recv: '--count': no such option, or its value is missing; usage: wharf recv [-n COUNT] [--timeout DURATION] [--raw | --json] [--size-limit SIZE] NAME" "$err"
+same "an option without its value" "wharf recv: '--count': no such option, or its value is missing; usage: wharf recv [-n COUNT] [--timeout DURATION] [--raw | --json] [--capacity N] [--size-limit SIZE] NAME" "$err"
 finish

@@ -31,6 +31,14 @@ run 0 wharf send --data x cat
 run 0 wharf call --data after cat
 same "after a message that wants no answer" after "$out"
 
+# Requests and answers without any queue between.
+start wharf serve --capacity zero face -- cat
+await served face
+run 0 wharf call --data "face to face" face
+same "--capacity zero" "face to face" "$out"
+run 2 wharf serve --capacity none x -- cat
+same "--capacity none" "wharf serve: --capacity: 'none' is none of 1 to 65536, zero and unbounded" "$err"
+
 # Many at once through four jobs, each with an answer of its own.
 start wharf serve -j 4 echo -- sh -c 'read -r x; echo "<$x>"'
 await served echo
@@ -48,7 +56,7 @@ done
 # Two that wait for each other: only a server that runs them at the same time gets both done.
 mkfifo "$dir/meet"
 start wharf serve -j 2 meet -- sh -c "read -r x; if [ \$x = a ]; then echo met >'$dir/meet'; else cat '$dir/meet'; fi"
-await served meet
+await served face
 wharf call --data a meet >/dev/null &
 run 0 wharf call --data b meet
 same "two at once" met "$out"
@@ -58,7 +66,7 @@ same "a name that is taken" "wharf serve: cat: another process serves this name"
 run 1 wharf serve x -- /no/such/command
 same "no command" "wharf serve: /no/such/command: there is no such command" "$err"
 run 2 wharf serve
-same "no arguments" "usage: wharf serve [-j N] [--size-limit SIZE] NAME -- CMD [ARG...]" "$err"
+same "no arguments" "usage: wharf serve [-j N] [--capacity N] [--size-limit SIZE] NAME -- CMD [ARG...]" "$err"
 run 2 wharf serve x
 run 2 wharf serve x --
 run 2 wharf serve -j 0 x -- cat

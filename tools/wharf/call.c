@@ -43,40 +43,21 @@ static int call(wharf_task *task, wharf_name right, const void *data, size_t len
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {{"data", required_argument, NULL, 'd'},
-                                                {"timeout", required_argument, NULL, 't'},
-                                                {"size-limit", required_argument, NULL, 's'},
-                                                {"wait", no_argument, NULL, 'w'},
-                                                {"help", no_argument, NULL, 'h'},
-                                                {0}};
         uint8_t *input = NULL;
         char *data = NULL;
         int64_t timeout_ns = -1;
         uint64_t size_limit = SIZE_LIMIT_DEFAULT;
         bool wait = false;
-        int c;
-        opterr = 0;
-        while ((c = getopt_long(argc, argv, "+:d:t:h", options, NULL)) != -1)
-                switch (c) {
-                case 'd':
-                        data = optarg;
-                        break;
-                case 't':
-                        if (!option_duration(v, "--timeout", optarg, &timeout_ns))
-                                return EXIT_USAGE;
-                        break;
-                case 's':
-                        if (!option_size(v, "--size-limit", optarg, &size_limit))
-                                return EXIT_USAGE;
-                        break;
-                case 'w':
-                        wait = true;
-                        break;
-                case 'h':
-                        return verb_help(v);
-                default:
-                        return option_bad(v, argv);
-                }
+        const struct option_spec options[] = {
+                {"data", 'd', OPTION_TEXT, &data},
+                {"timeout", 't', OPTION_DURATION, &timeout_ns},
+                {"size-limit", 0, OPTION_SIZE, &size_limit},
+                {"wait", 0, OPTION_FLAG, &wait},
+                {0},
+        };
+        int read = options_read(v, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         if (optind != argc - 1)
                 return verb_usage(v);
         const char *name = argv[optind];

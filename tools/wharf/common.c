@@ -1,7 +1,6 @@
 #include "common.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,45 +105,6 @@ int verb_write_output(const struct verb *v, const void *data, size_t len)
                 len -= (size_t)n;
         }
         return EXIT_DONE;
-}
-
-bool option_duration(const struct verb *v, const char *option, const char *text, int64_t *ret_ns)
-{
-        if (parse_duration_ns(text, ret_ns))
-                return true;
-        verb_fail(v, EXIT_USAGE, "%s: '%s' is no duration; 250ms and 2s are", option, text);
-        return false;
-}
-
-bool option_size(const struct verb *v, const char *option, const char *text, uint64_t *ret_bytes)
-{
-        if (parse_size(text, ret_bytes) && *ret_bytes >= 1 && *ret_bytes <= (uint64_t)1 << 40)
-                return true;
-        verb_fail(v, EXIT_USAGE, "%s: '%s' is no size between 1 and 1024G; 64K and 10M are", option, text);
-        return false;
-}
-
-bool option_count(const struct verb *v, const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *ret)
-{
-        char *end;
-        errno = 0;
-        unsigned long long n = strtoull(text, &end, 10);
-        if (*text >= '0' && *text <= '9' && !errno && !*end && n >= min && n <= max) {
-                *ret = n;
-                return true;
-        }
-        verb_fail(v, EXIT_USAGE, "%s: '%s' is no number between %llu and %llu", option, text, (unsigned long long)min,
-                  (unsigned long long)max);
-        return false;
-}
-
-int option_bad(const struct verb *v, char **argv)
-{
-        /* A long option is where getopt_long() stopped; a short one may stand in the middle of a word. */
-        if (optopt && !strchr(argv[optind - 1], '='))
-                return verb_fail(v, EXIT_USAGE, "'%s': no such option, or its value is missing; usage: wharf %s %s",
-                                 argv[optind - 1], v->name, v->args);
-        return verb_fail(v, EXIT_USAGE, "'%s': no such option; usage: wharf %s %s", argv[optind - 1], v->name, v->args);
 }
 
 int verb_help(const struct verb *v)

@@ -4,6 +4,7 @@
 #ifndef WHARF_TOOL_COMMON_H
 #define WHARF_TOOL_COMMON_H
 
+#include "options.h"
 #include "verb.h"
 #include "wharf/wharf.h"
 
@@ -23,13 +24,6 @@ int verb_read_input(const struct verb *v, uint64_t size_limit, uint8_t **ret, si
 /* Write all to standard output, at once. */
 int verb_write_output(const struct verb *v, const void *data, size_t len);
 
-/* Values of options; on failure they have been reported and the answer is false. */
-bool option_duration(const struct verb *v, const char *option, const char *text, int64_t *ret_ns);
-bool option_size(const struct verb *v, const char *option, const char *text, uint64_t *ret_bytes);
-bool option_count(const struct verb *v, const char *option, const char *text, uint64_t min, uint64_t max,
-                  uint64_t *ret);
-/* What getopt_long() answered '?' or ':' for, in one line; returns EXIT_USAGE. */
-int option_bad(const struct verb *v, char **argv);
 /* --help: the usage line on standard output; returns EXIT_DONE. */
 int verb_help(const struct verb *v);
 

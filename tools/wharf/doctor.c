@@ -6,9 +6,9 @@
  */
 #include "common.h"
 
+#include <getopt.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <json.h>
 #include <linux/membarrier.h>
 #include <sched.h>
@@ -343,21 +343,14 @@ enum { N_CHECKS = sizeof checks / sizeof *checks };
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
         bool json = false;
-        int c;
-        opterr = 0;
-        while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
-                switch (c) {
-                case 'j':
-                        json = true;
-                        break;
-                case 'h':
-                        return verb_help(v);
-                default:
-                        return option_bad(v, argv);
-                }
+        const struct option_spec options[] = {
+                {"json", 0, OPTION_FLAG, &json},
+                {0},
+        };
+        int read = options_read(v, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         if (optind != argc)
                 return verb_usage(v);
 

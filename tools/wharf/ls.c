@@ -3,8 +3,8 @@
  */
 #include "common.h"
 
-#include <errno.h>
 #include <getopt.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <json.h>
 #include <pwd.h>
@@ -197,26 +197,15 @@ static int watch(const struct verb *v, wharf_task *task, const char *pattern, bo
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                                {"watch", no_argument, NULL, 'w'},
-                                                {"help", no_argument, NULL, 'h'},
-                                                {0}};
         bool json = false, watching = false;
-        int c;
-        opterr = 0;
-        while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
-                switch (c) {
-                case 'j':
-                        json = true;
-                        break;
-                case 'w':
-                        watching = true;
-                        break;
-                case 'h':
-                        return verb_help(v);
-                default:
-                        return option_bad(v, argv);
-                }
+        const struct option_spec options[] = {
+                {"json", 0, OPTION_FLAG, &json},
+                {"watch", 0, OPTION_FLAG, &watching},
+                {0},
+        };
+        int read = options_read(v, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         const char *pattern = watching && optind < argc ? argv[optind++] : "*";
         if (optind != argc)
                 return verb_usage(v);

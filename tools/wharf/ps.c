@@ -8,8 +8,8 @@
  */
 #include "common.h"
 
-#include <errno.h>
 #include <getopt.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <json.h>
 #include <stdlib.h>
@@ -369,21 +369,14 @@ static int run_ps(const struct verb *v, wharf_task *task, bool json)
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
         bool json = false;
-        int c;
-        opterr = 0;
-        while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
-                switch (c) {
-                case 'j':
-                        json = true;
-                        break;
-                case 'h':
-                        return verb_help(v);
-                default:
-                        return option_bad(v, argv);
-                }
+        const struct option_spec options[] = {
+                {"json", 0, OPTION_FLAG, &json},
+                {0},
+        };
+        int read = options_read(v, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         if (optind != argc)
                 return verb_usage(v);
         wharf_task *task;

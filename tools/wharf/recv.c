@@ -3,8 +3,8 @@
  */
 #include "common.h"
 
-#include <errno.h>
 #include <getopt.h>
+#include <errno.h>
 #include <json.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -123,52 +123,35 @@ static void drop_items(wharf_task *task, const struct wharf_msg *m)
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {{"count", required_argument, NULL, 'n'},
-                                                {"timeout", required_argument, NULL, 't'},
-                                                {"size-limit", required_argument, NULL, 's'},
-                                                {"raw", no_argument, NULL, 'r'},
-                                                {"json", no_argument, NULL, 'j'},
-                                                {"help", no_argument, NULL, 'h'},
-                                                {0}};
         int64_t timeout_ns = -1;
         uint64_t size_limit = SIZE_LIMIT_DEFAULT, count = UINT64_MAX;
-        enum format format = LINES;
-        int c;
-        opterr = 0;
-        while ((c = getopt_long(argc, argv, "+:n:t:h", options, NULL)) != -1)
-                switch (c) {
-                case 'n':
-                        if (!option_count(v, "--count", optarg, 1, INT64_MAX, &count))
-                                return EXIT_USAGE;
-                        break;
-                case 't':
-                        if (!option_duration(v, "--timeout", optarg, &timeout_ns))
-                                return EXIT_USAGE;
-                        break;
-                case 's':
-                        if (!option_size(v, "--size-limit", optarg, &size_limit))
-                                return EXIT_USAGE;
-                        break;
-                case 'r':
-                        format = RAW;
-                        break;
-                case 'j':
-                        format = JSON;
-                        break;
-                case 'h':
-                        return verb_help(v);
-                default:
-                        return option_bad(v, argv);
-                }
+        uint32_t capacity = 0;
+        bool raw = false, json = false;
+        const struct option_spec options[] = {
+                {"count", 'n', OPTION_COUNT, &count, 1, INT64_MAX},
+                {"timeout", 't', OPTION_DURATION, &timeout_ns},
+                {"size-limit", 0, OPTION_SIZE, &size_limit},
+                {"capacity", 0, OPTION_CAPACITY, &capacity},
+                {"raw", 0, OPTION_FLAG, &raw},
+                {"json", 0, OPTION_FLAG, &json},
+                {0},
+        };
+        int read = options_read(v, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         if (optind != argc - 1)
                 return verb_usage(v);
         const char *name = argv[optind];
+        enum format format = json ? JSON : raw ? RAW : LINES;
 
         wharf_task *task;
         int r = verb_task(v, &task);
         if (r != EXIT_DONE)
                 return r;
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .payload_bytes_max = size_limit};
+        struct wharf_port_opts o = {.size = sizeof o,
+                                    .flags = WHARF_PORT_STAYS,
+                                    .capacity_records = capacity,
+                                    .payload_bytes_max = size_limit};
         wharf_name port;
         int e = wharf_port_new(task, &o, &port);
         if (e < 0)
@@ -199,7 +182,8 @@ static int run(const struct verb *v, int argc, char **argv)
         return r;
 }
 
-const struct verb verb_recv = {.name = "recv",
-                               .args = "[-n COUNT] [--timeout DURATION] [--raw | --json] [--size-limit SIZE] NAME",
-                               .summary = "serve a name and print the messages that come",
-                               .run = run};
+const struct verb verb_recv = {
+        .name = "recv",
+        .args = "[-n COUNT] [--timeout DURATION] [--raw | --json] [--capacity N] [--size-limit SIZE] NAME",
+        .summary = "serve a name and print the messages that come",
+        .run = run};

@@ -11,40 +11,19 @@ extern const struct verb verb_send;
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {{"data", required_argument, NULL, 'd'},
-                                                {"timeout", required_argument, NULL, 't'},
-                                                {"size-limit", required_argument, NULL, 's'},
-                                                {"wait", no_argument, NULL, 'w'},
-                                                {"help", no_argument, NULL, 'h'},
-                                                {0}};
         uint8_t *input = NULL;
         char *data = NULL;
         int64_t timeout_ns = -1;
         uint64_t size_limit = SIZE_LIMIT_DEFAULT;
-        bool wait = false;
-        int c;
-        opterr = 0;
-        while ((c = getopt_long(argc, argv, "+:d:t:h", options, NULL)) != -1)
-                switch (c) {
-                case 'd':
-                        data = optarg;
-                        break;
-                case 't':
-                        if (!option_duration(v, "--timeout", optarg, &timeout_ns))
-                                return EXIT_USAGE;
-                        break;
-                case 's':
-                        if (!option_size(v, "--size-limit", optarg, &size_limit))
-                                return EXIT_USAGE;
-                        break;
-                case 'w':
-                        wait = true;
-                        break;
-                case 'h':
-                        return verb_help(v);
-                default:
-                        return option_bad(v, argv);
-                }
+        bool wait = false, later = false;
+        const struct option_spec options[] = {
+                {"data", 'd', OPTION_TEXT, &data},           {"timeout", 't', OPTION_DURATION, &timeout_ns},
+                {"size-limit", 0, OPTION_SIZE, &size_limit}, {"wait", 0, OPTION_FLAG, &wait},
+                {"later", 0, OPTION_FLAG, &later},           {0},
+        };
+        int read = options_read(v, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         if (optind != argc - 1)
                 return verb_usage(v);
         const char *name = argv[optind];
@@ -60,9 +39,15 @@ static int run(const struct verb *v, int argc, char **argv)
         if (r == EXIT_DONE && !data)
                 r = verb_read_input(v, size_limit, &input, &len);
         if (r == EXIT_DONE) {
-                int e = wharf_send(task, right, input ? (const void *)input : data, len, deadline_in(timeout_ns));
+                struct wharf_msg m = {.size = sizeof m,
+                                      .flags = later ? WHARF_SEND_LATER : 0,
+                                      .data = input ? (void *)input : data,
+                                      .len_bytes = len};
+                int e = wharf_sendmsg(task, right, &m, later && timeout_ns < 0 ? 0 : deadline_in(timeout_ns));
                 if (e < 0)
                         r = verb_error(v, name, e);
+                else if (e == 1)
+                        verb_fail(v, 0, "%s: left to be sent later", name);
         }
         free(input);
         wharf_task_close(task);
@@ -70,6 +55,6 @@ static int run(const struct verb *v, int argc, char **argv)
 }
 
 const struct verb verb_send = {.name = "send",
-                               .args = "[--data TEXT] [--wait] [--timeout DURATION] [--size-limit SIZE] NAME",
+                               .args = "[--data TEXT] [--wait] [--timeout DURATION] [--later] [--size-limit SIZE] NAME",
                                .summary = "send one message: TEXT, or all of standard input",
                                .run = run};

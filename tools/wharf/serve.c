@@ -306,29 +306,18 @@ static int loop(struct server *s, int port_fd, int names_fd)
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        static const struct option options[] = {{"jobs", required_argument, NULL, 'j'},
-                                                {"size-limit", required_argument, NULL, 's'},
-                                                {"help", no_argument, NULL, 'h'},
-                                                {0}};
         long cores = sysconf(_SC_NPROCESSORS_ONLN);
         uint64_t jobs = cores < 1 ? 1 : cores > JOBS_MAX ? JOBS_MAX : (uint64_t)cores, size_limit = SIZE_LIMIT_DEFAULT;
-        int c;
-        opterr = 0;
-        while ((c = getopt_long(argc, argv, "+:j:h", options, NULL)) != -1)
-                switch (c) {
-                case 'j':
-                        if (!option_count(v, "--jobs", optarg, 1, JOBS_MAX, &jobs))
-                                return EXIT_USAGE;
-                        break;
-                case 's':
-                        if (!option_size(v, "--size-limit", optarg, &size_limit))
-                                return EXIT_USAGE;
-                        break;
-                case 'h':
-                        return verb_help(v);
-                default:
-                        return option_bad(v, argv);
-                }
+        uint32_t capacity = 0;
+        const struct option_spec options[] = {
+                {"jobs", 'j', OPTION_COUNT, &jobs, 1, JOBS_MAX},
+                {"size-limit", 0, OPTION_SIZE, &size_limit},
+                {"capacity", 0, OPTION_CAPACITY, &capacity},
+                {0},
+        };
+        int read = options_read(v, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         /* NAME -- CMD ARG... ; getopt stops at NAME, and the -- may be left out. */
         if (optind >= argc)
                 return verb_usage(v);
@@ -350,8 +339,10 @@ static int run(const struct verb *v, int argc, char **argv)
                 free(s.jobs);
                 return r;
         }
-        struct wharf_port_opts o = {
-                .size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_FIXED, .payload_bytes_max = size_limit};
+        struct wharf_port_opts o = {.size = sizeof o,
+                                    .flags = WHARF_PORT_STAYS | WHARF_PORT_FIXED,
+                                    .capacity_records = capacity,
+                                    .payload_bytes_max = size_limit};
         int port_fd, names_fd, e = wharf_port_new(s.task, &o, &s.port);
         if (e == 0)
                 e = wharf_port_fd(s.task, s.port, &port_fd);
@@ -370,7 +361,7 @@ static int run(const struct verb *v, int argc, char **argv)
 }
 
 const struct verb verb_serve = {.name = "serve",
-                                .args = "[-j N] [--size-limit SIZE] NAME -- CMD [ARG...]",
+                                .args = "[-j N] [--capacity N] [--size-limit SIZE] NAME -- CMD [ARG...]",
                                 .summary =
                                         "answer requests with a command: its input the request, its output the reply",
                                 .run = run};
