@@ -25,9 +25,7 @@ static int memory_new(const char *name, uint64_t len, int seals, int *ret_fd, vo
         if (r == 0)
                 r = wh_os_fallocate(fd, 0, 0, (off_t)len);
         if (r == 0)
-                r = wh_os_mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0, &map);
-        if (r == 0)
-                r = wh_os_madvise(map, len, MADV_DONTFORK);
+                r = wh_os_mmap_unforked(len, MAP_SHARED | MAP_POPULATE, fd, &map);
         if (r == 0)
                 r = wh_os_seal(fd, seals);
         if (r < 0) {

@@ -1,9 +1,12 @@
 #include "os/os.h"
 
+#include "os/lock.h"
+
 #include "base/trace.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <linux/magic.h>
 #include <linux/memfd.h>
@@ -122,6 +125,47 @@ int wh_os_mprotect(void *p, size_t len, int prot)
 int wh_os_madvise(void *p, size_t len, int advice)
 {
         return (int)OS_CALL(madvise, madvise(p, len, advice));
+}
+
+/* Held between the two calls of wh_os_mmap_unforked(), and by whoever forks. */
+static struct wh_lock fork_lock;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void fork_begins(void)
+{
+        wh_lock(&fork_lock);
+}
+
+static void fork_ended(void)
+{
+        wh_unlock(&fork_lock);
+}
+
+static void fork_in_child(void)
+{
+        fork_lock = WH_LOCK_INIT; /* whoever waited for it is not here */
+}
+
+static void fork_init(void)
+{
+        pthread_atfork(fork_begins, fork_ended, fork_in_child);
+}
+
+int wh_os_mmap_unforked(size_t len, int flags, int fd, void **ret)
+{
+        void *map;
+        pthread_once(&fork_once, fork_init);
+        wh_lock(&fork_lock);
+        int r = wh_os_mmap(NULL, len, PROT_READ | PROT_WRITE, flags, fd, 0, &map);
+        if (r == 0) {
+                r = wh_os_madvise(map, len, MADV_DONTFORK);
+                if (r < 0)
+                        wh_os_munmap(map, len);
+        }
+        wh_unlock(&fork_lock);
+        if (r == 0)
+                *ret = map;
+        return r;
 }
 
 int wh_os_mremap(void *p, size_t old_len, size_t len, int flags, void **ret)
@@ -380,6 +424,12 @@ ssize_t wh_os_read(int fd, void *buf, size_t len)
 ssize_t wh_os_write(int fd, const void *buf, size_t len)
 {
         return OS_CALL(write, RAW(write, fd, buf, len));
+}
+
+ssize_t wh_os_write_at(int fd, const void *buf, size_t len, off_t at)
+{
+        int r = os_file_limit(at + (off_t)len);
+        return r < 0 ? r : OS_CALL(write, RAW(pwrite64, fd, buf, len, at));
 }
 
 int wh_os_open(const char *path, int flags, mode_t mode)
@@ -685,7 +735,11 @@ int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns)
         struct timespec ts;
         const struct timespec *left = time_left(deadline_ns, &ts);
         int r = (int)OS_CALL(epoll_wait, syscall(SYS_epoll_pwait2, ep, ev, n, left, NULL, (size_t)8));
-        return r;
+        if (r != -EPERM && r != -ENOSYS)
+                return r;
+        /* A sandbox that has not heard of it yet: in milliseconds, and not before the deadline. */
+        const int64_t ms = (int64_t)left->tv_sec * 1000 + (left->tv_nsec + 999999) / 1000000;
+        return (int)OS_CALL(epoll_wait, RAW(epoll_pwait, ep, ev, n, ms < INT_MAX ? (int)ms : INT_MAX, NULL, (size_t)8));
 }
 
 int wh_os_eventfd(void)

@@ -75,6 +75,8 @@ int wh_os_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off, voi
 int wh_os_munmap(void *p, size_t len);
 int wh_os_mprotect(void *p, size_t len, int prot);
 int wh_os_madvise(void *p, size_t len, int advice);
+/* A mapping to read and write that no forked child has, not even one that another thread forks right now. */
+int wh_os_mmap_unforked(size_t len, int flags, int fd, void **ret);
 int wh_os_mremap(void *p, size_t old_len, size_t len, int flags, void **ret);
 /* A memfd, mode 0600, that may be sealed and never be executed. Returns the descriptor. */
 int wh_os_memfd(const char *name);
@@ -123,6 +125,8 @@ int wh_os_dup(int fd);                /* close-on-exec, the lowest free number *
 int wh_os_dup_above(int fd, int min); /* ... from `min` on */
 ssize_t wh_os_read(int fd, void *buf, size_t len);
 ssize_t wh_os_write(int fd, const void *buf, size_t len);
+/* To a file or memfd, at an offset; -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less. */
+ssize_t wh_os_write_at(int fd, const void *buf, size_t len, off_t at);
 int wh_os_open(const char *path, int flags, mode_t mode);
 int wh_os_unlink(const char *path);
 int wh_os_mkdir(const char *path, mode_t mode);

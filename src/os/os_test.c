@@ -32,6 +32,9 @@ TEST(file_size_limit_is_an_error)
         CHECK_EQ(wh_os_ftruncate(fd, 8192), -EFBIG);
         CHECK_EQ(wh_os_fallocate(fd, 0, 0, 8192), -EFBIG);
         CHECK_EQ(wh_os_ftruncate(fd, 4096), 0);
+        char page[4096] = "";
+        CHECK_EQ(wh_os_write_at(fd, page, sizeof page, 1), -EFBIG);
+        CHECK_EQ(wh_os_write_at(fd, page, sizeof page, 0), sizeof page);
         wh_os_close(fd);
 }
 

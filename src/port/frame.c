@@ -11,6 +11,16 @@
 #endif
 #define OVERFLOW_ID 65534u /* the kernel's word for an id it cannot show */
 
+/*
+ * In a user namespace that has no number for this user the kernel takes none from us. What we send from here on it
+ * labels by itself: it does so where either end asks for labels.
+ */
+static int tell_who(int sock)
+{
+        int on = 1;
+        return wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+}
+
 int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
 {
         union {
@@ -49,6 +59,8 @@ int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, co
         do
                 r = wh_os_sendmsg(sock, &m, 0);
         while (r == -EINTR);
+        if (r == -EINVAL && cred && tell_who(sock) == 0)
+                return wh_frame_send(sock, f, data, len, fds, false);
         if (r == -ECONNRESET || r == -ENOTCONN || r == -ECONNREFUSED)
                 r = -EPIPE;
         return r < 0 ? (int)r : 0;

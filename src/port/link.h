@@ -264,10 +264,10 @@ bool wh_link_full(struct wh_link *l);
 int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err);
 /* The short way for a payload that was reserved and filled: -EAGAIN when only the long way can tell what is wrong. */
 int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len);
-/* Shared memory may not be made here: a sandbox's answer, which will be the same next time. */
+/* Shared memory may not be made here: the answer of a sandbox, or of RLIMIT_FSIZE, which will be the same next time. */
 static inline bool wh_forbidden(int r)
 {
-        return r == -EPERM || r == -EACCES || r == -ENOSYS;
+        return r == -EPERM || r == -EACCES || r == -ENOSYS || r == -EFBIG;
 }
 /*
  * How often to look for room right where one is, with the link locked, before waiting in the long way: a few

@@ -4,6 +4,7 @@
 #include "base/trace.h"
 #include "lane/sealed.h"
 #include "os/os.h"
+#include "port/link.h"
 #include "port/task.h"
 #include "port/why.h"
 
@@ -26,8 +27,8 @@ static int memfd_new(const char *name)
 static int memfd_reserve(int fd, uint64_t len)
 {
         /*
-         * The file system of memfds has no limit: asking it for more than there is makes the kernel kill processes. What
-         * is left takes a tenth of a millisecond to ask, so little ones do not.
+         * The file system of memfds has no limit: asking it for more than there is makes the kernel kill processes.
+         * What is left takes a tenth of a millisecond to ask, so little ones do not.
          */
         uint64_t left = len;
         int r = len < RESERVE_STEP ? 0 : wh_os_memory_left(&left);
@@ -52,7 +53,7 @@ int wh_memory_of(const void *data, uint64_t len, int *ret)
                 return fd;
         for (uint64_t done = 0; done < len;) {
                 uint64_t n = len - done < (1u << 30) ? len - done : 1u << 30;
-                ssize_t k = wh_os_write(fd, (const uint8_t *)data + done, n);
+                ssize_t k = wh_os_write_at(fd, (const uint8_t *)data + done, n, (off_t)done);
                 if (k <= 0 && k != -EINTR) {
                         wh_os_close(fd);
                         return wh_trace(k == 0 ? -ENOSPC : (int)k);
@@ -120,13 +121,11 @@ WHARF_API int wharf_memory_new(wharf_task *t, size_t bytes, wharf_name *ret)
                 return wh_fail(-EINVAL, "a memory of %zu bytes", bytes);
         int fd = memfd_new("wharf-memory");
         if (fd < 0)
-                return wh_fail(fd, NULL);
+                return wh_fail(wh_forbidden(fd) ? -EOPNOTSUPP : fd, NULL);
         void *map = NULL;
         int r = memfd_reserve(fd, bytes);
-        if (r == 0)
-                r = wh_os_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0, &map);
         if (r == 0) /* M1: a child that could still write would make the kernel refuse the seals */
-                r = wh_os_madvise(map, bytes, MADV_DONTFORK);
+                r = wh_os_mmap_unforked(bytes, MAP_SHARED | MAP_POPULATE, fd, &map);
         if (r == 0)
                 r = memory_name(t, fd, map, bytes, WH_MEMORY_OPEN, ret);
         if (r < 0) {
@@ -235,6 +234,8 @@ int wh_memory_send(wharf_task *t, wharf_name name, int *ret)
         }
         if (r == 0 && !untouched) {
                 r = wh_memory_of(m->map, m->len, ret);
+                if (wh_forbidden(r))
+                        r = -EOPNOTSUPP;
         } else if (r == 0) {
                 r = wh_os_dup(m->fd);
                 if (r >= 0) {

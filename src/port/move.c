@@ -278,13 +278,15 @@ static int port_pack(struct wh_port *p, struct packed *k)
         return 0;
 }
 
-static int write_all(int fd, const void *bytes, size_t len)
+/* Writes at `*at`, and moves it on. */
+static int write_all(int fd, const void *bytes, size_t len, off_t *at)
 {
         for (size_t done = 0; done < len;) {
-                ssize_t r = wh_os_write(fd, (const uint8_t *)bytes + done, len - done);
+                ssize_t r = wh_os_write_at(fd, (const uint8_t *)bytes + done, len - done, *at);
                 if (r <= 0 && r != -EINTR)
                         return wh_trace(r == 0 ? -ENOSPC : (int)r);
                 done += r > 0 ? (size_t)r : 0;
+                *at += r > 0 ? (off_t)r : 0;
         }
         return 0;
 }
@@ -292,19 +294,23 @@ static int write_all(int fd, const void *bytes, size_t len)
 static int state_new(const struct packed *k, int *ret)
 {
         int fd = wh_os_memfd("wharf-move");
+        if (wh_forbidden(fd))
+                return wh_fail(-EOPNOTSUPP, "what a port is moves in a memory, and none can be made here");
         if (fd < 0)
                 return wh_trace(fd);
         wh_os_fd_private(fd);
-        int r = write_all(fd, &k->head, sizeof k->head);
+        off_t at = 0;
+        int r = write_all(fd, &k->head, sizeof k->head, &at);
         if (r == 0)
-                r = write_all(fd, k->links, k->head.n_links * sizeof *k->links);
+                r = write_all(fd, k->links, k->head.n_links * sizeof *k->links, &at);
         if (r == 0)
-                r = write_all(fd, k->bytes, k->n_bytes);
+                r = write_all(fd, k->bytes, k->n_bytes, &at);
         if (r == 0)
                 r = wh_os_seal(fd, STATE_SEALS);
         if (r < 0) {
                 wh_os_close(fd);
-                return wh_trace(r);
+                return r == -EFBIG ? wh_fail(-EOPNOTSUPP, "RLIMIT_FSIZE leaves no room for what a port is")
+                                   : wh_trace(r);
         }
         *ret = fd;
         return 0;

@@ -3,14 +3,16 @@
  * kernel's own books (the line "Anonymous" of /proc/self/smaps), and which memory it is, by its inode.
  */
 #include "hub.h"
-
 #include "os/os.h"
 #include "port/link.h"
 #include "port/memory.h"
 #include "port/object.h"
 
 #include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <wharf/memory.h>
 
 enum { PAGE = 4096, PAGES = 256, BYTES = PAGES * PAGE };
@@ -794,5 +796,66 @@ TEST(memory_that_is_not_sealed_whole_and_ordinary_is_refused)
                                 CHECK_EQ(wharf_send(h.task, good, "well", 4, WHARF_FOREVER), 0);
                                 CHECK_EQ(wharf_recv(h.task, h.port, buf, 8, NULL, WHARF_FOREVER), 4);
                         }
+        hub_close(&h);
+}
+
+/* ---- forking in the middle ---- */
+
+static sem_t fork_now, fork_done;
+static pid_t forked_child;
+static int madvised;
+
+static void *forks_when_told(void *arg)
+{
+        (void)arg;
+        sem_wait(&fork_now);
+        forked_child = fork();
+        if (forked_child == 0)
+                for (;;)
+                        pause();
+        sem_post(&fork_done);
+        return NULL;
+}
+
+/* The memory is mapped, and not yet kept from children: the moment to fork. Whoever keeps the fork waiting is right. */
+static int fork_before_madvise(enum wh_os_call call)
+{
+        if (call == WH_OS_madvise && madvised++ == 0) {
+                struct timespec soon;
+                sem_post(&fork_now);
+                clock_gettime(CLOCK_REALTIME, &soon);
+                soon.tv_nsec += 50000000;
+                if (soon.tv_nsec >= 1000000000)
+                        soon = (struct timespec){soon.tv_sec + 1, soon.tv_nsec - 1000000000};
+                if (sem_timedwait(&fork_done, &soon) == 0)
+                        sem_post(&fork_done);
+        }
+        return 0;
+}
+
+/*
+ * Goal:   a thread that forks while another makes a memory does not keep that from being sent: its child has no mapping
+ *         of it, for which the kernel would refuse the seals.
+ * Method: fork between the two calls that make the mapping; the child lives on.
+ */
+TEST(a_fork_while_a_memory_is_made_leaves_the_child_without_it)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        wharf_name to, memory;
+        pthread_t thread;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &to), 0);
+        sem_init(&fork_now, 0, 0);
+        sem_init(&fork_done, 0, 0);
+        madvised = 0;
+        CHECK_EQ(pthread_create(&thread, NULL, forks_when_told, NULL), 0);
+        wh_os_gate = fork_before_madvise;
+        CHECK_EQ(wharf_memory_new(h.task, 1 << 20, &memory), 0);
+        wh_os_gate = NULL;
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        CHECK(forked_child > 0);
+        struct wharf_item give = {.kind = WHARF_MOVE_MEMORY, .name = memory};
+        struct wharf_msg m = MSG(.items = &give, .n_items = 1);
+        CHECK_EQ(wharf_sendmsg(h.task, to, &m, WHARF_FOREVER), 0);
+        kill_hard(forked_child);
         hub_close(&h);
 }

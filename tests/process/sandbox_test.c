@@ -8,8 +8,10 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 enum { MESSAGES = 200, CALLS_MAX = 24, FORBIDDEN = 98 };
@@ -420,5 +422,105 @@ TEST(a_sender_that_may_make_no_section_offers_what_fits_into_a_record)
         CHECK_MEM(got, pattern_at(2000, 0), 2000);
         CHECK_EQ(wharf_recv(h.task, h.port, got, sizeof got, NULL, WHARF_FOREVER), 3);
         CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+/* ---- environments in which something failed once (proof/matrix_port) ---- */
+
+static int sends_from_nowhere(void *arg)
+{
+        struct hub *h = arg;
+        if (unshare(CLONE_NEWUSER) < 0)
+                return 77;
+        wharf_name to;
+        wharf_task *t = hub_join(h, &to);
+        CHECK_EQ(wharf_send(t, to, "who", 3, WHARF_FOREVER), 0);
+        /* A second right makes a pair of its own at its first use, and must say whose it is. */
+        wharf_name copy;
+        CHECK_EQ(wharf_right_copy(t, to, WHARF_FOREVER, &copy), 0);
+        CHECK_EQ(wharf_send(t, copy, "I", 1, WHARF_FOREVER), 0);
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   in a user namespace that has no number for its user a task can say who it is, though the kernel refuses the
+ *         number that it believes to have: the kernel says it.
+ * Method: such a task uses a right that has to say whose it is; the receiver, outside, sees the true user.
+ */
+TEST(a_user_without_a_number_in_its_namespace_can_use_every_right)
+{
+        struct hub h = hub_open(NULL);
+        pid_t pid = test_fork(sends_from_nowhere, &h);
+        char text[8];
+        struct wharf_sender from;
+        for (ssize_t got = 0; got != 1;) {
+                got = wharf_recv(h.task, h.port, text, sizeof text, &from, wharf_in_ms(20000));
+                if (got == -ENOTCONN && test_wait(pid) == 77) {
+                        hub_close(&h);
+                        test_skip("user namespaces are not allowed here");
+                }
+                CHECK(got == 3 || got == 1);
+                CHECK_EQ(from.uid, geteuid());
+                CHECK(from.pid > 0);
+        }
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+static int asks_for_much(void *arg)
+{
+        static char reply[200000];
+        wharf_name to, port;
+        wharf_task *t = hub_join(arg, &to);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, 0});
+        /* What a port is would be written to a file: refused, and the port is as it was. */
+        struct wharf_item give = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+        struct wharf_msg m = MSG(.items = &give, .n_items = 1);
+        CHECK_EQ(wharf_sendmsg(t, to, &m, WHARF_FOREVER), -EOPNOTSUPP);
+        CHECK_EQ(wharf_name_kind(t, port), WHARF_KIND_PORT);
+        CHECK_EQ(wharf_call(t, to, "give", 4, reply, sizeof reply, WHARF_FOREVER), 50000);
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   RLIMIT_FSIZE, which counts memory as files, is an answer and not the signal SIGXFSZ that ends a process.
+ * Method: with a limit of 0 one side moves a port, and the other replies with more than fits a frame.
+ */
+TEST(a_limit_of_file_size_is_no_signal)
+{
+        static char reply[50000], text[8];
+        struct hub h = hub_open(NULL);
+        struct rlimit before;
+        getrlimit(RLIMIT_FSIZE, &before);
+        pid_t pid = test_fork(asks_for_much, &h);
+        struct wharf_msg m = MSG(.data = text, .cap_bytes = sizeof text);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(20000)), 0);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, before.rlim_max});
+        CHECK_EQ(wharf_reply(h.task, m.reply, reply, sizeof reply), 0);
+        setrlimit(RLIMIT_FSIZE, &before);
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+/* Goal: a sandbox that is older than epoll_pwait2(), and refuses it, still has deadlines, and none too early. */
+TEST(deadlines_need_no_call_that_old_sandboxes_refuse)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        struct sock_filter f[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_pwait2, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog prog = {sizeof f / sizeof *f, f};
+        char text[8];
+        CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        CHECK_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+        int64_t deadline = wharf_now_ns() + 1500000;
+        CHECK_EQ(wharf_recv(h.task, h.port, text, sizeof text, NULL, deadline), -ETIMEDOUT);
+        CHECK_GE(wharf_now_ns(), deadline);
         hub_close(&h);
 }
