@@ -445,7 +445,7 @@ static void setup_memory_sent(struct proof *p)
 
 /* -EAGAIN: a refused poll of a socket looks like an empty queue. */
 /* -ETOOMANYREFS: the carrier's socket takes no more. -EBADF: a right that was used up. */
-static const int errors[] = {-EAGAIN, -ENOMEM, -EMFILE, -EPIPE, -ETOOMANYREFS, -EBADF, 0};
+static const int errors[] = {-EAGAIN, -ENOMEM, -EMFILE, -EPIPE, -ETOOMANYREFS, -EBADF, -EOPNOTSUPP, 0};
 #define RIGHTS_OP .state_bytes = sizeof(struct port_state), .teardown = port_teardown, .errors = errors
 static const struct proof_op ops[] = {
         {.name = "move",
