@@ -98,6 +98,8 @@ enum {
         WHARF_RECV_ALLOC = 2,    /* `data` will point at private memory of the right size; give it back */
         /* wharf_sendmsg(): */
         WHARF_SEND_LATER = 4, /* where the queue stays full, leave the message to be sent later */
+        /* wharf_callmsg(), wharf_call_start(), in the request: */
+        WHARF_REPLY_DIRECT = 8, /* the server may write a reply of up to cap_bytes straight into this process */
 };
 
 enum {
@@ -257,7 +259,16 @@ WHARF_API int wharf_sender_pidfd(wharf_task *task, uint64_t sender_id, int *ret)
 WHARF_API ssize_t wharf_call(wharf_task *task, wharf_name right, const void *req, size_t len_bytes, void *buf,
                              size_t cap_bytes, int64_t deadline_ns);
 
-/* The same with all a message can have, both ways. `reply` takes the flags of wharf_recvmsg(). */
+/*
+ * The same with all a message can have, both ways. `reply` takes the flags of wharf_recvmsg().
+ *
+ * With WHARF_REPLY_DIRECT in req->flags a reply of up to req->cap_bytes is written by the server straight into memory
+ * that the library maps here for it, where the kernel lets it; WHARF_RECV_ALLOC gives that memory without another copy.
+ * reply->how is WHARF_HOW_DIRECT then. It is another way otherwise, and wharf_why() says why. A call that is given up
+ * meanwhile is given up at once, and whatever the server still writes harms nothing.
+ *
+ * Errors: as wharf_call(); -EINVAL (WHARF_REPLY_DIRECT without cap_bytes); -ENOMEM
+ */
 WHARF_API int wharf_callmsg(wharf_task *task, wharf_name right, struct wharf_msg *req, struct wharf_msg *reply,
                             int64_t deadline_ns);
 
@@ -273,7 +284,9 @@ WHARF_API int wharf_call_finish(wharf_task *task, wharf_name right, uint32_t cal
 WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t call);
 
 /*
- * Answer a call, or use a send-once right, which is the same. Never blocks, whatever the other side does. The right is
+ * Answer a call, or use a send-once right, which is the same. Never blocks, whatever the other side does. What the
+ * caller asked for with WHARF_REPLY_DIRECT is written there, unless `how` says another way; wharf_replymsg() sets `how`,
+ * and where it was to be DIRECT and is not, wharf_why() says why. The right is
  * consumed, also by failure with -EPIPE or -ENOBUFS; after any other failure it is there for another try.
  *
  * @reply  the name that came with the request, or any send-once right.

@@ -52,9 +52,11 @@ enum wh_rec_kind {
         WH_REC_MEMORY = 8,  /* ext, block: the payload is the last descriptor of the ITEMS frame */
         WH_REC_ABORT = 9,   /* ext: the message in pieces that was begun will not be finished */
         WH_REC_OFFER = 10,  /* ext, and what a record of the kind ext.arg has: taken only by changing `claim` */
-        WH_REC_DIRECT = 11, /* ext, struct wh_rec_direct: the payload is in the sender's address space */
+        WH_REC_DIRECT = 11, /* ext, struct wh_rec_direct: the payload is in the sender's address space; of a reply: it
+                               was written into the caller's, where WINDOW said */
         WH_REC_NEXT = 12,   /* ext: the ring ends; the records that follow are in that of the next RING frame */
         WH_REC_PIECE = 13,  /* ext, the length of the whole payload (u64), then a part of it: a chunk without a block */
+        WH_REC_WINDOW = 14, /* ext, struct wh_rec_direct: where the reply to the call ext.call may be written */
         WH_REC_KINDS
 };
 
@@ -65,7 +67,7 @@ struct wh_rec_ext {
         uint32_t call;    /* 0, or the number by which its reply is known */
         uint16_t n_items; /* rights and descriptors, in the ITEMS frame of this message's number */
         uint16_t zero;
-        uint32_t arg;
+        uint32_t arg; /* by kind; of a reply: the errno for which it was not written where WINDOW said, or 0 */
 };
 static_assert(sizeof(struct wh_rec_ext) == 16, "both processes rely on this layout");
 

@@ -318,9 +318,11 @@ static void call_end(struct wh_link *l, struct wh_call *c, int result)
         wh_holder_turn(l);
 }
 
-static void call_free(struct wh_call *c)
+/* `settled`: the other side has answered, or never heard of it. */
+static void call_free(struct wh_link *l, struct wh_call *c, bool settled)
 {
         wh_list_remove(&c->node);
+        wh_window_done(l, c->window, settled);
         wh_stash_done(&c->reply);
         wh_stash_done(&c->part);
         wh_items_done(&c->items);
@@ -330,8 +332,10 @@ static void call_free(struct wh_call *c)
 
 void wh_calls_done(struct wh_link *l)
 {
-        wh_list_for_safe (n, &l->calls)
-                call_free(wh_container(n, struct wh_call, node));
+        wh_list_for_safe (n, &l->calls) {
+                struct wh_call *c = wh_container(n, struct wh_call, node);
+                call_free(l, c, c->done);
+        }
 }
 
 static struct wh_call *call_find(struct wh_link *l, uint32_t number)
@@ -360,8 +364,13 @@ static int call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *i
                         return wh_trace(-ENOMEM);
                 if (in->len)
                         wh_shm_copy(own, in->bytes, in->len);
-                c->reply = (struct wh_stash){
-                        .full = true, .bytes = own, .len = in->len, .room = in->len, .id = in->id, .how = in->how};
+                c->reply = (struct wh_stash){.full = true,
+                                             .bytes = own,
+                                             .len = in->len,
+                                             .room = in->len,
+                                             .id = in->id,
+                                             .how = in->how,
+                                             .refused = (uint16_t)in->refused};
         }
         if (in->n_items) { /* in a lane nothing is read ahead of a record's own items, so they are all its own */
                 c->items = l->items;
@@ -382,6 +391,8 @@ static int file_reply(struct wh_link *l, struct wh_incoming *in)
         }
         struct wh_call *c = call_find(l, in->call);
         int r = c && !c->done ? call_keep(l, c, in) : 0;
+        if (wh_unlikely(l->windows_aside) && !c)
+                wh_window_settle(l, in->call);
         if (r == 0)
                 wh_link_took(l, in); /* nobody's, then: its call was cancelled */
         return r;
@@ -395,6 +406,61 @@ static bool file_replies(struct wh_link *l)
                 if (wh_link_next(l, &in) != 1 || file_reply(l, &in) < 0)
                         return true;
         return false;
+}
+
+bool wh_call_written(struct wh_link *l, uint32_t number, const struct wh_rec_direct *d, bool *ret_given_up)
+{
+        struct wh_call *c = call_find(l, number);
+        struct wh_window *w = c ? c->window : NULL;
+        *ret_given_up = !c || c->done;
+        if (*ret_given_up || !w || d->at != (uintptr_t)w->map || d->len == 0 || d->len > w->len)
+                return false; /* D3 */
+        l->stash = (struct wh_stash){.full = true,
+                                     .mapped = true,
+                                     .memory = -1,
+                                     .bytes = w->map,
+                                     .len = d->len,
+                                     .have = d->len,
+                                     .room = w->map_len,
+                                     .call = number,
+                                     .how = WHARF_HOW_DIRECT};
+        c->window = NULL;
+        free(w);
+        return true;
+}
+
+/* The reply of `c` has come to its user; why not directly, where he asked for that? */
+static void call_answered(const struct wh_call *c, uint32_t how, int refused)
+{
+        if (wh_unlikely(c->window_asked) && how != WHARF_HOW_DIRECT)
+                wh_set_why("%s", wh_window_why(c->window_refused ? c->window_refused : -refused));
+}
+
+int wh_call_announce(struct wh_link *l, struct wh_call *c, int64_t deadline_ns)
+{
+        struct wh_outgoing o;
+        wh_outgoing_init(&o, c->window->map, 0);
+        o.how = WH_HOW_WINDOW;
+        o.call = c->number;
+        o.window_at = c->window->len;
+        c->window->call = c->number;
+        c->window->told = true;
+        /* A first call may go before its port was heard of, but nothing else beside it. */
+        int r = deadline_ns == 0 && !wh_link_greeted(l) ? -EOPNOTSUPP : wh_link_send(l, &o, deadline_ns);
+        if (r == -EOPNOTSUPP) {
+                c->window_refused = r;
+                wh_window_done(l, c->window, true);
+                c->window = NULL;
+                r = 0;
+        }
+        return r;
+}
+
+void wh_call_unsent(struct wh_link *l, struct wh_call *c, int err)
+{
+        wh_list_remove(&c->node);
+        wh_window_done(l, c->window, err == -EAGAIN || err == -ETIMEDOUT);
+        c->window = NULL;
 }
 
 void wh_call_via(struct wh_link *l, uint32_t number, int sock)
@@ -467,10 +533,20 @@ WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg
         if (!c)
                 return wh_fail(wh_trace(-ENOMEM), NULL);
         c->via = -1;
-        int r = wh_send_message(t, right, req, c, deadline_ns);
-        if (r < 0)
+        int r = 0;
+        if (req->flags & WHARF_REPLY_DIRECT) {
+                if (req->cap_bytes == 0 || req->cap_bytes > PTRDIFF_MAX - WH_PAGE)
+                        r = wh_fail(-EINVAL, "a direct reply of at most cap_bytes %zu", req->cap_bytes);
+                else if ((r = wh_window_new(req->cap_bytes, &c->window)) < 0)
+                        wh_fail(r, "%zu bytes for a direct reply", req->cap_bytes);
+                c->window_asked = true;
+        }
+        if (r == 0)
+                r = wh_send_message(t, right, req, c, deadline_ns);
+        if (r < 0) {
+                wh_window_done(NULL, c->window, true); /* the link has not heard of it */
                 free(c);
-        else
+        } else
                 *ret_call = (uint32_t)r;
         return r < 0 ? r : 0;
 }
@@ -554,11 +630,13 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         return wh_fail(-EINVAL, "call %u is not outstanding on this right", call);
                 }
                 if (c->done) {
-                        int r = c->result;
+                        int r = c->result, refused = c->reply.refused;
                         if (r == 0)
                                 r = call_take_kept(l, c, m);
+                        if (r == 0)
+                                call_answered(c, m->how, refused);
                         if (r == 0 || (r < 0 && c->result < 0))
-                                call_free(c);
+                                call_free(l, c, true);
                         wh_link_privatise(l);
                         return r;
                 }
@@ -572,7 +650,8 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         if (for_call == c && !in.dropped && !c->done) {
                                 r = wh_deliver(l->task, l, &in, m, right);
                                 if (r == 0) {
-                                        call_free(c);
+                                        call_answered(c, m->how, in.refused);
+                                        call_free(l, c, true);
                                         return 0;
                                 }
                                 /* It does not fit, and the next one in the queue must not wait; but nothing is lost. */
@@ -601,7 +680,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                                 continue;
                         if (c->via < 0 || l->over != -EPIPE) {
                                 r = call_link_error(l);
-                                call_free(c);
+                                call_free(l, c, false);
                                 return r;
                         }
                 }
@@ -630,7 +709,7 @@ WHARF_API int wharf_call_cancel(wharf_task *t, wharf_name right, uint32_t call)
                 return wh_fail(err, NULL);
         struct wh_call *c = call_find(l, call);
         if (c)
-                call_free(c);
+                call_free(l, c, c->done);
         wh_unlock(&l->o.lock);
         return c ? 0 : wh_fail(-EINVAL, "call %u is not outstanding on this right", call);
 }
@@ -669,6 +748,8 @@ int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *re
         y->link = l;
         y->call = call;
         y->via = -1;
+        y->window_at = l->window.at;
+        y->window_len = l->window.call == call ? l->window.len : 0;
         int r = wh_table_add(&t->names, &y->o);
         if (r < 0) {
                 wh_task_give(t, &y->o);
@@ -743,10 +824,36 @@ static void reply_done(struct wh_reply *y)
                 wh_link_unref(y->link);
 }
 
-/* Send on the owner's end, without ever waiting (C3). The link is not locked. *ret_over: nothing more can be sent. */
-static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoing *o, bool *ret_over)
+/*
+ * Shall it be written into the caller's memory? Where the caller has asked for that, also if the server did not. Why
+ * not is in *ret_refused, an errno.
+ */
+static void reply_way(const struct wh_reply *y, struct wh_outgoing *o, int *ret_refused)
+{
+        bool asked = o->how == WHARF_HOW_DIRECT;
+        *ret_refused = 0;
+        if (!asked && (o->how != WHARF_HOW_AUTO || !y->window_len || o->len <= WHARF_INLINE_MAX || o->dropped))
+                return;
+        o->how = WHARF_HOW_AUTO;
+        if (!y->window_len || o->len == 0)
+                *ret_refused = EINVAL;
+        else if (!y->link)
+                *ret_refused = EOPNOTSUPP;
+        else if (o->len > y->window_len)
+                *ret_refused = EMSGSIZE;
+        else
+                o->how = WHARF_HOW_DIRECT;
+        o->window_at = y->window_at;
+}
+
+/*
+ * Send on the owner's end, without ever waiting (C3). The link is not locked. *ret_over: nothing more can be sent.
+ * *ret_refused: why it was not written directly.
+ */
+static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoing *o, bool *ret_over, int *ret_refused)
 {
         struct wh_link *l = y->link;
+        reply_way(y, o, ret_refused);
         if (!l) {
                 int r = reply_send_via(t, y->via, o);
                 *ret_over = r == -EPIPE || r == -ENOBUFS;
@@ -754,6 +861,7 @@ static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoin
         }
         wh_lock(&l->o.lock);
         int r = l->tx_over ? l->tx_over : 0;
+        l->reply_refused = *ret_refused;
         if (r == 0) {
                 if (o->how == WHARF_HOW_AUTO && o->len > WHARF_IN_PLACE_MAX)
                         o->how = WHARF_HOW_MEMORY; /* pieces would wait for the caller */
@@ -770,6 +878,8 @@ static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoin
                 r = -ENOBUFS;
         }
         *ret_over = l->tx_over != 0;
+        *ret_refused = l->reply_refused;
+        l->reply_refused = 0;
         wh_unlock(&l->o.lock);
         return r;
 }
@@ -792,7 +902,8 @@ int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         out.call = y.call;
         out.dropped = ECANCELED;
         bool over;
-        reply_send(t, &y, &out, &over);
+        int refused;
+        reply_send(t, &y, &out, &over, &refused);
         reply_done(&y);
         return 0;
 }
@@ -901,8 +1012,7 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         struct wh_items_out items;
         wh_outgoing_init(&o, m->data, m->len_bytes);
         o.id = m->id;
-        o.how = m->how == WHARF_HOW_CHUNKS || m->how == WHARF_HOW_COLD || m->how == WHARF_HOW_DIRECT ? WHARF_HOW_AUTO
-                                                                                                     : m->how;
+        o.how = m->how == WHARF_HOW_CHUNKS || m->how == WHARF_HOW_COLD ? WHARF_HOW_AUTO : m->how;
         int r = wh_items_prepare(t, m, &o, &items, reply, 0);
         if (r < 0)
                 return r;
@@ -914,15 +1024,19 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         o.call = y->call;
         struct wh_reply was = {.link = y->link, .via = y->via};
         bool over;
-        r = reply_send(t, y, &o, &over);
+        int refused;
+        r = reply_send(t, y, &o, &over, &refused);
         const bool used = r == 0 || over;
         reply_unlock(t, y, used);
         wh_items_finish(t, m, &items, r == 0 || (o.items_gone && items.n_moves));
         if (used)
                 reply_done(&was);
-        if (r == 0)
-                m->how = o.how;
-        return r < 0 ? wh_fail(r, NULL) : 0;
+        if (r < 0)
+                return wh_fail(r, NULL);
+        if (wh_unlikely(refused))
+                wh_set_why("%s", wh_window_why(-refused));
+        m->how = o.how;
+        return 0;
 }
 
 WHARF_API int wharf_reply(wharf_task *t, wharf_name reply, const void *data, size_t len_bytes)

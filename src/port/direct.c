@@ -1,9 +1,12 @@
 #include "port/direct.h"
 
+#include "base/bits.h"
 #include "base/trace.h"
 #include "os/os.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
 
 /* ---- the sender ---- */
 
@@ -81,7 +84,9 @@ int wh_direct_withdraw(struct wh_link *l, uint64_t number)
 
 /* ---- the receiver ---- */
 
-int wh_direct_read(struct wh_link *l, uint64_t at, void *to, uint64_t len)
+enum way { READ, WRITE };
+
+static int transfer(struct wh_link *l, enum way way, uint64_t at, void *here, uint64_t len)
 {
         int pidfd;
         if (!l->cred.known || l->cred.pid <= 0)
@@ -91,21 +96,37 @@ int wh_direct_read(struct wh_link *l, uint64_t at, void *to, uint64_t len)
         int r = wh_link_pidfd(l, &pidfd);
         if (r < 0)
                 return r == -EMFILE || r == -ENFILE ? -ENOMEM : r;
+        struct pollfd p[2] = {{.fd = pidfd, .events = POLLIN}, {.fd = l->sock}};
         for (uint64_t done = 0; r == 0 && done < len;) {
                 uint64_t n = len - done < (1u << 30) ? len - done : 1u << 30;
-                struct iovec here = {(uint8_t *)to + done, n}, there = {(void *)(uintptr_t)(at + done), n};
-                ssize_t k = wh_os_process_vm_readv(l->cred.pid, &here, 1, &there, 1);
+                struct iovec mine = {(uint8_t *)here + done, n}, its = {(void *)(uintptr_t)(at + done), n};
+                ssize_t k;
+                if (way == WRITE && wh_os_poll(p, 1, 0) != 0)
+                        k = -ESRCH; /* D1: what was written cannot be dropped like what was read */
+                else if (way == WRITE)
+                        k = wh_os_process_vm_writev(l->cred.pid, &mine, 1, &its, 1);
+                else
+                        k = wh_os_process_vm_readv(l->cred.pid, &mine, 1, &its, 1);
                 if (k > 0)
                         done += (uint64_t)k;
                 else if (k != -EINTR)
                         r = k == 0 ? -EFAULT : (int)k;
         }
-        /* V3: whoever has that number was the maker of the link before the reading, and still is after it. */
-        struct pollfd p[2] = {{.fd = pidfd, .events = POLLIN}, {.fd = l->sock}};
+        /* V3: whoever has that number was the maker of the link before the transfer, and still is after it. */
         if (wh_os_poll(p, 2, 0) != 0)
                 r = -ESRCH;
         wh_os_close(pidfd);
         return r;
+}
+
+int wh_direct_read(struct wh_link *l, uint64_t at, void *to, uint64_t len)
+{
+        return transfer(l, READ, at, to, len);
+}
+
+int wh_direct_write(struct wh_link *l, uint64_t at, const void *from, uint64_t len)
+{
+        return transfer(l, WRITE, at, (void *)(uintptr_t)from, len);
 }
 
 bool wh_direct_claim(struct wh_link *l, uint64_t number, int err)
@@ -118,4 +139,95 @@ bool wh_direct_claim(struct wh_link *l, uint64_t number, int err)
         return atomic_compare_exchange_strong_explicit(&l->rx->ring.back->direct, &word, to, memory_order_acq_rel,
                                                        memory_order_relaxed) &&
                err == 0;
+}
+
+/* ---- windows ---- */
+
+int wh_window_new(uint64_t len, struct wh_window **ret)
+{
+        struct wh_window *w = wh_os_calloc(1, sizeof *w);
+        if (!w)
+                return wh_trace(-ENOMEM);
+        w->len = len;
+        w->map_len = wh_round_up(len, WH_PAGE);
+        int r = wh_os_mmap(NULL, w->map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &w->map);
+        if (r < 0) {
+                free(w);
+                return wh_trace(r);
+        }
+        *ret = w;
+        return 0;
+}
+
+static void window_free(struct wh_window *w)
+{
+        wh_os_munmap(w->map, w->map_len);
+        free(w);
+}
+
+void wh_window_done(struct wh_link *l, struct wh_window *w, bool settled)
+{
+        void *at;
+        if (!w)
+                return;
+        if (settled || !w->told || l->sock_ended) {
+                window_free(w);
+                return;
+        }
+        /* In one step, so that nothing else is ever mapped there. Where that fails the memory stays as it is. */
+        (void)wh_os_mmap(w->map, w->map_len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0,
+                         &at);
+        w->next = l->windows_aside;
+        l->windows_aside = w;
+}
+
+void wh_window_settle(struct wh_link *l, uint32_t call)
+{
+        for (struct wh_window **at = &l->windows_aside; *at; at = &(*at)->next) {
+                struct wh_window *w = *at;
+                if (w->call != call)
+                        continue;
+                *at = w->next;
+                window_free(w);
+                return;
+        }
+}
+
+void wh_windows_done(struct wh_link *l)
+{
+        while (l->windows_aside) {
+                struct wh_window *w = l->windows_aside;
+                l->windows_aside = w->next;
+                if (l->sock_ended)
+                        window_free(w);
+                else
+                        free(w); /* D4: the addresses stay */
+        }
+}
+
+const char *wh_window_why(int err)
+{
+        switch (err) {
+        case -EPERM:
+                return "not answered directly: the kernel does not let the server write to this process's memory "
+                       "(Yama, a "
+                       "process that is not dumpable, or a sandbox)";
+        case -EACCES:
+                return "not answered directly: the server is another user";
+        case -ESRCH:
+                return "not answered directly: the kernel does not tell the server which process this is (another pid "
+                       "namespace)";
+        case -ENOSYS:
+                return "not answered directly: the server's kernel or sandbox has no process_vm_writev()";
+        case -EMSGSIZE:
+                return "not answered directly: the reply is larger than the memory that the caller set apart";
+        case -EINVAL:
+                return "not answered directly: the caller did not ask for that";
+        case -EOPNOTSUPP:
+                return "not answered directly: this link has no shared memory (yet)";
+        case 0:
+                return "not answered directly: the server has answered in another way";
+        default:
+                return "not answered directly: the server could not write it";
+        }
 }

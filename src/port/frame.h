@@ -48,8 +48,9 @@ enum wh_frame_type {
 enum {
         WH_MSG_FIRST = 1, /* of the fragments of a message */
         WH_MSG_LAST = 2,
-        WH_MSG_MEMORY = 4, /* the payload is in the last descriptor, a sealed memory of `total` bytes */
-        WH_MSG_TELL = 8,   /* answer with TAKEN when it was taken: the sender counts its cold messages */
+        WH_MSG_MEMORY = 4,         /* the payload is in the last descriptor, a sealed memory of `total` bytes */
+        WH_MSG_TELL = 8,           /* answer with TAKEN when it was taken: the sender counts its cold messages */
+        WH_MSG_REFUSED_SHIFT = 16, /* from here on: rec_ext.arg of a reply */
 };
 
 /* Which limit, where the errno alone does not say. */

@@ -2,6 +2,7 @@
 
 #include "base/trace.h"
 #include "os/os.h"
+#include "port/direct.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -58,6 +59,7 @@ void wh_link_done(struct wh_link *l)
         l->direct = false;
         wh_stash_done(&l->stash);
         wh_items_done(&l->items);
+        wh_windows_done(l);
         l->tx = wh_lane_tx_free(l->tx);
         l->rx = wh_lane_rx_free(l->rx);
         while (l->retired) {

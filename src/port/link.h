@@ -53,6 +53,7 @@ struct wh_stash {
         unsigned n_items; /* of the link's items, those that belong to this message; others were read ahead */
         uint8_t how;      /* enum wharf_how */
         bool tell;        /* WH_MSG_TELL */
+        uint16_t refused; /* of a reply: the errno for which it was not written directly, or 0 */
 };
 
 /* Descriptors that came ahead of their message. */
@@ -77,6 +78,15 @@ enum {
 /* Why `revoked`. */
 enum { WH_REVOKED = 1, WH_REVOKED_BRANCH = 2 };
 
+/* Memory of the caller's own, into which one reply may be written: direct.h. */
+struct wh_window {
+        struct wh_window *next; /* put aside */
+        uint32_t call;
+        void *map;
+        uint64_t len, map_len; /* what was asked for; what is mapped */
+        bool told;             /* the other side may know of it */
+};
+
 /* A call that waits for its reply; at the holder. */
 struct wh_call {
         struct wh_list node;
@@ -88,6 +98,9 @@ struct wh_call {
         int via;              /* -1, or the socket on which a delegated reply comes */
         bool via_undropped;   /* as l->undropped, of that socket */
         struct wh_stash part; /* of a delegated reply */
+        struct wh_window *window;
+        bool window_asked;  /* there was one */
+        int window_refused; /* why the request went without */
 };
 
 /* Where the peer's present lane, and perhaps the pair, ends (K6). */
@@ -154,6 +167,12 @@ struct wh_link {
         struct wh_stash stash;
         struct wh_items items;
         bool direct; /* stash.bytes is the buffer of the receive that is running */
+        struct {
+                uint32_t call;
+                uint64_t at, len;
+        } window;                        /* at the owner: said by a record, for a request that is still to come */
+        struct wh_window *windows_aside; /* at the holder: of calls that were given up (D4) */
+        int reply_refused;               /* at the owner: why the reply that is being sent was not written directly */
         struct wh_change change;
         struct wh_lane_rx *retired; /* ended lanes with payloads that the user still holds */
         uint32_t lanes;             /* there were so far */
@@ -234,7 +253,11 @@ struct wh_outgoing {
         bool items_sent; /* progress over waits */
         bool started;
         uint64_t done;
+        uint64_t window_at; /* of a DIRECT reply: where in the caller; of a window: how long it is. Not initialised */
 };
+
+/* In wh_outgoing.how, beside the user's: no message, but the window of the call that follows. */
+enum { WH_HOW_WINDOW = WHARF_HOW_DIRECT + 2 };
 
 /* What the receiver had given back at some moment: a sender without room waits until that differs. */
 struct wh_room {
@@ -321,6 +344,7 @@ struct wh_incoming {
         uint8_t how; /* enum wharf_how, and WH_HOW_OFFERED */
         unsigned n_items;
         int dropped; /* not 0: the call `call` ended for this errno */
+        int refused; /* with a call: as in wh_stash */
         struct wh_rec rec;
         uint16_t slot;
 };
@@ -411,6 +435,11 @@ void wh_room_forget(struct wh_link *l);
 void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to);
 
 /* ---- call.c, for link_rx.c: what only a holder's end receives ---- */
+/*
+ * The reply to `call` was written into its window: that becomes the stash. False where there is none such: the call was
+ * given up, if *ret_given_up.
+ */
+bool wh_call_written(struct wh_link *l, uint32_t call, const struct wh_rec_direct *d, bool *ret_given_up);
 void wh_call_via(struct wh_link *l, uint32_t call, int sock);
 
 #endif

@@ -312,6 +312,7 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
                 }
                 l->stash.n_items = l->items.n;
                 l->stash.tell = f->arg & WH_MSG_TELL;
+                l->stash.refused = (uint16_t)(f->arg >> WH_MSG_REFUSED_SHIFT);
                 if (memory >= 0)
                         return 0;
         } else if (!l->stash.building || n_items) {
@@ -788,6 +789,7 @@ static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct w
                 return r;
         }
         s->n_items = ext->n_items;
+        s->refused = (uint16_t)ext->arg;
         return 0;
 }
 
@@ -878,6 +880,51 @@ static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct
         return 0;
 }
 
+/* Where a reply may be written. Kept until its request comes: whatever it says, it is looked at only with the kernel.
+ */
+static int record_window(struct wh_link *l, const struct wh_rec *rec, const struct wh_rec_ext *ext)
+{
+        struct wh_rec_direct d;
+        wh_shm_copy(&d, rec->body + sizeof *ext, sizeof d);
+        if (!l->owner || l->once || ext->n_items || !ext->call || d.len == 0 || d.at + d.len < d.at)
+                return wh_trace(-EPROTO);
+        l->window.call = ext->call;
+        l->window.at = d.at;
+        l->window.len = d.len;
+        record_done(l, rec);
+        if (wh_ring_publish_taken(&l->rx->ring)) /* no message: it shall take no place from the one that follows */
+                wh_link_bell(l);
+        return 0;
+}
+
+/* A reply that lies in the caller's own memory already (D3). */
+static int record_written(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext)
+{
+        struct wh_rec_direct d;
+        bool given_up;
+        wh_shm_copy(&d, in->rec.body + sizeof *ext, sizeof d);
+        int r = ext->n_items ? record_items(l, ext->n_items) : 0;
+        if (r < 0)
+                return r;
+        if (wh_call_written(l, ext->call, &d, &given_up)) {
+                l->stash.id = ext->id;
+                l->stash.n_items = ext->n_items;
+                record_done(l, &in->rec);
+                return 0;
+        }
+        if (!given_up)
+                return wh_trace(-EPROTO);
+        in->where = WH_IN_RECORD; /* nobody's */
+        in->bytes = NULL;
+        in->len = 0;
+        in->id = ext->id;
+        in->call = ext->call;
+        in->n_items = ext->n_items;
+        in->dropped = in->refused = 0;
+        in->how = WHARF_HOW_DIRECT;
+        return 1;
+}
+
 /* The ring ends: the next one's frame was sent before the record that says so. */
 static int record_next(struct wh_link *l, const struct wh_rec *rec)
 {
@@ -932,7 +979,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
         }
         bool block = kind == WH_REC_BLOCK || kind == WH_REC_CHUNK || kind == WH_REC_MEMORY;
         if ((block && rec->len != sizeof ext + sizeof b) ||
-            (kind == WH_REC_DIRECT && rec->len != sizeof ext + sizeof(struct wh_rec_direct)))
+            ((kind == WH_REC_DIRECT || kind == WH_REC_WINDOW) && rec->len != sizeof ext + sizeof(struct wh_rec_direct)))
                 return wh_trace(-EPROTO);
         if (block)
                 wh_shm_copy(&b, rec->body + sizeof ext, sizeof b);
@@ -950,11 +997,14 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
         if (kind == WH_REC_PIECE)
                 return record_piece(l, in, &ext);
         if (kind == WH_REC_DIRECT)
-                return record_direct(l, in, &ext);
+                return l->owner ? record_direct(l, in, &ext) : record_written(l, in, &ext);
+        if (kind == WH_REC_WINDOW)
+                return record_window(l, rec, &ext);
 
         in->dropped = 0;
         in->id = ext.id;
         in->call = ext.call;
+        in->refused = (int)(ext.arg & 4095);
         in->n_items = ext.n_items;
         int r = ext.n_items ? record_items(l, ext.n_items) : 0;
         if (r < 0)
@@ -991,6 +1041,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 }
                 memory_keep(l, fd);
                 l->stash.n_items = l->items.n;
+                l->stash.refused = (uint16_t)ext.arg;
                 if (r == 0 && offered) {
                         l->stash.how |= WH_HOW_OFFERED;
                         l->offer = l->rx->ring.records + 1;
@@ -1027,6 +1078,7 @@ static void from_stash(struct wh_link *l, struct wh_incoming *in)
         in->call = s->call;
         in->how = s->how;
         in->n_items = s->n_items;
+        in->refused = s->refused & 4095;
         in->dropped = s->how == WHARF_HOW_AUTO ? (int)s->have : 0;
 }
 

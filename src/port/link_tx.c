@@ -45,7 +45,7 @@ enum {
         WH_RING_INLINE_MAX = 32 << 10,   /* in an unbounded ring, when blocks are short */
 };
 
-/* In o->how, beside the user's: it has begun, or has to go, in pieces. */
+/* In o->how, beside the user's: it has begun, or has to go, in pieces. WH_HOW_WINDOW is another. */
 enum { HOW_PIECES = WHARF_HOW_DIRECT + 1 };
 
 /*
@@ -471,9 +471,16 @@ static int send_items(struct wh_link *l, struct wh_outgoing *o)
         return r;
 }
 
-static struct wh_rec_ext rec_ext(const struct wh_outgoing *o)
+static struct wh_rec_ext rec_ext(const struct wh_link *l, const struct wh_outgoing *o)
 {
-        return (struct wh_rec_ext){.id = o->id, .call = o->call, .n_items = (uint16_t)o->n_items};
+        return (struct wh_rec_ext){
+                .id = o->id, .call = o->call, .n_items = (uint16_t)o->n_items, .arg = (uint32_t)l->reply_refused};
+}
+
+/* The same in a frame. */
+static uint32_t msg_refused(const struct wh_link *l)
+{
+        return (uint32_t)l->reply_refused << WH_MSG_REFUSED_SHIFT;
 }
 
 static void count_items(struct wh_link *l, struct wh_outgoing *o)
@@ -487,7 +494,7 @@ static void count_items(struct wh_link *l, struct wh_outgoing *o)
 
 static int send_inline(struct wh_link *l, struct wh_outgoing *o)
 {
-        struct wh_rec_ext ext = rec_ext(o);
+        struct wh_rec_ext ext = rec_ext(l, o);
         uint32_t len = (uint32_t)(sizeof ext + o->len);
         int r;
         uint8_t *body = reserve(l, len, &r);
@@ -507,7 +514,7 @@ static int send_inline(struct wh_link *l, struct wh_outgoing *o)
 static void publish_block(struct wh_link *l, struct wh_outgoing *o, uint8_t *body, uint16_t slot, uint64_t len,
                           enum wh_rec_kind kind)
 {
-        struct wh_rec_ext ext = rec_ext(o);
+        struct wh_rec_ext ext = rec_ext(l, o);
         struct wh_rec_block block = wh_lane_block(l->tx, slot, len, o->len);
         wh_shm_copy(body, &ext, sizeof ext);
         wh_shm_copy(body + sizeof ext, &block, sizeof block);
@@ -541,7 +548,7 @@ static int send_pieces(struct wh_link *l, struct wh_outgoing *o)
 {
         if (o->len <= INLINE_BYTES_MAX && !o->started)
                 return send_inline(l, o);
-        struct wh_rec_ext ext = rec_ext(o);
+        struct wh_rec_ext ext = rec_ext(l, o);
         o->how = HOW_PIECES;
         while (o->done < o->len) {
                 uint64_t n = o->len - o->done < PIECE_BYTES_MAX ? o->len - o->done : PIECE_BYTES_MAX;
@@ -683,7 +690,8 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
                         .total = o->len,
                         .id = o->id,
                         .call = o->call,
-                        .arg = (first ? WH_MSG_FIRST | cold_tell(l) : 0) | (o->done + n == o->len ? WH_MSG_LAST : 0),
+                        .arg = (first ? WH_MSG_FIRST | cold_tell(l) | msg_refused(l) : 0) |
+                               (o->done + n == o->len ? WH_MSG_LAST : 0),
                 };
                 memcpy(buf, o->kind, n_items);
                 if (n)
@@ -725,7 +733,7 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
                         .total = o->len,
                         .id = o->id,
                         .call = o->call,
-                        .arg = WH_MSG_FIRST | WH_MSG_LAST | WH_MSG_MEMORY | cold_tell(l),
+                        .arg = WH_MSG_FIRST | WH_MSG_LAST | WH_MSG_MEMORY | cold_tell(l) | msg_refused(l),
                 };
                 r = wh_link_frame(l, &f, with.kind, with.n_items, with.fd, false);
         } else {
@@ -742,7 +750,7 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
                 o->how = WHARF_HOW_MEMORY;
                 return 0;
         }
-        struct wh_rec_ext ext = rec_ext(&with);
+        struct wh_rec_ext ext = rec_ext(l, &with);
         struct wh_rec_block block = {.len = o->len, .total = o->len};
         wh_shm_copy(body, &ext, sizeof ext);
         wh_shm_copy(body + sizeof ext, &block, sizeof block);
@@ -776,7 +784,7 @@ static int send_direct(struct wh_link *l, struct wh_outgoing *o)
                 o->how = WHARF_HOW_AUTO;
                 return 1;
         }
-        struct wh_rec_ext ext = rec_ext(o);
+        struct wh_rec_ext ext = rec_ext(l, o);
         int r;
         uint8_t *body = reserve(l, DIRECT_BODY, &r);
         if (!body)
@@ -790,6 +798,51 @@ static int send_direct(struct wh_link *l, struct wh_outgoing *o)
         o->started = true;
         r = tx_published(l);
         return r < 0 ? r : -EAGAIN;
+}
+
+/*
+ * A reply, straight into the memory that the caller has set apart for it; and the record that says so, only then (D2).
+ * 1, and why in l->reply_refused: it has to go another way.
+ */
+static int send_written(struct wh_link *l, struct wh_outgoing *o)
+{
+        int r;
+        uint8_t *body = reserve(l, DIRECT_BODY, &r);
+        if (!body)
+                return r;
+        r = wh_direct_write(l, o->window_at, o->data, o->len);
+        if (r < 0) {
+                l->reply_refused = -r;
+                o->how = WHARF_HOW_AUTO;
+                return 1;
+        }
+        r = send_items(l, o);
+        if (r < 0)
+                return r;
+        struct wh_rec_ext ext = rec_ext(l, o);
+        struct wh_rec_direct d = {.at = o->window_at, .len = o->len};
+        wh_shm_copy(body, &ext, sizeof ext);
+        wh_shm_copy(body + sizeof ext, &d, sizeof d);
+        wh_ring_publish(&l->tx->ring, WH_REC_DIRECT, DIRECT_BODY);
+        count_items(l, o);
+        return tx_sent(l, o, WHARF_HOW_DIRECT);
+}
+
+/* Where the reply to a request that follows may be written. No message, so it has no number (K1). */
+static int send_window(struct wh_link *l, struct wh_outgoing *o)
+{
+        int r;
+        struct wh_rec_ext ext = {.call = o->call};
+        struct wh_rec_direct d = {.at = (uintptr_t)o->data, .len = o->window_at};
+        if (!l->tx)
+                return -EOPNOTSUPP;
+        uint8_t *body = reserve(l, DIRECT_BODY, &r);
+        if (!body)
+                return r;
+        wh_shm_copy(body, &ext, sizeof ext);
+        wh_shm_copy(body + sizeof ext, &d, sizeof d);
+        wh_ring_publish(&l->tx->ring, WH_REC_WINDOW, DIRECT_BODY);
+        return tx_published(l);
 }
 
 /* ---- a full queue ---- */
@@ -847,7 +900,7 @@ int wh_link_send_kept(struct wh_link *l, struct wh_outgoing *o)
                 publish_block(l, &with, body, (uint16_t)slot, o->len, kind);
                 return tx_sent(l, o, WHARF_HOW_SECTION);
         }
-        struct wh_rec_ext ext = rec_ext(&with);
+        struct wh_rec_ext ext = rec_ext(l, &with);
         wh_shm_copy(body, &ext, sizeof ext);
         if (kind == WH_REC_INLINE) {
                 wh_shm_copy(body + sizeof ext, o->data, o->len);
@@ -959,7 +1012,7 @@ static int send_offer(struct wh_link *l, struct wh_outgoing *o)
                         wh_lane_unlend(l->tx, (uint16_t)slot);
                 return r;
         }
-        ext = rec_ext(&with);
+        ext = rec_ext(l, &with);
         ext.arg = kind;
         wh_shm_copy(body, &ext, sizeof ext);
         if (kind == WH_REC_INLINE) {
@@ -1097,6 +1150,17 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
                         if (r < 0)
                                 return r;
                 }
+        }
+        if (o->how == WH_HOW_WINDOW)
+                return send_window(l, o);
+        if (l->owner && o->how == WHARF_HOW_DIRECT) {
+                if (l->tx && (r = send_written(l, o)) <= 0)
+                        return r;
+                if (!l->tx)
+                        l->reply_refused = EOPNOTSUPP;
+                o->how = WHARF_HOW_AUTO;
+                if (o->len > WHARF_IN_PLACE_MAX)
+                        o->how = WHARF_HOW_MEMORY; /* pieces would wait for the caller */
         }
         if (l->tx && l->detour & WH_DETOUR_OFFER && o->how != WHARF_HOW_DIRECT) /* which is an offer itself */
                 return send_offer(l, o);

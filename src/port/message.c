@@ -160,6 +160,8 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         if (r == 0 && call) {
                 wh_call_add(l, call);
                 o.call = call->number;
+                if (call->window)
+                        r = wh_call_announce(l, call, deadline_ns);
         }
         int obstacle = 0;
         if (wh_unlikely(o.how == WHARF_HOW_DIRECT) && r == 0 && (obstacle = wh_direct_obstacle(l, &o, deadline_ns)) < 0)
@@ -173,7 +175,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         if (wh_unlikely(m->how == WHARF_HOW_DIRECT) && obstacle == 0)
                 obstacle = l->direct_refused ? l->direct_refused : -EOPNOTSUPP;
         if (r < 0 && call && o.call)
-                wh_list_remove(&call->node);
+                wh_call_unsent(l, call, r);
         if (wh_unlikely(r < 0))
                 wh_link_failed(l, r);
         wh_unlock(&l->o.lock);

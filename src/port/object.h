@@ -11,6 +11,7 @@ struct wh_reply {
         struct wh_object o;
         struct wh_link *link; /* a reference; NULL once the reply goes over `via` */
         uint32_t call;
+        uint64_t window_at, window_len; /* where the caller lets it be written (direct.h); 0 bytes: nowhere */
         int via; /* -1; after the port has moved, the socket on which its caller expects the reply (VIA) */
 };
 
@@ -51,6 +52,10 @@ void wh_reply_forget(wharf_task *t, wharf_name reply);
 int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns);
 /* Number a call and put it among the outstanding ones; the link is locked. */
 int wh_call_add(struct wh_link *l, struct wh_call *c);
+/* Say where its reply may be written, before its request goes. Where that cannot be said, it goes without; 0. */
+int wh_call_announce(struct wh_link *l, struct wh_call *c, int64_t deadline_ns);
+/* The request did not go, for `err`; wh_call_add() is undone. */
+void wh_call_unsent(struct wh_link *l, struct wh_call *c, int err);
 /* Wait for the reply of `call`; the link is locked. */
 int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct wharf_msg *m, int64_t deadline_ns);
 

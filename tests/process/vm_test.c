@@ -628,3 +628,628 @@ TEST(an_answer_that_no_honest_receiver_gives)
         CHECK_EQ(w.result, -EPROTO);
         hub_close(&h);
 }
+
+/* ---- the other way round: replies written into the caller's memory ---- */
+
+/* A call whose reply of `len` bytes, made from `key`, may be written directly. */
+static int call_window(wharf_task *t, wharf_name to, uint64_t key, size_t len, size_t cap, struct wharf_msg *reply)
+{
+        uint64_t ask[2] = {key, len};
+        struct wharf_msg req = MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT, .cap_bytes = cap);
+        return wharf_callmsg(t, to, &req, reply, WHARF_FOREVER);
+}
+
+/* Answers one such call; how it went is in *ret_how. */
+static int answer_one(struct hub *h, uint32_t how, uint32_t *ret_how)
+{
+        uint64_t ask[2];
+        struct wharf_msg m = MSG(.data = ask, .cap_bytes = sizeof ask);
+        int r = wharf_recvmsg(h->task, h->port, &m, WHARF_FOREVER);
+        if (r < 0)
+                return r;
+        CHECK_EQ(m.len_bytes, sizeof ask);
+        void *p = pattern_new(ask[1] ? ask[1] : 1, ask[0]);
+        struct wharf_msg reply = MSG(.data = p, .len_bytes = ask[1], .how = how, .id = 7);
+        r = wharf_replymsg(h->task, m.reply, &reply);
+        if (r == 0 && ret_how)
+                *ret_how = reply.how;
+        free(p);
+        return r;
+}
+
+static void check_reply(wharf_task *t, struct wharf_msg *m, uint64_t key, size_t len)
+{
+        CHECK_EQ(m->len_bytes, len);
+        CHECK_EQ(m->id, 7);
+        void *want = pattern_new(len, key);
+        CHECK_MEM(m->data, want, len);
+        free(want);
+        wharf_release(t, m);
+}
+
+static const size_t reply_sizes[] = {300, 4096, 4097, 100000, MIB, 9 * MIB + 13};
+enum { REPLY_SIZES = sizeof reply_sizes / sizeof *reply_sizes };
+
+static int call_reply_sizes(void *arg)
+{
+        wharf_name hub;
+        wharf_task *t = hub_join(arg, &hub);
+        char *buf = malloc(10 * MIB);
+        for (unsigned i = 0; i < 4 * REPLY_SIZES; i++) {
+                size_t len = reply_sizes[i % REPLY_SIZES];
+                struct wharf_msg a = MSG(.data = buf, .cap_bytes = 10 * MIB);
+                if (i / REPLY_SIZES == 1)
+                        a = MSG(.flags = WHARF_RECV_ALLOC);
+                if (i / REPLY_SIZES == 2)
+                        a = MSG(.flags = WHARF_RECV_IN_PLACE);
+                if (i / REPLY_SIZES < 3) {
+                        CHECK_EQ(call_window(t, hub, i, len, i % 2 ? len : 10 * MIB, &a), 0);
+                } else { /* too small first: it stays outstanding */
+                        uint64_t ask[2] = {i, len};
+                        uint32_t call;
+                        struct wharf_msg req = MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT,
+                                                   .cap_bytes = len);
+                        CHECK_EQ(wharf_call_start(t, hub, &req, WHARF_FOREVER, &call), 0);
+                        a.cap_bytes = len - 1;
+                        CHECK_EQ(wharf_call_finish(t, hub, call, &a, WHARF_FOREVER), -EOVERFLOW);
+                        CHECK_EQ(a.len_bytes, len);
+                        a.cap_bytes = len;
+                        CHECK_EQ(wharf_call_finish(t, hub, call, &a, WHARF_FOREVER), 0);
+                }
+                CHECK_EQ(a.how, WHARF_HOW_DIRECT);
+                check_reply(t, &a, i, len);
+        }
+        free(buf);
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   a reply lies in the caller's memory when the call returns, by every way to receive it; both sides see how.
+ * Method: a server that asks for it, and one that just answers; ports of every capacity.
+ */
+TEST(a_reply_is_written_into_the_callers_memory)
+{
+        const uint32_t capacities[] = {0, 1, WHARF_UNBOUNDED, WHARF_RENDEZVOUS};
+        for (unsigned c = 0; c < 4; c++) {
+                struct hub h = hub_open(PORT_OPTS(.capacity_records = capacities[c]));
+                pid_t pid = test_fork(call_reply_sizes, &h);
+                for (unsigned i = 0; i < 4 * REPLY_SIZES; i++) {
+                        uint32_t how = 0;
+                        CHECK_EQ(answer_one(&h, i % 2 ? WHARF_HOW_DIRECT : WHARF_HOW_AUTO, &how), 0);
+                        CHECK_EQ(how, WHARF_HOW_DIRECT);
+                }
+                CHECK_EQ(test_wait(pid), 0);
+                hub_close(&h);
+        }
+}
+
+static int call_both_ways(void *arg)
+{
+        wharf_name hub;
+        wharf_task *t = hub_join(arg, &hub);
+        char *p = pattern_new(MIB, 5);
+        for (int i = 0; i < 5; i++) {
+                struct wharf_msg req = MSG(.data = p, .len_bytes = MIB, .how = WHARF_HOW_DIRECT,
+                                           .flags = WHARF_REPLY_DIRECT, .cap_bytes = MIB);
+                struct wharf_msg reply = MSG(.flags = WHARF_RECV_ALLOC);
+                CHECK_EQ(wharf_callmsg(t, hub, &req, &reply, WHARF_FOREVER), 0);
+                CHECK_EQ(req.how, WHARF_HOW_DIRECT);
+                CHECK_EQ(reply.how, WHARF_HOW_DIRECT);
+                CHECK_MEM(reply.data, p, MIB);
+                ((char *)reply.data)[i] = 'x'; /* it is the caller's own */
+                wharf_release(t, &reply);
+        }
+        free(p);
+        wharf_task_close(t);
+        return 0;
+}
+
+TEST(a_request_is_read_and_its_reply_written_directly)
+{
+        const uint32_t capacities[] = {0, WHARF_RENDEZVOUS};
+        for (unsigned c = 0; c < 2; c++) {
+                struct hub h = hub_open(PORT_OPTS(.capacity_records = capacities[c]));
+                pid_t pid = test_fork(call_both_ways, &h);
+                for (int i = 0; i < 5; i++) {
+                        struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
+                        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+                        CHECK_EQ(m.how, WHARF_HOW_DIRECT);
+                        CHECK_EQ(wharf_reply(h.task, m.reply, m.data, m.len_bytes), 0);
+                        wharf_release(h.task, &m);
+                }
+                CHECK_EQ(test_wait(pid), 0);
+                hub_close(&h);
+        }
+}
+
+/* Rights in a reply travel as ever. */
+static int call_for_rights(void *arg)
+{
+        wharf_name hub;
+        wharf_task *t = hub_join(arg, &hub);
+        for (int i = 0; i < 30; i++) {
+                struct wharf_item got;
+                struct wharf_msg a = MSG(.flags = WHARF_RECV_ALLOC, .items = &got, .cap_items = 1);
+                CHECK_EQ(call_window(t, hub, 1, 5000, 5000, &a), 0);
+                CHECK_EQ(a.how, WHARF_HOW_DIRECT);
+                CHECK_EQ(a.n_items, 1);
+                CHECK_EQ(got.kind, WHARF_GOT_FD);
+                close(got.fd);
+                wharf_release(t, &a);
+        }
+        wharf_task_close(t);
+        return 0;
+}
+
+TEST(a_direct_reply_carries_rights)
+{
+        struct hub h = hub_open(NULL);
+        pid_t pid = test_fork(call_for_rights, &h);
+        static char bytes[5000];
+        for (int i = 0; i < 30; i++) {
+                uint64_t ask[2];
+                struct wharf_msg m = MSG(.data = ask, .cap_bytes = sizeof ask);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+                struct wharf_item it = {.kind = WHARF_COPY_FD, .fd = h.listen_fd};
+                struct wharf_msg reply = MSG(.data = bytes, .len_bytes = sizeof bytes, .items = &it, .n_items = 1);
+                CHECK_EQ(wharf_replymsg(h.task, m.reply, &reply), 0);
+                CHECK_EQ(reply.how, WHARF_HOW_DIRECT);
+        }
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+/* ---- replies that fall back ---- */
+
+struct window_case {
+        struct hub *h;
+        const char *why;
+        size_t len, cap;
+        bool other_user, not_dumpable;
+};
+
+static void check_why(const char *why)
+{
+        if (!strstr(wharf_why(), why))
+                test_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", wharf_why(), why);
+}
+
+static int call_and_fall_back(void *arg)
+{
+        struct window_case *c = arg;
+        if (c->other_user || c->not_dumpable)
+                test_drop_root();
+        if (c->not_dumpable)
+                CHECK_EQ(prctl(PR_SET_DUMPABLE, 0), 0);
+        wharf_name hub;
+        wharf_task *t = hub_join(c->h, &hub);
+        for (unsigned i = 0; i < 20; i++) { /* as a frame first, then in the lane */
+                struct wharf_msg a = MSG(.flags = WHARF_RECV_ALLOC);
+                CHECK_EQ(call_window(t, hub, i, c->len, c->cap, &a), 0);
+                CHECK(a.how != WHARF_HOW_DIRECT);
+                check_why(c->why);
+                check_reply(t, &a, i, c->len);
+        }
+        wharf_task_close(t);
+        return 0;
+}
+
+/* Both sides are told why. */
+static void fall_back(struct window_case c, int (*gate)(enum wh_os_call))
+{
+        struct hub h = hub_open(NULL);
+        c.h = &h;
+        pid_t pid = test_fork(call_and_fall_back, &c);
+        wh_os_gate = gate;
+        for (unsigned i = 0; i < 20; i++) {
+                uint32_t how = 0;
+                CHECK_EQ(answer_one(&h, WHARF_HOW_DIRECT, &how), 0);
+                CHECK(how != WHARF_HOW_DIRECT);
+                check_why(c.why);
+        }
+        wh_os_gate = NULL;
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+TEST(a_reply_falls_back_and_says_why_to_another_user)
+{
+        if (getuid() != 0)
+                test_skip("only root can be two users");
+        fall_back((struct window_case){.len = MIB, .cap = MIB, .other_user = true, .why = "another user"}, NULL);
+}
+
+TEST(a_reply_falls_back_and_says_why_when_the_caller_is_not_dumpable)
+{
+        test_drop_root();
+        fall_back((struct window_case){.len = 5000, .cap = MIB, .not_dumpable = true, .why = "does not let the server"},
+                  NULL);
+}
+
+static int no_vm_writev(enum wh_os_call call)
+{
+        return call == WH_OS_process_vm_writev ? -ENOSYS : 0;
+}
+
+TEST(a_reply_falls_back_and_says_why_where_a_sandbox_forbids_the_call)
+{
+        fall_back((struct window_case){.len = MIB, .cap = MIB, .why = "no process_vm_writev()"}, no_vm_writev);
+}
+
+static int vm_writev_denied(enum wh_os_call call)
+{
+        return call == WH_OS_process_vm_writev ? -EPERM : 0; /* as Yama and security modules answer */
+}
+
+TEST(a_reply_falls_back_and_says_why_where_the_kernel_refuses)
+{
+        fall_back((struct window_case){.len = 100000, .cap = MIB, .why = "Yama"}, vm_writev_denied);
+}
+
+TEST(a_reply_larger_than_was_asked_for_falls_back_and_says_why)
+{
+        fall_back((struct window_case){.len = 100001, .cap = 100000, .why = "larger than the memory"}, NULL);
+        fall_back((struct window_case){.len = 9 * MIB, .cap = 1, .why = "larger than the memory"}, NULL);
+}
+
+static int call_plainly(void *arg)
+{
+        wharf_name hub;
+        wharf_task *t = hub_join(arg, &hub);
+        uint64_t ask[2] = {1, 5000};
+        char *buf = malloc(5000);
+        CHECK_EQ(wharf_call(t, hub, ask, sizeof ask, buf, 5000, WHARF_FOREVER), 5000);
+        struct wharf_msg req = MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT);
+        struct wharf_msg a = MSG(.data = buf, .cap_bytes = 5000);
+        CHECK_EQ(wharf_callmsg(t, hub, &req, &a, WHARF_FOREVER), -EINVAL);
+        check_why("cap_bytes");
+        free(buf);
+        wharf_task_close(t);
+        return 0;
+}
+
+TEST(a_reply_is_not_written_where_nobody_asked)
+{
+        struct hub h = hub_open(NULL);
+        pid_t pid = test_fork(call_plainly, &h);
+        uint32_t how = 0;
+        CHECK_EQ(answer_one(&h, WHARF_HOW_DIRECT, &how), 0);
+        CHECK(how != WHARF_HOW_DIRECT);
+        check_why("did not ask");
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+static int call_and_be_passed_on(void *arg)
+{
+        wharf_name hub;
+        wharf_task *t = hub_join(arg, &hub);
+        struct wharf_msg a = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(call_window(t, hub, 3, MIB, MIB, &a), 0);
+        CHECK(a.how != WHARF_HOW_DIRECT);
+        check_why("not answered directly");
+        check_reply(t, &a, 3, MIB);
+        wharf_task_close(t);
+        return 0;
+}
+
+/* Whoever it was passed on to was not shown the window. */
+TEST(a_reply_by_somebody_else_falls_back)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name port, right;
+        CHECK_EQ(wharf_port_new(h.task, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &right), 0);
+        pid_t pid = test_fork(call_and_be_passed_on, &h);
+        struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+        wharf_release(h.task, &m);
+        struct wharf_item it = {.kind = WHARF_MOVE_REPLY, .name = m.reply}, got;
+        m = MSG(.items = &it, .n_items = 1);
+        CHECK_EQ(wharf_sendmsg(h.task, right, &m, 0), 0);
+        m = MSG(.items = &got, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, port, &m, WHARF_FOREVER), 0);
+        void *p = pattern_new(MIB, 3);
+        m = MSG(.data = p, .len_bytes = MIB, .id = 7);
+        CHECK_EQ(wharf_replymsg(h.task, got.name, &m), 0);
+        free(p);
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+/* ---- given up, and deaths ---- */
+
+/* How many pages this process has in memory. */
+static size_t resident_bytes(void)
+{
+        unsigned long all = 0, resident = 0;
+        FILE *f = fopen("/proc/self/statm", "re");
+        CHECK(f && fscanf(f, "%lu %lu", &all, &resident) == 2);
+        fclose(f);
+        return resident * 4096;
+}
+
+struct given_up {
+        struct hub *h;
+        struct stage asked, answered;
+};
+
+static int call_and_give_up(void *arg)
+{
+        struct given_up *g = arg;
+        wharf_name hub;
+        wharf_task *t = hub_join(g->h, &hub);
+        struct wharf_msg a = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(call_window(t, hub, 1, 300, 300, &a), 0);
+        check_reply(t, &a, 1, 300);
+        for (unsigned i = 0; i < 10; i++) {
+                uint64_t ask[2] = {i, 8 * MIB};
+                struct wharf_msg req =
+                        MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT, .cap_bytes = 8 * MIB);
+                uint32_t call;
+                CHECK_EQ(wharf_call_start(t, hub, &req, WHARF_FOREVER, &call), 0);
+                if (i % 2)
+                        stage_await(&g->answered); /* before it is given up, then */
+                size_t before = resident_bytes();
+                CHECK_EQ(wharf_call_cancel(t, hub, call), 0);
+                if (i % 2) /* what was written there already is memory no more */
+                        CHECK_LE(resident_bytes() + 7 * MIB, before);
+                stage_reach(&g->asked);
+                if (i % 2)
+                        continue;
+                /* Addresses that are given up are not used for anything else. */
+                char *p = mmap(NULL, 8 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                CHECK(p != MAP_FAILED);
+                memset(p, 'm', 8 * MIB);
+                stage_await(&g->answered);
+                for (size_t k = 0; k < 8 * MIB; k++)
+                        CHECK_EQ(p[k], 'm');
+                CHECK_EQ(munmap(p, 8 * MIB), 0);
+        }
+        CHECK_EQ(call_window(t, hub, 3, MIB, MIB, &a), 0);
+        CHECK_EQ(a.how, WHARF_HOW_DIRECT);
+        check_reply(t, &a, 3, MIB);
+        struct wh_link *l = holder(t, hub);
+        CHECK(l->windows_aside == NULL); /* all were answered */
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   a reply that comes too late harms nothing: not what is mapped since, not the next call, not the memory.
+ * Method: calls given up before the server writes, and after.
+ */
+TEST(what_is_written_for_a_call_that_was_given_up_harms_nothing)
+{
+        struct hub h = hub_open(NULL);
+        struct given_up g = {.h = &h, .asked = stage_new(), .answered = stage_new()};
+        pid_t pid = test_fork(call_and_give_up, &g);
+        CHECK_EQ(answer_one(&h, WHARF_HOW_AUTO, NULL), 0);
+        for (unsigned i = 0; i < 10; i++) {
+                uint32_t how = 0;
+                if (i % 2 == 0)
+                        stage_await(&g.asked);
+                CHECK_EQ(answer_one(&h, WHARF_HOW_AUTO, &how), 0);
+                CHECK_EQ(how == WHARF_HOW_DIRECT, i % 2);
+                stage_reach(&g.answered);
+                if (i % 2)
+                        stage_await(&g.asked);
+        }
+        CHECK_EQ(answer_one(&h, WHARF_HOW_AUTO, NULL), 0);
+        CHECK_EQ(test_wait(pid), 0);
+        stage_done(&g.asked);
+        stage_done(&g.answered);
+        hub_close(&h);
+}
+
+static int call_and_die(void *arg)
+{
+        wharf_name hub;
+        wharf_task *t = hub_join(arg, &hub);
+        uint64_t ask[2] = {1, MIB};
+        struct wharf_msg req = MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT, .cap_bytes = MIB);
+        uint32_t call;
+        CHECK_EQ(wharf_call_start(t, hub, &req, WHARF_FOREVER, &call), 0);
+        kill(getpid(), SIGKILL);
+        return 1;
+}
+
+TEST(a_reply_to_a_caller_that_died_is_written_nowhere)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        pid_t pid = test_fork(call_and_die, &h);
+        uint64_t ask[2];
+        struct wharf_msg m = MSG(.data = ask, .cap_bytes = sizeof ask);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(test_wait(pid), 128 + SIGKILL);
+        static char bytes[MIB];
+        struct wharf_msg reply = MSG(.data = bytes, .len_bytes = sizeof bytes, .how = WHARF_HOW_DIRECT);
+        CHECK_EQ(wharf_replymsg(h.task, m.reply, &reply), -EPIPE);
+        hub_close(&h);
+}
+
+struct killed_server {
+        char path[96];
+        struct stage up;
+};
+
+static int serve_until_killed(void *arg)
+{
+        struct killed_server *k = arg;
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        CHECK_EQ(write(k->up.fd[1], h.path, sizeof h.path), sizeof h.path);
+        while (answer_one(&h, WHARF_HOW_AUTO, NULL) == 0)
+                ;
+        return 1;
+}
+
+/* Whenever a server is killed, its caller has an error or a whole reply. */
+TEST(a_server_killed_while_it_writes_leaves_an_error_or_a_whole_reply)
+{
+        unsigned whole = 0;
+        for (unsigned i = 0; i < 40; i++) {
+                struct killed_server k = {.up = stage_new()};
+                pid_t pid = test_fork(serve_until_killed, &k);
+                CHECK_EQ(read(k.up.fd[0], k.path, sizeof k.path), sizeof k.path);
+                wharf_task *t;
+                wharf_name right;
+                CHECK_EQ(wharf_task_open(NULL, &t), 0);
+                CHECK_EQ(wharf_right_connect(t, k.path, &right), 0);
+                struct wharf_msg a = MSG(.flags = WHARF_RECV_ALLOC);
+                CHECK_EQ(call_window(t, right, 1, 300, 300, &a), 0);
+                check_reply(t, &a, 1, 300);
+                uint64_t ask[2] = {i, 4 * MIB};
+                struct wharf_msg req =
+                        MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT, .cap_bytes = 4 * MIB);
+                uint32_t call;
+                CHECK_EQ(wharf_call_start(t, right, &req, WHARF_FOREVER, &call), 0);
+                usleep(i * 250);
+                CHECK_EQ(kill(pid, SIGKILL), 0);
+                a = MSG(.flags = WHARF_RECV_ALLOC);
+                int r = wharf_call_finish(t, right, call, &a, WHARF_FOREVER);
+                CHECK(r == 0 || r == -ECONNRESET || r == -EPIPE);
+                if (r == 0) {
+                        check_reply(t, &a, i, 4 * MIB);
+                        whole++;
+                }
+                CHECK_EQ(test_wait(pid), 128 + SIGKILL);
+                wharf_task_close(t);
+                stage_done(&k.up);
+        }
+        CHECK_LE(whole, 39);
+}
+
+/* ---- liars, the other way round ---- */
+
+/*
+ * Goal:   a server writes nothing but into the caller's own memory, whatever that says; and is told what to say.
+ * Method: a caller that announces what it does not have, may not write to, or what makes no sense.
+ */
+static const struct window_lie {
+        uint64_t at, len;
+        bool mine; /* a page of the caller's that it may only read */
+        bool dead;
+} window_lies[] = {
+        {0, 4096, 0, 0},
+        {0x1000, 8192, 0, 0},
+        {(uint64_t)1 << 63, 8192, 0, 0},
+        {UINT64_MAX - 8191, 8191, 0, 0},
+        {0, 8192, 1, 0},
+        {UINT64_MAX - 10, 8192, 0, 1},
+        {0x1000, 0, 0, 1},
+};
+
+static int announce_lies(void *arg)
+{
+        struct hub *h = arg;
+        for (unsigned i = 0; i < sizeof window_lies / sizeof *window_lies; i++) {
+                wharf_name hub;
+                wharf_task *t;
+                CHECK_EQ(wharf_task_open(NULL, &t), 0);
+                CHECK_EQ(wharf_right_connect(t, h->path, &hub), 0);
+                struct wharf_msg first = MSG(.data = BYTES("a"), .len_bytes = 1, .how = WHARF_HOW_INLINE);
+                CHECK_EQ(wharf_sendmsg(t, hub, &first, WHARF_FOREVER), 0);
+                struct wh_link *l = holder(t, hub);
+                void *page = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                struct {
+                        struct wh_rec_ext ext;
+                        struct wh_rec_direct d;
+                } rec = {.ext.call = l->last_call + 1,
+                         .d = {.at = window_lies[i].mine ? (uintptr_t)page : window_lies[i].at,
+                               .len = window_lies[i].len}};
+                memcpy(wh_ring_reserve(&l->tx->ring, sizeof rec), &rec, sizeof rec);
+                wh_ring_publish(&l->tx->ring, WH_REC_WINDOW, sizeof rec);
+                uint64_t ask[2] = {i, 4096};
+                char buf[4096];
+                ssize_t r = wharf_call(t, hub, ask, sizeof ask, buf, sizeof buf, WHARF_FOREVER);
+                if (window_lies[i].dead) {
+                        CHECK(r == -EPROTO || r == -EPIPE || r == -ECONNRESET);
+                } else {
+                        CHECK_EQ(r, 4096);
+                        void *want = pattern_new(4096, i);
+                        CHECK_MEM(buf, want, 4096);
+                        free(want);
+                }
+                munmap(page, 8192);
+                wharf_task_close(t);
+        }
+        return 0;
+}
+
+static bool running(pid_t pid)
+{
+        siginfo_t si = {0};
+        return waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid == 0;
+}
+
+TEST(windows_that_no_honest_caller_announces)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        pid_t pid = test_fork(announce_lies, &h);
+        for (unsigned done = 0; done < 5;) {
+                uint64_t ask[2];
+                struct wharf_msg m = MSG(.data = ask, .cap_bytes = sizeof ask);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+                if (!m.reply)
+                        continue;
+                void *p = pattern_new(4096, ask[0]);
+                struct wharf_msg reply = MSG(.data = p, .len_bytes = 4096);
+                CHECK_EQ(wharf_replymsg(h.task, m.reply, &reply), 0);
+                CHECK(reply.how != WHARF_HOW_DIRECT);
+                check_why("could not write");
+                free(p);
+                done++;
+        }
+        struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
+        while (running(pid)) {
+                int r = wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(10));
+                CHECK(r == 0 || r == -ETIMEDOUT);
+                if (r == 0)
+                        wharf_release(h.task, &m);
+        }
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+/*
+ * Goal:   a server that claims to have written what it did not gains nothing by it.
+ * Method: a record of a direct reply for a call that announced nothing, elsewhere, too long, or empty.
+ */
+TEST(direct_replies_that_no_honest_server_gives)
+{
+        for (unsigned lie = 0; lie < 4; lie++) {
+                struct hub h = hub_open(NULL);
+                wharf_name right;
+                static char mine[4096];
+                CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+                struct wharf_msg req = MSG(.data = mine, .len_bytes = 1, .how = WHARF_HOW_INLINE,
+                                           .flags = lie ? WHARF_REPLY_DIRECT : 0, .cap_bytes = 4096);
+                uint32_t call;
+                CHECK_EQ(wharf_call_start(h.task, right, &req, 0, &call), 0);
+                struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+                wharf_release(h.task, &m);
+                /* The owner's end has a lane once it has answered something else in it. */
+                struct wh_link *l = (struct wh_link *)wh_table_find(&h.task->links, (uint32_t)m.sender.id);
+                CHECK_EQ(wh_link_attach(l), 0);
+                struct wh_link *caller = holder(h.task, right);
+                struct wh_window *w = wh_container(caller->calls.next, struct wh_call, node)->window;
+                CHECK(!w == !lie);
+                struct {
+                        struct wh_rec_ext ext;
+                        struct wh_rec_direct d;
+                } rec = {.ext.call = call,
+                         .d = {.at = lie == 0   ? (uintptr_t)mine
+                                     : lie == 1 ? (uintptr_t)w->map + 4096
+                                                : (uintptr_t)w->map,
+                               .len = lie == 2   ? 4097
+                                      : lie == 3 ? 0
+                                                 : 4096}};
+                memcpy(wh_ring_reserve(&l->tx->ring, sizeof rec), &rec, sizeof rec);
+                wh_ring_publish(&l->tx->ring, WH_REC_DIRECT, sizeof rec);
+                struct wharf_msg a = MSG(.flags = WHARF_RECV_ALLOC);
+                CHECK_EQ(wharf_call_finish(h.task, right, call, &a, WHARF_FOREVER), -EPROTO);
+                hub_close(&h);
+        }
+}
