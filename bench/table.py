@@ -188,7 +188,8 @@ def reports_print(f):
     rows_print(rows)
 
     rows = [("payload there and an answer, us", "copied", "direct", "", "shared", "", "moved", "")]
-    for work, name in (("hand", "first word written and read"), ("read", "every byte written and read")):
+    for work, name in (("hand", "first word written and read"), ("read", "every byte written and read"),
+                       ("reply", "the answer is the payload")):
         for size, label in ((4096, "4 KiB"), (65536, "64 KiB"), (1 << 20, "1 MiB"), (16 << 20, "16 MiB"),
                             (256 << 20, "256 MiB")):
             ways = [f.get("wharf", work, way, size, "p50_ns") for way in ("copied", "direct", "shared", "moved")]

@@ -4,6 +4,8 @@
  *
  *      hand    the sender writes the first word, the receiver reads it, and answers
  *      read    the sender writes every byte, the receiver reads every byte, and answers
+ *      reply   the sender asks, and the receiver answers with the payload, of which the first word is looked at:
+ * copied, and written directly into the memory of the one that asked
  *
  * One transfer is a call with an empty reply. The sender of the first two ways has one buffer for ever; the one that
  * shares has one memory, which is all zero and which it never writes to. In `hand` the one that moves gets its memory
@@ -25,7 +27,7 @@
 
 enum way { COPIED, DIRECT, SHARED, MOVED, WAYS };
 static const char *const way_names[WAYS] = {"copied", "direct", "shared", "moved"};
-enum { SAMPLES_MAX = 20000, SAMPLES_MIN = 3, READ_ALL = 1, BACK = 2, STOP = 4 };
+enum { SAMPLES_MAX = 20000, SAMPLES_MIN = 3, READ_ALL = 1, BACK = 2, STOP = 4, REPLY = 8 };
 
 static uint32_t samples[SAMPLES_MAX];
 static wharf_task *task;
@@ -50,6 +52,14 @@ static void receiver(wharf_name port, size_t len_max)
                 check(wharf_recvmsg(task, port, &m, WHARF_FOREVER), "wharf_recvmsg");
                 if (m.id == STOP)
                         break;
+                if (m.id == REPLY) {
+                        uint64_t ask[2];
+                        memcpy(ask, buf, sizeof(ask));
+                        bench_set_word(buf, ask[1]);
+                        struct wharf_msg answer = {.size = sizeof(answer), .data = buf, .len_bytes = ask[0]};
+                        check(wharf_replymsg(task, m.reply, &answer), "wharf_replymsg");
+                        continue;
+                }
                 void *at = buf;
                 size_t len = m.len_bytes;
                 if (m.n_items)
@@ -105,6 +115,43 @@ static void transfer(wharf_name to, enum way way, void *buf, size_t len, wharf_n
         if (sum != want || reply.n_items != back)
                 bench_die("a damaged payload");
         *memory = back ? got.name : *memory;
+}
+
+/* The payload comes with the answer, into memory that is made for it each time. */
+static void fetch(wharf_name to, enum way way, size_t len)
+{
+        static uint64_t round;
+        uint64_t ask[2] = {len, ++round};
+        struct wharf_msg m = {.size = sizeof(m),
+                              .id = REPLY,
+                              .data = ask,
+                              .len_bytes = sizeof(ask),
+                              .flags = way == DIRECT ? WHARF_REPLY_DIRECT : 0,
+                              .cap_bytes = len};
+        struct wharf_msg reply = {.size = sizeof(reply), .flags = WHARF_RECV_ALLOC};
+        check(wharf_callmsg(task, to, &m, &reply, WHARF_FOREVER), "wharf_callmsg");
+        if (way == DIRECT && reply.how != WHARF_HOW_DIRECT)
+                bench_die("%s", wharf_why());
+        if (reply.len_bytes != len || bench_word(reply.data) != round)
+                bench_die("a damaged reply");
+        wharf_release(task, &reply);
+}
+
+static void measure_replies(const struct bench_opts *opts, wharf_name to, enum way way, size_t len)
+{
+        struct bench_result r = {0};
+        size_t n = 0;
+        fetch(to, way, len);
+        uint64_t end = bench_ticks() + bench_ticks_of_s(opts->phase_s / 2);
+        do {
+                uint64_t start = bench_ticks();
+                fetch(to, way, len);
+                uint64_t took = bench_ticks() - start;
+                samples[n++] = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
+        } while (n < SAMPLES_MIN || (n < SAMPLES_MAX && bench_ticks() < end));
+        bench_summarize(samples, n, &r);
+        bench_print_value("wharf", "reply", way_names[way], len, "p50_ns", r.p50_ns);
+        fflush(stdout);
 }
 
 static void measure(const struct bench_opts *opts, wharf_name to, enum way way, size_t len, bool all)
@@ -172,6 +219,10 @@ int main(int argc, char **argv)
                 for (int all = 0; all < 2; all++)
                         for (int way = 0; way < WAYS; way++)
                                 measure(&opts, to, (enum way)way, opts.lens_bytes[i], all);
+        for (uint32_t i = 0; i < opts.n_lens; i++)
+                for (int way = COPIED; way <= DIRECT; way++)
+                        if (opts.lens_bytes[i] > WHARF_INLINE_MAX)
+                                measure_replies(&opts, to, (enum way)way, opts.lens_bytes[i]);
         struct wharf_msg stop = {.size = sizeof(stop), .id = STOP};
         check(wharf_sendmsg(task, to, &stop, WHARF_FOREVER), "wharf_sendmsg");
         waitpid(pid, &status, 0);

@@ -1,6 +1,6 @@
 /*
  * Three ways by size, as in Windows' ALPC: small messages are copied, larger ones lie in a section of shared memory
- * that both map, and for the largest the receiver reads the sender's own address space.
+ * that both map, and for the largest the receiver reads the sender's own address space; or writes there, in reply.
  */
 #include "must.h"
 
@@ -24,6 +24,12 @@ static int sender(void)
                         fprintf(stderr, "%s\n", wharf_why());
                 free(m.data);
         }
+        struct wharf_msg ask = {.size = sizeof ask, .flags = WHARF_REPLY_DIRECT, .cap_bytes = 32 << 20};
+        struct wharf_msg answer = {.size = sizeof answer, .flags = WHARF_RECV_ALLOC};
+        MUST(wharf_callmsg(task, to, &ask, &answer, WHARF_FOREVER));
+        if (answer.how != WHARF_HOW_DIRECT)
+                fprintf(stderr, "%s\n", wharf_why());
+        wharf_release(task, &answer);
         wharf_task_close(task);
         return 0;
 }
@@ -45,6 +51,13 @@ int main(void)
                         printf("%8zu bytes: %s\n", m.len_bytes, ways[m.how]);
                 wharf_release(task, &m);
         }
+        struct wharf_msg m = {.size = sizeof m};
+        MUST(wharf_recvmsg(task, port, &m, WHARF_FOREVER));
+        struct wharf_msg reply = {.size = sizeof reply, .data = calloc(1, 32 << 20), .len_bytes = 32 << 20};
+        MUST(wharf_replymsg(task, m.reply, &reply));
+        printf("%8zu bytes: %s\n", reply.len_bytes,
+               reply.how == WHARF_HOW_DIRECT ? "written into the caller's address space" : ways[reply.how]);
+        free(reply.data);
         wharf_task_close(task);
         return 0;
 }

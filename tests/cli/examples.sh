@@ -45,7 +45,8 @@ wrote to 3 pages, copied 3
 the sender still sees what it sent: yes" "$out_copy_on_write"
 same "what three-ways prints" "     200 bytes: copied into the ring
   262144 bytes: a section
-33554432 bytes: read from the sender's address space" "$out_three_ways"
+33554432 bytes: read from the sender's address space
+33554432 bytes: written into the caller's address space" "$out_three_ways"
 run 0 "$ex/notices"
 same "what notices prints" "2 messages; 1 send-once right unused; no sender left of 1" "$out"
 run 0 "$ex/moved-mailbox"
