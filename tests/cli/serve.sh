@@ -56,7 +56,7 @@ done
 # Two that wait for each other: only a server that runs them at the same time gets both done.
 mkfifo "$dir/meet"
 start wharf serve -j 2 meet -- sh -c "read -r x; if [ \$x = a ]; then echo met >'$dir/meet'; else cat '$dir/meet'; fi"
-await served face
+await served meet
 wharf call --data a meet >/dev/null &
 run 0 wharf call --data b meet
 same "two at once" met "$out"

@@ -447,11 +447,12 @@ TEST(a_message_in_pieces_moves_in_the_middle)
 
 /* ---- around a ring, under load ---- */
 
-enum { MEMBERS = 3, SENDERS = 5, EACH = 4000, PER_TURN = 97 };
+enum { MEMBERS = 3, SENDERS = 5, EACH = 4000, PER_TURN = 97, SENDERS_MAX = 2048 };
 
 struct ledger {
-        _Atomic uint32_t next[SENDERS]; /* the number expected of each sender */
+        _Atomic uint32_t next[SENDERS_MAX]; /* the number expected of each sender */
         _Atomic uint32_t total, moves;
+        uint32_t senders, per_turn; /* how many there are; after how many messages the port goes on */
 };
 static struct ledger *ledger;
 
@@ -507,7 +508,7 @@ static int ring_member(wharf_task *t, wharf_name mailbox, wharf_name hub, void *
                 wharf_name port = it.name, late = 0;
                 struct counted c, late_c = {0};
                 bool over = false;
-                for (int i = 0; i < PER_TURN; i++) {
+                for (uint32_t i = 0; i < ledger->per_turn; i++) {
                         m = MSG(.data = buf, .cap_bytes = 40000);
                         r = wharf_recvmsg(t, port, &m, wharf_in_ms(late ? 20 : 20000));
                         if (r == -ETIMEDOUT && late)
@@ -518,11 +519,11 @@ static int ring_member(wharf_task *t, wharf_name mailbox, wharf_name hub, void *
                         }
                         CHECK_EQ(r, 0);
                         memcpy(&c, buf, sizeof c);
-                        CHECK(c.sender < SENDERS);
+                        CHECK(c.sender < ledger->senders);
                         CHECK_EQ(c.number, atomic_load(&ledger->next[c.sender]));
                         atomic_store(&ledger->next[c.sender], c.number + 1);
                         atomic_fetch_add(&ledger->total, 1);
-                        if (m.reply && i > PER_TURN / 2 && !late) {
+                        if (m.reply && i > ledger->per_turn / 2 && !late) {
                                 late = m.reply; /* answered when the port is gone */
                                 late_c = c;
                         } else if (m.reply) {
@@ -543,6 +544,18 @@ static int ring_member(wharf_task *t, wharf_name mailbox, wharf_name hub, void *
         return 0;
 }
 
+static void ring_start(struct hub *h, struct owner *o, pid_t members[MEMBERS], wharf_name to[MEMBERS])
+{
+        *o = (struct owner){.hub = h, .run = ring_member, .first = true};
+        for (int i = 0; i < MEMBERS; i++)
+                members[i] = owner_start(o, &to[i]);
+        for (int i = 0; i < MEMBERS; i++) {
+                struct wharf_item it = {.kind = WHARF_COPY_SEND, .name = to[(i + 1) % MEMBERS]};
+                struct wharf_msg m = MSG(.items = &it, .n_items = 1);
+                CHECK_EQ(wharf_sendmsg(h->task, to[i], &m, WHARF_FOREVER), 0);
+        }
+}
+
 /*
  * Goal:   not one message lost, doubled or reordered for any sender, however often the port moves.
  * Method: three owners hand it around in a ring after 97 messages each, some calls answered only after that, while five
@@ -551,17 +564,13 @@ static int ring_member(wharf_task *t, wharf_name mailbox, wharf_name hub, void *
 TEST_TIMEOUT(the_port_goes_around_a_ring_of_owners_while_senders_count, 120)
 {
         ledger = test_shared(sizeof *ledger);
+        ledger->senders = SENDERS;
+        ledger->per_turn = PER_TURN;
         struct hub h = hub_open(NULL);
-        struct owner o = {.hub = &h, .run = ring_member, .first = true};
+        struct owner o;
         wharf_name to[MEMBERS], p = port_new(h.task, NULL);
         pid_t members[MEMBERS], senders[SENDERS];
-        for (int i = 0; i < MEMBERS; i++)
-                members[i] = owner_start(&o, &to[i]);
-        for (int i = 0; i < MEMBERS; i++) {
-                struct wharf_item it = {.kind = WHARF_COPY_SEND, .name = to[(i + 1) % MEMBERS]};
-                struct wharf_msg m = MSG(.items = &it, .n_items = 1);
-                CHECK_EQ(wharf_sendmsg(h.task, to[i], &m, WHARF_FOREVER), 0);
-        }
+        ring_start(&h, &o, members, to);
         for (uintptr_t i = 0; i < SENDERS; i++) {
                 struct sender s = {.hub = &h, .run = count_away, .arg = (void *)i};
                 senders[i] = sender_start(&s, p);
@@ -622,6 +631,116 @@ TEST_TIMEOUT(two_thousand_links_half_of_them_attached_move_at_once, 120)
                         CHECK_EQ(wharf_send(t, rights[i], (uint16_t[]){i, k}, 4, wharf_in_ms(20000)), 0);
         CHECK_EQ(test_wait(pid), 0);
         free(rights);
+        hub_close(&h);
+}
+
+/* ---- thousands in every state ---- */
+
+enum { CROWDS = 4, CROWD = 500, CROWD_EACH = 12, CROWD_TURN = 3000, CROWD_DIRECT_BYTES = 30000 };
+
+struct one {
+        wharf_task *t;
+        wharf_name first; /* the right that is copied */
+        uint32_t number;
+};
+
+/* One thread with a right of its own; what it does most of the time is one of the states a move can find it in. */
+static void *one_of_the_crowd(void *arg)
+{
+        const struct one *me = arg;
+        wharf_name right;
+        uint8_t *bytes = calloc(1, CROWD_DIRECT_BYTES);
+        CHECK_EQ(wharf_right_copy(me->t, me->first, WHARF_FOREVER, &right), 0);
+        for (uint32_t i = 0; i < CROWD_EACH; i++) {
+                struct counted c = {me->number, i}, back;
+                struct wharf_msg m = MSG(.data = bytes, .len_bytes = sizeof c);
+                memcpy(bytes, &c, sizeof c);
+                switch (me->number % 50) {
+                case 0: /* written in place */
+                        CHECK_EQ(wharf_reserve(me->t, right, 2000, &m, WHARF_FOREVER), 0);
+                        memcpy(m.data, &c, sizeof c);
+                        CHECK_EQ(wharf_sendmsg(me->t, right, &m, WHARF_FOREVER), 0);
+                        break;
+                case 1: /* read from this address space, in place */
+                        m.how = WHARF_HOW_DIRECT;
+                        m.len_bytes = CROWD_DIRECT_BYTES;
+                        CHECK_EQ(wharf_sendmsg(me->t, right, &m, WHARF_FOREVER), 0);
+                        break;
+                case 2 ... 9: /* in a call */
+                        CHECK_EQ(wharf_call(me->t, right, &c, sizeof c, &back, sizeof back, WHARF_FOREVER),
+                                 sizeof back);
+                        CHECK_EQ(back.number, i);
+                        break;
+                case 10 ... 19: /* attaching, in the middle of what it sends */
+                        m.how = i < CROWD_EACH / 2 ? WHARF_HOW_COLD : WHARF_HOW_INLINE;
+                        CHECK_EQ(wharf_sendmsg(me->t, right, &m, WHARF_FOREVER), 0);
+                        break;
+                case 20 ... 29: /* asleep between its messages */
+                        poll(NULL, 0, (int)((me->number + 7 * i) % 20));
+                        CHECK_EQ(wharf_sendmsg(me->t, right, &m, WHARF_FOREVER), 0);
+                        break;
+                default: /* sending, and waiting for room: the queue holds fewer than it sends */
+                        CHECK_EQ(wharf_sendmsg(me->t, right, &m, WHARF_FOREVER), 0);
+                }
+        }
+        wharf_drop(me->t, right);
+        free(bytes);
+        return NULL;
+}
+
+static int crowd(wharf_task *t, wharf_name right, void *arg)
+{
+        pthread_t *threads = calloc(CROWD, sizeof *threads);
+        struct one *all = calloc(CROWD, sizeof *all);
+        pthread_attr_t small;
+        pthread_attr_init(&small);
+        pthread_attr_setstacksize(&small, 256 << 10);
+        for (uint32_t i = 0; i < CROWD; i++) {
+                all[i] = (struct one){t, right, (uint32_t)(uintptr_t)arg * CROWD + i};
+                CHECK_EQ(pthread_create(&threads[i], &small, one_of_the_crowd, &all[i]), 0);
+        }
+        for (uint32_t i = 0; i < CROWD; i++)
+                CHECK_EQ(pthread_join(threads[i], NULL), 0);
+        free(threads);
+        free(all);
+        return 0;
+}
+
+/*
+ * Goal:   two thousand senders, some in each state (sending, attaching, asleep, waiting for room, in a call, writing in
+ *         place, being read from): the port moves again and again, and none of them loses, doubles or reorders one.
+ * Method: a thread and a right each, in four processes; three owners hand the port around.
+ */
+TEST_TIMEOUT(two_thousand_senders_in_every_state_go_on_while_the_port_moves, 200)
+{
+        struct rlimit lim;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &lim), 0);
+        lim.rlim_cur = lim.rlim_max;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &lim), 0);
+        if (lim.rlim_cur < 16000)
+                test_skip("RLIMIT_NOFILE allows %llu descriptors, 16000 are needed", (unsigned long long)lim.rlim_cur);
+        ledger = test_shared(sizeof *ledger);
+        ledger->senders = CROWDS * CROWD;
+        ledger->per_turn = CROWD_TURN;
+        struct hub h = hub_open(NULL);
+        struct owner o;
+        wharf_name to[MEMBERS],
+                p = port_new(h.task, PORT_OPTS(.capacity_records = 4, .links_max = 8192, .introduced_max = 4096));
+        pid_t members[MEMBERS], crowds[CROWDS];
+        ring_start(&h, &o, members, to);
+        for (uintptr_t i = 0; i < CROWDS; i++) {
+                struct sender s = {.hub = &h, .run = crowd, .arg = (void *)i};
+                crowds[i] = sender_start(&s, p);
+        }
+        move(h.task, p, to[0]);
+        for (int i = 0; i < CROWDS; i++)
+                CHECK_EQ(test_wait(crowds[i]), 0);
+        for (int i = 0; i < MEMBERS; i++)
+                CHECK_EQ(test_wait(members[i]), 0);
+        CHECK_EQ(atomic_load(&ledger->total), CROWDS * CROWD * CROWD_EACH);
+        for (uint32_t i = 0; i < ledger->senders; i++)
+                CHECK_EQ(atomic_load(&ledger->next[i]), CROWD_EACH);
+        CHECK_GE(atomic_load(&ledger->moves), 4);
         hub_close(&h);
 }
 
