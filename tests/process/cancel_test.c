@@ -2,6 +2,7 @@
  * Cancellation: pthread_cancel() of a thread that waits in a call. No call is a cancellation point, so the thread stays
  * until its wait is over, nothing is left locked, and everybody else goes on.
  */
+#include "domain.h"
 #include "hub.h"
 
 #include <pthread.h>
@@ -204,15 +205,7 @@ TEST(a_thread_cancelled_in_a_call_gets_its_reply_and_others_call_on)
 
 TEST(a_thread_cancelled_in_a_lookup_finds_the_name)
 {
-        char wharfd[4096];
-        ssize_t n = readlink("/proc/self/exe", wharfd, sizeof wharfd - 32);
-        CHECK(n > 0);
-        wharfd[n] = 0;
-        strcpy(strrchr(wharfd, '/'), "/../../wharfd");
-        CHECK_EQ(setenv("WHARFD", wharfd, 1), 0);
-        char domain[256];
-        snprintf(domain, sizeof domain, "%s/domain", test_dir());
-        CHECK_EQ(setenv("WHARF_DOMAIN", domain, 1), 0);
+        test_domain();
         struct waiter w = {.call = call_lookup};
         wharf_task *server;
         wharf_name port;

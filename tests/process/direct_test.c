@@ -1,6 +1,7 @@
 /*
  * Direct communication: processes that name each other, with a real wharfd in a domain of the test's own.
  */
+#include "domain.h"
 #include "os/os.h"
 #include "test.h"
 #include "wharf/wharf.h"
@@ -8,20 +9,6 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
-
-/* A fresh domain, served by the wharfd of this build. */
-static void domain(void)
-{
-        static char dir[256], wharfd[600], self[512];
-        snprintf(dir, sizeof dir, "%s/domain", test_dir());
-        setenv("WHARF_DOMAIN", dir, 1);
-        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-        CHECK(n > 0);
-        self[n] = 0;
-        *strrchr(self, '/') = 0;
-        snprintf(wharfd, sizeof wharfd, "%s/../../wharfd", self);
-        setenv("WHARFD", wharfd, 0);
-}
 
 static wharf_task *task(void)
 {
@@ -93,7 +80,7 @@ static pid_t fork_peer(const char *name)
  */
 TEST(symmetric_both_name_each_other_and_others_wait)
 {
-        domain();
+        test_domain();
         pid_t q = fork_peer("Q"), r = fork_peer("R");
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
@@ -112,7 +99,7 @@ TEST(symmetric_both_name_each_other_and_others_wait)
 /* Goal: receive(&id, m) takes from anyone, and says who; each peer's messages stay in order. */
 TEST(asymmetric_receives_from_anyone_and_is_told_who)
 {
-        domain();
+        test_domain();
         pid_t q = fork_peer("Q"), r = fork_peer("R");
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
@@ -138,7 +125,7 @@ TEST(asymmetric_receives_from_anyone_and_is_told_who)
  */
 TEST(one_link_for_each_pair_whatever_is_sent)
 {
-        domain();
+        test_domain();
         wharf_task *t = task(), *u = task();
         wharf_direct *p = join(t, "P"), *q = join(u, "Q");
         unsigned settled = 0;
@@ -161,7 +148,7 @@ TEST(one_link_for_each_pair_whatever_is_sent)
 /* Goal: nobody has joined under that name: at once, or at the deadline, -ENOENT; and nothing stays behind. */
 TEST(unknown_peer_is_an_error_at_once_or_at_the_deadline)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
         char buf[8];
@@ -182,7 +169,7 @@ TEST(unknown_peer_is_an_error_at_once_or_at_the_deadline)
 /* Goal: a name that somebody has joined under is taken, until he leaves. */
 TEST(own_name_taken_is_an_error_until_its_owner_leaves)
 {
-        domain();
+        test_domain();
         wharf_task *t = task(), *u = task();
         wharf_direct *p = join(t, "P"), *other = NULL;
         CHECK_EQ(wharf_direct_join(u, "P", &other), -EEXIST);
@@ -211,7 +198,7 @@ static int says_once_and_is_killed(void *arg)
  */
 TEST(dead_peer_s_messages_come_and_then_its_end_is_told)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
         char buf[64];
@@ -258,7 +245,7 @@ static void *receives_from_q(void *d)
 /* Goal: a peer that is killed ends the wait of who receives from it, and of who sends to it. */
 TEST(killed_peer_ends_the_waits_for_it)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
         pid_t q = test_fork(joins_and_waits, NULL);
@@ -294,7 +281,7 @@ static int joined_but_silent(void *arg)
 /* Goal: also a peer that never sent anything ends a wait for it by its death. */
 TEST(peer_that_dies_before_its_first_message_ends_the_wait_for_it)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
         char buf[8];
@@ -379,7 +366,7 @@ static int honest(void *arg)
  */
 TEST(peer_that_claims_another_s_name_is_not_believed)
 {
-        domain();
+        test_domain();
         pid_t q = test_fork(honest, NULL);
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
@@ -422,7 +409,7 @@ static int stubborn(void *arg)
 /* Goal: a peer that makes its end of the link so that no death would be told, is told of as dead all the same. */
 TEST(peer_cannot_make_a_link_that_outlives_it)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
         char buf[8];
@@ -436,7 +423,7 @@ TEST(peer_cannot_make_a_link_that_outlives_it)
 /* Goal: one's own name is a peer like any other; and a deadline, rights, and what is too large are as everywhere. */
 TEST(direct_messages_carry_rights_and_obey_flags_and_deadlines)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
         char buf[64];
@@ -476,7 +463,7 @@ TEST(direct_messages_carry_rights_and_obey_flags_and_deadlines)
 /* Goal: a second thread that would receive is told so; the first goes on. */
 TEST(one_thread_receives_at_a_time)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_direct *d = join(t, "P");
         pthread_t thread;

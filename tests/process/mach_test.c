@@ -1,6 +1,7 @@
 /*
  * Mach's words: rights under Mach's names, mach_msg() with its options, notices, and what does not come from Mach.
  */
+#include "domain.h"
 #include "hub.h"
 
 #include <wharf/mach.h>
@@ -85,14 +86,7 @@ static int client(void *arg)
 
 TEST(the_textbooks_client_and_server_in_machs_words)
 {
-        static char dir[256], wharfd[600], self[512];
-        snprintf(dir, sizeof dir, "%s/domain", test_dir());
-        setenv("WHARF_DOMAIN", dir, 1);
-        ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
-        CHECK(len > 0);
-        *strrchr(self, '/') = 0;
-        snprintf(wharfd, sizeof wharfd, "%s/../../wharfd", self);
-        setenv("WHARFD", wharfd, 0);
+        test_domain();
         mach_port_t server, other;
         CHECK_EQ(bootstrap_look_up(bootstrap_port, "mach.test", &server), BOOTSTRAP_UNKNOWN_SERVICE);
         CHECK_EQ(bootstrap_check_in(bootstrap_port, "mach.test", &server), KERN_SUCCESS);

@@ -589,6 +589,16 @@ TEST_TIMEOUT(the_port_goes_around_a_ring_of_owners_while_senders_count, 120)
 
 enum { LINKS = 2000 };
 
+static void many_descriptors(void)
+{
+        struct rlimit lim;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &lim), 0);
+        lim.rlim_cur = lim.rlim_max;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &lim), 0);
+        if (lim.rlim_cur < 16000)
+                test_skip("RLIMIT_NOFILE allows %llu descriptors, 16000 are needed", (unsigned long long)lim.rlim_cur);
+}
+
 static int take_many(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
 {
         struct wharf_port_stat st = {.size = sizeof st};
@@ -607,12 +617,7 @@ static int take_many(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
 
 TEST_TIMEOUT(two_thousand_links_half_of_them_attached_move_at_once, 120)
 {
-        struct rlimit lim;
-        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &lim), 0);
-        lim.rlim_cur = lim.rlim_max;
-        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &lim), 0);
-        if (lim.rlim_cur < 16000)
-                test_skip("RLIMIT_NOFILE allows %llu descriptors, 16000 are needed", (unsigned long long)lim.rlim_cur);
+        many_descriptors();
         struct hub h = hub_open(NULL);
         struct owner o = {.hub = &h, .run = take_many};
         wharf_task *t = h.task;
@@ -713,12 +718,7 @@ static int crowd(wharf_task *t, wharf_name right, void *arg)
  */
 TEST_TIMEOUT(two_thousand_senders_in_every_state_go_on_while_the_port_moves, 200)
 {
-        struct rlimit lim;
-        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &lim), 0);
-        lim.rlim_cur = lim.rlim_max;
-        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &lim), 0);
-        if (lim.rlim_cur < 16000)
-                test_skip("RLIMIT_NOFILE allows %llu descriptors, 16000 are needed", (unsigned long long)lim.rlim_cur);
+        many_descriptors();
         ledger = test_shared(sizeof *ledger);
         ledger->senders = CROWDS * CROWD;
         ledger->per_turn = CROWD_TURN;

@@ -1,6 +1,7 @@
 /*
  * Names: real tasks, a real wharfd, in a domain of the test's own.
  */
+#include "domain.h"
 #include "os/os.h"
 #include "service/domain.h"
 #include "service/proto.h"
@@ -18,23 +19,6 @@
 #include <sys/un.h>
 #include <time.h>
 
-/* A fresh domain, served by the wharfd of this build. Before anything of the library asks where the domain is. */
-static const char *domain(void)
-{
-        static char dir[256], wharfd[600], self[512];
-        snprintf(dir, sizeof dir, "%s/domain", test_dir());
-        setenv("WHARF_DOMAIN", dir, 1);
-        if (!getenv("WHARFD")) {
-                ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-                CHECK(n > 0);
-                self[n] = 0;
-                *strrchr(self, '/') = 0;
-                snprintf(wharfd, sizeof wharfd, "%s/../../wharfd", self);
-                setenv("WHARFD", wharfd, 1);
-        }
-        return dir;
-}
-
 static wharf_task *task(void)
 {
         wharf_task *t;
@@ -50,39 +34,9 @@ static wharf_name port(wharf_task *t)
         return p;
 }
 
-/* The server of this test's domain, or its keeper; 0 when none runs. */
-static pid_t find_wharfd(const char *dir, bool server)
-{
-        DIR *d = opendir("/proc");
-        struct dirent *e;
-        pid_t found = 0;
-        while (d && !found && (e = readdir(d))) {
-                char path[300], line[1024];
-                snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
-                int fd = open(path, O_RDONLY | O_CLOEXEC);
-                ssize_t n = fd < 0 ? 0 : read(fd, line, sizeof line - 1);
-                if (fd >= 0)
-                        close(fd);
-                if (n <= 0)
-                        continue;
-                line[n] = 0;
-                const char *arg = line + strlen(line) + 1;
-                bool is_server = arg < line + n && !strcmp(arg, "--server");
-                if (is_server != server)
-                        continue;
-                arg += is_server ? sizeof "--server" : 0;
-                if (strstr(line, "wharfd") && arg < line + n && !strcmp(arg, "--domain") &&
-                    !strcmp(arg + sizeof "--domain", dir))
-                        found = atoi(e->d_name);
-        }
-        if (d)
-                closedir(d);
-        return found;
-}
-
 static pid_t wharfd_pid(const char *dir)
 {
-        return find_wharfd(dir, true);
+        return test_find_wharfd(dir, true);
 }
 
 static bool exists(const char *dir, const char *file)
@@ -91,11 +45,6 @@ static bool exists(const char *dir, const char *file)
         snprintf(path, sizeof path, "%s/%s", dir, file);
         return access(path, F_OK) == 0;
 }
-
-/* Waits for an event that has no descriptor; the test's own time limit is the only one. */
-#define UNTIL(cond)     \
-        while (!(cond)) \
-        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL)
 
 /* A server in another process: answers each request with the request. Runs until it is killed. */
 static int echo_server(void *name)
@@ -118,7 +67,7 @@ static int echo_server(void *name)
  */
 TEST(name_lives_as_long_as_its_owner)
 {
-        domain();
+        test_domain();
         pid_t server = test_fork(echo_server, (char *)"echo");
         wharf_task *t = task();
         wharf_name right, other;
@@ -149,7 +98,7 @@ TEST(name_lives_as_long_as_its_owner)
 
 TEST(name_has_one_owner)
 {
-        domain();
+        test_domain();
         wharf_task *a = task(), *b = task();
         wharf_name pa = port(a), pb = port(b), right;
         CHECK_EQ(wharf_register(a, "x", pa), 0);
@@ -174,7 +123,7 @@ TEST(name_has_one_owner)
 /* A name leads to its port, wherever that is: the registration holds a right like any other. */
 TEST(name_of_a_port_that_moved_leads_to_its_new_owner)
 {
-        domain();
+        test_domain();
         wharf_task *a = task(), *b = task();
         wharf_name p = port(a), mailbox = port(b), to, right;
         CHECK_EQ(wharf_register(a, "moves", p), 0);
@@ -198,7 +147,7 @@ TEST(name_of_a_port_that_moved_leads_to_its_new_owner)
 
 TEST(name_arguments)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         wharf_task *t = task();
         wharf_name p = port(t), right = 77;
         char longest[WHARF_NAME_MAX + 2];
@@ -244,7 +193,7 @@ static void *wait_for_name(void *arg)
 }
 TEST(lookup_waits)
 {
-        domain();
+        test_domain();
         waiting_task = task();
         wharf_task *t = task();
         pthread_t th[WAITERS];
@@ -270,7 +219,7 @@ TEST(lookup_waits)
  */
 TEST(wharfd_and_keeper_may_be_killed)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         wharf_task *server = task(), *polling = task(), *client = task();
         wharf_name p = port(server), q = port(polling), right;
         int fd;
@@ -283,7 +232,7 @@ TEST(wharfd_and_keeper_may_be_killed)
                 pid_t d = wharfd_pid(dir);
                 CHECK(d > 0);
                 /* With its keeper first, so that nobody knows any name. */
-                CHECK_EQ(kill(find_wharfd(dir, false), SIGKILL), 0);
+                CHECK_EQ(kill(test_find_wharfd(dir, false), SIGKILL), 0);
                 CHECK_EQ(kill(d, SIGKILL), 0);
                 struct pollfd pf = {.fd = fd, .events = POLLIN};
                 wharf_name again;
@@ -312,7 +261,7 @@ TEST(wharfd_and_keeper_may_be_killed)
 /* Goal: a look-up that waits survives the wharfd it asked. */
 TEST(lookup_waits_through_a_restart)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         waiting_task = task();
         wharf_task *t = task();
         wharf_name p = port(t);
@@ -345,7 +294,7 @@ TEST(lookup_that_waits_ends_when_no_wharfd_can_be_started)
 {
         if (TEST_TSAN)
                 test_skip("it changes the environment while a thread may read it");
-        const char *dir = domain();
+        const char *dir = test_domain();
         wharf_task *t = task(), *other = task();
         wharf_name p = port(other);
         void *result;
@@ -353,7 +302,7 @@ TEST(lookup_that_waits_ends_when_no_wharfd_can_be_started)
         CHECK_EQ(wharf_register(other, "here", p), 0);
         CHECK_EQ(pthread_create(&th, NULL, wait_in_vain, t), 0);
         setenv("WHARFD", "/nowhere/wharfd", 1);
-        CHECK_EQ(kill(find_wharfd(dir, false), SIGKILL), 0); /* the keeper, who would start another */
+        CHECK_EQ(kill(test_find_wharfd(dir, false), SIGKILL), 0); /* the keeper, who would start another */
         CHECK_EQ(kill(wharfd_pid(dir), SIGKILL), 0);
         CHECK_EQ(pthread_join(th, &result), 0);
         CHECK_EQ((intptr_t)result, -EHOSTDOWN);
@@ -366,7 +315,7 @@ TEST(lookup_that_waits_ends_when_no_wharfd_can_be_started)
  */
 TEST(wharfd_leaves)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         wharf_task *t = task();
         wharf_name p = port(t);
         CHECK_EQ(wharf_register(t, "x", p), 0);
@@ -374,7 +323,7 @@ TEST(wharfd_leaves)
         pid_t d = wharfd_pid(dir);
         CHECK(d > 0);
         wharf_task_close(t);
-        UNTIL(wharfd_pid(dir) == 0 && find_wharfd(dir, false) == 0);
+        UNTIL(wharfd_pid(dir) == 0 && test_find_wharfd(dir, false) == 0);
         CHECK(!exists(dir, "bootstrap"));
         CHECK(exists(dir, "lock"));
 }
@@ -400,7 +349,7 @@ static int racer(void *arg)
 }
 TEST_TIMEOUT(many_start_one_wharfd, 60)
 {
-        domain();
+        test_domain();
         _Atomic int *go = test_shared(sizeof(int) * 2);
         pid_t pids[RACERS];
         for (int i = 0; i < RACERS; i++)
@@ -430,7 +379,7 @@ TEST_TIMEOUT(many_start_one_wharfd, 60)
 /* Goal: what a dead wharfd leaves is cleaned up by the next user: its socket refuses, under the lock it is replaced. */
 TEST(stale_socket_is_replaced)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         CHECK_EQ(mkdir(dir, 0700), 0);
         struct sockaddr_un a = {.sun_family = AF_UNIX};
         CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
@@ -446,7 +395,7 @@ TEST(stale_socket_is_replaced)
 /* Goal: a directory that others could use, or that is not ours, is refused in words that name it. */
 TEST(domain_must_be_ours)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         wharf_task *t = task();
         wharf_name p = port(t);
         CHECK_EQ(mkdir(dir, 0700), 0);
@@ -475,7 +424,7 @@ TEST(domain_must_be_ours)
 
 TEST(no_wharfd_is_said_so)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         setenv("WHARFD", "/nowhere/wharfd", 1);
         wharf_task *t = task();
         wharf_name right;
@@ -505,7 +454,7 @@ static int use_after_fork(void *t)
 }
 TEST(names_in_a_forked_child)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_name p = port(t), right;
         CHECK_EQ(wharf_register(t, "x", p), 0);
@@ -521,7 +470,7 @@ TEST(names_in_a_forked_child)
  */
 TEST(wharfd_survives_noise)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         wharf_task *t = task(), *liar = task();
         wharf_name p = port(t), found;
         CHECK_EQ(wharf_register(t, "x", p), 0);
@@ -589,7 +538,7 @@ TEST(wharfd_survives_noise)
  */
 TEST(owner_that_does_not_look)
 {
-        domain();
+        test_domain();
         wharf_task *lazy = task(), *t = task();
         wharf_name p = port(lazy), q = port(t), right;
         CHECK_EQ(wharf_register(lazy, "lazy", p), 0);
@@ -672,7 +621,7 @@ static void settle(wharf_task *t, wharf_name p, int before)
 }
 TEST_TIMEOUT(names_when_something_runs_out, 60)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_name p = port(t);
         CHECK_EQ(wharf_register(t, "keep", p), 0);
@@ -708,7 +657,7 @@ TEST_TIMEOUT(names_when_something_runs_out, 60)
 /* Goal: hundreds of names for one port, listed in order. */
 TEST_TIMEOUT(many_names, 60)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         wharf_name p = port(t);
         enum { MANY = 300 };

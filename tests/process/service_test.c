@@ -9,6 +9,7 @@
 #include "service/rules.h"
 #include "service/server.h"
 #include "service/store.h"
+#include "domain.h"
 #include "test.h"
 #include "wharf/wharf.h"
 
@@ -26,24 +27,6 @@
 #include <sys/un.h>
 #include <time.h>
 
-static char wharfd_path[600], domain_dir[256];
-
-/* A fresh domain, not yet served. */
-static const char *domain(void)
-{
-        char self[512];
-        snprintf(domain_dir, sizeof domain_dir, "%s/domain", test_dir());
-        CHECK_EQ(chmod(test_dir(), 0755), 0);
-        setenv("WHARF_DOMAIN", domain_dir, 1);
-        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-        CHECK(n > 0);
-        self[n] = 0;
-        *strrchr(self, '/') = 0;
-        snprintf(wharfd_path, sizeof wharfd_path, "%s/../../wharfd", self);
-        setenv("WHARFD", wharfd_path, 1);
-        return domain_dir;
-}
-
 static wharf_task *task(void)
 {
         wharf_task *t;
@@ -59,47 +42,15 @@ static wharf_name port(wharf_task *t)
         return p;
 }
 
-#define UNTIL(cond)     \
-        while (!(cond)) \
-        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL)
-
-/* The server of the domain, or its keeper; 0 when none runs. */
-static pid_t find_wharfd(const char *dir, bool server)
-{
-        DIR *d = opendir("/proc");
-        struct dirent *e;
-        pid_t found = 0;
-        while (d && !found && (e = readdir(d))) {
-                char path[300], line[1024];
-                snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
-                int fd = open(path, O_RDONLY | O_CLOEXEC);
-                ssize_t n = fd < 0 ? 0 : read(fd, line, sizeof line - 1);
-                if (fd >= 0)
-                        close(fd);
-                if (n <= 0)
-                        continue;
-                line[n] = 0;
-                const char *arg = line + strlen(line) + 1;
-                bool is_server = arg < line + n && !strcmp(arg, "--server");
-                arg += is_server ? sizeof "--server" : 0;
-                if (is_server == server && strstr(line, "wharfd") && arg < line + n && !strcmp(arg, "--domain") &&
-                    !strcmp(arg + sizeof "--domain", dir))
-                        found = atoi(e->d_name);
-        }
-        if (d)
-                closedir(d);
-        return found;
-}
-
 /* Run wharfd with these arguments; it is in the background when this returns. Its exit status. */
 static int run_wharfd(const char *const *args)
 {
-        const char *argv[16] = {wharfd_path};
+        const char *argv[16] = {getenv("WHARFD")};
         for (unsigned i = 0; args[i]; i++)
                 argv[i + 1] = args[i];
         pid_t pid = fork();
         if (pid == 0) {
-                execv(wharfd_path, (char **)(uintptr_t)argv);
+                execv(argv[0], (char **)(uintptr_t)argv);
                 _exit(127);
         }
         return test_wait(pid);
@@ -109,9 +60,9 @@ static int run_wharfd(const char *const *args)
 static void stop_wharfd(const char *dir)
 {
         pid_t d;
-        UNTIL((d = find_wharfd(dir, false)) && find_wharfd(dir, true));
+        UNTIL((d = test_find_wharfd(dir, false)) && test_find_wharfd(dir, true));
         kill(d, SIGTERM);
-        UNTIL(!find_wharfd(dir, false) && !find_wharfd(dir, true));
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
 }
 
 static void write_file(const char *path, const char *text)
@@ -146,16 +97,16 @@ static int sleeping_owner(void *arg)
 }
 TEST(names_of_the_living_outlive_a_killed_server)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         pid_t a = test_fork(sleeping_owner, (char *)"a"), b = test_fork(sleeping_owner, (char *)"b");
         wharf_task *t = task();
         wharf_name right, again, old;
         CHECK_EQ(wharf_lookup(t, "b", WHARF_FOREVER, &right), 0);
         CHECK_EQ(wharf_lookup(t, "a", WHARF_FOREVER, &old), 0);
-        pid_t k = find_wharfd(dir, false);
+        pid_t k = test_find_wharfd(dir, false);
         for (int i = 0; i < 5; i++) {
                 pid_t d;
-                UNTIL((d = find_wharfd(dir, true)));
+                UNTIL((d = test_find_wharfd(dir, true)));
                 if (i == 4) { /* one dies while no server is there to see it */
                         CHECK_EQ(kill(d, SIGSTOP), 0);
                         CHECK_EQ(kill(b, SIGKILL), 0);
@@ -165,7 +116,7 @@ TEST(names_of_the_living_outlive_a_killed_server)
                 CHECK_EQ(wharf_lookup(t, "a", 0, &again), 0); /* at the first attempt */
                 CHECK_EQ(wharf_drop(t, again), 0);
         }
-        CHECK_EQ(find_wharfd(dir, false), k);
+        CHECK_EQ(test_find_wharfd(dir, false), k);
         CHECK_EQ(wharf_lookup(t, "b", 0, &again), -ENOENT);
         struct wharf_named *all;
         size_t n;
@@ -178,20 +129,20 @@ TEST(names_of_the_living_outlive_a_killed_server)
         CHECK_EQ(wharf_send(t, old, "x", 1, 0), 0); /* a link made before all that */
         CHECK_EQ(test_wait(a), 'x');
         wharf_task_close(t);
-        UNTIL(!find_wharfd(dir, false) && !find_wharfd(dir, true));
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
 }
 
 TEST(an_owner_whose_wharfd_was_replaced_can_take_its_name_back)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         wharf_task *t = task(), *other = task();
         wharf_name p = port(t), right;
         CHECK_EQ(wharf_register(t, "x", p), 0);
-        CHECK_EQ(kill(find_wharfd(dir, true), SIGKILL), 0);
+        CHECK_EQ(kill(test_find_wharfd(dir, true), SIGKILL), 0);
         CHECK_EQ(wharf_register(other, "x", port(other)), -EEXIST);
         CHECK_EQ(wharf_names_renew(t), 0); /* asks again for what is there already */
         CHECK_EQ(wharf_lookup(other, "x", 0, &right), 0);
-        CHECK_EQ(kill(find_wharfd(dir, true), SIGKILL), 0);
+        CHECK_EQ(kill(test_find_wharfd(dir, true), SIGKILL), 0);
         CHECK_EQ(wharf_unregister(t, "x"), 0);
         CHECK_EQ(wharf_lookup(other, "x", 0, &right), -ENOENT);
         CHECK_EQ(wharf_register(t, "x", p), 0);
@@ -314,7 +265,7 @@ static bool step_case(int which)
 }
 TEST_TIMEOUT(killed_at_every_system_call_and_no_name_is_lost, 120)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         CHECK_EQ(mkdir(dir, 0700), 0);
         step_seen = test_shared(sizeof *step_seen);
         step_listen = listen_at(dir, false);
@@ -377,7 +328,7 @@ static pid_t manager_start(struct manager *m, bool store)
         setenv("LISTEN_PID", number, 1);
         if (store)
                 setenv("NOTIFY_SOCKET", m->notify, 1);
-        execl(wharfd_path, wharfd_path, "--domain", m->dir, "--share", "--linger", "forever", (char *)NULL);
+        execl(getenv("WHARFD"), "wharfd", "--domain", m->dir, "--share", "--linger", "forever", (char *)NULL);
         _exit(127);
 }
 /* Hear what wharfd says, until `done` or for as long as something comes. */
@@ -426,7 +377,7 @@ static void manager_close(struct manager *m)
 TEST(activated_by_a_service_manager_that_holds_its_descriptors)
 {
         struct manager m;
-        manager_open(&m, domain());
+        manager_open(&m, test_domain());
         wharf_task *t = task();
         wharf_name p = port(t), q = port(t), right;
         pid_t d = manager_start(&m, true);
@@ -468,13 +419,13 @@ TEST(activated_by_a_service_manager_that_holds_its_descriptors)
 TEST(activated_by_one_that_holds_nothing)
 {
         struct manager m;
-        const char *dir = domain();
+        const char *dir = test_domain();
         manager_open(&m, dir);
         wharf_task *t = task();
         wharf_name p = port(t), right;
         pid_t d = manager_start(&m, false), server;
         CHECK_EQ(wharf_register(t, "one", p), 0);
-        CHECK((server = find_wharfd(dir, true)) && server != d); /* its own keeper */
+        CHECK((server = test_find_wharfd(dir, true)) && server != d); /* its own keeper */
         CHECK_EQ(kill(server, SIGKILL), 0);
         wharf_task *other = task();
         CHECK_EQ(wharf_lookup(other, "one", 0, &right), 0);
@@ -549,7 +500,7 @@ TEST(users_may_do_what_the_rules_say)
 {
         if (geteuid())
                 test_skip("other users need root");
-        const char *dir = domain();
+        const char *dir = test_domain();
         char conf[300];
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         write_file(conf, "own org.alice. uid=1000\n"
@@ -573,15 +524,15 @@ TEST(users_may_do_what_the_rules_say)
         /* New rules by SIGHUP; wrong ones change nothing. */
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), EACCES);
         write_file(conf, "own m. uid=1001\nown nonsense\n");
-        CHECK_EQ(kill(find_wharfd(dir, true), SIGHUP), 0);
+        CHECK_EQ(kill(test_find_wharfd(dir, true), SIGHUP), 0);
         CHECK_EQ(wharf_lookup(t, "open.x", 0, &right), 0); /* it was read before this was answered, or is not yet */
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), EACCES);
         write_file(conf, "own m. uid=1001\n");
-        CHECK_EQ(kill(find_wharfd(dir, false), SIGHUP), 0); /* the keeper passes it on */
+        CHECK_EQ(kill(test_find_wharfd(dir, false), SIGHUP), 0); /* the keeper passes it on */
         UNTIL(test_wait(test_fork(can_register, (char *)"m.x")) == 0);
 
         /* After a restart the rules hold for who asks then, and names stay. */
-        CHECK_EQ(kill(find_wharfd(dir, true), SIGKILL), 0);
+        CHECK_EQ(kill(test_find_wharfd(dir, true), SIGKILL), 0);
         CHECK_EQ(wharf_lookup(t, "open.x", 0, &right), 0);
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), 0);
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"n.x")), EACCES);
@@ -595,7 +546,7 @@ TEST(users_may_do_what_the_rules_say)
 TEST(own_domain_and_the_systems_at_once)
 {
         char system[300];
-        const char *dir = domain();
+        const char *dir = test_domain();
         snprintf(system, sizeof system, "%s/system", test_dir());
         setenv("WHARF_SYSTEM_DOMAIN", system, 1);
         wharf_task *t = task();
@@ -624,18 +575,18 @@ TEST(own_domain_and_the_systems_at_once)
         /* Everything stopped, or killed: nothing is left that keeps the next one from starting. */
         for (int i = 0; i < 2; i++) {
                 pid_t k, d;
-                UNTIL((k = find_wharfd(system, false)) && (d = find_wharfd(system, true)));
+                UNTIL((k = test_find_wharfd(system, false)) && (d = test_find_wharfd(system, true)));
                 if (i) {
                         kill(k, SIGKILL);
                         kill(d, SIGKILL);
-                        UNTIL(!find_wharfd(system, false) && !find_wharfd(system, true));
+                        UNTIL(!test_find_wharfd(system, false) && !test_find_wharfd(system, true));
                 } else {
                         stop_wharfd(system);
                 }
                 CHECK_EQ(run_wharfd((const char *[]){"--system", "--linger", "forever", NULL}), 0);
         }
         stop_wharfd(system);
-        UNTIL(!find_wharfd(dir, true));
+        UNTIL(!test_find_wharfd(dir, true));
 }
 
 /* ---- watching ---- */
@@ -693,7 +644,7 @@ static bool has(const struct seen *s, const char *name)
 
 TEST(a_watcher_is_told_what_is_and_what_changes)
 {
-        const char *dir = domain();
+        const char *dir = test_domain();
         struct seen *s = calloc(1, sizeof *s);
         wharf_task *t = task(), *o = task();
         wharf_name w = port(t), p = port(o), right;
@@ -725,7 +676,7 @@ TEST(a_watcher_is_told_what_is_and_what_changes)
         /* wharfd is killed: everything is told anew, nothing was lost; this task does nothing for it. */
         for (int i = 0; i < 3; i++) {
                 pid_t d;
-                UNTIL((d = find_wharfd(dir, true)));
+                UNTIL((d = test_find_wharfd(dir, true)));
                 kill(d, SIGKILL);
                 SEE_UNTIL(s->begins == i + 2 && s->whole);
                 CHECK_EQ(s->n, 1);
@@ -738,7 +689,7 @@ TEST(a_watcher_is_told_what_is_and_what_changes)
         CHECK_EQ(wharf_names_fd(t, &fd), 0);
         CHECK_EQ(wharf_names_renew(t), 0);
         pid_t k, d;
-        UNTIL((k = find_wharfd(dir, false)) && (d = find_wharfd(dir, true)));
+        UNTIL((k = test_find_wharfd(dir, false)) && (d = test_find_wharfd(dir, true)));
         kill(k, SIGKILL);
         kill(d, SIGKILL);
         struct pollfd pf = {.fd = fd, .events = POLLIN};
@@ -760,7 +711,7 @@ TEST(a_watcher_is_told_what_is_and_what_changes)
  */
 TEST_TIMEOUT(a_watcher_that_does_not_read_is_told_anew, 60)
 {
-        domain();
+        test_domain();
         struct seen *s = calloc(1, sizeof *s);
         wharf_task *t = task(), *o = task();
         wharf_name w = port(t), p = port(o);
@@ -805,7 +756,7 @@ static int flood(void *arg)
         become(1000, 1000, 0);
         signal(SIGPIPE, SIG_IGN);
         struct sockaddr_un a = {.sun_family = AF_UNIX};
-        CHECK_EQ(wh_domain_socket_path(domain_dir, a.sun_path), 0);
+        CHECK_EQ(wh_domain_socket_path(getenv("WHARF_DOMAIN"), a.sun_path), 0);
         static int fds[1000];
         for (int i = 0; i < 1000; i++) {
                 fds[i] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -857,7 +808,7 @@ TEST_TIMEOUT(a_flood_of_one_user_leaves_others_served, 60)
 {
         if (geteuid())
                 test_skip("other users need root");
-        const char *dir = domain();
+        const char *dir = test_domain();
         char conf[300];
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         write_file(conf, "own * all\nlimit connections 200\nlimit names 120\n");
@@ -976,7 +927,7 @@ static void two_containers(bool user)
 {
         if (geteuid())
                 test_skip("namespaces need root");
-        const char *dir = domain();
+        const char *dir = test_domain();
         pid_t probe = fork();
         if (probe == 0)
                 _exit(unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | (user ? CLONE_NEWUSER : 0)) < 0);

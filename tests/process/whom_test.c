@@ -2,6 +2,7 @@
  * Who waits for whom: what each kind of wait says on the task's page, whom it names, and what becomes of pages that lie
  * or whose tasks are gone. Real tasks, a real wharfd, in a domain of the test's own.
  */
+#include "domain.h"
 #include "hub.h"
 #include "port/task.h"
 #include "port/waits.h"
@@ -9,19 +10,6 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-
-static void domain(void)
-{
-        static char dir[256], wharfd[600], self[512];
-        snprintf(dir, sizeof dir, "%s/domain", test_dir());
-        setenv("WHARF_DOMAIN", dir, 1);
-        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-        CHECK(n > 0);
-        self[n] = 0;
-        *strrchr(self, '/') = 0;
-        snprintf(wharfd, sizeof wharfd, "%s/../../wharfd", self);
-        setenv("WHARFD", wharfd, 0);
-}
 
 static wharf_task *task(void)
 {
@@ -47,10 +35,6 @@ static bool find(wharf_task *t, pid_t pid, uint32_t what, struct wharf_wait *ret
         free(all);
         return found;
 }
-
-#define UNTIL(cond)     \
-        while (!(cond)) \
-        usleep(2000)
 
 struct script {
         uint32_t what;
@@ -92,7 +76,7 @@ static int wait_somehow(void *arg)
 
 TEST(every_kind_of_wait_says_for_whom)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         struct wharf_port_opts o = {.size = sizeof o, .capacity_records = 1};
         wharf_name port, right;
@@ -136,7 +120,7 @@ TEST(every_kind_of_wait_says_for_whom)
 /* A wait that was ended and begun again is another one. */
 TEST(each_wait_has_a_generation_of_its_own)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         struct script s = {WHARF_WAITS_SEND, false, WHARF_FOREVER};
         struct wharf_port_opts o = {.size = sizeof o, .capacity_records = 1, .flags = WHARF_PORT_STAYS};
@@ -172,7 +156,7 @@ static void *sleep_in_a_receive(void *arg)
 TEST(threads_asleep_before_the_page_was_handed_over_are_on_it)
 {
         enum { THREADS = WH_WAITS_MAX + 8 };
-        domain();
+        test_domain();
         wharf_task *t = task();
         struct sleeper s[THREADS];
         pthread_t th[THREADS];
@@ -206,7 +190,7 @@ TEST(threads_asleep_before_the_page_was_handed_over_are_on_it)
 /* A task that was closed is gone, though its process lives. */
 TEST(a_closed_task_is_not_listed)
 {
-        domain();
+        test_domain();
         wharf_task *t = task(), *other = task();
         wharf_name right;
         CHECK_EQ(wharf_lookup(other, "nobody", 0, &right), -ENOENT);
@@ -266,7 +250,7 @@ static int lie(void *arg)
 
 TEST(a_page_of_lies_is_only_its_writers)
 {
-        domain();
+        test_domain();
         wharf_task *t = task();
         pid_t pid = test_fork(lie, NULL);
         wharf_name right;

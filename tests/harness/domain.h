@@ -1,0 +1,68 @@
+/*
+ * domain - a domain of the test's own, with the wharfd of this build, and who serves it.
+ */
+#ifndef WH_TEST_DOMAIN_H
+#define WH_TEST_DOMAIN_H
+
+#include "test.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* Waits for an event that has no descriptor; the test's own time limit is the only one. */
+#define UNTIL(cond)     \
+        while (!(cond)) \
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL)
+
+/*
+ * A fresh domain's directory, which nobody has made yet; call it before anything of the library asks where the domain
+ * is. $WHARFD, where it is set, stays.
+ */
+static inline const char *test_domain(void)
+{
+        static char dir[256], wharfd[600], self[512];
+        snprintf(dir, sizeof dir, "%s/domain", test_dir());
+        CHECK_EQ(chmod(test_dir(), 0755), 0);
+        setenv("WHARF_DOMAIN", dir, 1);
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+        CHECK(n > 0);
+        self[n] = 0;
+        *strrchr(self, '/') = 0;
+        snprintf(wharfd, sizeof wharfd, "%s/../../wharfd", self);
+        setenv("WHARFD", wharfd, 0);
+        return dir;
+}
+
+/* The server of a domain, or its keeper; 0 when none runs. */
+static inline pid_t test_find_wharfd(const char *dir, bool server)
+{
+        DIR *d = opendir("/proc");
+        struct dirent *e;
+        pid_t found = 0;
+        while (d && !found && (e = readdir(d))) {
+                char path[300], line[1024];
+                snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
+                int fd = open(path, O_RDONLY | O_CLOEXEC);
+                ssize_t n = fd < 0 ? 0 : read(fd, line, sizeof line - 1);
+                if (fd >= 0)
+                        close(fd);
+                if (n <= 0)
+                        continue;
+                line[n] = 0;
+                const char *arg = line + strlen(line) + 1;
+                bool is_server = arg < line + n && !strcmp(arg, "--server");
+                if (is_server != server)
+                        continue;
+                arg += is_server ? sizeof "--server" : 0;
+                if (strstr(line, "wharfd") && arg < line + n && !strcmp(arg, "--domain") &&
+                    !strcmp(arg + sizeof "--domain", dir))
+                        found = atoi(e->d_name);
+        }
+        if (d)
+                closedir(d);
+        return found;
+}
+
+#endif
