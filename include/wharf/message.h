@@ -264,6 +264,7 @@ WHARF_API ssize_t wharf_call(wharf_task *task, wharf_name right, const void *req
  *
  * With WHARF_REPLY_DIRECT in req->flags a reply of up to req->cap_bytes is written by the server straight into memory
  * that the library maps here for it, where the kernel lets it; WHARF_RECV_ALLOC gives that memory without another copy.
+ * What is given back is kept for the next such call on this right, up to 64 MiB.
  * reply->how is WHARF_HOW_DIRECT then. It is another way otherwise, and wharf_why() says why. A call that is given up
  * meanwhile is given up at once, and whatever the server still writes harms nothing.
  *
@@ -285,9 +286,9 @@ WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t cal
 
 /*
  * Answer a call, or use a send-once right, which is the same. Never blocks, whatever the other side does. What the
- * caller asked for with WHARF_REPLY_DIRECT is written there, unless `how` says another way; wharf_replymsg() sets `how`,
- * and where it was to be DIRECT and is not, wharf_why() says why. The right is
- * consumed, also by failure with -EPIPE or -ENOBUFS; after any other failure it is there for another try.
+ * caller asked for with WHARF_REPLY_DIRECT is written there, unless `how` says another way; wharf_replymsg() sets
+ * `how`, and where it was to be DIRECT and is not, wharf_why() says why. The right is consumed, also by failure with
+ * -EPIPE or -ENOBUFS; after any other failure it is there for another try.
  *
  * @reply  the name that came with the request, or any send-once right.
  *

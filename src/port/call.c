@@ -438,6 +438,9 @@ static void call_answered(const struct wh_call *c, uint32_t how, int refused)
 
 int wh_call_announce(struct wh_link *l, struct wh_call *c, int64_t deadline_ns)
 {
+        int r = wh_window_take(l, c->window_asked, &c->window);
+        if (r < 0)
+                return r;
         struct wh_outgoing o;
         wh_outgoing_init(&o, c->window->map, 0);
         o.how = WH_HOW_WINDOW;
@@ -446,7 +449,7 @@ int wh_call_announce(struct wh_link *l, struct wh_call *c, int64_t deadline_ns)
         c->window->call = c->number;
         c->window->told = true;
         /* A first call may go before its port was heard of, but nothing else beside it. */
-        int r = deadline_ns == 0 && !wh_link_greeted(l) ? -EOPNOTSUPP : wh_link_send(l, &o, deadline_ns);
+        r = deadline_ns == 0 && !wh_link_greeted(l) ? -EOPNOTSUPP : wh_link_send(l, &o, deadline_ns);
         if (r == -EOPNOTSUPP) {
                 c->window_refused = r;
                 wh_window_done(l, c->window, true);
@@ -535,18 +538,15 @@ WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg
         c->via = -1;
         int r = 0;
         if (req->flags & WHARF_REPLY_DIRECT) {
+                c->window_asked = req->cap_bytes;
                 if (req->cap_bytes == 0 || req->cap_bytes > PTRDIFF_MAX - WH_PAGE)
                         r = wh_fail(-EINVAL, "a direct reply of at most cap_bytes %zu", req->cap_bytes);
-                else if ((r = wh_window_new(req->cap_bytes, &c->window)) < 0)
-                        wh_fail(r, "%zu bytes for a direct reply", req->cap_bytes);
-                c->window_asked = true;
         }
         if (r == 0)
                 r = wh_send_message(t, right, req, c, deadline_ns);
-        if (r < 0) {
-                wh_window_done(NULL, c->window, true); /* the link has not heard of it */
+        if (r < 0)
                 free(c);
-        } else
+        else
                 *ret_call = (uint32_t)r;
         return r < 0 ? r : 0;
 }

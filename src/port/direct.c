@@ -143,18 +143,27 @@ bool wh_direct_claim(struct wh_link *l, uint64_t number, int err)
 
 /* ---- windows ---- */
 
-int wh_window_new(uint64_t len, struct wh_window **ret)
+enum { SPARE_BYTES_MAX = 64 << 20 };
+
+int wh_window_take(struct wh_link *l, uint64_t len, struct wh_window **ret)
 {
-        struct wh_window *w = wh_os_calloc(1, sizeof *w);
-        if (!w)
-                return wh_trace(-ENOMEM);
-        w->len = len;
-        w->map_len = wh_round_up(len, WH_PAGE);
-        int r = wh_os_mmap(NULL, w->map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &w->map);
-        if (r < 0) {
-                free(w);
-                return wh_trace(r);
+        struct wh_window *w = l->window_spare;
+        if (w && w->map_len >= len) {
+                l->window_spare = NULL;
+        } else {
+                w = wh_os_calloc(1, sizeof *w);
+                if (!w)
+                        return wh_trace(-ENOMEM);
+                w->map_len = wh_round_up(len, WH_PAGE);
+                int r = wh_os_mmap(NULL, w->map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0,
+                                   &w->map);
+                if (r < 0) {
+                        free(w);
+                        return wh_trace(r);
+                }
         }
+        w->len = len;
+        w->told = false;
         *ret = w;
         return 0;
 }
@@ -165,13 +174,38 @@ static void window_free(struct wh_window *w)
         free(w);
 }
 
+/* The larger one is kept. */
+static void window_keep(struct wh_link *l, struct wh_window *w)
+{
+        struct wh_window *spare = l->window_spare;
+        if (w->map_len > SPARE_BYTES_MAX || (spare && spare->map_len >= w->map_len)) {
+                window_free(w);
+                return;
+        }
+        if (spare)
+                window_free(spare);
+        l->window_spare = w;
+}
+
+void wh_window_give(struct wh_link *l, void *map, uint64_t map_len)
+{
+        struct wh_window *w = map_len <= SPARE_BYTES_MAX ? wh_os_calloc(1, sizeof *w) : NULL;
+        if (!w) {
+                wh_os_munmap(map, map_len);
+                return;
+        }
+        w->map = map;
+        w->map_len = map_len;
+        window_keep(l, w);
+}
+
 void wh_window_done(struct wh_link *l, struct wh_window *w, bool settled)
 {
         void *at;
         if (!w)
                 return;
         if (settled || !w->told || l->sock_ended) {
-                window_free(w);
+                window_keep(l, w);
                 return;
         }
         /* In one step, so that nothing else is ever mapped there. Where that fails the memory stays as it is. */
@@ -195,6 +229,9 @@ void wh_window_settle(struct wh_link *l, uint32_t call)
 
 void wh_windows_done(struct wh_link *l)
 {
+        if (l->window_spare)
+                window_free(l->window_spare);
+        l->window_spare = NULL;
         while (l->windows_aside) {
                 struct wh_window *w = l->windows_aside;
                 l->windows_aside = w->next;

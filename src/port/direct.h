@@ -44,9 +44,11 @@
 
 /* ---- the caller ---- */
 
-/* Memory for a reply of up to `len` bytes. -ENOMEM */
-int wh_window_new(uint64_t len, struct wh_window **ret);
-/* The call is over: `settled` if nobody will write there any more, else it is put aside (D4). NULL is allowed. */
+/* Memory for a reply of up to `len` bytes: what was given back last, or new. -ENOMEM */
+int wh_window_take(struct wh_link *l, uint64_t len, struct wh_window **ret);
+/* What a reply lay in is given back. One is kept for the next call: its pages are there already. */
+void wh_window_give(struct wh_link *l, void *map, uint64_t map_len);
+/* A call is over: `settled` if nobody will write there any more, else it is put aside (D4). NULL is allowed. */
 void wh_window_done(struct wh_link *l, struct wh_window *w, bool settled);
 /* An answer to the call, which was given up: nothing is written any more. */
 void wh_window_settle(struct wh_link *l, uint32_t call);

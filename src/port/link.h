@@ -99,8 +99,8 @@ struct wh_call {
         bool via_undropped;   /* as l->undropped, of that socket */
         struct wh_stash part; /* of a delegated reply */
         struct wh_window *window;
-        bool window_asked;  /* there was one */
-        int window_refused; /* why the request went without */
+        uint64_t window_asked; /* how many bytes; 0: none */
+        int window_refused;    /* why the request went without */
 };
 
 /* Where the peer's present lane, and perhaps the pair, ends (K6). */
@@ -171,6 +171,7 @@ struct wh_link {
                 uint32_t call;
                 uint64_t at, len;
         } window;                        /* at the owner: said by a record, for a request that is still to come */
+        struct wh_window *window_spare;  /* at the holder: given back, with its pages, for the next call */
         struct wh_window *windows_aside; /* at the holder: of calls that were given up (D4) */
         int reply_refused;               /* at the owner: why the reply that is being sent was not written directly */
         struct wh_change change;

@@ -1194,6 +1194,11 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                 }
                 if (wh_unlikely(l->stash.tell))
                         say_taken(l);
+                if (l->stash.mapped && l->stash.how == WHARF_HOW_DIRECT) {
+                        wh_window_give(l, l->stash.bytes, l->stash.room);
+                        l->stash.mapped = false;
+                        l->stash.bytes = NULL;
+                }
                 wh_stash_done(&l->stash);
                 stash_gone(l);
                 if (in->dropped)

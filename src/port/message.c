@@ -27,6 +27,7 @@ enum {
         HELD_HOLDER_RECORD = 5, /* a reply in place */
         HELD_HOLDER_BLOCK = 6,
         HELD_RESERVED = 7,
+        HELD_WINDOW = 8, /* a direct reply; [2] is how much is mapped */
 };
 
 /* ---- sending ---- */
@@ -160,7 +161,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         if (r == 0 && call) {
                 wh_call_add(l, call);
                 o.call = call->number;
-                if (call->window)
+                if (call->window_asked)
                         r = wh_call_announce(l, call, deadline_ns);
         }
         int obstacle = 0;
@@ -301,7 +302,10 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wha
                 if (in->where == WH_IN_STASH) {
                         struct wh_stash *s = &l->stash;
                         m->data = s->bytes;
-                        m->held[0] = s->mapped ? HELD_MAP : HELD_MALLOC;
+                        m->held[0] = !s->mapped                             ? HELD_MALLOC
+                                     : s->how == WHARF_HOW_DIRECT && holder ? HELD_WINDOW
+                                                                            : HELD_MAP;
+                        m->held[1] = holder;
                         m->held[2] = s->room;
                         if (s->mapped)
                                 wh_os_close(s->memory);
@@ -325,10 +329,10 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wha
 /* As before it was delivered. */
 static void undeliver_payload(struct wh_link *l, const struct wh_incoming *in, struct wharf_msg *m, void *data)
 {
-        if (m->held[0] == HELD_MALLOC || m->held[0] == HELD_MAP) {
+        if (m->held[0] == HELD_MALLOC || m->held[0] == HELD_MAP || m->held[0] == HELD_WINDOW) {
                 if (in->where == WH_IN_STASH) {
                         l->stash.bytes = m->data;
-                        l->stash.mapped = m->held[0] == HELD_MAP;
+                        l->stash.mapped = m->held[0] != HELD_MALLOC;
                 } else {
                         free(m->data);
                 }
@@ -817,6 +821,15 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                 break;
         case HELD_MAP:
                 wh_os_munmap(m->data, m->held[2]);
+                break;
+        case HELD_WINDOW:
+                l = wh_holder_lock(t, (wharf_name)m->held[1], &err);
+                if (!l) {
+                        wh_os_munmap(m->data, m->held[2]);
+                        break;
+                }
+                wh_window_give(l, m->data, m->held[2]);
+                wh_unlock(&l->o.lock);
                 break;
         case HELD_OWNER_RECORD:
         case HELD_OWNER_BLOCK: {
