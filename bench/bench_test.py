@@ -157,7 +157,8 @@ def test_large_payloads_go_every_way():
     equal((done.returncode, done.stderr), (0, ""))
     equal([line.split(",")[1:4] for line in done.stdout.splitlines()],
           [[work, way, size] for size in ("4096", "1048576") for work in ("hand", "read")
-           for way in ("copied", "direct", "shared", "moved")])
+           for way in ("copied", "direct", "shared", "moved")] +
+          [["reply", way, size] for size in ("4096", "1048576") for way in ("copied", "direct")])
 
 
 def test_links_end_up_in_shared_memory():
