@@ -453,14 +453,15 @@ static int begin(wharf_task *t, const char **name, bool pattern, struct service 
         return pattern ? pattern_check(name) : name_check(*name);
 }
 
-WHARF_API int wharf_register(wharf_task *t, const char *name, wharf_name port)
+/* A new name of ours, or a new watch. */
+static int add(wharf_task *t, const char *name, bool watch, wharf_name port)
 {
         struct service *s;
         struct domain *d;
-        struct entry *e;
-        int r = begin(t, &name, false, &s, &d);
+        struct entry *e = NULL;
+        int r = begin(t, &name, watch, &s, &d);
         if (r == 0)
-                r = entry_new(s, false, name, port, &e);
+                r = entry_new(s, watch, name, port, &e);
         if (r < 0)
                 return r;
         r = entry_add(s, d, e);
@@ -469,20 +470,14 @@ WHARF_API int wharf_register(wharf_task *t, const char *name, wharf_name port)
         return r;
 }
 
+WHARF_API int wharf_register(wharf_task *t, const char *name, wharf_name port)
+{
+        return add(t, name, false, port);
+}
+
 WHARF_API int wharf_names_watch(wharf_task *t, const char *pattern, wharf_name port)
 {
-        struct service *s;
-        struct domain *d;
-        struct entry *e;
-        int r = begin(t, &pattern, true, &s, &d);
-        if (r == 0)
-                r = entry_new(s, true, pattern, port, &e);
-        if (r < 0)
-                return r;
-        r = entry_add(s, d, e);
-        if (r < 0)
-                free(e);
-        return r;
+        return add(t, pattern, true, port);
 }
 
 /* Take an entry out of the list and back from wharfd. */

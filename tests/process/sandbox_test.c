@@ -146,6 +146,8 @@ static int in_the_sandbox(void *arg)
 
 static int play(struct role *r, bool cold, bool call)
 {
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
         struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
         static char text[3000];
         r->hub = &h;
@@ -189,8 +191,6 @@ static int play(struct role *r, bool cold, bool call)
 
 TEST(a_sender_that_may_make_no_shared_memory_sends_everything_as_frames)
 {
-        if (TEST_ASAN || TEST_TSAN)
-                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = joins,
                          .run = sends,
                          .needs = {SYS_sendmsg, SYS_recvmsg, SYS_ppoll, SYS_ioctl, END},
@@ -200,8 +200,6 @@ TEST(a_sender_that_may_make_no_shared_memory_sends_everything_as_frames)
 
 TEST(a_sender_that_attached_before_goes_on_in_its_lane)
 {
-        if (TEST_ASAN || TEST_TSAN)
-                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = attaches,
                          .run = sends,
                          .needs = {SYS_sendto, SYS_recvmsg, SYS_ppoll, SYS_futex, END},
@@ -211,8 +209,6 @@ TEST(a_sender_that_attached_before_goes_on_in_its_lane)
 
 TEST(a_caller_in_a_sandbox_gets_its_replies)
 {
-        if (TEST_ASAN || TEST_TSAN)
-                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = joins,
                          .run = calls,
                          .needs = {SYS_sendmsg, SYS_sendto, SYS_recvmsg, SYS_ppoll, SYS_fcntl, SYS_newfstatat,
@@ -224,8 +220,6 @@ TEST(a_caller_in_a_sandbox_gets_its_replies)
 
 TEST(a_receiver_of_frames_in_a_sandbox)
 {
-        if (TEST_ASAN || TEST_TSAN)
-                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = opens,
                          .run = serves,
                          .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
@@ -236,8 +230,6 @@ TEST(a_receiver_of_frames_in_a_sandbox)
 
 TEST(a_receiver_maps_the_lanes_of_its_senders_in_a_sandbox)
 {
-        if (TEST_ASAN || TEST_TSAN)
-                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = opens,
                          .run = serves,
                          .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
@@ -249,8 +241,6 @@ TEST(a_receiver_maps_the_lanes_of_its_senders_in_a_sandbox)
 
 TEST(a_server_in_a_sandbox_answers_as_frames)
 {
-        if (TEST_ASAN || TEST_TSAN)
-                test_skip("a sanitizer makes system calls of its own");
         struct role r = {.before = opens,
                          .run = serves,
                          .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
