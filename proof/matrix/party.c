@@ -1001,6 +1001,11 @@ static void arguments(struct party *p, char text[7][24], char *argv[10])
 
 int party_exec_bare(struct party *p)
 {
+        return party_exec_as(p, p->c->exe);
+}
+
+int party_exec_as(struct party *p, const char *path)
+{
         char text[7][24], *argv[10];
         wharf_task *t;
         wharf_name port, right;
@@ -1019,8 +1024,8 @@ int party_exec_bare(struct party *p)
         fcntl(matrix_report_fd(), F_SETFD, 0);
         setenv("MATRIX_DIR", p->c->dir, 1);
         arguments(p, text, argv);
-        execv(p->c->exe, argv);
-        matrix_say("%s: %s", p->c->exe, strerror(errno));
+        execv(path, argv);
+        matrix_say("%s: %s", path, strerror(errno));
         return MATRIX_FAILED;
 }
 

@@ -83,6 +83,8 @@ int party_meet(const struct matrix_case *c, const struct env *hub, const struct 
 void party_executed(int argc, char **argv);
 /* Replace this process by the same program, in the same role. Only what is not close-on-exec stays. */
 int party_exec_bare(struct party *p);
+/* The same, as the program at `path`: of these sources too, and perhaps of another library. */
+int party_exec_as(struct party *p, const char *path);
 int party_exec_with_rights(struct party *p);
 /* Go on in a child; this process waits for it and ends with its status. */
 void party_go_on_in_child(struct party *p);

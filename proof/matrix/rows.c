@@ -108,6 +108,19 @@ static int empty_environment(struct party *p)
         return 0;
 }
 
+/* A process of 32 bits, with a library of 32 bits: the layouts of what is shared are the same. */
+static int bits_32(struct party *p)
+{
+#ifdef MATRIX_32
+        return party_exec_as(p, MATRIX_32);
+#else
+        if (p->executed)
+                return 0;
+        matrix_say("there is no compiler for 32 bits");
+        return MATRIX_NOT_HERE;
+#endif
+}
+
 /* ---- signals ---- */
 
 static void on_signal(int sig)
@@ -617,6 +630,7 @@ const struct env envs[] = {
         {.name = "exec-bare", .before = party_exec_bare, .executed_bare = true},
         {.name = "exec-stdio-closed", .before = closed_stdio_executed, .executed_bare = true},
         {.name = "exec-huge-environment", .before = huge_environment, .executed_bare = true},
+        {.name = "32-bit", .before = bits_32, .executed_bare = true},
         {.name = "empty-environment", .before = empty_environment},
         {.name = "threads", .threads = 4},
         {.name = "small-stack", .stack_bytes = 128 << 10},

@@ -711,15 +711,15 @@ int wh_os_epoll(void)
         return (int)OS_CALL(epoll_create, epoll_create1(EPOLL_CLOEXEC));
 }
 
-int wh_os_epoll_add(int ep, int fd, uint32_t events, void *ptr)
+int wh_os_epoll_add(int ep, int fd, uint32_t events, uint64_t data)
 {
-        struct epoll_event ev = {.events = events, .data.ptr = ptr};
+        struct epoll_event ev = {.events = events, .data.u64 = data};
         return (int)OS_CALL(epoll_ctl, epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev));
 }
 
-int wh_os_epoll_mod(int ep, int fd, uint32_t events, void *ptr)
+int wh_os_epoll_mod(int ep, int fd, uint32_t events, uint64_t data)
 {
-        struct epoll_event ev = {.events = events, .data.ptr = ptr};
+        struct epoll_event ev = {.events = events, .data.u64 = data};
         return (int)OS_CALL(epoll_ctl, epoll_ctl(ep, EPOLL_CTL_MOD, fd, &ev));
 }
 
@@ -734,7 +734,10 @@ int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns)
                 return (int)OS_CALL(epoll_wait, RAW(epoll_pwait, ep, ev, n, deadline_ns ? -1 : 0, NULL, (size_t)8));
         struct timespec ts;
         const struct timespec *left = time_left(deadline_ns, &ts);
-        int r = (int)OS_CALL(epoll_wait, syscall(SYS_epoll_pwait2, ep, ev, n, left, NULL, (size_t)8));
+        const struct {
+                int64_t sec, nsec;
+        } wide = {left->tv_sec, left->tv_nsec}; /* this call takes no other, also where `time_t` has 32 bits */
+        int r = (int)OS_CALL(epoll_wait, syscall(SYS_epoll_pwait2, ep, ev, n, &wide, NULL, (size_t)8));
         if (r != -EPERM && r != -ENOSYS)
                 return r;
         /* A sandbox that has not heard of it yet: in milliseconds, and not before the deadline. */

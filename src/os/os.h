@@ -202,8 +202,8 @@ uint64_t wh_os_ticks_per_us(void);
 /* Deadlines are CLOCK_MONOTONIC ns: WH_NEVER waits for ever, anything past returns at once. 0 on timeout. */
 int wh_os_poll(struct pollfd *fds, unsigned n, int64_t deadline_ns);
 int wh_os_epoll(void);
-int wh_os_epoll_add(int ep, int fd, uint32_t events, void *ptr);
-int wh_os_epoll_mod(int ep, int fd, uint32_t events, void *ptr);
+int wh_os_epoll_add(int ep, int fd, uint32_t events, uint64_t data);
+int wh_os_epoll_mod(int ep, int fd, uint32_t events, uint64_t data);
 int wh_os_epoll_del(int ep, int fd);
 int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns);
 int wh_os_eventfd(void); /* non-blocking, starts at 0 */

@@ -174,8 +174,8 @@ static void accept_owed(struct wh_inbox *in)
 
 static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
 {
-        uint32_t name = (uint32_t)(uintptr_t)ev->data.ptr;
-        switch ((uintptr_t)ev->data.ptr >> 32) {
+        uint32_t name = (uint32_t)ev->data.u64;
+        switch (ev->data.u64 >> 32) {
         case WH_EP_BELL:
                 if (!in->pollable)
                         inbox_bell(in, false);

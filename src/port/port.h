@@ -95,9 +95,9 @@ enum wh_ep {
         WH_EP_WATCH = 3,
         WH_EP_NOTICE = 4,
 };
-static inline void *wh_ep_tag(enum wh_ep kind, uint32_t name)
+static inline uint64_t wh_ep_tag(enum wh_ep kind, uint32_t name)
 {
-        return (void *)((uintptr_t)kind << 32 | name);
+        return (uint64_t)kind << 32 | name;
 }
 
 /* The options with their defaults, or -EINVAL with why. */
