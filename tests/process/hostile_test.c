@@ -233,6 +233,93 @@ TEST(hidden_credentials_are_nobodys)
         }
 }
 
+/* Everything that can be said on a socket by whoever has it, each as often as it is taken. */
+static void say_everything(int sock, int other)
+{
+        static const uint8_t types[] = {WH_FRAME_HELLO,  WH_FRAME_MESSAGE, WH_FRAME_ATTACH, WH_FRAME_ADOPT,
+                                        WH_FRAME_REBIND, WH_FRAME_RENEW,   WH_FRAME_REFUSE, WH_FRAME_ITEMS};
+        for (unsigned i = 0; i < sizeof types; i++) {
+                bool sends_fd = types[i] == WH_FRAME_ADOPT || types[i] == WH_FRAME_REBIND;
+                struct wh_hello h = {.port_id = 1, .payload_bytes_max = 1, .capacity_records = 1};
+                struct wh_frame f = {.type = types[i], .n_fds = sends_fd, .total = 4, .arg = EKEYREVOKED};
+                if (types[i] == WH_FRAME_MESSAGE)
+                        f.arg = WH_MSG_FIRST | WH_MSG_LAST;
+                if (types[i] == WH_FRAME_HELLO)
+                        wh_frame_send(sock, &f, &h, sizeof h, NULL, false);
+                else
+                        wh_frame_send(sock, &f, "evil", types[i] == WH_FRAME_MESSAGE ? 4 : 0, &other, false);
+        }
+}
+
+/*
+ * Goal:   an introducer that kept copies of both ends of the pair by which it introduced a holder has nothing once the
+ *         holder has sent its first message: it can neither read, inject, answer, nor end the link.
+ * Method: it says on both ends everything that can be said, before every message, and at last shuts them down; then it
+ *         reads what there is. The holder sends and calls meanwhile, and the owner checks that all is the holder's.
+ */
+TEST(an_introducer_that_kept_both_ends_has_nothing_after_the_rebind)
+{
+        enum { ROUNDS = 40 };
+        wharf_task *t = task_new(), *u = task_new();
+        wharf_name port = port_new(t, NULL), introducer = right_new(t, port), right;
+        int sv[2], kept[2], fds[WH_FDS_MAX];
+        struct wh_frame f = {.type = WH_FRAME_ADOPT, .n_fds = 1};
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        for (int i = 0; i < 2; i++)
+                CHECK_GE(kept[i] = fcntl(sv[i], F_DUPFD_CLOEXEC, 0), 0);
+        CHECK_EQ(wh_frame_send(holder(t, introducer)->sock, &f, NULL, 0, &sv[1], false), 0);
+        CHECK_EQ(wh_right_from_socket(u, sv[0], true, false, &right), 0);
+        wh_os_close(sv[1]);
+        struct wharf_sender first = {0};
+        for (int i = 0; i < ROUNDS; i++) {
+                struct wharf_sender from;
+                char word[8], got[8] = {0};
+                uint32_t call;
+                snprintf(word, sizeof word, "true%d", i);
+                struct wharf_msg m = {.size = sizeof m, .data = word, .len_bytes = sizeof word};
+                struct wharf_msg in = {.size = sizeof in, .data = got, .cap_bytes = sizeof got};
+                struct wharf_msg back = in;
+                if (i > 0) {
+                        say_everything(kept[0], kept[1]);
+                        say_everything(kept[1], kept[0]);
+                }
+                if (i == ROUNDS / 2)
+                        for (int k = 0; k < 2; k++)
+                                shutdown(kept[k], SHUT_RDWR);
+                CHECK_EQ(wharf_sendmsg(u, right, &m, 0), 0);
+                CHECK_EQ(wharf_recv(t, port, got, sizeof got, &from, wharf_in_ms(5000)), sizeof got);
+                CHECK_MEM(got, word, sizeof got);
+                if (i == 0)
+                        first = from;
+                CHECK_EQ(from.id, first.id);
+                CHECK_EQ(from.pid, getpid());
+                CHECK_EQ(wharf_call_start(u, right, &m, 0, &call), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &in, wharf_in_ms(5000)), 0);
+                CHECK_MEM(got, word, sizeof got);
+                CHECK_EQ(wharf_reply(t, in.reply, "honest", 7), 0);
+                CHECK_EQ(wharf_call_finish(u, right, call, &back, wharf_in_ms(5000)), 0);
+                CHECK_MEM(got, "honest", 7);
+                CHECK_EQ(wharf_recv(t, port, got, sizeof got, NULL, 0), -EAGAIN);
+        }
+        /* What it can still read is what it wrote itself: no word of the holder's, no answer of the owner's. */
+        for (int k = 0; k < 2; k++) {
+                uint8_t data[WH_COLD_MAX + WH_FDS_MAX];
+                struct wh_cred cred;
+                while (wh_frame_recv(kept[k], &f, data, fds, &cred) > 0) {
+                        CHECK(f.type != WH_FRAME_MESSAGE || !memcmp(data, "evil", 4));
+                        for (unsigned i = 0; i < f.n_fds; i++)
+                                wh_os_close(fds[i]);
+                }
+                close(kept[k]);
+        }
+        struct wharf_port_stat ps = {.size = sizeof ps};
+        CHECK_EQ(wharf_port_stat(t, port, &ps), 0);
+        CHECK_EQ(ps.senders, 2);
+        CHECK_EQ(ps.refused_links, 0);
+        wharf_task_close(u);
+        wharf_task_close(t);
+}
+
 /* ---- memory ---- */
 
 static int changing_fd = -1;
