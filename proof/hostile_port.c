@@ -297,7 +297,8 @@ static void audit_new_link(struct proof *p)
         PROOF_EQ(p, got, PORT_N_CLEAN);
 }
 
-static const int errors[] = {-EAGAIN,     -ENOTCONN, -EOVERFLOW,    -EPIPE,    -EPROTO,    -EPROTONOSUPPORT,
+/* -ENOMEM: for a message that claims to be larger than memory is. */
+static const int errors[] = {-ENOMEM,     -EAGAIN,     -ENOTCONN, -EOVERFLOW,    -EPIPE,    -EPROTO,    -EPROTONOSUPPORT,
                              -EDQUOT,     -ENOBUFS,  -EMLINK,       -EMSGSIZE, -ECANCELED, -EMFILE,
                              -ECONNRESET, -EBADF,    -ETOOMANYREFS, 0};
 #define PORT_OP                                                                                \

@@ -211,8 +211,10 @@ bool proof_datagram_lie(const struct hook_step *s, unsigned which)
                 *s->received = 1;
                 return len > 1;
         case HEAD_CUT:
+                if (!frame)
+                        return false;
                 *s->received = sizeof f - 1;
-                return frame;
+                break;
         case SHORTER:
         case SHORTER_SAID:
                 if (!frame || len == sizeof f)

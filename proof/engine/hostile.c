@@ -54,8 +54,10 @@ static void trace_load(struct proof *p, const struct hook_step *s)
         if (rep->n_trace == PROOF_TRACE)
                 return;
         struct proof_traced *t = &rep->trace[rep->n_trace++];
+        const struct hook_range *range = hook_range_of(s->addr);
         *t = (struct proof_traced){
                 .kind = (uint8_t)s->kind,
+                .call = range && range->immutable, /* may be loaded twice */
                 .atomic = s->atomic,
                 .len = (uint32_t)s->len,
                 .epoch = rep->epoch,
@@ -303,10 +305,31 @@ static void double_fetches(const struct proof_args *args, const struct proof_op 
         }
 }
 
+enum { PLACES = 4096 };
+
+/* In the quick tier: a place that an operation before this one came by. */
+static bool was_seen(const struct proof_traced *t, bool now)
+{
+        static struct {
+                uint64_t site;
+                bool before; /* this operation */
+        } seen[PLACES];
+        for (unsigned i = t->site % PLACES;; i = (i + 1) % PLACES) {
+                if (!seen[i].site && now)
+                        seen[i].site = t->site;
+                if (seen[i].site == t->site && now)
+                        seen[i].before = true;
+                if (!seen[i].site || seen[i].site == t->site)
+                        return seen[i].before;
+        }
+}
+
 /* The first load of this place in the code, in all its pieces if it is a copy; a datagram's head is told from its body.
  */
 static bool is_first(const struct proof_traced *t, uint32_t k)
 {
+        if (was_seen(&t[k], false))
+                return false;
         while (k > 0 && t[k - 1].site == t[k].site && t[k - 1].at + t[k - 1].len == t[k].at)
                 k--;
         for (uint32_t i = 0; i < k; i++)
@@ -389,7 +412,7 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                 lie_about_datagrams(args, op, t, n, sum);
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
-        const uint64_t cap = args->quick ? 800 : 60000;
+        const uint64_t cap = args->quick ? 4000 / args->n_ops : 60000; /* as much for every area */
         uint64_t total = 0, i = 0;
         for (int pass = 0; pass < 2 && !args->only_case; pass++) {
                 for (uint32_t k = 0; k < n; k++) {
@@ -431,5 +454,7 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                         sum->states += hit;
                 }
         }
+        for (uint32_t k = 0; args->quick && k < n; k++)
+                was_seen(&t[k], true);
         free(t);
 }

@@ -45,6 +45,8 @@ int proof_main(const char *engine, const char *area, const struct proof_op *ops,
                         return usage(argv[0]);
         }
         struct proof_figures sum = {0};
+        while (ops[args.n_ops].name)
+                args.n_ops++;
         for (const struct proof_op *op = ops; op->name; op++) {
                 if (args.only && strcmp(args.only, op->name))
                         continue;

@@ -174,6 +174,7 @@ struct proof_args {
         bool stop;                /* after the first failure: it is all that whoever asks wants to know */
         bool expect_failure;      /* of the self-test: say nothing about failures */
         uint64_t failures_before; /* of other operations */
+        unsigned n_ops;           /* of this area */
         unsigned hang_s;          /* a case that takes longer does not end by itself; default 20 */
 };
 int proof_main(const char *engine, const char *area, const struct proof_op *ops, int argc, char **argv);

@@ -3,6 +3,7 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -340,6 +341,8 @@ static void range_from_fd(void *at, size_t len, int prot, int fd, off_t off)
         if (fd >= 0 && fstat(fd, &st) == 0) {
                 r.dev = st.st_dev;
                 r.ino = st.st_ino;
+                int seals = fcntl(fd, F_GET_SEALS);
+                r.immutable = seals >= 0 && seals & F_SEAL_WRITE;
         }
         range_add(r);
 }

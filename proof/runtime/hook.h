@@ -65,6 +65,7 @@ struct hook_range {
         int64_t off;
         bool writable;
         bool not_inherited; /* MADV_DONTFORK */
+        bool immutable;     /* by its seals: whoever made it cannot write there any more */
 };
 
 /* Answers 0, or for a HOOK_CALL the negative errno to return in its place. It may never return. */

@@ -249,6 +249,7 @@ static struct proof_figures run(engine *e, const struct proof_op *op, enum toy_b
         struct proof_figures sum = {0};
         toy_bug = bug;
         e(&(struct proof_args){.area = "toy",
+                               .n_ops = 5,
                                .quick = true,
                                .seed = test_seed,
                                .hang_s = 1,

@@ -6,9 +6,6 @@
 #include <errno.h>
 #include <string.h>
 
-#ifndef SCM_PIDFD
-#define SCM_PIDFD 4
-#endif
 #define OVERFLOW_ID 65534u /* the kernel's word for an id it cannot show */
 
 /*

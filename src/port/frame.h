@@ -16,6 +16,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 4 /* newer than some headers: comes with a datagram, like descriptors, where a socket asks for it */
+#endif
+
 #define WH_FRAME_MAGIC 0x46485257u
 #define WH_FRAME_VERSION 1u
 

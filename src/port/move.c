@@ -462,11 +462,16 @@ static int datagram_look(int sock, struct move_datagram *ret, int *fds, unsigned
         while (r == -EINTR);
         if (r == -ENOMEM || r == -ENOBUFS || r == -EMFILE || r == -ENFILE)
                 return wh_trace((int)r);
-        if (r <= 0)
+        if (r < 0)
                 return wh_trace(-EPROTO);
         unsigned n = 0;
-        bool surplus = false;
+        bool surplus = false; /* an empty datagram may have descriptors as well */
         for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+                if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_PIDFD) {
+                        int fd; /* whoever had our end before us can have asked for these */
+                        memcpy(&fd, CMSG_DATA(c), sizeof fd);
+                        wh_os_close(fd);
+                }
                 if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
                         continue;
                 size_t k = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
