@@ -1063,8 +1063,11 @@ static int send_abort(struct wh_link *l)
                         return r;
                 wh_shm_copy(body, &ext, sizeof ext);
                 wh_ring_publish(&l->tx->ring, WH_REC_ABORT, sizeof ext);
-        } /* a cold message that begins says as much */
-        l->detour &= (uint8_t)~WH_DETOUR_ABORT;
+                l->detour &= (uint8_t)~WH_DETOUR_ABORT;
+                return tx_published(
+                        l); /* it may have taken the last place: the message behind it waits for a receiver */
+        }
+        l->detour &= (uint8_t)~WH_DETOUR_ABORT; /* a cold message that begins says as much */
         return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "port/port.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -317,6 +318,31 @@ TEST(an_introducer_that_kept_both_ends_has_nothing_after_the_rebind)
         CHECK_EQ(ps.senders, 2);
         CHECK_EQ(ps.refused_links, 0);
         wharf_task_close(u);
+        wharf_task_close(t);
+}
+
+/* ---- room ---- */
+
+/* What says that a message in pieces was given up takes the only place there is, and must wake whoever makes room. */
+TEST(a_message_given_up_in_pieces_wakes_the_receiver_that_makes_room)
+{
+        enum { BIG = 9 << 20 };
+        wharf_task *t = task_new();
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .capacity_records = 1};
+        wharf_name port = port_new(t, &o), right = right_attached(t, port);
+        uint8_t *big = calloc(1, BIG), got;
+        int fd;
+        CHECK_EQ(wharf_port_fd(t, port, &fd), 0);
+        struct wharf_msg m = {.size = sizeof m, .how = WHARF_HOW_CHUNKS, .data = big, .len_bytes = BIG};
+        CHECK_EQ(wharf_sendmsg(t, right, &m, wharf_in_ms(2)), -ETIMEDOUT);
+        CHECK_EQ(wharf_recv(t, port, &got, 1, NULL, 0), -EAGAIN); /* it has the first piece, and sleeps */
+        CHECK_EQ(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), -EAGAIN);
+        CHECK_EQ(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 1);
+        CHECK_EQ(wharf_recv(t, port, &got, 1, NULL, 0), -EAGAIN);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+        CHECK_EQ(wharf_recv(t, port, &got, 1, NULL, 0), 1);
+        free(big);
         wharf_task_close(t);
 }
 
