@@ -257,8 +257,8 @@ int wh_link_attach(struct wh_link *l)
         uint64_t lines = capacity < WH_RING_LINES / 2 ? capacity * 2 : WH_RING_LINES;
         int r = wh_lane_tx_new((uint32_t)lines * WH_LINE, capacity, &lane);
         if (r < 0) {
-                /* An offer has no other way: where no more than memory or descriptors are short, the next may have. */
-                if (l->detour & WH_DETOUR_OFFER && (r == -ENOMEM || r == -ENOSPC || r == -EMFILE || r == -ENFILE))
+                /* An offer has no other way: unless it is forbidden here, the next one may have what this one lacks. */
+                if (l->detour & WH_DETOUR_OFFER && !wh_forbidden(r))
                         return r;
                 l->no_lane = true;
                 return 0;
