@@ -227,6 +227,30 @@ static void setup_almost_attached(struct proof *p)
         }
 }
 
+/* ---- a message left to be sent later ---- */
+
+static void setup_full(struct proof *p)
+{
+        setup_task(p);
+        struct wharf_port_opts o = {.size = sizeof o, .capacity_records = 2};
+        PROOF_EQ(p, wharf_port_new(st(p)->task, &o, &st(p)->port), 0);
+        PROOF_EQ(p, wharf_right_new(st(p)->task, st(p)->port, &st(p)->right), 0);
+        PROOF_EQ(p, wharf_recv(st(p)->task, st(p)->port, (uint8_t[1]){0}, 1, NULL, 0), -EAGAIN); /* which greets */
+        int r;
+        for (int i = 0; (r = send_one(p)) == 0; i++)
+                PROOF_CHECK(p, i < 2);
+        PROOF_EQ(p, r, -EAGAIN);
+}
+
+/* What was refused is not left as well: the audit would receive it. */
+static int leave_one(struct proof *p)
+{
+        int r = port_send_large(p, WHARF_SEND_LATER, 0);
+        if (r < 0)
+                port_unsend(p);
+        return r < 0 ? r : 0;
+}
+
 static const int errors[] = {-EAGAIN, -EPIPE, -ENOTCONN, -ENOMEM, -EMFILE, -EPROTO, 0};
 /* A call that its link ended with is over: it is not found again. */
 static const int call_errors[] = {-EPIPE, -ENOTCONN, -ENOMEM, -EPROTO, -EINVAL, 0};
@@ -239,6 +263,7 @@ static const struct proof_op ops[] = {
         {.name = "send-attach", .setup = setup_almost_attached, .victim = send_one, .audit = audit_all, PORT_OP},
         {.name = "send-warm", .setup = setup_warm, .victim = send_one, .audit = audit_woken, PORT_OP},
         {.name = "send-item", .setup = setup_warm, .victim = send_item, .audit = audit_idle, PORT_OP},
+        {.name = "send-later", .setup = setup_full, .victim = leave_one, .audit = audit_all, PORT_OP},
         {.name = "calls-crossed",
          .progress = true,
          .setup = setup_calls,
