@@ -227,7 +227,7 @@ static void setup_almost_attached(struct proof *p)
         }
 }
 
-/* ---- a message left to be sent later ---- */
+/* ---- a message left to be sent later, and capacity zero ---- */
 
 static void setup_full(struct proof *p)
 {
@@ -251,6 +251,19 @@ static int leave_one(struct proof *p)
         return r < 0 ? r : 0;
 }
 
+static void setup_offers(struct proof *p)
+{
+        setup_task(p);
+        port_own_offers(p);
+}
+
+/* An offer that nobody waits for is withdrawn; then it is nobody's, whatever failed meanwhile. */
+static int offer_in_vain(struct proof *p)
+{
+        int r = send_one(p);
+        return r == -EAGAIN ? 0 : r;
+}
+
 static const int errors[] = {-EAGAIN, -EPIPE, -ENOTCONN, -ENOMEM, -EMFILE, -EPROTO, 0};
 /* A call that its link ended with is over: it is not found again. */
 static const int call_errors[] = {-EPIPE, -ENOTCONN, -ENOMEM, -EPROTO, -EINVAL, 0};
@@ -264,6 +277,12 @@ static const struct proof_op ops[] = {
         {.name = "send-warm", .setup = setup_warm, .victim = send_one, .audit = audit_woken, PORT_OP},
         {.name = "send-item", .setup = setup_warm, .victim = send_item, .audit = audit_idle, PORT_OP},
         {.name = "send-later", .setup = setup_full, .victim = leave_one, .audit = audit_all, PORT_OP},
+        {.name = "offer-withdrawn",
+         .progress = true,
+         .setup = setup_offers,
+         .victim = offer_in_vain,
+         .audit = audit_all,
+         PORT_OP},
         {.name = "calls-crossed",
          .progress = true,
          .setup = setup_calls,
