@@ -264,7 +264,15 @@ static int offer_in_vain(struct proof *p)
         return r == -EAGAIN ? 0 : r;
 }
 
+/* An offer has no way but shared memory; only where that is forbidden it is said to be. */
+static void forbidden_only(struct proof *p)
+{
+        if (p->result == -EOPNOTSUPP)
+                PROOF_CHECK(p, p->injected == EPERM || p->injected == EACCES || p->injected == EFBIG);
+}
+
 static const int errors[] = {-EAGAIN, -EPIPE, -ENOTCONN, -ENOMEM, -EMFILE, -EPROTO, 0};
+static const int offer_errors[] = {-EAGAIN, -EPIPE, -ENOTCONN, -ENOMEM, -EMFILE, -EPROTO, -EOPNOTSUPP, 0};
 /* A call that its link ended with is over: it is not found again. */
 static const int call_errors[] = {-EPIPE, -ENOTCONN, -ENOMEM, -EPROTO, -EINVAL, 0};
 #define PORT_OP .state_bytes = sizeof(struct port_state), .teardown = port_teardown, .errors = errors
@@ -282,7 +290,11 @@ static const struct proof_op ops[] = {
          .setup = setup_offers,
          .victim = offer_in_vain,
          .audit = audit_all,
-         PORT_OP},
+         .state_bytes = sizeof(struct port_state),
+         .teardown = port_teardown,
+         .errors = offer_errors,
+         .keeps_bytes = 4 * 4096,
+         .unchanged = forbidden_only},
         {.name = "calls-crossed",
          .progress = true,
          .setup = setup_calls,

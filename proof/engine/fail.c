@@ -174,6 +174,9 @@ static void fail_case(struct proof *p, const void *arg)
                 if ((op->progress && after.fds < before.fds) ||
                     (after.fds > before.fds && after.fds - before.fds <= op->keeps_fds))
                         after.fds = before.fds;
+                if (after.shared_bytes > before.shared_bytes &&
+                    after.shared_bytes - before.shared_bytes <= op->keeps_bytes)
+                        after.shared_bytes = before.shared_bytes;
                 if (op->unshares && after.shared_bytes < before.shared_bytes)
                         after.shared_bytes = before.shared_bytes;
                 const char *left = proof_world_differs(&before, &after);

@@ -79,6 +79,7 @@ struct proof_op {
         /* fail: a call that failed may have taken this many descriptors out of a socket, and keeps them for its next
          * try. */
         unsigned keeps_fds;
+        uint64_t keeps_bytes; /* and so much shared memory: a lane that it has made, and uses next time */
         /* fail: a call that failed may have made a shared mapping private. */
         bool unshares;
         /* fail: what the kernel says of a descriptor that somebody else sent is believed, also that it is none. */

@@ -215,7 +215,9 @@ int wh_os_ftruncate(int fd, off_t len)
 int wh_os_fallocate(int fd, int mode, off_t off, off_t len)
 {
         int r = mode & FALLOC_FL_PUNCH_HOLE ? 0 : os_file_limit(off + len);
-        return r < 0 ? r : (int)OS_CALL(fallocate, RAW(fallocate, fd, mode, off, len));
+        while (r == 0 && (r = (int)OS_CALL(fallocate, RAW(fallocate, fd, mode, off, len))) == -EINTR)
+                r = 0; /* a signal while a large memory is made; what it has of it stays */
+        return r;
 }
 
 int wh_os_seal(int fd, int seals)
