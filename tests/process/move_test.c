@@ -4,6 +4,7 @@
  */
 #include "hub.h"
 
+#include "os/os.h"
 #include "port/move.h"
 #include "port/port.h"
 
@@ -1094,6 +1095,123 @@ TEST(a_former_owner_that_kept_everything_has_nothing_after_the_rebind)
         close(k.sock[0]);
         munmap(k.back, 4096);
         munmap((void *)(uintptr_t)k.out, 8192);
+        hub_close(&h);
+}
+
+/* ---- an introducer that kept everything ---- */
+
+/* The socket on which the holder of `right` speaks now. */
+static int sock_of(wharf_task *t, wharf_name right)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        CHECK(l);
+        int sock = l->sock;
+        wh_unlock(&l->o.lock);
+        return sock;
+}
+
+/* Before the attack, the victim has used its right; while it lasts and after it, the right goes on. */
+struct introduced {
+        struct stage used, attacked;
+};
+
+static int use_introduced(wharf_task *t, wharf_name mailbox, wharf_name hub, void *arg)
+{
+        struct introduced *s = arg;
+        struct wharf_item it;
+        struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
+        char buf[16];
+        CHECK_EQ(wharf_recvmsg(t, mailbox, &m, wharf_in_ms(10000)), 0);
+        CHECK_EQ(m.n_items, 1);
+        for (int i = 0; i < 54; i++) {
+                if (i == 4) {
+                        stage_reach(&s->used);
+                        stage_await(&s->attacked);
+                }
+                send_text(t, it.name, "true", 0);
+                CHECK_EQ(wharf_call(t, it.name, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+                CHECK_MEM(buf, "honest", 6);
+        }
+        struct wharf_right_stat rs = {.size = sizeof rs};
+        CHECK_EQ(wharf_right_stat(t, it.name, &rs), 0);
+        CHECK_EQ(rs.dead, 0);
+        stage_reach(&s->used);
+        stage_await(&s->attacked);
+        return 0;
+}
+
+/*
+ * Goal:   whoever introduced a sender, and kept copies of both ends of the socket that it introduced, has nothing once
+ * the sender has used its right: nothing can be read there, nothing said there is heard by either side, and what is
+ * kept does not keep the port from seeing its senders go.
+ * Method: it makes the pair by hand, gives one end to the port and one to a victim, and keeps both. After the victim's
+ * first calls it says on each end whatever would end, forge or redirect the link; later it looks for anything that
+ * came, and shuts the pair down. The port fails the test at any message that is not the victim's.
+ */
+TEST(an_introducer_that_kept_both_ends_has_nothing_after_the_first_use)
+{
+        struct hub h = hub_open(NULL);
+        struct introduced s = {stage_new(), stage_new()};
+        struct owner o = {.hub = &h, .run = serve_calls};
+        struct owner v = {.hub = &h, .run = use_introduced, .arg = &s, .first = true};
+        wharf_task *t = h.task;
+        wharf_name to, to_victim, p = port_new(t, NULL), r = right_new(t, p);
+        char buf[64];
+        int kept[2], mine[2];
+        pid_t owner = owner_start(&o, &to);
+        move(t, p, to);
+        for (int i = 0; i < 4; i++)
+                CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+        pid_t victim = owner_start(&v, &to_victim);
+
+        CHECK_EQ(wh_os_socketpair(kept), 0);
+        struct wh_frame adopt = {.type = WH_FRAME_ADOPT, .n_fds = 1};
+        CHECK_EQ(wh_frame_send(sock_of(t, r), &adopt, NULL, 0, &kept[1], false), 0);
+        struct wh_frame give = {.type = WH_FRAME_MESSAGE, .n_fds = 1, .arg = WH_MSG_FIRST | WH_MSG_LAST};
+        CHECK_EQ(wh_frame_send(sock_of(t, to_victim), &give, &(uint8_t){WH_ITEM_SEND}, 1, &kept[0], false), 0);
+        stage_await(&s.used);
+        while (recv(kept[0], buf, sizeof buf, MSG_DONTWAIT) >= 0 || recv(kept[1], buf, sizeof buf, MSG_DONTWAIT) >= 0)
+                ;
+
+        /* What is sent on one end would be heard at the other: kept[0] speaks to the port, kept[1] to the victim. */
+        CHECK_EQ(wh_os_socketpair(mine), 0);
+        for (int end = 0; end < 2; end++) {
+                struct wh_frame lies[] = {
+                        {.type = WH_FRAME_REFUSE, .arg = EKEYREVOKED},
+                        {.type = WH_FRAME_MESSAGE, .total = 3, .arg = WH_MSG_FIRST | WH_MSG_LAST},
+                        {.type = WH_FRAME_RENEW},
+                        {.type = WH_FRAME_REBIND, .n_fds = 1},
+                        {.type = WH_FRAME_ADOPT, .n_fds = 1},
+                        {.type = WH_FRAME_TAKEN, .seq = 1000},
+                };
+                for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
+                        size_t len = lies[i].type == WH_FRAME_MESSAGE ? 3 : 0;
+                        CHECK_EQ(wh_frame_send(kept[end], &lies[i], "lie", len, &mine[1], false), 0);
+                }
+                CHECK_EQ(send(kept[end], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL), 1); /* a doorbell */
+        }
+        stage_reach(&s.attacked);
+        stage_await(&s.used);
+        /* Nobody took a lie, nobody answered one, and nothing of a hundred messages came by: seven lie at each end. */
+        for (int end = 0; end < 2; end++) {
+                for (int i = 0; i < 7; i++)
+                        CHECK_GE(recv(kept[end], buf, sizeof buf, MSG_DONTWAIT), 1);
+                CHECK_EQ(recv(kept[end], buf, sizeof buf, MSG_DONTWAIT), -1);
+        }
+        CHECK_EQ(recv(mine[0], buf, sizeof buf, MSG_DONTWAIT), -1);
+        shutdown(kept[0], SHUT_RDWR);
+        CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+        stage_reach(&s.attacked);
+        CHECK_EQ(test_wait(victim), 0);
+        CHECK_EQ(wharf_drop(t, r), 0);
+        CHECK_EQ(test_wait(owner), 0); /* it saw that the last sender went, though both ends are open here */
+        for (int end = 0; end < 2; end++) {
+                close(kept[end]);
+                close(mine[end]);
+        }
+        stage_done(&s.used);
+        stage_done(&s.attacked);
         hub_close(&h);
 }
 
