@@ -11,10 +11,15 @@ $(B)/build.ninja:
 deps:
 	@scripts/deps build
 
+# A build that was configured before they were there is configured again.
+proof-deps: deps
+	@scripts/deps proof
+	@[ ! -f $(B)/build.ninja ] || [ -e $(B)/proof/fuzz/fuzz_frame ] || meson setup --reconfigure $(B) >/dev/null
+
 demo: deps all
 	@scripts/demo $(B) $(ARGS)
 
-test: deps all
+test: proof-deps all
 	@scripts/test $(B) $(ARGS)
 
 check: deps all
@@ -26,10 +31,10 @@ bench: all
 	@scripts/bench $(B) $(ARGS)
 
 # Everything the engines of proof/ can do; `proof/quick` is the short version. Then: do they notice broken code?
-proof: deps all
+proof: proof-deps all
 	@proof/run full $(B)
 
-proof-mutants: deps all
+proof-mutants: proof-deps all
 	@proof/mutants/run $(B) $(ARGS)
 
 install: all
@@ -44,4 +49,4 @@ hooks:
 clean:
 	@rm -rf $(B)
 
-.PHONY: all deps demo test check bench proof proof-mutants install format hooks clean
+.PHONY: all deps proof-deps demo test check bench proof proof-mutants install format hooks clean
