@@ -127,8 +127,8 @@ static int take_rights(struct proof *p, wharf_name port, unsigned n_expected)
                 names[i] = items[i].name;
                 PROOF_CHECK(p, names[i] != st(p)->port && names[i] != st(p)->right && names[i] != st(p)->other);
                 int kind = wharf_name_kind(st(p)->task, names[i]);
-                PROOF_CHECK(p,
-                            kind == WHARF_KIND_SEND || (kind == WHARF_KIND_REPLY && items[i].kind == WHARF_GOT_REPLY));
+                PROOF_CHECK(p, items[i].kind == WHARF_GOT_SEND || (p->lied && items[i].kind == WHARF_GOT_REPLY));
+                PROOF_EQ(p, kind, items[i].kind == WHARF_GOT_SEND ? WHARF_KIND_SEND : WHARF_KIND_REPLY);
                 if (items[i].kind == WHARF_GOT_SEND)
                         r = wharf_send(st(p)->task, names[i], "used", 4, 0);
                 wharf_drop(st(p)->task, names[i]);
