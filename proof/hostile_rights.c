@@ -8,6 +8,8 @@
  */
 #include "port.h"
 
+#include "engine/datagram.h"
+
 #include <sys/stat.h>
 #include <wharf/memory.h>
 
@@ -254,6 +256,7 @@ static int give_memory(struct proof *p)
                         return 0;
                 if (wharf_name_kind(st(p)->task, got) == WHARF_KIND_MEMORY) {
                         PROOF_EQ(p, wharf_memory_at(st(p)->task, got, &at, &bytes), 0);
+                        proof_datagram_cut(NULL); /* now its sender cuts it, if it still can */
                         uint8_t sum = 0;
                         for (size_t k = 0; k < bytes; k++) /* all of it can be touched, and nobody else's */
                                 sum |= ((volatile uint8_t *)at)[k];
