@@ -7,7 +7,10 @@
  */
 #include "rights.h"
 
+#include <sys/wait.h>
+
 #include <wharf/memory.h>
+#include <wharf/spawn.h>
 
 enum { ID_ASK = 1, ID_ONCE = 2, MEMORY_BYTES = 5 * 4096, SOME = 6 };
 
@@ -426,6 +429,161 @@ static void give_until_it_dies(struct proof *p)
         PROOF_EQ(p, r, -EPIPE);
 }
 
+/* ---- payloads that are read and written in the other's memory ---- */
+
+enum { DIRECT_BYTES = 70000 };
+
+static uint8_t direct_byte(unsigned n, size_t at)
+{
+        return (uint8_t)(n * 31 + at % 251 + 1);
+}
+
+static int send_directly(struct proof *p, struct port_state *s, unsigned n)
+{
+        static uint8_t bytes[DIRECT_BYTES];
+        for (size_t i = 0; i < sizeof bytes; i++)
+                bytes[i] = direct_byte(n, i);
+        struct wharf_msg m = {
+                .size = sizeof m, .how = WHARF_HOW_DIRECT, .data = bytes, .len_bytes = sizeof bytes, .id = n};
+        int r = wharf_sendmsg(s->task, s->right, &m, WHARF_FOREVER);
+        memset(bytes, 0, sizeof bytes); /* it is ours again, at once */
+        return r;
+}
+
+/* 1: a whole message; 0: a clean one. */
+static int receive_directly(struct proof *p, struct port_state *s, int64_t deadline_ns)
+{
+        static uint8_t bytes[DIRECT_BYTES];
+        struct wharf_msg m = {.size = sizeof m, .data = bytes, .cap_bytes = sizeof bytes};
+        int r = wharf_recvmsg(s->task, s->port, &m, deadline_ns);
+        if (r < 0)
+                return r;
+        if (m.len_bytes == 4) {
+                count(p, WORD_CLEAN);
+                return 0;
+        }
+        PROOF_EQ(p, m.len_bytes, DIRECT_BYTES);
+        for (size_t i = 0; i < m.len_bytes; i++)
+                PROOF_EQ(p, bytes[i], direct_byte(m.id, i));
+        if (m.reply) {
+                r = wharf_reply(s->task, m.reply, bytes, m.len_bytes);
+                PROOF_CHECK(p, r == 0 || r == -EPIPE);
+        }
+        return 1;
+}
+
+static void receive_all_directly(struct proof *p)
+{
+        struct port_state *s = &rights(p)->port;
+        own(p);
+        rights_with(p, &rights(p)->home, port_let_go);
+        for (;;) {
+                bool over = rights_word(p, WORD_OVER);
+                int r = receive_directly(p, s, over ? 0 : wharf_in_ms(2));
+                PROOF_CHECK(p, r >= 0 || r == -EAGAIN || r == -ETIMEDOUT || r == -ENOTCONN);
+                struct wharf_port_stat st = {.size = sizeof st};
+                PROOF_EQ(p, wharf_port_stat(s->task, s->port, &st), 0);
+                PROOF_EQ(p, st.refused_links, 0);
+                if (r < 0 && over && st.senders == 0)
+                        return;
+        }
+}
+
+static int give_directly(struct proof *p)
+{
+        connect_all(p);
+        for (unsigned i = 0; i < SOME; i++)
+                PROOF_EQ(p, send_directly(p, &rights(p)->send, i + 1), 0);
+        rights(p)->send.task = wharf_task_close(rights(p)->send.task);
+        return 0;
+}
+
+static int take_directly(struct proof *p)
+{
+        struct port_state *s = &rights(p)->port;
+        own(p);
+        rights_with(p, &rights(p)->home, port_let_go);
+        for (unsigned i = 0; i < SOME; i++)
+                PROOF_EQ(p, receive_directly(p, s, WHARF_FOREVER), 1);
+        s->task = wharf_task_close(s->task);
+        return 0;
+}
+
+static void give_directly_until_it_dies(struct proof *p)
+{
+        int r = 0;
+        rights_parted(p);
+        if (!rights_join(p))
+                return;
+        for (unsigned i = 1; r == 0; i++)
+                r = send_directly(p, &rights(p)->send, i);
+        PROOF_EQ(p, r, -EPIPE);
+}
+
+/* The reply is written where the caller set memory apart for it. Whole, or the call fails. */
+static int call_directly(struct proof *p, struct port_state *s, unsigned n)
+{
+        static uint8_t bytes[DIRECT_BYTES], back[DIRECT_BYTES];
+        for (size_t i = 0; i < sizeof bytes; i++)
+                bytes[i] = direct_byte(n, i);
+        struct wharf_msg req = {.size = sizeof req,
+                                .flags = WHARF_REPLY_DIRECT,
+                                .data = bytes,
+                                .len_bytes = sizeof bytes,
+                                .cap_bytes = sizeof back,
+                                .id = n};
+        struct wharf_msg reply = {.size = sizeof reply, .data = back, .cap_bytes = sizeof back};
+        int r = wharf_callmsg(s->task, s->right, &req, &reply, WHARF_FOREVER);
+        if (r == 0)
+                PROOF_CHECK(p, reply.len_bytes == sizeof back && !memcmp(bytes, back, sizeof back));
+        return r;
+}
+
+static int call_some_directly(struct proof *p)
+{
+        connect_all(p);
+        for (unsigned i = 0; i < SOME; i++)
+                PROOF_EQ(p, call_directly(p, &rights(p)->send, i + 1), 0);
+        rights(p)->send.task = wharf_task_close(rights(p)->send.task);
+        return 0;
+}
+
+static void call_directly_until_it_dies(struct proof *p)
+{
+        int r = 0;
+        rights_parted(p);
+        if (!rights_join(p))
+                return;
+        for (unsigned i = 1; r == 0; i++)
+                r = call_directly(p, &rights(p)->send, i);
+        PROOF_CHECK(p, r == -EPIPE || r == -ECONNRESET);
+}
+
+/* ---- a program is started with a right, and whoever starts it dies ---- */
+
+static int start_program(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        static char program[] = "/bin/true", *argv[] = {program, NULL};
+        struct wharf_given give = {.name = "port", .item = {.kind = WHARF_COPY_SEND, .name = s->right}};
+        struct wharf_spawn_opts o = {.size = sizeof o, .argv = argv, .given = &give, .n_given = 1};
+        struct wharf_child child = {.size = sizeof child};
+        int status;
+        PROOF_EQ(p, wharf_spawn(s->task, &o, WHARF_FOREVER, &child), 0);
+        PROOF_EQ(p, wharf_child_wait(&child, WHARF_FOREVER, &status), 0);
+        PROOF_EQ(p, status, 0);
+        s->task = wharf_task_close(s->task);
+        return 0;
+}
+
+/* Whoever was on the way to the program when its parent died ends by itself, program or not. */
+static void audit_spawned(struct proof *p)
+{
+        audit_clean(p);
+        for (int i = 0; i < 10000 && waitpid(-1, NULL, WNOHANG) >= 0; i++)
+                usleep(500);
+}
+
 #define RIGHTS_OP                                                                                   \
         .state_bytes = sizeof(struct rights_state), .setup = rights_setup, .parted = rights_parted, \
         .teardown = rights_teardown
@@ -458,6 +616,27 @@ static const struct proof_op ops[] = {
          .audit = audit_clean,
          RIGHTS_OP},
         {.name = "memory-taker", .victim = take_some_memory, .partner = give_until_it_dies, RIGHTS_OP},
+        {.name = "direct-giver",
+         .victim = give_directly,
+         .partner = receive_all_directly,
+         .rescue = send_clean,
+         .audit = audit_clean,
+         RIGHTS_OP},
+        {.name = "direct-taker", .victim = take_directly, .partner = give_directly_until_it_dies, RIGHTS_OP},
+        {.name = "direct-caller",
+         .victim = call_some_directly,
+         .partner = receive_all_directly,
+         .rescue = send_clean,
+         .audit = audit_clean,
+         RIGHTS_OP},
+        {.name = "direct-server", .victim = take_directly, .partner = call_directly_until_it_dies, RIGHTS_OP},
+        {.name = "spawner",
+         .start = connect_all,
+         .victim = start_program,
+         .partner = receive_all_directly,
+         .rescue = send_clean,
+         .audit = audit_spawned,
+         RIGHTS_OP},
         {0},
 };
 PROOF_KILL("rights", ops)
