@@ -4,7 +4,8 @@
  * ring that is followed by another; either of them killed.
  */
 #include "explore/explore.h"
-#include "lane/ring.h"
+#include "lane/lane.h"
+#include "memory/buddy.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINES = WH_RING_LINES_MIN, RECEIVER = 0, SENDER = 1 };
+enum { LINES = WH_RING_LINES_MIN, RECEIVER = 0, SENDER = 1, BLOCKS = 2 }; /* each sleeps on the bell of its number */
 
 static struct {
         _Alignas(4096) struct wh_out out;
@@ -22,12 +23,17 @@ static struct {
         /* Of offers: what a block holds, and what is used again at once where an offer was withdrawn. */
         uint64_t block[4][2];
         _Atomic uint64_t again;
+        /* Of sections: so small that every block is used again. */
+        _Alignas(64) uint64_t section[BLOCKS][WH_SECTION_UNIT / 8];
         /* The ring that follows. */
         _Alignas(4096) struct wh_out next_out;
         uint8_t next_ring[LINES * WH_LINE];
 } mem;
-static struct wh_ring_tx tx;
-static struct wh_ring_rx rx;
+/* The private truth of both ends: the ring alone, or with sections. */
+static struct wh_lane_tx lane_tx, lane_fresh;
+static struct wh_lane_rx lane_rx;
+static struct wh_ring_tx *const tx = &lane_tx.ring;
+static struct wh_ring_rx *const rx = &lane_rx.ring;
 static unsigned messages;       /* to be sent */
 static unsigned sent, received; /* private to their party, and read at the end */
 
@@ -40,8 +46,8 @@ static void init_with(uint64_t capacity, uint32_t lines, unsigned n)
         memset(&mem, 0, sizeof mem);
         mem.out.ring_lines = lines;
         messages = n;
-        wh_ring_tx_init(&tx, &mem.out, &mem.back, capacity);
-        wh_ring_rx_init(&rx, &mem.out, &mem.back, lines);
+        wh_ring_tx_init(tx, &mem.out, &mem.back, capacity);
+        wh_ring_rx_init(rx, &mem.out, &mem.back, lines);
         sent = received = 0;
 }
 
@@ -59,8 +65,8 @@ static void init_tight(void)
 static void init_wrap(void)
 {
         init_with(100, LINES, 3);
-        tx.pos = rx.pos = tx.taken_lines = rx.published_lines = LINES - 2;
-        tx.cleared = 2 * LINES - 2;
+        tx->pos = rx->pos = tx->taken_lines = rx->published_lines = LINES - 2;
+        tx->cleared = 2 * LINES - 2;
         mem.back.taken_lines = LINES - 2;
 }
 
@@ -68,7 +74,59 @@ static void init_wrap(void)
 static void init_lap(void)
 {
         init_with(100, 4, 5);
-        tx.usable = tx.cleared = 4; /* nothing is kept in reserve */
+        tx->usable = tx->cleared = 4; /* nothing is kept in reserve */
+}
+
+/* Receive with `one` until there were as many as will come: look, announce, look again, sleep. */
+static void receive_all(bool (*one)(void), const unsigned *n)
+{
+        while (*n < messages) {
+                if (one())
+                        continue;
+                if (wh_ring_sleep(rx))
+                        explore_ring(SENDER);
+                /* Asked before the last look: what it published before it died must be found by that. */
+                bool over = explore_over(SENDER);
+                if (!one()) {
+                        if (over)
+                                return;
+                        explore_sleep(RECEIVER);
+                }
+                wh_ring_awake(rx);
+        }
+}
+
+/* A record is there: the receiver may sleep. */
+static void published(void)
+{
+        if (wh_ring_must_ring(tx))
+                explore_ring(RECEIVER);
+        wh_ring_clear_ahead(tx);
+}
+
+/*
+ * Try until it works, as a sender does who waits for room: announce, look again, sleep. False when the receiver is
+ * gone.
+ */
+static bool wait_for(bool (*there)(void *), void *arg)
+{
+        while (!there(arg)) {
+                wh_ring_want(tx, true);
+                bool now = there(arg), over = !now && explore_over(RECEIVER);
+                if (!now && !over)
+                        explore_sleep(SENDER);
+                wh_ring_want(tx, false);
+                if (now || over)
+                        return now;
+        }
+        return true;
+}
+
+/* The receiver has given something back. */
+static void gave(bool ring)
+{
+        if (ring)
+                explore_ring(SENDER);
 }
 
 static uint32_t message(unsigned n, uint64_t *ret)
@@ -80,33 +138,30 @@ static uint32_t message(unsigned n, uint64_t *ret)
         return len;
 }
 
+struct place {
+        uint32_t len;
+        void *body;
+};
+
+static bool room(void *arg)
+{
+        struct place *p = arg;
+        p->body = wh_ring_reserve(tx, p->len);
+        EXPLORE_CHECK(!tx->broken);
+        return p->body != NULL;
+}
+
 static void sender(void)
 {
         for (unsigned n = 0; n < messages; n++) {
                 uint64_t bytes[16];
-                uint32_t len = message(n, bytes);
-                void *body;
-                while (!(body = wh_ring_reserve(&tx, len))) {
-                        EXPLORE_CHECK(!tx.broken);
-                        /* Announce, look again, sleep. */
-                        wh_ring_want(&tx, true);
-                        EXPLORE_CHECK(wh_ring_refresh(&tx));
-                        body = wh_ring_reserve(&tx, len);
-                        if (!body) {
-                                if (explore_over(RECEIVER))
-                                        return;
-                                explore_sleep(1);
-                        }
-                        wh_ring_want(&tx, false);
-                        if (body)
-                                break;
-                }
-                wh_shm_copy(body, bytes, len);
+                struct place p = {.len = message(n, bytes)};
+                if (!wait_for(room, &p))
+                        return;
+                wh_shm_copy(p.body, bytes, p.len);
                 sent = n + 1;
-                wh_ring_publish(&tx, WH_REC_PLAIN, len);
-                if (wh_ring_must_ring(&tx))
-                        explore_ring(0);
-                wh_ring_clear_ahead(&tx);
+                wh_ring_publish(tx, WH_REC_PLAIN, p.len);
+                published();
         }
 }
 
@@ -114,7 +169,7 @@ static bool receive_one(void)
 {
         struct wh_rec rec;
         uint64_t bytes[WH_RECORD_BODY_MAX / 8], expect[16];
-        int r = wh_ring_peek(&rx, &rec);
+        int r = wh_ring_peek(rx, &rec);
         EXPLORE_CHECK(r >= 0);
         if (r == 0)
                 return false;
@@ -123,27 +178,13 @@ static bool receive_one(void)
         wh_shm_copy(bytes, rec.body, rec.len);
         EXPLORE_CHECK(!memcmp(bytes, expect, len));
         received++;
-        if (wh_ring_advance(&rx, &rec))
-                explore_ring(1);
+        gave(wh_ring_advance(rx, &rec));
         return true;
 }
 
 static void receiver(void)
 {
-        while (received < messages) {
-                if (receive_one())
-                        continue;
-                if (wh_ring_sleep(&rx))
-                        explore_ring(1);
-                /* Asked before the last look: what it published before it died must be found by that. */
-                bool over = explore_over(SENDER);
-                if (!receive_one()) {
-                        if (over)
-                                return;
-                        explore_sleep(0);
-                }
-                wh_ring_awake(&rx);
-        }
+        receive_all(receive_one, &received);
 }
 
 static void check(uint32_t killed)
@@ -164,7 +205,7 @@ static unsigned delivered[4], passed;
 static void init_offers(void)
 {
         init_with(16, LINES, 2);
-        rx.batch_lines = 1;
+        rx->batch_lines = 1;
         impatient = false;
         passed = 0;
         memset(outcome, 0, sizeof outcome);
@@ -183,16 +224,16 @@ static enum wh_claim offer_wait(uint64_t number)
 {
         enum wh_claim c;
         do {
-                wh_ring_want(&tx, true);
-                c = wh_ring_offer_state(&tx, number);
+                wh_ring_want(tx, true);
+                c = wh_ring_offer_state(tx, number);
                 EXPLORE_CHECK(c != 0);
                 if (c == WH_CLAIM_OFFERED) {
                         if (explore_over(RECEIVER))
-                                c = wh_ring_withdraw(&tx, number);
+                                c = wh_ring_withdraw(tx, number);
                         else
-                                explore_sleep(1);
+                                explore_sleep(SENDER);
                 }
-                wh_ring_want(&tx, false);
+                wh_ring_want(tx, false);
         } while (c == WH_CLAIM_OFFERED);
         return c;
 }
@@ -201,17 +242,15 @@ static void offerer(void)
 {
         uint64_t block = 0;
         for (uint64_t n = 0; n < messages; n++) {
-                uint64_t *body = wh_ring_reserve(&tx, 16), number = tx.records, bytes[] = {n, ~n}, rec[] = {n, block};
+                uint64_t *body = wh_ring_reserve(tx, 16), number = tx->records, bytes[] = {n, ~n}, rec[] = {n, block};
                 EXPLORE_CHECK(body);
                 wh_shm_copy(mem.block[block], bytes, sizeof bytes);
                 atomic_store_explicit(&mem.again, n, memory_order_relaxed);
                 wh_shm_copy(body, rec, sizeof rec);
                 sent = (unsigned)n + 1;
-                wh_ring_offer(&tx, 16);
-                if (wh_ring_must_ring(&tx))
-                        explore_ring(0);
-                wh_ring_clear_ahead(&tx);
-                outcome[n] = impatient ? wh_ring_withdraw(&tx, number) : offer_wait(number);
+                wh_ring_offer(tx, 16);
+                published();
+                outcome[n] = impatient ? wh_ring_withdraw(tx, number) : offer_wait(number);
                 EXPLORE_CHECK(outcome[n] == WH_CLAIM_TAKEN || outcome[n] == WH_CLAIM_WITHDRAWN);
                 /* Taken: its place is used again, which is a race if it is still being read. */
                 block += outcome[n] == WH_CLAIM_WITHDRAWN;
@@ -223,45 +262,31 @@ static bool take_one(void)
 {
         struct wh_rec rec;
         uint64_t is[2], bytes[2];
-        int r = wh_ring_peek(&rx, &rec);
+        int r = wh_ring_peek(rx, &rec);
         EXPLORE_CHECK(r >= 0);
         if (r == 0)
                 return false;
         EXPLORE_CHECK(rec.kind == WH_REC_OFFER && rec.len == sizeof is);
-        uint64_t number = rx.records;
-        if (wh_ring_still_offered(&rx, number)) {
+        uint64_t number = rx->records;
+        if (wh_ring_still_offered(rx, number)) {
                 wh_shm_copy(is, rec.body, sizeof is);
                 EXPLORE_CHECK(is[0] == number && is[1] < 4);
                 wh_shm_copy(bytes, mem.block[is[1]], sizeof bytes);
                 uint64_t again = atomic_load_explicit(&mem.again, memory_order_relaxed);
-                if (wh_ring_claim(&rx, number)) {
+                if (wh_ring_claim(rx, number)) {
                         delivered[number]++;
                         EXPLORE_CHECK(bytes[0] == number && bytes[1] == ~number && again == number);
-                        if (wh_ring_wanted(&rx))
-                                explore_ring(1);
+                        gave(wh_ring_wanted(rx));
                 }
         }
         passed++;
-        if (wh_ring_advance(&rx, &rec))
-                explore_ring(1);
+        gave(wh_ring_advance(rx, &rec));
         return true;
 }
 
 static void taker(void)
 {
-        while (passed < messages) {
-                if (take_one())
-                        continue;
-                if (wh_ring_sleep(&rx))
-                        explore_ring(1);
-                bool over = explore_over(SENDER);
-                if (!take_one()) {
-                        if (over)
-                                return;
-                        explore_sleep(0);
-                }
-                wh_ring_awake(&rx);
-        }
+        receive_all(take_one, &passed);
 }
 
 /* Taken exactly when it was delivered, and once; withdrawn exactly when it was not. */
@@ -289,7 +314,7 @@ static void init_next(void)
         init_with(INT64_MAX, 4, 4);
         memset(&mem.next_out, 0, sizeof mem.next_out + sizeof mem.next_ring);
         mem.next_out.ring_lines = LINES;
-        tx.usable = tx.cleared = 3;
+        tx->usable = tx->cleared = 3;
 }
 
 static uint32_t line(unsigned n, uint64_t *ret)
@@ -304,23 +329,21 @@ static void grower(void)
                 uint64_t bytes[2];
                 uint32_t len = line(n, bytes);
                 /* As wh_ring_reserve_slow() does, for records of one line. */
-                void *body = wh_ring_reserve(&tx, len);
+                void *body = wh_ring_reserve(tx, len);
                 if (!body) {
-                        EXPLORE_CHECK(!tx.broken && tx.out == &mem.out);
-                        EXPLORE_CHECK(wh_ring_reserve_kept(&tx));
-                        wh_ring_publish(&tx, WH_REC_NEXT, 0);
-                        if (wh_ring_must_ring(&tx))
-                                explore_ring(0);
-                        wh_ring_tx_continue(&tx, &mem.next_out);
-                        body = wh_ring_reserve(&tx, len);
+                        EXPLORE_CHECK(!tx->broken && tx->out == &mem.out);
+                        EXPLORE_CHECK(wh_ring_reserve_kept(tx));
+                        wh_ring_publish(tx, WH_REC_NEXT, 0);
+                        if (wh_ring_must_ring(tx))
+                                explore_ring(RECEIVER);
+                        wh_ring_tx_continue(tx, &mem.next_out);
+                        body = wh_ring_reserve(tx, len);
                         EXPLORE_CHECK(body);
                 }
                 wh_shm_copy(body, bytes, len);
                 sent = n + 1;
-                wh_ring_publish(&tx, WH_REC_PLAIN, len);
-                if (wh_ring_must_ring(&tx))
-                        explore_ring(0);
-                wh_ring_clear_ahead(&tx);
+                wh_ring_publish(tx, WH_REC_PLAIN, len);
+                published();
         }
 }
 
@@ -329,11 +352,11 @@ static bool follow_one(void)
         struct wh_rec rec;
         uint64_t bytes[2], expect[2];
         int r;
-        while ((r = wh_ring_peek(&rx, &rec)) > 0 && rec.kind == WH_REC_NEXT) {
-                EXPLORE_CHECK(rx.out == &mem.out);
-                wh_ring_advance(&rx, &rec);
-                wh_ring_rx_continue(&rx, &mem.next_out, LINES);
-                wh_ring_idle(&rx); /* the memory behind is gone */
+        while ((r = wh_ring_peek(rx, &rec)) > 0 && rec.kind == WH_REC_NEXT) {
+                EXPLORE_CHECK(rx->out == &mem.out);
+                wh_ring_advance(rx, &rec);
+                wh_ring_rx_continue(rx, &mem.next_out, LINES);
+                wh_ring_idle(rx); /* the memory behind is gone */
         }
         EXPLORE_CHECK(r >= 0);
         if (r == 0)
@@ -343,31 +366,150 @@ static bool follow_one(void)
         wh_shm_copy(bytes, rec.body, len);
         EXPLORE_CHECK(!memcmp(bytes, expect, len));
         received++;
-        if (wh_ring_advance(&rx, &rec))
-                explore_ring(1);
+        gave(wh_ring_advance(rx, &rec));
         return true;
 }
 
 static void follower(void)
 {
-        while (received < messages) {
-                if (follow_one())
-                        continue;
-                if (wh_ring_sleep(&rx))
-                        explore_ring(1);
-                bool over = explore_over(SENDER);
-                if (!follow_one()) {
-                        if (over)
-                                return;
-                        explore_sleep(0);
-                }
-                wh_ring_awake(&rx);
+        receive_all(follow_one, &received);
+}
+
+/* ---- sections: blocks lent, sent, released, collected, and lent again (L4, L5) ---- */
+
+static _Alignas(8) uint8_t buddy[sizeof(struct wh_buddy) + 256];
+static bool in_place; /* payloads are held until nothing else is to be done */
+static struct {
+        struct wh_rec_block block;
+        unsigned number;
+} held[BLOCKS];
+static unsigned n_held;
+
+static void init_sections(void)
+{
+        static bool made;
+        if (!made) {
+                struct wh_lane_tx *lane;
+                if (wh_lane_tx_new(0, 0, &lane) < 0 || sizeof *lane->section->buddy > sizeof buddy ||
+                    wh_buddy_bookkeeping_bytes(BLOCKS) > sizeof buddy - sizeof(struct wh_buddy))
+                        explore_fail("no lane can be made here");
+                lane_fresh = *lane;
+                wh_lane_tx_free(lane);
+                made = true;
         }
+        lane_tx = lane_fresh;
+        lane_rx = (struct wh_lane_rx){.n_sections = 1, .section = {{(uint8_t *)mem.section, sizeof mem.section, -1}}};
+        init_with(100, LINES, 5);
+        struct wh_buddy *b = (struct wh_buddy *)(void *)buddy;
+        wh_buddy_init(b, buddy + sizeof *b, BLOCKS);
+        lane_tx.section[0] =
+                (struct wh_section_tx){.map = (uint8_t *)mem.section, .len = sizeof mem.section, .buddy = b, .fd = -1};
+        lane_tx.n_sections = 1;
+        in_place = false;
+        n_held = 0;
+}
+
+static void init_in_place(void)
+{
+        init_sections();
+        in_place = true;
+}
+
+struct lent {
+        uint16_t slot;
+        void *mem;
+};
+
+static bool lent(void *arg)
+{
+        struct lent *b = arg;
+        int r = wh_lane_lend(&lane_tx, WH_SECTION_UNIT, &b->slot, &b->mem);
+        EXPLORE_CHECK(r == 0 || r == -EAGAIN);
+        return r == 0;
+}
+
+static void lender(void)
+{
+        for (unsigned n = 0; n < messages; n++) {
+                struct lent to;
+                if (!wait_for(lent, &to))
+                        return;
+                uint64_t bytes[2] = {n, ~(uint64_t)n};
+                wh_shm_copy(to.mem, bytes, sizeof bytes);
+                struct wh_rec_block b = wh_lane_block(&lane_tx, to.slot, sizeof bytes, sizeof bytes);
+                void *body = wh_ring_reserve(tx, sizeof b);
+                EXPLORE_CHECK(body);
+                wh_shm_copy(body, &b, sizeof b);
+                wh_lane_slot_sent(&lane_tx, to.slot);
+                sent = n + 1;
+                wh_ring_publish(tx, WH_REC_BLOCK, sizeof b);
+                published();
+        }
+}
+
+static void let_go(const struct wh_rec_block *b, unsigned n)
+{
+        const void *at;
+        uint64_t bytes[2];
+        EXPLORE_CHECK(wh_lane_at(&lane_rx, b, &at) == 0);
+        wh_shm_copy(bytes, at, sizeof bytes);
+        EXPLORE_CHECK(bytes[0] == n && bytes[1] == ~(uint64_t)n);
+        gave(wh_lane_release(&lane_rx, b->slot));
+}
+
+static bool read_one(void)
+{
+        struct wh_rec rec;
+        struct wh_rec_block b;
+        int r = wh_ring_peek(rx, &rec);
+        EXPLORE_CHECK(r >= 0);
+        if (r == 0) {
+                /* Let go, the last one first, when all else is told: this alone must wake the sender. */
+                if (!n_held || rx->published_lines != rx->pos)
+                        return false;
+                n_held--;
+                let_go(&held[n_held].block, held[n_held].number);
+                return true;
+        }
+        EXPLORE_CHECK(rec.kind == WH_REC_BLOCK && rec.len == sizeof b);
+        wh_shm_copy(&b, rec.body, sizeof b);
+        unsigned n = received++;
+        gave(wh_ring_advance(rx, &rec));
+        if (in_place) {
+                held[n_held].block = b;
+                held[n_held++].number = n;
+        } else {
+                let_go(&b, n);
+        }
+        return true;
+}
+
+static void reader(void)
+{
+        receive_all(read_one, &received);
+        while (n_held--)
+                let_go(&held[n_held].block, held[n_held].number);
+}
+
+/* What was released is there to be lent, each block once. */
+static void check_sections(uint32_t killed)
+{
+        check(killed);
+        if (killed)
+                return;
+        EXPLORE_CHECK(!wh_lane_blocks_out(&lane_tx) && !tx->broken);
+        struct lent b[BLOCKS];
+        for (unsigned i = 0; i < BLOCKS; i++) {
+                EXPLORE_CHECK(lent(&b[i]));
+                EXPLORE_CHECK(i == 0 || b[i].mem != b[0].mem);
+        }
+        EXPLORE_CHECK(!lent(&b[0]));
 }
 
 #define BOTH .party = {receiver, sender}, .check = check
 #define OFFERS .party = {taker, offerer}, .check = check_offers
 #define GROWTH .party = {follower, grower}, .check = check
+#define SECTIONS .party = {reader, lender}, .check = check_sections
 static const struct explore protocols[] = {
         {.name = "sleep", .init = init_roomy, .preemptions = 3, .stale = 2, .spurious = 1, BOTH},
         {.name = "room", .init = init_tight, .preemptions = 3, .stale = 2, .spurious = 1, BOTH},
@@ -381,6 +523,15 @@ static const struct explore protocols[] = {
         {.name = "withdraw-killed", .init = init_impatient, .preemptions = 2, .kills = 1, .mortal = 3, OFFERS},
         {.name = "next", .init = init_next, .preemptions = 2, .stale = 1, .spurious = 1, GROWTH},
         {.name = "next-killed", .init = init_next, .preemptions = 1, .stale = 1, .kills = 1, .mortal = 3, GROWTH},
+        {.name = "section", .init = init_sections, .preemptions = 2, .stale = 2, .spurious = 1, SECTIONS},
+        {.name = "section-in-place", .init = init_in_place, .preemptions = 2, .stale = 1, .spurious = 1, SECTIONS},
+        {.name = "section-killed",
+         .init = init_sections,
+         .preemptions = 1,
+         .stale = 1,
+         .kills = 1,
+         .mortal = 3,
+         SECTIONS},
 };
 
 int main(int argc, char **argv)
