@@ -670,7 +670,7 @@ static bool cold_full(const struct wh_link *l)
 static uint32_t cold_tell(const struct wh_link *l)
 {
         uint64_t capacity = cold_capacity(l), few = capacity <= WH_COLD_FRAMES ? 1 : capacity / 4;
-        if (!l->greeted || capacity > 65536 || (capacity > WH_COLD_FRAMES && !l->no_lane))
+        if (capacity > 65536 || (capacity > WH_COLD_FRAMES && !l->no_lane))
                 return 0; /* a lane comes before the queue is full */
         return (l->tx_seq + 1) % few == 0 ? WH_MSG_TELL : 0;
 }

@@ -485,6 +485,24 @@ TEST(full_queue_refuses_or_waits)
         }
 }
 
+/* Sent before the port said how much its queue holds, it is known to be taken all the same. */
+TEST(a_message_sent_ahead_of_the_greeting_leaves_a_queue_of_one_again)
+{
+        struct hub h = hub_open(PORT_OPTS(.capacity_records = 1));
+        wharf_task *t;
+        wharf_name right;
+        char buf[8];
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_right_connect(t, h.path, &right), 0);
+        for (unsigned i = 0; i < 12; i++) {
+                CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, WHARF_FOREVER), 1);
+                CHECK_EQ(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, 0), -EAGAIN); /* which tells it */
+        }
+        wharf_task_close(t);
+        hub_close(&h);
+}
+
 /* Full by bytes rather than by records: the section's memory is what runs out. */
 TEST(full_by_bytes)
 {
