@@ -7,12 +7,7 @@
 #include "lane/lane.h"
 #include "memory/buddy.h"
 
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { LINES = WH_RING_LINES_MIN, RECEIVER = 0, SENDER = 1, BLOCKS = 2 }; /* each sleeps on the bell of its number */
 
@@ -536,32 +531,5 @@ static const struct explore protocols[] = {
 
 int main(int argc, char **argv)
 {
-        bool quick = false, bad = false;
-        uint64_t seed = (uint64_t)time(NULL) ^ (uint64_t)getpid() << 32, executions = 0;
-        unsigned n = 0, complete = 0;
-        for (int i = 1; i < argc; i++) {
-                quick |= !strcmp(argv[i], "--quick");
-                if (!strncmp(argv[i], "--seed=", 7))
-                        seed = strtoull(argv[i] + 7, NULL, 0);
-        }
-        for (; n < sizeof protocols / sizeof *protocols; n++) {
-                struct explore e = protocols[n];
-                struct explored r;
-                e.executions_max = quick ? 30000 : 3000000;
-                e.executions_random = quick ? 5000 : 500000;
-                explore_run(&e, seed, &r);
-                executions += r.executions;
-                complete += r.complete;
-                if (getenv("WHARF_TEST_VERBOSE"))
-                        fprintf(stderr, "explore lane: %s: executions %" PRIu64 "%s\n", e.name, r.executions,
-                                r.complete ? ", complete" : "");
-                if (r.failed) {
-                        bad = true;
-                        fprintf(stderr, "explore lane: %s: %s\n    seed %" PRIu64 ", choices %s\n", e.name, r.why, seed,
-                                r.replay);
-                }
-        }
-        printf("explore lane: protocols %u, executions %" PRIu64 ", complete %u%s\n", n, executions, complete,
-               bad ? ", FAILED" : "");
-        return bad;
+        return explore_main("lane", protocols, sizeof protocols / sizeof *protocols, argc, argv);
 }

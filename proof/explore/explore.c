@@ -1,5 +1,8 @@
 #include "explore.h"
 
+#include "os/os.h"
+
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,7 +18,8 @@ enum {
         STEPS_MAX = 20000,
         STACK = 256 << 10,
         CELL = 2, /* bytes that races are told apart by */
-        CELLS = 1 << 16,
+        CELLS = 1 << 19,
+        MEMORIES = 64,
 };
 
 struct view {
@@ -28,14 +32,22 @@ struct message {
         struct view view; /* what an acquire load takes over */
 };
 
+/* What may be mapped more than once: cells and locations go by the place in it, whichever mapping leads there. */
+struct memory {
+        uint64_t dev, ino;
+        const uint8_t *at; /* of anonymous memory, which has no number */
+        size_t from, len;  /* among all cells' bytes */
+};
+
 struct location {
-        void *addr;
+        size_t place;
         unsigned len;
         uint16_t n;
         struct message m[HISTORY];
 };
 
 struct cell {
+        uint32_t execution;             /* of another one: empty */
         uint8_t write_by, write_atomic; /* write_by: party + 1 */
         uint16_t write_clock;
         uint16_t read_clock[EXPLORE_PARTIES], atomic_clock[EXPLORE_PARTIES];
@@ -47,7 +59,7 @@ static struct party {
         ucontext_t context;
         enum state state;
         unsigned bell;
-        bool may_rest, killed;
+        bool may_rest, killed, woke_for_nothing;
         struct view now, acquired,
                 released; /* acquired: by relaxed loads, for a fence to come; released: by the last one */
 } party[EXPLORE_PARTIES];
@@ -59,7 +71,11 @@ static char *stacks;
 static struct location *location;
 static unsigned n_locations;
 static struct cell *cells;
-static struct view everybody; /* the view that seq_cst fences share */
+static struct memory memory[MEMORIES];
+static unsigned n_memories;
+static uint32_t execution;
+static struct view socket_view; /* what was known when something was sent on a socket, or done to one */
+static struct view everybody;   /* the view that seq_cst fences share */
 static struct view bell_view[EXPLORE_BELLS];
 static unsigned bell_count[EXPLORE_BELLS];
 static struct explored *result;
@@ -91,7 +107,7 @@ static unsigned choose(unsigned n)
                 return 0;
         unsigned c = 0;
         if (depth < replay_to)
-                c = choice[depth].taken;
+                c = choice[depth].taken < n ? choice[depth].taken : 0; /* real sockets: see E3 */
         else if (at_random)
                 c = random_next() % 4 ? 0 : (unsigned)(random_next() % n);
         if (depth == DEPTH)
@@ -176,9 +192,10 @@ static void yield_blocked(void)
                 setcontext(&outside);
         }
         unsigned c = choose(n);
+        unsigned next = list[c];
+        party[next].woke_for_nothing = c >= awake;
         if (c >= awake)
                 spurious_left--;
-        unsigned next = list[c];
         party[next].state = READY;
         if (next != current)
                 switch_to(next);
@@ -251,23 +268,38 @@ bool explore_over(unsigned who)
 
 /* ---- plain accesses ---- */
 
+/* Where in all shared memory that is; SIZE_MAX: it is not shared. */
+static size_t place_of(const void *at)
+{
+        static unsigned last;
+        const struct hook_range *r = hook_range_of(at);
+        if (!r)
+                return SIZE_MAX;
+        size_t off = (size_t)((const uint8_t *)at - r->at) + (r->ino ? (size_t)r->off : 0), len = off + r->len;
+        for (unsigned k = 0; k < n_memories; k++) {
+                unsigned i = (last + k) % n_memories;
+                struct memory *m = &memory[i];
+                if (m->ino == r->ino && m->dev == r->dev && (r->ino || m->at == r->at) && off < m->len) {
+                        last = i;
+                        return m->from + off;
+                }
+        }
+        size_t from = n_memories ? memory[n_memories - 1].from + memory[n_memories - 1].len : 0;
+        if (n_memories == MEMORIES || from + len > (size_t)CELLS * CELL)
+                explore_fail("more shared memory than the explorer has cells for");
+        memory[n_memories++] = (struct memory){r->dev, r->ino, r->ino ? NULL : r->at, from, len};
+        return from + off;
+}
+
 static struct cell *cell_of(const void *at)
 {
-        /* Cells of all ranges lie one behind the other. */
-        unsigned n;
-        const struct hook_range *r = hook_ranges(&n);
-        size_t base = 0;
-        for (unsigned i = 0; i < n; i++) {
-                size_t off = (size_t)((const uint8_t *)at - r[i].at);
-                if (off < r[i].len) {
-                        size_t c = base + off / CELL;
-                        if (c >= CELLS)
-                                explore_fail("more shared memory than the explorer has cells for");
-                        return &cells[c];
-                }
-                base += r[i].len / CELL;
-        }
-        return NULL;
+        size_t place = place_of(at);
+        if (place == SIZE_MAX)
+                return NULL;
+        struct cell *c = &cells[place / CELL];
+        if (c->execution != execution)
+                *c = (struct cell){.execution = execution};
+        return c;
 }
 
 static void race_check(const void *at, size_t len, bool store, bool atomic)
@@ -310,14 +342,15 @@ static uint64_t memory_get(const void *addr, unsigned len)
 static struct location *location_of(void *addr, unsigned len)
 {
         struct location *l = NULL;
+        size_t place = place_of(addr);
         for (unsigned i = 0; i < n_locations && !l; i++)
-                if (location[i].addr == addr && location[i].len == len)
+                if (location[i].place == place && location[i].len == len)
                         l = &location[i];
         if (!l) {
                 if (n_locations == LOCATIONS)
                         explore_fail("more than %d atomic locations", LOCATIONS);
                 l = &location[n_locations++];
-                l->addr = addr;
+                l->place = place;
                 l->len = len;
                 l->n = 1;
                 l->m[0].value = memory_get(addr, len);
@@ -372,7 +405,7 @@ static uint64_t read_message(struct location *l, unsigned at, int order)
         return l->m[at].value;
 }
 
-static void append(struct location *l, uint64_t value, int order, const struct view *continued)
+static void append(struct location *l, void *addr, uint64_t value, int order, const struct view *continued)
 {
         struct party *p = &party[current];
         unsigned i = (unsigned)(l - location);
@@ -385,7 +418,7 @@ static void append(struct location *l, uint64_t value, int order, const struct v
         m->view.at[i] = l->n++;
         if (continued)
                 view_join(&m->view, continued); /* a read-modify-write goes on with the release that it read */
-        memcpy(l->addr, &value, l->len);
+        memcpy(addr, &value, l->len);
 }
 
 static uint64_t model_load(void *addr, unsigned len, int order, void *site)
@@ -408,7 +441,7 @@ static void model_store(void *addr, unsigned len, uint64_t v, int order, void *s
         race_check(addr, len, true, true);
         if (order == __ATOMIC_SEQ_CST)
                 fence(order);
-        append(location_of(addr, len), v, order, NULL);
+        append(location_of(addr, len), addr, v, order, NULL);
         if (order == __ATOMIC_SEQ_CST)
                 fence(order);
 }
@@ -446,7 +479,7 @@ static uint64_t model_rmw(void *addr, unsigned len, enum hook_op op, uint64_t v,
         }
         if (len < 8)
                 now &= ((uint64_t)1 << len * 8) - 1;
-        append(l, now, order, &l->m[at].view);
+        append(l, addr, now, order, &l->m[at].view);
         if (order == __ATOMIC_SEQ_CST)
                 fence(order);
         return old;
@@ -464,7 +497,7 @@ static bool model_cas(void *addr, unsigned len, uint64_t *expect, uint64_t v, in
                 fence(o);
         *expect = read_message(l, at, o);
         if (swaps)
-                append(l, v, o, &l->m[at].view);
+                append(l, addr, v, o, &l->m[at].view);
         if (o == __ATOMIC_SEQ_CST)
                 fence(o);
         return swaps;
@@ -478,10 +511,45 @@ static void model_fence(int order, void *site)
 
 static const struct hook_memory model = {model_load, model_store, model_rmw, model_cas, model_fence};
 
+/* ---- the kernel ---- */
+
+/* What this call does others may be waiting for, and it is ordered with whoever hears of it. */
+static bool is_told(int call)
+{
+        return call == WH_OS_sendmsg || call == WH_OS_send || call == WH_OS_close || call == WH_OS_shutdown ||
+               call == WH_OS_write || call == WH_OS_connect || call == WH_OS_epoll_ctl;
+}
+
+static int on_call(const struct hook_step *s)
+{
+        point();
+        if (is_told(s->call)) {
+                view_join(&socket_view, &party[current].now);
+                for (unsigned b = 0; b < EXPLORE_BELLS; b++)
+                        bell_count[b] += b != current;
+        }
+        return 0;
+}
+
+/* A party would sleep in the kernel: true when it should look again, false when a signal came. */
+static bool on_wait(void)
+{
+        party[current].woke_for_nothing = false;
+        explore_sleep(current);
+        return !party[current].woke_for_nothing;
+}
+
+static void on_ready(void)
+{
+        view_join(&party[current].now, &socket_view);
+}
+
 static int on_step(const struct hook_step *s)
 {
         if (s->kind == HOOK_CALL)
-                point();
+                return on_call(s);
+        if (s->kind == HOOK_RECEIVED)
+                on_ready();
         else if (s->kind == HOOK_LOAD || s->kind == HOOK_STORE)
                 race_check(s->addr, s->len, s->kind == HOOK_STORE, false);
         return 0;
@@ -494,6 +562,24 @@ static void party_main(int i)
         x->party[i]();
         party[i].state = OVER;
         yield_blocked();
+}
+
+static void parties_new(const struct explore *e)
+{
+        e->init();
+        for (n_parties = 0; n_parties < EXPLORE_PARTIES && e->party[n_parties]; n_parties++) {
+                struct party *p = &party[n_parties];
+                p->state = READY;
+                p->may_rest = p->killed = false;
+                memset(&p->now, 0, sizeof p->now);
+                memset(&p->acquired, 0, sizeof p->acquired);
+                memset(&p->released, 0, sizeof p->released);
+                getcontext(&p->context);
+                p->context.uc_stack.ss_sp = stacks + n_parties * (size_t)STACK;
+                p->context.uc_stack.ss_size = STACK;
+                p->context.uc_link = NULL;
+                makecontext(&p->context, (void (*)(void))party_main, 1, (int)n_parties);
+        }
 }
 
 static void execute(const struct explore *e)
@@ -509,38 +595,29 @@ static void execute(const struct explore *e)
         memset(&everybody, 0, sizeof everybody);
         memset(bell_view, 0, sizeof bell_view);
         memset(bell_count, 0, sizeof bell_count);
-        e->init();
-        unsigned n_ranges;
-        size_t shared = 0;
-        const struct hook_range *r = hook_ranges(&n_ranges);
-        for (unsigned i = 0; i < n_ranges; i++)
-                shared += r[i].len / CELL;
-        memset(cells, 0, (shared < CELLS ? shared : CELLS) * sizeof *cells);
-        for (n_parties = 0; n_parties < EXPLORE_PARTIES && e->party[n_parties]; n_parties++) {
-                struct party *p = &party[n_parties];
-                p->state = READY;
-                p->may_rest = p->killed = false;
-                memset(&p->now, 0, sizeof p->now);
-                memset(&p->acquired, 0, sizeof p->acquired);
-                memset(&p->released, 0, sizeof p->released);
-                getcontext(&p->context);
-                p->context.uc_stack.ss_sp = stacks + n_parties * (size_t)STACK;
-                p->context.uc_stack.ss_size = STACK;
-                p->context.uc_link = NULL;
-                makecontext(&p->context, (void (*)(void))party_main, 1, (int)n_parties);
+        memset(&socket_view, 0, sizeof socket_view);
+        n_memories = 0;
+        if (++execution == 0) {
+                memset(cells, 0, CELLS * sizeof *cells);
+                execution = 1;
         }
         volatile bool started = false;
         inside = true;
         getcontext(&outside);
         if (!started) {
                 started = true;
+                parties_new(e);
                 hook_memory = &model;
+                hook_on_wait = on_wait;
+                hook_on_ready = on_ready;
                 hook_arm(on_step);
                 current = choose(n_parties);
                 setcontext(&party[current].context);
         }
         hook_disarm();
         hook_memory = NULL;
+        hook_on_wait = NULL;
+        hook_on_ready = NULL;
         uint32_t killed = 0;
         for (unsigned i = 0; i < n_parties; i++)
                 killed |= (uint32_t)party[i].killed << i;

@@ -15,7 +15,10 @@
  * plain and an atomic access. So a plain load has one possible value. E2  Weaker than the machine here and as weak as
  * C11, except: a load never sees a store that comes later in the execution (no load buffering: RC11 forbids it, too),
  * stores to one location take effect in the order in which they run, compare-and-swap looks at the newest value, and
- * seq_cst accesses are as strong as with fences around. What these hide is not found here.
+ * seq_cst accesses are as strong as with fences around. What these hide is not found here. E3  Sockets are the
+ * kernel's own. What is sent on one is ordered before whatever hears of it, on any socket: a little more than the
+ * kernel promises. No call sleeps there: a party that would is asleep here, and looks again when another has told the
+ * kernel something. Memory that is mapped twice is one memory.
  */
 #ifndef PROOF_EXPLORE_EXPLORE_H
 #define PROOF_EXPLORE_EXPLORE_H
@@ -37,6 +40,7 @@ struct explore {
         /* Bounds of the depth-first part. */
         unsigned preemptions, stale, spurious, kills;
         uint32_t mortal;         /* a bit for each party that may be killed */
+        uint32_t share;          /* not 0: a slow one, with this part of the executions that others get */
         uint64_t executions_max; /* depth first; what is left over goes unexplored, and is told as `cut` */
         uint64_t executions_random;
 };
@@ -50,6 +54,11 @@ struct explored {
 };
 /* Explores until something fails or all is done. */
 void explore_run(const struct explore *e, uint64_t seed, struct explored *ret);
+/*
+ * A program that explores them all, or `--only NAME`, within the bounds of `--quick` or more; `--stop` after the first
+ * that fails; `--seed=n`. Prints the line of its area and answers what main() returns.
+ */
+int explore_main(const char *area, const struct explore *protocols, unsigned n, int argc, char **argv);
 
 /* ---- for the parties ---- */
 

@@ -5,13 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define HOOK_KEEP_NAMES
@@ -24,6 +27,8 @@ uint64_t hook_random_seed;
 uint8_t hook_fill_allocations;
 void (*hook_on_send)(const void *bytes, size_t len);
 const struct hook_memory *hook_memory;
+bool (*hook_on_wait)(void);
+void (*hook_on_ready)(void);
 
 static struct hook_range ranges[HOOK_RANGES];
 static unsigned n_ranges;
@@ -483,4 +488,56 @@ ssize_t hook_sendmsg(int fd, const struct msghdr *m, int flags)
                 for (size_t i = 0; i < m->msg_iovlen; i++)
                         hook_on_send(m->msg_iov[i].iov_base, m->msg_iov[i].iov_len);
         return sendmsg(fd, m, flags);
+}
+
+/* What a call that may wait answers, when it is only ever asked what is ready now. `look` makes the call so. */
+static long wait_modelled(long (*look)(void *arg), void *arg, bool may_wait, bool for_ever)
+{
+        for (;;) {
+                long n = look(arg);
+                if (n > 0)
+                        hook_on_ready();
+                if (n != 0 || !may_wait || !for_ever)
+                        return n; /* a deadline is reached at once: nothing else takes time here */
+                if (!hook_on_wait()) {
+                        errno = EINTR;
+                        return -1;
+                }
+        }
+}
+
+struct ppoll_args {
+        struct pollfd *fds;
+        unsigned n;
+};
+
+static long ppoll_look(void *arg)
+{
+        const struct ppoll_args *a = arg;
+        return poll(a->fds, a->n, 0);
+}
+
+long hook_ppoll(struct pollfd *fds, unsigned n, const struct timespec *left, const void *mask, size_t mask_len)
+{
+        if (!hook_on_wait || !hook_armed_)
+                return syscall(SYS_ppoll, fds, n, left, mask, mask_len);
+        return wait_modelled(ppoll_look, &(struct ppoll_args){fds, n}, !left || left->tv_sec || left->tv_nsec, !left);
+}
+
+struct epoll_args {
+        int ep, n;
+        struct epoll_event *ev;
+};
+
+static long epoll_look(void *arg)
+{
+        const struct epoll_args *a = arg;
+        return epoll_wait(a->ep, a->ev, a->n, 0);
+}
+
+long hook_epoll_wait(int ep, struct epoll_event *ev, int n, int ms, const void *mask, size_t mask_len)
+{
+        if (!hook_on_wait || !hook_armed_)
+                return syscall(SYS_epoll_pwait, ep, ev, n, ms, mask, mask_len);
+        return wait_modelled(epoll_look, &(struct epoll_args){ep, n, ev}, ms != 0, ms < 0);
 }

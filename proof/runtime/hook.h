@@ -128,6 +128,12 @@ struct hook_memory {
         void (*fence)(int order, void *site);
 };
 extern const struct hook_memory *hook_memory;
+/*
+ * When set, no call that waits for descriptors sleeps in the kernel: it looks, and asks this what to do where nothing
+ * is ready. True: look again; false: a signal came. The other is told that something was ready.
+ */
+extern bool (*hook_on_wait)(void);
+extern void (*hook_on_ready)(void);
 static inline bool hook_modelled(const volatile void *addr)
 {
         return __builtin_expect(hook_memory != NULL, 0) && hook_range_of((const void *)(uintptr_t)addr) != NULL;

@@ -36,6 +36,11 @@ uint64_t hook_ticks(void);
 ssize_t hook_getrandom(void *to, size_t n, unsigned flags);
 ssize_t hook_recvmsg(int fd, struct msghdr *m, int flags);
 ssize_t hook_sendmsg(int fd, const struct msghdr *m, int flags);
+struct pollfd;
+struct epoll_event;
+struct timespec;
+long hook_ppoll(struct pollfd *fds, unsigned n, const struct timespec *left, const void *mask, size_t mask_len);
+long hook_epoll_wait(int ep, struct epoll_event *ev, int n, int ms, const void *mask, size_t mask_len);
 
 #ifndef HOOK_KEEP_NAMES
 #define memcpy(...) hook_memcpy(__VA_ARGS__)
@@ -59,6 +64,8 @@ ssize_t hook_sendmsg(int fd, const struct msghdr *m, int flags);
 #define RAW_GETRANDOM(...) hook_getrandom(__VA_ARGS__)
 #define RAW_RECVMSG(...) hook_recvmsg(__VA_ARGS__)
 #define RAW_SENDMSG(...) hook_sendmsg(__VA_ARGS__)
+#define RAW_PPOLL(...) hook_ppoll(__VA_ARGS__)
+#define RAW_EPOLL_WAIT(...) hook_epoll_wait(__VA_ARGS__)
 /* Without arguments: free is also passed as a function. */
 #define free hook_free
 #endif

@@ -53,6 +53,8 @@ void __sanitizer_syscall_pre_impl_close(long fd);
 #define RAW_SENDMSG(...) RAW(sendmsg, __VA_ARGS__)
 #define RAW_RECVMSG(...) RAW(recvmsg, __VA_ARGS__)
 #define RAW_GETRANDOM(...) RAW(getrandom, __VA_ARGS__)
+#define RAW_PPOLL(...) RAW(ppoll, __VA_ARGS__)
+#define RAW_EPOLL_WAIT(...) RAW(epoll_pwait, __VA_ARGS__)
 #endif
 
 /* The end of a child of _Fork(), where nothing may run that other threads of the parent had begun. */
@@ -705,7 +707,7 @@ int wh_os_poll(struct pollfd *fds, unsigned n, int64_t deadline_ns)
 {
         struct timespec ts;
         const struct timespec *left = time_left(deadline_ns, &ts);
-        return (int)OS_CALL(poll, RAW(ppoll, fds, n, left, NULL, (size_t)0));
+        return (int)OS_CALL(poll, RAW_PPOLL(fds, n, left, NULL, (size_t)0));
 }
 
 int wh_os_epoll(void)
@@ -733,7 +735,7 @@ int wh_os_epoll_del(int ep, int fd)
 int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns)
 {
         if (deadline_ns == 0 || deadline_ns == WH_NEVER)
-                return (int)OS_CALL(epoll_wait, RAW(epoll_pwait, ep, ev, n, deadline_ns ? -1 : 0, NULL, (size_t)8));
+                return (int)OS_CALL(epoll_wait, RAW_EPOLL_WAIT(ep, ev, n, deadline_ns ? -1 : 0, NULL, (size_t)8));
         struct timespec ts;
         const struct timespec *left = time_left(deadline_ns, &ts);
         const struct {
@@ -744,7 +746,7 @@ int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns)
                 return r;
         /* A sandbox that has not heard of it yet: in milliseconds, and not before the deadline. */
         const int64_t ms = (int64_t)left->tv_sec * 1000 + (left->tv_nsec + 999999) / 1000000;
-        return (int)OS_CALL(epoll_wait, RAW(epoll_pwait, ep, ev, n, ms < INT_MAX ? (int)ms : INT_MAX, NULL, (size_t)8));
+        return (int)OS_CALL(epoll_wait, RAW_EPOLL_WAIT(ep, ev, n, ms < INT_MAX ? (int)ms : INT_MAX, NULL, (size_t)8));
 }
 
 int wh_os_eventfd(void)
