@@ -251,8 +251,10 @@ int wharf_heap_format(void *base, uint64_t len_bytes, const struct wharf_heap_op
                 d->cookie = (uint64_t)wh_os_now_ns() * UINT64_C(0x9e3779b97f4a7c15) ^ wh_task_self();
 
         uint32_t *starts = NULL;
-        /* The magic goes first and comes back last: what is half made cannot be opened. */
-        memset(base, 0, d->managed_at);
+        /* [magic] It goes first and comes back last: what is half made cannot be opened. Fence: before all else. */
+        atomic_store_explicit((_Atomic uint64_t *)base, 0, memory_order_relaxed);
+        atomic_thread_fence(memory_order_release);
+        memset(h.base + sizeof d->magic, 0, d->managed_at - sizeof d->magic);
         if (d->policy == WHARF_HEAP_FIXED) {
                 starts = (uint32_t *)(void *)(h.base + d->starts_at);
                 for (uint32_t i = 0; i < d->n_partitions; i++) {
