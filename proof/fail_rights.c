@@ -5,6 +5,7 @@
 #include "port.h"
 
 #include <wharf/memory.h>
+#include <wharf/spawn.h>
 
 enum { UNREAD = 3, MEMORY_BYTES = 3 * 4096 };
 
@@ -444,6 +445,64 @@ static void setup_memory_sent(struct proof *p)
 }
 
 /* -EAGAIN: a refused poll of a socket looks like an empty queue. */
+/* ---- a payload that is read where it is; a program that is started ---- */
+
+static struct wh_outgoing direct;
+static uint8_t direct_bytes[9000];
+
+static int offer_directly(struct proof *p)
+{
+        memset(direct_bytes, 'd', sizeof direct_bytes);
+        wh_outgoing_init(&direct, direct_bytes, sizeof direct_bytes);
+        direct.how = WHARF_HOW_DIRECT;
+        int r = port_offer(p, st(p)->right, &direct);
+        return r == -EAGAIN ? 0 : r;
+}
+
+static void setup_offered(struct proof *p)
+{
+        setup(p);
+        PROOF_EQ(p, offer_directly(p), 0);
+}
+
+/* Where it cannot be read, it is refused, and its sender sends it another way. */
+static int receive_directly(struct proof *p)
+{
+        struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC};
+        int r = wharf_recvmsg(st(p)->task, st(p)->port, &m, 0);
+        if (r == -EAGAIN && p->injected) {
+                int again = port_offer(p, st(p)->right, &direct);
+                if (again == -EFAULT) /* it could not be read: its sender is told so, and there is nothing to receive */
+                        return 0;
+                PROOF_CHECK(p,
+                            again == 0 || again == -ENOMEM || again == -EMFILE || again == -EPIPE || again == -EAGAIN);
+                r = wharf_recvmsg(st(p)->task, st(p)->port, &m, 0);
+        }
+        if (r < 0)
+                return r;
+        PROOF_EQ(p, m.len_bytes, sizeof direct_bytes);
+        for (size_t i = 0; i < m.len_bytes; i++)
+                PROOF_EQ(p, ((uint8_t *)m.data)[i], 'd');
+        wharf_release(st(p)->task, &m);
+        return 0;
+}
+
+static int start_program(struct proof *p)
+{
+        static char program[] = "/bin/true", *argv[] = {program, NULL};
+        struct wharf_given give = {.name = "port", .item = {.kind = WHARF_MAKE_SEND, .name = moving}};
+        struct wharf_spawn_opts o = {.size = sizeof o, .argv = argv, .given = &give, .n_given = 1};
+        struct wharf_child child = {.size = sizeof child};
+        int status = -1, r = wharf_spawn(st(p)->task, &o, 0, &child);
+        if (r < 0) {
+                PROOF_EQ(p, child.pid, 0);
+                return r;
+        }
+        PROOF_EQ(p, wharf_child_wait(&child, wharf_in_ms(15000), &status), 0);
+        PROOF_EQ(p, status, 0);
+        return 0;
+}
+
 /* -ETOOMANYREFS: the carrier's socket takes no more. -EBADF: a right that was used up. */
 static const int errors[] = {-EAGAIN, -ENOMEM, -EMFILE, -EPIPE, -ETOOMANYREFS, -EBADF, -EOPNOTSUPP, 0};
 #define RIGHTS_OP .state_bytes = sizeof(struct port_state), .teardown = port_teardown, .errors = errors
@@ -538,6 +597,8 @@ static const struct proof_op ops[] = {
          .keeps_fds = 1,
          .believes = true,
          RIGHTS_OP},
+        {.name = "direct-receive", .progress = true, .setup = setup_offered, .victim = receive_directly, RIGHTS_OP},
+        {.name = "spawn", .progress = true, .setup = setup, .victim = start_program, RIGHTS_OP},
         {0},
 };
 PROOF_FAIL("rights", ops)

@@ -290,6 +290,11 @@ static void own_unbounded(struct proof *p)
         own_queue(p, WHARF_UNBOUNDED);
 }
 
+static void own_plain(struct proof *p)
+{
+        own_queue(p, 64);
+}
+
 static void own_two(struct proof *p)
 {
         own_queue(p, 2);
@@ -324,6 +329,37 @@ static int offer_some(struct proof *p)
                         return r;
                 if (!p->lied)
                         PROOF_CHECK(p, m.len_bytes && granted.messages[*(uint8_t *)m.data]-- > 0);
+                wharf_release(st(p)->task, &m);
+                r = port_offer(p, sender, &o); /* how does it stand? */
+                proof_next_call();
+                if (r != 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* Payloads that the receiver reads where they are, in the sender's memory: anywhere there, and nowhere else. */
+static int send_directly(struct proof *p)
+{
+        for (int i = 0; i < 4; i++) {
+                static uint8_t bytes[9000];
+                struct wh_outgoing o;
+                memset(bytes, 'a' + i, sizeof bytes);
+                wh_outgoing_init(&o, bytes, sizeof bytes);
+                o.how = WHARF_HOW_DIRECT;
+                int r = port_offer(p, sender, &o);
+                proof_next_call();
+                if (r != -EAGAIN)
+                        return r;
+                grant((uint8_t)('a' + i));
+                struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC};
+                r = wharf_recvmsg(st(p)->task, moving, &m, 0);
+                proof_next_call();
+                if (r < 0)
+                        return r;
+                if (!p->lied)
+                        PROOF_CHECK(p, m.len_bytes == sizeof bytes && m.how == WHARF_HOW_DIRECT &&
+                                               granted.messages[*(uint8_t *)m.data]-- > 0);
                 wharf_release(st(p)->task, &m);
                 r = port_offer(p, sender, &o); /* how does it stand? */
                 proof_next_call();
@@ -446,6 +482,12 @@ static const struct proof_op ops[] = {
         {.name = "offered",
          .setup = own_offers,
          .victim = offer_some,
+         .liar_writes = memory_of_the_receiver,
+         RIGHTS_OP},
+        {.name = "direct", .setup = own_plain, .victim = send_directly, .liar_writes = memory_of_the_sender, RIGHTS_OP},
+        {.name = "directed",
+         .setup = own_plain,
+         .victim = send_directly,
          .liar_writes = memory_of_the_receiver,
          RIGHTS_OP},
         {.name = "grow", .setup = own_unbounded, .victim = grow, .liar_writes = memory_of_the_sender, RIGHTS_OP},

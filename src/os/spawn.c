@@ -113,7 +113,7 @@ static void child_run(const struct wh_os_program *p, int sock, int parents, cons
         _exit(127);
 }
 
-/* The next report: 1, or 0 when there will be none. */
+/* The next report: 1, or 0 when there will be none. Negative: it cannot be heard. */
 static int report_await(int sock, struct report *ret, int *pidfd)
 {
         union {
@@ -133,6 +133,8 @@ static int report_await(int sock, struct report *ret, int *pidfd)
                 }
                 if (n == -EAGAIN || n == -EINTR)
                         continue;
+                if (n < 0 && n != -ECONNRESET)
+                        return (int)n;
                 struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
                 if (c && c->cmsg_type == SCM_RIGHTS && *pidfd < 0)
                         memcpy(pidfd, CMSG_DATA(c), sizeof *pidfd);
@@ -186,12 +188,17 @@ int wh_os_spawn(const struct wh_os_program *p, pid_t *ret_pid, int *ret_pidfd, c
         struct report rep = {0};
         int pidfd = -1;
         bool heard = false;
-        while (r == 0 && report_await(sv[0], &rep, &pidfd)) {
+        int got = 0;
+        while (r == 0 && (got = report_await(sv[0], &rep, &pidfd)) > 0) {
                 r = rep.error > 0 ? -rep.error : rep.error;
                 if (!heard && r == 0)
                         r = pidfd < 0 ? -EMFILE : wh_os_send_byte(sv[0]);
                 r = r > 0 ? 0 : r;
                 heard = true;
+        }
+        if (got < 0) { /* nobody would ever know whether the program runs: then it shall not */
+                r = got;
+                kill(pid, SIGKILL); /* not reaped yet, so the number is its own */
         }
         wh_os_close(sv[0]);
         if (r == 0 && !heard)
