@@ -244,6 +244,8 @@ TEST(call_with_a_deadline)
         struct client c = client_new(NULL);
         char buf[8];
         unsigned n;
+        CHECK_EQ(call(&c, ECHO, "first", 5, buf, sizeof buf),
+                 5); /* greeted: no request waits to be sent from here on */
         for (unsigned i = 0; i < 10; i++) {
                 struct wharf_msg q = MSG(.data = BYTES("x"), .len_bytes = 1, .id = KEEP);
                 struct wharf_msg a = MSG(.data = &n, .cap_bytes = sizeof n);
