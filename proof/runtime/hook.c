@@ -85,11 +85,13 @@ void hook_unshare(const void *at, size_t len)
                 ranges[i] = ranges[--n_ranges];
                 if (rlo < lo) {
                         struct hook_range left = r;
+                        left.guarded = false;
                         left.len = lo - rlo;
                         range_add(left);
                 }
                 if (hi < rhi) {
                         struct hook_range right = r;
+                        right.guarded = false;
                         right.at += hi - rlo;
                         right.len = rhi - hi;
                         right.off += (int64_t)(hi - rlo);
@@ -375,14 +377,23 @@ void *hook_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off)
                         errno = saved;
                 }
         }
-        if (p != MAP_FAILED)
+        if (p != MAP_FAILED) {
                 range_from_fd(p, len, prot, fd, off);
+                ranges[n_ranges - 1].guarded = !at && len && !(flags & MAP_FIXED);
+        }
         return p;
 }
 
 int hook_munmap(void *p, size_t len)
 {
+        const struct hook_range *was = hook_range_of(p);
+        size_t body = (len + PAGE - 1) & ~(size_t)(PAGE - 1);
+        bool guarded = was && was->guarded && was->at == p && ((was->len + PAGE - 1) & ~(size_t)(PAGE - 1)) == body;
         int r = munmap(p, len);
+        if (r == 0 && guarded) { /* an execution more or less would not matter, but there are millions */
+                munmap((uint8_t *)p - PAGE, PAGE);
+                munmap((uint8_t *)p + body, PAGE);
+        }
         if (r == 0)
                 hook_unshare(p, (len + PAGE - 1) & ~(size_t)(PAGE - 1));
         return r;
@@ -409,6 +420,7 @@ void *hook_mremap(void *p, size_t old_len, size_t len, int flags)
                 hook_unshare(p, old_len);
                 was.at = q;
                 was.len = len;
+                was.guarded = false;
                 range_add(was);
         }
         return q;

@@ -65,6 +65,7 @@ struct hook_range {
         int64_t off;
         bool writable;
         bool not_inherited; /* MADV_DONTFORK */
+        bool guarded;       /* between two pages that cannot be touched */
         bool immutable;     /* by its seals: whoever made it cannot write there any more */
 };
 
