@@ -112,7 +112,9 @@ int LLVMFuzzerRunDriver(int *argc, char ***argv, int (*one)(const uint8_t *bytes
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
-        return "allocator_may_return_null=1:detect_stack_use_after_return=0:handle_abort=1";
+        /* A message may claim to be larger than the machine: then there is no memory for it, rather than a machine. */
+        return "max_allocation_size_mb=256:allocator_may_return_null=1:"
+               "detect_stack_use_after_return=0:handle_abort=1";
 }
 
 static int unlink_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
