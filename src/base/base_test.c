@@ -1,5 +1,6 @@
 #include "base/bits.h"
 #include "base/list.h"
+#include "base/opts.h"
 #include "test.h"
 
 TEST(powers_of_two)
@@ -25,6 +26,24 @@ TEST(inside_is_safe_for_any_numbers)
         uint64_t sum = 7;
         CHECK(!wh_add(UINT64_MAX, 1, &sum));
         CHECK_EQ(sum, 7);
+}
+
+/* Goal: options of an earlier and of a later header are taken, and nothing that we do not know is passed over. */
+TEST(options_of_every_size)
+{
+        const uint8_t given[12] = {[0] = 12, [4] = 2, [7] = 3};
+        uint8_t ours[8];
+        for (uint32_t size = 0; size <= sizeof given; size++) {
+                memset(ours, 0, sizeof ours);
+                CHECK_EQ(wh_opts_take(ours, sizeof ours, 4, given, size), size >= 4);
+                CHECK_EQ(ours[0], size >= 4 ? 12 : 0);
+                CHECK_EQ(ours[4], size > 4 ? 2 : 0);
+                CHECK_EQ(ours[7], size > 7 ? 3 : 0);
+        }
+        const uint8_t more[12] = {[11] = 1};
+        CHECK(wh_opts_take(ours, sizeof ours, 4, more, 11));
+        CHECK(!wh_opts_take(ours, sizeof ours, 4, more, 12));
+        CHECK(!wh_opts_take(ours, sizeof ours, 4, given, UINT32_MAX));
 }
 
 TEST(list_order_and_double_removal)

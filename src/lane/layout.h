@@ -22,7 +22,9 @@
 
 #define WH_LANE_MAGIC 0x656e616c66726877u /* "whrflane" */
 #define WH_SECTION_MAGIC 0x7463657366726877u
+#ifndef WH_LANE_VERSION /* proof/matrix/later.h */
 #define WH_LANE_VERSION 1u
+#endif
 
 enum {
         WH_LINE = 64,              /* records start at multiples of this; the unit of ring positions */

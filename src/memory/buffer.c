@@ -20,6 +20,7 @@
  */
 #include "base/bits.h"
 #include "base/cleanup.h"
+#include "base/opts.h"
 #include "base/trace.h"
 #include "os/os.h"
 #include "os/task.h"
@@ -124,10 +125,8 @@ static struct wharf_heap_opts heap_opts(const struct wharf_buffer_opts *o)
 static int check_opts(const struct wharf_buffer_opts *opts, struct wharf_buffer_opts *ret)
 {
         *ret = (struct wharf_buffer_opts){.size = sizeof *ret};
-        if (opts && opts->size != sizeof *opts)
+        if (opts && !wh_opts_take(ret, sizeof *ret, sizeof *opts, opts, opts->size))
                 return -EINVAL;
-        if (opts)
-                *ret = *opts;
         if (ret->kind > WHARF_BUFFER_CIRCULAR || ret->users_max > WHARF_HEAP_OWNERS_MAX)
                 return -EINVAL;
         return ret->kind == WHARF_BUFFER_UNBOUNDED && (ret->places || ret->item_bytes_max) ? -EINVAL : 0;

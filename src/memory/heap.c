@@ -4,6 +4,7 @@
 #include "memory/heap_impl.h"
 
 #include "base/cleanup.h"
+#include "base/opts.h"
 #include "base/trace.h"
 #include "os/os.h"
 
@@ -90,9 +91,8 @@ static int read_options(const struct wharf_heap_opts *given, struct heap_head *d
 {
         struct wharf_heap_opts o = {.size = sizeof o};
         if (given) {
-                if (given->size < offsetof(struct wharf_heap_opts, managed_bytes) || given->size > sizeof o)
+                if (!wh_opts_take(&o, sizeof o, offsetof(struct wharf_heap_opts, managed_bytes), given, given->size))
                         return -EINVAL;
-                memcpy(&o, given, given->size);
         }
         const uint32_t all_flags = WHARF_HEAP_OUTSIDE | WHARF_HEAP_NO_CACHE | WHARF_HEAP_GUARD;
         if (o.policy >= WHARF_HEAP_POLICIES || o.flags & ~all_flags || o.reserved)

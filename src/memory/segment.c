@@ -15,6 +15,7 @@
 #include "memory/segment.h"
 #include "base/bits.h"
 #include "base/cleanup.h"
+#include "base/opts.h"
 #include "base/trace.h"
 #include "os/os.h"
 
@@ -223,10 +224,8 @@ static int create_sysv(int32_t key, uint64_t bytes, uint32_t mode, bool sparse)
 int wharf_segment_create(const char *name, uint64_t bytes, const struct wharf_segment_opts *opts, wharf_segment **ret)
 {
         struct wharf_segment_opts o = {.size = sizeof o};
-        if (opts && opts->size != sizeof o)
+        if (opts && !wh_opts_take(&o, sizeof o, sizeof o, opts, opts->size))
                 return -EINVAL;
-        if (opts)
-                o = *opts;
         uint32_t mode = o.mode ? o.mode : 0600;
         bool sparse = o.flags & WHARF_SEGMENT_SPARSE;
         struct wh_segment_name n;

@@ -116,7 +116,7 @@ int wh_carrier_port(wharf_task *t, int owner, wharf_name *ret)
                         l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
                 wh_port_hello(p, &h);
                 struct wh_frame f = {.type = WH_FRAME_HELLO};
-                wh_frame_send(owner, &f, &h, sizeof h, NULL, false);
+                wh_frame_greet(owner, &f, &h);
         }
         wh_unlock(&in->lock);
         if (r < 0)

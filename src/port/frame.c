@@ -63,6 +63,14 @@ int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, co
         return r < 0 ? (int)r : 0;
 }
 
+int wh_frame_greet(int sock, struct wh_frame *f, const struct wh_hello *h)
+{
+        uint8_t bytes[sizeof *h + WH_LATER_BYTES];
+        memset(bytes, 0xff, sizeof bytes);
+        memcpy(bytes, h, sizeof *h);
+        return wh_frame_send(sock, f, bytes, sizeof bytes, NULL, false);
+}
+
 int wh_frame_bell(int sock)
 {
         int r;

@@ -21,7 +21,9 @@
 #endif
 
 #define WH_FRAME_MAGIC 0x46485257u
+#ifndef WH_FRAME_VERSION /* proof/matrix/later.h */
 #define WH_FRAME_VERSION 1u
+#endif
 
 enum {
         WH_COLD_MAX = 16 << 10, /* payload bytes in one cold frame */
@@ -99,6 +101,15 @@ struct wh_hello {
 };
 static_assert(sizeof(struct wh_hello) == 32, "both processes rely on this layout");
 
+/*
+ * What grows while the version stays: a greeting, and what lies behind the head of an ATTACH, may be longer than this
+ * one, and who does not know the rest does without it. Everything else that a party does not know it refuses, so nobody
+ * sends that before the other side has said, in those bytes, that it does know it.
+ */
+#ifndef WH_LATER_BYTES /* proof/matrix/later.h */
+#define WH_LATER_BYTES 0
+#endif
+
 /* Which process sent a frame, in the kernel's words. */
 struct wh_cred {
         pid_t pid;
@@ -112,6 +123,8 @@ struct wh_cred {
  * process's credentials for the other side to see. -EAGAIN: the socket is full; -EPIPE: nobody is there any more.
  */
 int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred);
+/* The same with a HELLO. */
+int wh_frame_greet(int sock, struct wh_frame *f, const struct wh_hello *h);
 /* A doorbell. A full socket counts as rung. 0 or -EPIPE. */
 int wh_frame_bell(int sock);
 

@@ -407,7 +407,7 @@ static int frame_taken(struct wh_link *l, const struct wh_frame *f)
 static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, const struct wh_cred *cred)
 {
         struct wh_hello h;
-        if (l->owner || f->n_fds || f->len != sizeof h)
+        if (l->owner || f->n_fds || f->len < sizeof h)
                 return -EPROTO;
         memcpy(&h, data, sizeof h);
         if (h.capacity_records == 0 || h.payload_bytes_max == 0 ||

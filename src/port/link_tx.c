@@ -273,7 +273,8 @@ int wh_link_attach(struct wh_link *l)
         wh_ring_tx_follow(&lane->ring, l->tx_seq, unread);
         l->renew_seen = 0;
         struct wh_frame f = {.type = WH_FRAME_ATTACH, .n_fds = 2};
-        r = wh_link_frame(l, &f, NULL, 0, (int[]){lane->out_fd, lane->back_fd}, false);
+        static const uint8_t later[WH_LATER_BYTES + 1];
+        r = wh_link_frame(l, &f, later, WH_LATER_BYTES, (int[]){lane->out_fd, lane->back_fd}, false);
         if (r < 0) {
                 wh_lane_tx_free(lane);
                 return r;

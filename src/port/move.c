@@ -14,9 +14,11 @@
 #include <string.h>
 
 #define MOVE_MAGIC 0x65766f6d66726877u /* "whrfmove" */
+#ifndef MOVE_VERSION                   /* proof/matrix/later.h */
+#define MOVE_VERSION 1u
+#endif
 
 enum {
-        MOVE_VERSION = 1,
         BATCH = 253,          /* descriptors in one datagram: the kernel's SCM_MAX_FD */
         UNUSED_MAX = 1 << 20, /* notices that somebody may have us make */
         LINK_FDS_MAX = 4 + WH_SECTIONS_MAX + 1 + WHARF_ITEMS_MAX + 2 + 1,

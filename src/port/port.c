@@ -1,6 +1,7 @@
 #include "port/port.h"
 
 #include "base/cleanup.h"
+#include "base/opts.h"
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/branch.h"
@@ -577,9 +578,9 @@ int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret
 {
         struct wharf_port_opts o = {.size = sizeof o};
         if (opts) {
-                if (opts->size < 8 || opts->size > sizeof o)
-                        return wh_fail(-EINVAL, "wharf_port_opts.size is %u, expected %zu", opts->size, sizeof o);
-                memcpy(&o, opts, opts->size);
+                if (!wh_opts_take(&o, sizeof o, 8, opts, opts->size))
+                        return wh_fail(-EINVAL, "wharf_port_opts.size is %u, expected %zu, or more that is 0",
+                                       opts->size, sizeof o);
         }
         if (o.flags & ~(uint32_t)(WHARF_PORT_STAYS | WHARF_PORT_FIXED))
                 return wh_fail(-EINVAL, "wharf_port_opts.flags has unknown bits 0x%x", o.flags);
@@ -959,7 +960,7 @@ void wh_port_greet(const struct wh_link *l, uint64_t seq)
         struct wh_hello h;
         link_hello(l, &h);
         struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq};
-        wh_frame_send(l->sock, &f, &h, sizeof h, NULL, false);
+        wh_frame_greet(l->sock, &f, &h);
 }
 
 /* ---- links of a port ---- */
@@ -1286,7 +1287,7 @@ int wh_port_rebound(struct wh_link *l)
                 f.arg |= WH_CHANGE_LANE;
                 f.total = l->tx ? l->tx->ring.records : l->tx_ended;
         }
-        int r = wh_frame_send(c->sock, &f, &h, sizeof h, NULL, false);
+        int r = wh_frame_greet(c->sock, &f, &h);
         /* A holder that was not asked to renew knows us already, and waits for no greeting. */
         if (r < 0 && r != -EPIPE && l->renews) {
                 wh_unlock(&l->o.lock);

@@ -76,7 +76,7 @@ static int pair_new(const struct wh_hello *h, int *ret_owner, int *ret_holder)
         wh_os_fd_private(sv[0]);
         wh_os_fd_private(sv[1]);
         struct wh_frame f = {.type = WH_FRAME_HELLO};
-        r = h ? wh_frame_send(sv[0], &f, h, sizeof *h, NULL, false) : 0;
+        r = h ? wh_frame_greet(sv[0], &f, h) : 0;
         if (r < 0) {
                 wh_os_close(sv[0]);
                 wh_os_close(sv[1]);

@@ -16,7 +16,9 @@
 #include <stdint.h>
 
 #define WH_STATUS_MAGIC 0x7375746174737277u
+#ifndef WH_STATUS_VERSION /* proof/matrix/later.h */
 #define WH_STATUS_VERSION 1u
+#endif
 
 /* Each word is stored relaxed by the owner alone; a reader gets moments that need not agree with one another. */
 struct wh_port_status {

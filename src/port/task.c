@@ -1,5 +1,6 @@
 #include "port/task.h"
 
+#include "base/opts.h"
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/object.h"
@@ -33,10 +34,9 @@ static int wake_new(int ret[2])
 WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **ret)
 {
         struct wharf_task_opts o = {.size = sizeof o};
-        if (opts && (opts->size < sizeof o.size || opts->size > sizeof o))
-                return wh_fail(-EINVAL, "wharf_task_opts.size is %u, expected %zu", opts->size, sizeof o);
-        if (opts)
-                memcpy(&o, opts, opts->size);
+        if (opts && !wh_opts_take(&o, sizeof o, sizeof o.size, opts, opts->size))
+                return wh_fail(-EINVAL, "wharf_task_opts.size is %u, expected %zu, or more that is 0", opts->size,
+                               sizeof o);
         if (o.reserved)
                 return wh_fail(-EINVAL, "wharf_task_opts.reserved must be 0");
 

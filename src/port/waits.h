@@ -27,7 +27,9 @@
 #include <stdint.h>
 
 #define WH_TASK_PAGE_MAGIC 0x6b73617466726877u /* "whrftask" */
+#ifndef WH_TASK_PAGE_VERSION                   /* proof/matrix/later.h */
 #define WH_TASK_PAGE_VERSION 1u
+#endif
 
 enum {
         WH_WAITS_MAX = 24,      /* threads that wait at once */

@@ -367,6 +367,8 @@ static int link_error(const struct domain *d, int r)
         case -ESTALE:
         case -EHOSTDOWN:
                 return r;
+        case -EPROTONOSUPPORT:
+                return wh_fail(r, "%s: the wharfd there is of another version of wharf", d->dir);
         case -ETIMEDOUT:
                 return wh_fail(-EHOSTDOWN, "%s: wharfd does not answer", d->dir);
         default:

@@ -34,7 +34,9 @@
 #include <stdint.h>
 
 #define WH_NAMES_MAGIC 0x4e485257u
+#ifndef WH_NAMES_VERSION /* proof/matrix/later.h */
 #define WH_NAMES_VERSION 2u
+#endif
 #define WH_NAMES_FOREVER UINT64_MAX /* in timeout_ns */
 
 enum {

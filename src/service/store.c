@@ -11,7 +11,9 @@
 #include <string.h>
 
 #define JOURNAL_MAGIC 0x6c6e726a66726877u
+#ifndef JOURNAL_VERSION /* proof/matrix/later.h */
 #define JOURNAL_VERSION 1u
+#endif
 #define JOURNAL_NAME "wharf-journal"
 #define ENTRY_NAME "w-"                 /* SLOT "-" GENERATION; short, for a list of them may be long */
 #define HOLDER_NS ((int64_t)1000000000) /* for a holder that does not read: then an entry is not kept */

@@ -540,6 +540,35 @@ static struct wh_lane_rx *lane_of(int sock)
 }
 
 /*
+ * Goal:   a later version may say more in its greeting; one that says less is no greeting.
+ * Method: the same link is greeted so, and then the next one with the last byte left out.
+ */
+TEST(greeting_that_says_more)
+{
+        struct wh_hello h = {.port_id = 7, .payload_bytes_max = 100, .capacity_records = 8};
+        uint8_t bytes[sizeof h + 300];
+        memset(bytes, 0xee, sizeof bytes);
+        memcpy(bytes, &h, sizeof h);
+        for (unsigned k = 0; k < 2; k++) {
+                wharf_task *t = task_new();
+                wharf_name right;
+                int sock = owner_new(t, &right);
+                struct wh_frame f = {.type = WH_FRAME_HELLO};
+                CHECK_EQ(wh_frame_send(sock, &f, bytes, k ? sizeof h - 1 : sizeof bytes, NULL, false), 0);
+                struct wharf_right_stat st = {.size = sizeof st};
+                int r = 0;
+                for (unsigned i = 0; i < 3 && r == 0; i++) /* one may go before the greeting is read */
+                        r = wharf_send(t, right, bytes, 50, wharf_in_ms(5000));
+                CHECK_EQ(r, k ? -EPROTO : 0);
+                CHECK_EQ(wharf_right_stat(t, right, &st), 0);
+                CHECK_EQ(st.id.v, k ? 0 : 7);
+                CHECK_EQ(wharf_send(t, right, bytes, 101, 0), k ? -EPROTO : -EMSGSIZE);
+                close(sock);
+                wharf_task_close(t);
+        }
+}
+
+/*
  * Goal:   an owner that changes what it claims to take ends at most its own link: no assertion, no lie to the sender.
  * Method: a lane is made for what a greeting said; then another greets with every other capacity, and messages of all
  *         sizes are sent until nothing moves.

@@ -104,6 +104,32 @@ TEST_TIMEOUT(every_size_by_every_way, 60)
 }
 
 /* The way that was asked for is the way that is reported, at both ends. */
+/* Goal: a program compiled with the headers of a later version runs while it asks for nothing new. */
+TEST(options_of_a_later_version)
+{
+        struct {
+                struct wharf_port_opts o;
+                uint64_t later[2];
+        } p = {.o.size = sizeof p, .o.capacity_records = 5};
+        struct {
+                struct wharf_task_opts o;
+                uint64_t later[2];
+        } t = {.o.size = sizeof t};
+        wharf_task *task;
+        wharf_name port;
+        CHECK_EQ(wharf_task_open(&t.o, &task), 0);
+        CHECK_EQ(wharf_port_new(task, &p.o, &port), 0);
+        struct wharf_port_stat st = {.size = sizeof st};
+        CHECK_EQ(wharf_port_stat(task, port, &st), 0);
+        p.later[1] = 1;
+        CHECK_EQ(wharf_port_new(task, &p.o, &port), -EINVAL);
+        CHECK(strstr(wharf_why(), "wharf_port_opts.size") != NULL);
+        wharf_task_close(task);
+        t.later[0] = 1;
+        CHECK_EQ(wharf_task_open(&t.o, &task), -EINVAL);
+        CHECK(strstr(wharf_why(), "wharf_task_opts.size") != NULL);
+}
+
 TEST(ways_are_reported)
 {
         static const struct {
