@@ -121,6 +121,12 @@ static int bits_32(struct party *p)
 #endif
 }
 
+/* A later version of wharf, that says more in what may grow, and so does everything that it tells. */
+static int later_version(struct party *p)
+{
+        return party_exec_as(p, MATRIX_LATER);
+}
+
 /* ---- signals ---- */
 
 static void on_signal(int sig)
@@ -631,6 +637,7 @@ const struct env envs[] = {
         {.name = "exec-stdio-closed", .before = closed_stdio_executed, .executed_bare = true},
         {.name = "exec-huge-environment", .before = huge_environment, .executed_bare = true},
         {.name = "32-bit", .before = bits_32, .executed_bare = true},
+        {.name = "later-version", .before = later_version, .executed_bare = true},
         {.name = "empty-environment", .before = empty_environment},
         {.name = "threads", .threads = 4},
         {.name = "small-stack", .stack_bytes = 128 << 10},
