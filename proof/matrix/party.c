@@ -876,7 +876,7 @@ void party_go_on_in_child(struct party *p)
 }
 
 /* A server for both, since each may be another user. */
-static pid_t wharfd_start(const struct matrix_case *c, char *dir, size_t cap)
+pid_t party_wharfd_start(const struct matrix_case *c, char *dir, size_t cap)
 {
         char conf[200], path[300];
         snprintf(dir, cap, "%s/domain", c->dir);
@@ -902,7 +902,7 @@ static pid_t wharfd_start(const struct matrix_case *c, char *dir, size_t cap)
         return pid;
 }
 
-static int wharfd_stop(const struct matrix_case *c, pid_t pid, const char *dir)
+int party_wharfd_stop(const struct matrix_case *c, pid_t pid, const char *dir)
 {
         char path[300];
         kill(pid, SIGTERM);
@@ -929,7 +929,7 @@ int party_meet(const struct matrix_case *c, const struct env *hub, const struct 
         int high = fcntl(p.listen_fd, F_DUPFD_CLOEXEC, 50);
         close(p.listen_fd);
         p.listen_fd = high;
-        pid_t server = work->names ? wharfd_start(c, domain, sizeof domain) : 0;
+        pid_t server = work->names ? party_wharfd_start(c, domain, sizeof domain) : 0;
         struct party h = p, q = p;
         h.hub = true;
         h.env = q.other = hub;
@@ -969,7 +969,7 @@ int party_meet(const struct matrix_case *c, const struct env *hub, const struct 
                         r = MATRIX_FAILED;
                 }
         }
-        if (server && wharfd_stop(c, server, domain) != 0 && r == MATRIX_PASSED) {
+        if (server && party_wharfd_stop(c, server, domain) != 0 && r == MATRIX_PASSED) {
                 matrix_say("wharfd did not end as it should");
                 r = MATRIX_FAILED;
         }

@@ -79,6 +79,9 @@ struct party {
 
 /* Both ends of one exchange: MATRIX_*. */
 int party_meet(const struct matrix_case *c, const struct env *hub, const struct env *peer, const struct work *work);
+/* A server for everybody, in a domain of the case's: its process, and the directory. $MATRIX_PROGRAM is the program. */
+pid_t party_wharfd_start(const struct matrix_case *c, char *dir, size_t cap);
+int party_wharfd_stop(const struct matrix_case *c, pid_t pid, const char *dir);
 /* main() of a program that an environment has executed; does not return if it is one. */
 void party_executed(int argc, char **argv);
 /* Replace this process by the same program, in the same role. Only what is not close-on-exec stays. */

@@ -280,11 +280,12 @@ static bool same_cookie(const struct wh_cookie *a, const struct wh_cookie *b)
         return a->v[0] == b->v[0] && a->v[1] == b->v[1];
 }
 
-/* The second item, if it is one, as a page. */
+/* The second item, if it is one, as a page. Without one of our version `wharf ls` shows no figures. */
 static int page_open(const struct wharf_msg *m, const struct wh_port_status **ret)
 {
         *ret = NULL;
-        return m->n_items == 2 ? wh_port_status_open(m->items[1].fd, ret) : 0;
+        int r = m->n_items == 2 ? wh_port_status_open(m->items[1].fd, ret) : 0;
+        return r == -EPROTONOSUPPORT ? 0 : r;
 }
 
 /* Takes the items of the message that it keeps out of it. The user's account has been settled on success. */
