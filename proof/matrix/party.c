@@ -875,6 +875,17 @@ void party_go_on_in_child(struct party *p)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
+/* Its socket is there a moment before anybody listens, and for long after it was killed. */
+static bool served(const char *path)
+{
+        struct sockaddr_un sa = {.sun_family = AF_UNIX};
+        int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        memcpy(sa.sun_path, path, strnlen(path, sizeof sa.sun_path - 1));
+        bool yes = connect(sock, (struct sockaddr *)&sa, sizeof sa) == 0;
+        close(sock);
+        return yes;
+}
+
 /* A server for both, since each may be another user. */
 pid_t party_wharfd_start(const struct matrix_case *c, char *dir, size_t cap)
 {
@@ -897,7 +908,7 @@ pid_t party_wharfd_start(const struct matrix_case *c, char *dir, size_t cap)
                 _exit(127);
         }
         snprintf(path, sizeof path, "%s/bootstrap", dir);
-        while (access(path, F_OK) < 0 && waitpid(pid, NULL, WNOHANG) == 0)
+        while (!served(path) && waitpid(pid, NULL, WNOHANG) == 0)
                 matrix_sleep_us(500);
         return pid;
 }
