@@ -275,8 +275,8 @@ WHARF_API int wharf_callmsg(wharf_task *task, wharf_name right, struct wharf_msg
 
 /*
  * The two halves of a call, so that one thread can have many outstanding. Every call that was started must be finished
- * or cancelled. After -EAGAIN, -ETIMEDOUT, -EOVERFLOW or -ENOMEM the call is still outstanding; any other result ends
- * it. Cancelling forgets the call; a reply that still comes is dropped.
+ * or cancelled. After -EAGAIN, -ETIMEDOUT, -EOVERFLOW, -ENOMEM or -EMFILE (none for what comes with the reply) the call
+ * is still outstanding; any other result ends it. Cancelling forgets the call; a reply that still comes is dropped.
  */
 WHARF_API int wharf_call_start(wharf_task *task, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
                                uint32_t *ret_call);
@@ -293,6 +293,7 @@ WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t cal
  * @reply  the name that came with the request, or any send-once right.
  *
  * Errors: -EPIPE (the caller is gone), -EMSGSIZE, -EBADF, -EPERM, -ENOMEM, -EMFILE, -ESTALE;
+ *         -EOPNOTSUPP  more than 64 KiB, and the kernel forbids the shared memory that it needs
  *         -ENOBUFS  the caller does not read its replies; the link to it was closed
  */
 WHARF_API int wharf_reply(wharf_task *task, wharf_name reply, const void *data, size_t len_bytes);

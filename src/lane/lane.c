@@ -149,6 +149,7 @@ bool wh_lane_ring_switch(struct wh_lane_tx *lane, struct wh_out *out, bool end_s
                               memory_order_relaxed);
         wh_shm_copy(body, &ext, sizeof ext);
         wh_ring_publish(ring, WH_REC_NEXT, sizeof ext);
+        lane->behind_bytes = wh_lane_behind_bytes(lane) + lane->map_len;
         wh_os_munmap(old, lane->map_len);
         lane->map_len = WH_PAGE + (uint64_t)out->ring_lines * WH_LINE;
         wh_ring_tx_continue(ring, out);

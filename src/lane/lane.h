@@ -50,8 +50,9 @@ enum {
 
 struct wh_lane_tx {
         struct wh_ring_tx ring;
-        int out_fd, back_fd; /* until they were handed over; then -1 */
-        uint64_t map_len;    /* of `out` */
+        int out_fd, back_fd;   /* until they were handed over; then -1 */
+        uint64_t map_len;      /* of `out` */
+        uint64_t behind_bytes; /* of the rings before it that the receiver may still map: see wh_lane_behind_bytes() */
         struct wh_section_tx section[WH_SECTIONS_MAX];
         unsigned n_sections;
         uint64_t section_bytes; /* in all sections */
@@ -102,6 +103,11 @@ void wh_lane_ring_free(struct wh_out *out);
  * when that line is taken; nothing has changed then. `end_sections`: also forget the sections; no block is out.
  */
 bool wh_lane_ring_switch(struct wh_lane_tx *lane, struct wh_out *out, bool end_sections);
+/* What the receiver has not been seen to be past. */
+static inline uint64_t wh_lane_behind_bytes(const struct wh_lane_tx *lane)
+{
+        return lane->ring.seen_lines < lane->ring.base ? lane->behind_bytes : 0;
+}
 
 /* ---- the receiver's side ---- */
 

@@ -724,7 +724,7 @@ WHARF_API int wharf_callmsg(wharf_task *t, wharf_name right, struct wharf_msg *r
         if (r < 0)
                 return r;
         r = wharf_call_finish(t, right, call, reply, deadline_ns);
-        if (r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW || r == -ENOMEM)
+        if (r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW || r == -ENOMEM || r == -EMFILE)
                 wharf_call_cancel(t, right, call); /* it is still outstanding */
         return r;
 }

@@ -22,13 +22,23 @@ enum {
         BELLS_MAX = 32, /* doorbells left in the socket, which holds 278, before it is emptied */
         PUMP_MAX = 320, /* frames read in one go: all that can lie there, however fast the peer sends more */
         PUMPS_MAX = 4,  /* goes before the others have their turn */
-        FEW_FDS = 2,    /* as many come with what makes and changes a link; a frame with more is not waited for */
+        FEW_FDS = 2,    /* as many come with what makes and changes a link */
 };
 
 /* The system has not enough of something just now. */
 static bool shortage(int r)
 {
         return r == -ENOMEM || r == -ENOBUFS;
+}
+
+/*
+ * The frame that was looked at stays where it is until there is enough for it. Descriptors are waited for as far as the
+ * port lets a sender have unread rights, and one for the payload's memory; whoever sends more at once is let go.
+ */
+static bool stays(const struct wh_link *l, int r, const struct wh_frame *f)
+{
+        unsigned most = l->owner ? l->port->opts.unread_rights_max + 1 : WH_FDS_MAX;
+        return shortage(r) || (r == -EMFILE && f->n_fds <= (most < FEW_FDS ? FEW_FDS : most));
 }
 
 /* The payload's limit: the port's own for requests; what it says is nothing to hold its replies to. */
@@ -576,7 +586,7 @@ static int link_look(struct wh_link *l, struct wh_frame *f, void *data, int *fds
         if (wh_unlikely(l->old_sock >= 0)) {
                 int r = wh_frame_peek(l->old_sock, f, data, fds, cred);
                 *ret_sock = l->old_sock;
-                if (r > 0 || shortage(r))
+                if (r > 0 || stays(l, r, f))
                         return r;
                 *ret_sock = l->sock;
                 if (r < 0 || !l->greeting_awaited) { /* whatever it is: others may have a copy of it, so it is no end */
@@ -687,7 +697,7 @@ static int link_pump(struct wh_link *l)
                                 l->tx_over = -EPIPE;
                         return 1;
                 }
-                if (shortage(r) || (r == -EMFILE && expects_rebind(l) && f.n_fds <= FEW_FDS))
+                if (stays(l, r, &f))
                         return r; /* the peer has done nothing wrong: later */
                 if (r < 0)
                         return wh_link_break(l, r);
@@ -1113,7 +1123,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                         return 1;
                                 if (r == 0)
                                         continue; /* a chunk, a memory, an end: it is taken, look again */
-                                if (r == -ENOMEM || r == -ENOBUFS)
+                                if (shortage(r) || (r == -EMFILE && !l->over))
                                         return r; /* the record is where it was */
                         }
                         if (wh_unlikely(r < 0)) {

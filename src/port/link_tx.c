@@ -293,7 +293,7 @@ static int section_add(struct wh_link *l, uint64_t len, unsigned blocks)
 {
         struct wh_lane_tx *tx = l->tx;
         uint64_t limit = l->greeted ? l->hello.link_mapped_bytes_max : 80u << 20;
-        uint64_t used = tx->map_len + WH_PAGE + tx->section_bytes, need = wh_pow2_ceil(len);
+        uint64_t used = wh_link_shared_bytes(l), need = wh_pow2_ceil(len);
         if (used >= limit || limit - used < need)
                 return -EDQUOT;
         uint64_t want = need > WH_SECTION_BYTES_MAX / blocks ? WH_SECTION_BYTES_MAX : need * blocks;
@@ -316,12 +316,20 @@ static int section_add(struct wh_link *l, uint64_t len, unsigned blocks)
         return 0;
 }
 
+uint64_t wh_link_shared_bytes(const struct wh_link *l)
+{
+        return l->tx ? l->tx->map_len + WH_PAGE + l->tx->section_bytes + wh_lane_behind_bytes(l->tx) : 0;
+}
+
 /*
  * Go on in another ring. What is unread stays where it is, and its memory is the receiver's to let go of: the ring's
- * descriptor is in a frame, then NEXT in the old ring points to it. A sender that dies between has lost nothing.
+ * descriptor is in a frame, then NEXT in the old ring points to it. A sender that dies between has lost nothing. Until
+ * the receiver has come to NEXT it maps both, and both count.
  */
 static int ring_change(struct wh_link *l, uint64_t lines, bool end_sections)
 {
+        if (wh_link_shared_bytes(l) + lines * WH_LINE + WH_PAGE > l->hello.link_mapped_bytes_max)
+                return -EDQUOT;
         int fd;
         struct wh_out *out;
         int r = wh_lane_ring_new(lines, &fd, &out);
@@ -339,17 +347,6 @@ static int ring_change(struct wh_link *l, uint64_t lines, bool end_sections)
         return r;
 }
 
-/* Unread memory in rings that were left behind. */
-static uint64_t rings_behind(const struct wh_ring_tx *ring)
-{
-        return (ring->taken_lines - ring->seen_lines) * WH_LINE;
-}
-
-uint64_t wh_link_shared_bytes(const struct wh_link *l)
-{
-        return l->tx ? l->tx->map_len + WH_PAGE + l->tx->section_bytes + rings_behind(&l->tx->ring) : 0;
-}
-
 /* The unbounded ring is full: one twice as large, in which a record of `need` lines has room. */
 static int ring_grow(struct wh_link *l, uint64_t need)
 {
@@ -357,9 +354,6 @@ static int ring_grow(struct wh_link *l, uint64_t need)
         uint64_t lines = ring->lines * 2 > WH_RING_LINES_MAX ? WH_RING_LINES_MAX : ring->lines * 2;
         while (lines < 4 * need)
                 lines *= 2;
-        uint64_t used = wh_link_shared_bytes(l) + lines * WH_LINE + WH_PAGE;
-        if (used > l->hello.link_mapped_bytes_max)
-                return -EDQUOT;
         int r = ring_change(l, lines, false);
         if (wh_forbidden(r))
                 return -EAGAIN; /* then this queue ends with its ring */
@@ -526,6 +520,7 @@ static void publish_block(struct wh_link *l, struct wh_outgoing *o, uint8_t *bod
 enum {
         INLINE_BYTES_MAX = WH_RECORD_BODY_MAX - sizeof(struct wh_rec_ext),
         PIECE_BYTES_MAX = INLINE_BYTES_MAX - sizeof(uint64_t),
+        REPLY_PIECES_MAX = 64 << 10, /* the half of a ring */
         BLOCK_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_block),
         DIRECT_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_direct),
 };
@@ -533,11 +528,11 @@ enum {
 static int send_memory(struct wh_link *l, struct wh_outgoing *o);
 
 /* No block is free now: a bounded queue is full then, and an unbounded one has other ways. */
-static int send_blockless(struct wh_link *l, struct wh_outgoing *o)
+static int send_blockless(struct wh_link *l, struct wh_outgoing *o, int why)
 {
         int r = tx_full(l);
         if (r != -EAGAIN || !unbounded(l))
-                return r;
+                return r == -EAGAIN ? why : r;
         if (o->len <= WH_RING_INLINE_MAX)
                 return send_inline(l, o);
         r = send_memory(l, o);
@@ -549,6 +544,8 @@ static int send_pieces(struct wh_link *l, struct wh_outgoing *o)
 {
         if (o->len <= INLINE_BYTES_MAX && !o->started)
                 return send_inline(l, o);
+        if (l->owner && o->len > REPLY_PIECES_MAX)
+                return -EOPNOTSUPP; /* what does not wait for room must have it before it begins */
         struct wh_rec_ext ext = rec_ext(l, o);
         o->how = HOW_PIECES;
         while (o->done < o->len) {
@@ -585,7 +582,9 @@ static int send_block(struct wh_link *l, struct wh_outgoing *o)
         if (o->slot < 0) {
                 r = wh_link_lend(l, o->len, &slot, &mem);
                 if (r < 0)
-                        return r == -EAGAIN ? send_blockless(l, o) : wh_forbidden(r) ? send_pieces(l, o) : r;
+                        return r == -EAGAIN || r == -EDQUOT ? send_blockless(l, o, r)
+                               : wh_forbidden(r)            ? send_pieces(l, o)
+                                                            : r;
                 wh_shm_copy(mem, o->data, o->len);
         }
         r = send_items(l, o);
@@ -721,7 +720,9 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
         r = wh_memory_of(o->data, o->len, &with.fd[with.n_items]);
         if (wh_forbidden(r)) {
                 o->how = WHARF_HOW_AUTO;
-                return l->tx ? send_pieces(l, o) : l->once && o->len > WH_COLD_MAX ? -EOPNOTSUPP : send_cold(l, o);
+                if ((l->once && o->len > WH_COLD_MAX) || (l->owner && o->len > REPLY_PIECES_MAX))
+                        return -EOPNOTSUPP;
+                return l->tx ? send_pieces(l, o) : send_cold(l, o);
         }
         if (r < 0)
                 return r;
@@ -1179,7 +1180,8 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         if (!l->tx) {
                 if (o->slot >= 0)
                         return -EOPNOTSUPP;
-                return l->once && o->len > WH_COLD_MAX ? send_memory(l, o) : send_cold(l, o);
+                /* Neither of these waits for room, so what may not find any goes in one frame. */
+                return (l->once || l->owner) && o->len > WH_COLD_MAX ? send_memory(l, o) : send_cold(l, o);
         }
         if (o->slot >= 0)
                 return send_block(l, o);
@@ -1198,7 +1200,7 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         if (o->started || o->len > WHARF_IN_PLACE_MAX)
                 return send_chunks(l, o);
         r = send_block(l, o);
-        if (r == -EDQUOT) /* the receiver maps no more for us: smaller blocks will do */
+        if (r == -EDQUOT && !unbounded(l) && !l->owner) /* the receiver maps no more for us: smaller blocks will do */
                 r = send_chunks(l, o);
         return r;
 }

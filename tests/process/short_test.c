@@ -6,6 +6,8 @@
 
 #include "os/os.h"
 
+#include <sys/resource.h>
+
 #include <wharf/memory.h>
 
 /* ---- refusing ---- */
@@ -244,6 +246,136 @@ TEST(who_is_introduced_while_there_is_no_memory_is_let_in_later)
                 CHECK(r == -EAGAIN || r == -ENOMEM);
                 CHECK_EQ(wharf_send(h.task, got.name, "b", 1, 0), 0);
                 CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, wharf_in_ms(5000)), 1);
+        }
+        hub_close(&h);
+}
+
+/* ---- descriptors, and what a port takes ---- */
+
+static rlim_t limit_descriptors(rlim_t n)
+{
+        struct rlimit l;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &l), 0);
+        rlim_t was = l.rlim_cur;
+        l.rlim_cur = n;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
+        return was;
+}
+
+/* Frames of messages, of a lane, of a section and of items: each is looked at in vain, and received later. */
+TEST(a_receiver_short_of_descriptors_loses_no_message)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name right;
+        uint8_t *bytes = malloc(LARGE), *got = malloc(LARGE);
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        unsigned in_vain = 0;
+        for (unsigned i = 0; i < 4 * WAYS; i++) {
+                send_way(&h, right, i % WAYS, bytes);
+                struct wharf_item it;
+                struct wharf_msg m = MSG(.data = got, .cap_bytes = LARGE, .items = &it, .cap_items = 1);
+                rlim_t was = limit_descriptors(3);
+                int r = wharf_recvmsg(h.task, h.port, &m, 0);
+                limit_descriptors(was);
+                CHECK(r == 0 || r == -EMFILE || r == -EAGAIN || r == -ENOMEM);
+                if (r < 0) {
+                        in_vain++;
+                        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(5000)), 0);
+                }
+                CHECK_EQ(m.id, i % WAYS);
+                CHECK_EQ(m.n_items, ways[i % WAYS].item || ways[i % WAYS].memory);
+                if (m.n_items && it.kind == WHARF_GOT_FD)
+                        close(it.fd);
+                else if (m.n_items)
+                        CHECK_EQ(wharf_drop(h.task, it.name), 0);
+        }
+        CHECK_GE(in_vain, 10);
+        free(bytes);
+        free(got);
+        hub_close(&h);
+}
+
+/* It does not wait, and does not begin what it cannot end: the right stays, and so does the caller's link. */
+TEST(a_reply_for_which_there_is_no_descriptor_comes_later)
+{
+        enum { LEN = 1 << 20 };
+        struct hub h = hub_open(NULL);
+        wharf_name right;
+        uint8_t *answer = calloc(1, LEN), *got = malloc(LEN), c;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        for (int i = 0; i < 3; i++) {
+                uint32_t call;
+                struct wharf_msg q = MSG(.data = BYTES("?"), .len_bytes = 1), a = MSG(.data = got, .cap_bytes = LEN);
+                struct wharf_msg in = MSG(.data = &c, .cap_bytes = 1);
+                CHECK_EQ(wharf_call_start(h.task, right, &q, 0, &call), 0);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &in, 0), 0);
+                answer[LEN - 1] = (uint8_t)i;
+                rlim_t was = limit_descriptors(3);
+                int r = wharf_reply(h.task, in.reply, answer, LEN);
+                limit_descriptors(was);
+                CHECK(i ? r == 0 || r == -EMFILE : r == -EMFILE);
+                if (r < 0)
+                        CHECK_EQ(wharf_reply(h.task, in.reply, answer, LEN), 0);
+                CHECK_EQ(wharf_call_finish(h.task, right, call, &a, wharf_in_ms(5000)), 0);
+                CHECK_EQ(a.len_bytes, LEN);
+                CHECK_EQ(got[LEN - 1], i);
+        }
+        free(answer);
+        free(got);
+        hub_close(&h);
+}
+
+static int no_shared_memory(enum wh_os_call call)
+{
+        return call == WH_OS_memfd_create ? -EPERM : 0;
+}
+
+TEST(a_large_reply_without_shared_memory_is_refused_before_it_begins)
+{
+        enum { LEN = 1 << 20 };
+        struct hub h = hub_open(NULL);
+        wharf_name right;
+        uint8_t *answer = calloc(1, LEN), c;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        for (int i = 0; i < 3; i++) {
+                uint32_t call;
+                struct wharf_msg q = MSG(.data = BYTES("?"), .len_bytes = 1), a = MSG(.data = answer, .cap_bytes = LEN);
+                struct wharf_msg in = MSG(.data = &c, .cap_bytes = 1);
+                CHECK_EQ(wharf_call_start(h.task, right, &q, 0, &call), 0);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &in, 0), 0);
+                wh_os_gate = no_shared_memory;
+                CHECK_EQ(wharf_reply(h.task, in.reply, answer, LEN), -EOPNOTSUPP);
+                CHECK_EQ(wharf_reply(h.task, in.reply, answer, 60000), 0);
+                wh_os_gate = NULL;
+                CHECK_EQ(wharf_call_finish(h.task, right, call, &a, wharf_in_ms(5000)), 0);
+                CHECK_EQ(a.len_bytes, 60000);
+        }
+        free(answer);
+        hub_close(&h);
+}
+
+TEST(a_queue_without_bound_says_at_once_that_the_port_maps_no_more)
+{
+        struct wharf_port_opts o = {
+                .size = sizeof o, .capacity_records = WHARF_UNBOUNDED, .link_mapped_bytes_max = 1 << 20};
+        struct hub h = hub_open(&o);
+        wharf_name right;
+        static uint8_t bytes[2 << 20];
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        static const size_t lens[] = {16, 8 << 10, 100 << 10};
+        for (unsigned i = 0; i < 3; i++) {
+                unsigned n = 0;
+                int r;
+                /* The ring that grew shrinks meanwhile, and for a time the receiver maps both. */
+                while ((r = wharf_send(h.task, right, bytes, lens[i], WHARF_FOREVER)) == 0)
+                        if (++n == 31)
+                                usleep(2000);
+                CHECK(r == -EDQUOT || r == -ENOBUFS); /* the latter where memories in the socket are too many */
+                CHECK(r == -ENOBUFS || strstr(wharf_why(), "link_mapped_bytes_max"));
+                CHECK_GE(n, 1);
+                for (unsigned k = 0; k < n; k++)
+                        CHECK_EQ(wharf_recv(h.task, h.port, bytes, sizeof bytes, NULL, 0), lens[i]);
+                CHECK_EQ(wharf_recv(h.task, h.port, bytes, sizeof bytes, NULL, 0), -EAGAIN);
         }
         hub_close(&h);
 }
