@@ -291,6 +291,10 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
         }
         if (at_once && r == -ETIMEDOUT)
                 r = -EAGAIN;
+        /* Who only ever tries must learn that the queue stays full for good: now and then it is looked, as in a stream.
+         */
+        if (at_once && r == -EAGAIN && !mine && wh_link_probe(l, false) && l->tx_over)
+                r = l->tx_over;
         if (mine) {
                 l->tx_busy = false;
                 if (r < 0 && o->how == WHARF_HOW_DIRECT && o->started) {

@@ -898,3 +898,29 @@ TEST_TIMEOUT(senders_killed_at_any_moment, 60)
         munmap((void *)a.sent, 4096);
         hub_close(&h);
 }
+
+/* Goal: whoever only tries, and never waits, is told that the full queue's receiver is gone. */
+TEST(full_queue_of_a_dead_port_is_no_longer_merely_full)
+{
+        wharf_task *t;
+        wharf_name port, right;
+        char c;
+        int r;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        for (int i = 0; i < 50; i++) { /* until they have a lane */
+                CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+                CHECK_EQ(wharf_recv(t, port, &c, 1, NULL, 0), 1);
+        }
+        while ((r = wharf_send(t, right, "x", 1, 0)) == 0)
+                ;
+        CHECK_EQ(r, -EAGAIN);
+        CHECK_EQ(wharf_drop(t, port), 0);
+        for (int i = 0; i < 5000 && r == -EAGAIN; i++) {
+                r = wharf_send(t, right, "x", 1, 0);
+                usleep(100);
+        }
+        CHECK_EQ(r, -EPIPE);
+        wharf_task_close(t);
+}
