@@ -389,7 +389,7 @@ bool proof_case(const struct proof_args *args, const char *engine, const struct 
         close(pidfd);
         snprintf(text, sizeof text, "/tmp/wharf-proof.%d", (int)pid); /* the socket of a case that was killed */
         unlink(text);
-        if (!why && atomic_load(&report->failed))
+        if (atomic_load(&report->failed)) /* also where others wait for ever for whoever found it */
                 why = report->why;
         if (!why && WIFSIGNALED(st)) {
                 snprintf(text, sizeof text, "dies of signal %d (%s)", WTERMSIG(st), strsignal(WTERMSIG(st)));
