@@ -49,14 +49,27 @@ static inline void direct_serve(struct proof *p, int listener)
                 PROOF_CHECK(p, wh_server_run(s, -1, (int64_t)1000 * 1000000000) >= 0);
 }
 
+/* The directory, and what there may be in it. */
+static inline int direct_remove(const char *dir)
+{
+        char path[WH_DOMAIN_SOCKET_MAX];
+        snprintf(path, sizeof path, "%s/bootstrap", dir);
+        unlink(path);
+        snprintf(path, sizeof path, "%s/lock", dir); /* of who was told that nobody listens */
+        unlink(path);
+        return rmdir(dir);
+}
+
 static inline void direct_setup(struct proof *p)
 {
         struct direct_state *s = direct(p);
         struct sockaddr_un sa = {.sun_family = AF_UNIX};
         int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         snprintf(s->dir, sizeof s->dir, "/tmp/wharf-proof.%d", (int)getpid());
+        direct_remove(s->dir); /* of a case that was killed, and had our number */
         PROOF_EQ(p, mkdir(s->dir, 0700), 0);
         PROOF_EQ(p, setenv("WHARF_DOMAIN", s->dir, 1), 0);
+        PROOF_EQ(p, setenv("WHARFD", "/nowhere", 1), 0); /* nobody starts another */
         PROOF_EQ(p, wh_domain_socket_path(s->dir, sa.sun_path), 0);
         PROOF_EQ(p, bind(listener, (struct sockaddr *)&sa, sizeof sa), 0);
         PROOF_EQ(p, listen(listener, 16), 0);
@@ -86,16 +99,13 @@ static inline void direct_nothing_left(struct proof *p)
 static inline void direct_teardown(struct proof *p)
 {
         struct direct_state *s = direct(p);
-        char path[WH_DOMAIN_SOCKET_MAX];
         for (unsigned i = 0; i < 2; i++) {
                 s->d[i] = wharf_direct_leave(s->d[i]);
                 s->task[i] = wharf_task_close(s->task[i]);
         }
         kill(s->server, SIGKILL);
         PROOF_EQ(p, waitpid(s->server, NULL, 0), s->server);
-        PROOF_EQ(p, wh_domain_socket_path(s->dir, path), 0);
-        unlink(path);
-        PROOF_EQ(p, rmdir(s->dir), 0);
+        PROOF_EQ(p, direct_remove(s->dir), 0);
 }
 
 static inline void direct_join_as(struct proof *p, unsigned i, const char *name)
