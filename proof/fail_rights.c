@@ -10,7 +10,7 @@
 enum { UNREAD = 3, MEMORY_BYTES = 3 * 4096 };
 
 /* A moving port and what leads to it, beside the home port, right and task of port.h. */
-static wharf_name moving, sender, memory, once;
+static wharf_name moving, sender, second, memory, once;
 static uint64_t sender_id;
 
 static struct port_state *st(struct proof *p)
@@ -329,6 +329,87 @@ static int ask_dead(struct proof *p)
         return wharf_notify(st(p)->task, WHARF_NOTICE_DEAD_NAME, sender, st(p)->port, 0);
 }
 
+static int ask_same(struct proof *p)
+{
+        int r = -EAGAIN;
+        for (int i = 0; i < 4 && r == -EAGAIN; i++) { /* both owners look between asking and hearing */
+                r = wharf_right_same(st(p)->task, sender, second, 0);
+                PROOF_CHECK(p, wharf_recv(st(p)->task, moving, &(char){0}, 1, NULL, 0) < 0); /* refused, too */
+        }
+        return r;
+}
+
+static void setup_second(struct proof *p)
+{
+        setup(p);
+        PROOF_EQ(p, wharf_right_new(st(p)->task, moving, &second), 0);
+        warm(p, second, moving);
+}
+
+static void audit_same(struct proof *p)
+{
+        PROOF_CHECK(p, p->result == 1 || p->result < 0);
+        for (int i = 0; i < 2; i++) { /* both still lead there */
+                char c = 0;
+                PROOF_EQ(p, wharf_send(st(p)->task, i ? second : sender, "s", 1, 0), 0);
+                PROOF_EQ(p, wharf_recv(st(p)->task, moving, &c, 1, NULL, wharf_in_ms(5000)), 1);
+                PROOF_EQ(p, c, 's');
+        }
+}
+
+/* ---- a full queue: told of room, and a message that is left ---- */
+
+static unsigned filled;
+
+static void setup_full(struct proof *p)
+{
+        setup(p);
+        int r;
+        for (filled = 0; (r = wharf_send(st(p)->task, sender, "f", 1, 0)) == 0; filled++)
+                ;
+        PROOF_EQ(p, r, -EAGAIN);
+}
+
+static int ask_room(struct proof *p)
+{
+        return wharf_notify(st(p)->task, WHARF_NOTICE_SEND_POSSIBLE, sender, st(p)->port, 0);
+}
+
+static void drain(struct proof *p)
+{
+        for (; filled; filled--) {
+                char c = 0;
+                PROOF_EQ(p, wharf_recv(st(p)->task, moving, &c, 1, NULL, wharf_in_ms(5000)), 1);
+                PROOF_EQ(p, c, 'f');
+        }
+}
+
+static int send_later(struct proof *p)
+{
+        struct wharf_msg m = {.size = sizeof m, .flags = WHARF_SEND_LATER, .data = (char[]){'l'}, .len_bytes = 1};
+        return wharf_sendmsg(st(p)->task, sender, &m, 0);
+}
+
+static void setup_left(struct proof *p)
+{
+        setup_full(p);
+        PROOF_EQ(p, send_later(p), 1);
+}
+
+static int ask_later(struct proof *p)
+{
+        return wharf_notify(st(p)->task, WHARF_NOTICE_SENT_LATER, sender, st(p)->port, 0);
+}
+
+static void audit_left(struct proof *p)
+{
+        char c = 0;
+        drain(p);
+        PROOF_EQ(p, wharf_recv(st(p)->task, moving, &c, 1, NULL, wharf_in_ms(5000)), 1);
+        PROOF_EQ(p, c, 'l');
+        PROOF_EQ(p, wharf_recv(st(p)->task, moving, &c, 1, NULL, 0), -EAGAIN);
+}
+
 static int ask_senders(struct proof *p)
 {
         return wharf_notify(st(p)->task, WHARF_NOTICE_NO_SENDERS, moving, st(p)->port, 0);
@@ -341,6 +422,18 @@ static void audit_told(struct proof *p, uint32_t notice, wharf_name about)
         PROOF_EQ(p, m.notice, notice);
         PROOF_EQ(p, m.about, about);
         PROOF_EQ(p, wharf_recvmsg(st(p)->task, st(p)->port, &m, 0), -EAGAIN);
+}
+
+static void audit_room(struct proof *p)
+{
+        drain(p);
+        audit_told(p, WHARF_NOTICE_SEND_POSSIBLE, sender);
+}
+
+static void audit_later(struct proof *p)
+{
+        audit_left(p);
+        audit_told(p, WHARF_NOTICE_SENT_LATER, sender);
 }
 
 static void audit_dead(struct proof *p)
@@ -567,6 +660,9 @@ static const struct proof_op ops[] = {
          RIGHTS_OP},
         {.name = "notice-dead", .setup = setup, .victim = ask_dead, .audit = audit_dead, RIGHTS_OP},
         {.name = "notice-senders", .setup = setup, .victim = ask_senders, .audit = audit_senders, RIGHTS_OP},
+        {.name = "same", .progress = true, .setup = setup_second, .victim = ask_same, .audit = audit_same, RIGHTS_OP},
+        {.name = "notice-room", .setup = setup_full, .victim = ask_room, .audit = audit_room, RIGHTS_OP},
+        {.name = "notice-later", .setup = setup_left, .victim = ask_later, .audit = audit_later, RIGHTS_OP},
         {.name = "memory",
          .setup = setup,
          .victim = new_memory,
