@@ -459,7 +459,8 @@ static int receive_directly(struct proof *p, struct port_state *s, int64_t deadl
         if (r < 0)
                 return r;
         if (m.len_bytes == 4) {
-                count(p, WORD_CLEAN);
+                if (bytes[0] == PORT_CLEAN)
+                        count(p, WORD_CLEAN);
                 return 0;
         }
         PROOF_EQ(p, m.len_bytes, DIRECT_BYTES);
@@ -559,6 +560,107 @@ static void call_directly_until_it_dies(struct proof *p)
         PROOF_CHECK(p, r == -EPIPE || r == -ECONNRESET);
 }
 
+/* ---- messages in pieces, which need no shared memory but the ring's ---- */
+
+enum { UNTIL_A_LANE = 24, HOW_PIECES = WHARF_HOW_DIRECT + 1 }; /* as link_tx.c goes on where sections are forbidden */
+
+static int send_in_pieces(struct port_state *s, unsigned n)
+{
+        static uint8_t bytes[DIRECT_BYTES];
+        struct wh_outgoing o;
+        int r;
+        for (size_t i = 0; i < sizeof bytes; i++)
+                bytes[i] = direct_byte(n, i);
+        wh_outgoing_init(&o, bytes, sizeof bytes);
+        o.id = n;
+        o.how = HOW_PIECES;
+        struct wh_link *l = wh_holder_lock(s->task, s->right, &r);
+        if (!l)
+                return r;
+        r = wh_link_send(l, &o, WHARF_FOREVER);
+        wh_unlock(&l->o.lock);
+        return r;
+}
+
+static int send_until_a_lane(struct port_state *s)
+{
+        int r = 0;
+        for (int i = 0; i < UNTIL_A_LANE && r == 0; i++)
+                r = wharf_send(s->task, s->right, (uint8_t[4]){0}, 4, WHARF_FOREVER);
+        return r;
+}
+
+static void connect_with_a_lane(struct proof *p)
+{
+        connect_all(p);
+        PROOF_EQ(p, send_until_a_lane(&rights(p)->send), 0);
+}
+
+static int give_in_pieces(struct proof *p)
+{
+        for (unsigned i = 0; i < 2; i++)
+                PROOF_EQ(p, send_in_pieces(&rights(p)->send, i + 1), 0);
+        rights(p)->send.task = wharf_task_close(rights(p)->send.task);
+        return 0;
+}
+
+static void own_with_a_lane(struct proof *p)
+{
+        own(p);
+        rights_with(p, &rights(p)->home, port_let_go);
+        for (int i = 0; i < UNTIL_A_LANE; i++)
+                PROOF_EQ(p, receive_directly(p, &rights(p)->port, WHARF_FOREVER), 0);
+}
+
+static int take_in_pieces(struct proof *p)
+{
+        for (int i = 0; i < 2; i++)
+                PROOF_EQ(p, receive_directly(p, &rights(p)->port, WHARF_FOREVER), 1);
+        rights(p)->port.task = wharf_task_close(rights(p)->port.task);
+        return 0;
+}
+
+static void give_in_pieces_until_it_dies(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        rights_parted(p);
+        if (!rights_join(p))
+                return;
+        int r = send_until_a_lane(s);
+        for (unsigned i = 1; r == 0; i++)
+                r = send_in_pieces(s, i);
+        PROOF_EQ(p, r, -EPIPE);
+}
+
+/* ---- whoever asks whether two rights are the same, and to be told of room, dies; and who is asked ---- */
+
+static int ask_same(struct port_state *s, wharf_name other)
+{
+        int r = wharf_right_same(s->task, s->right, other, WHARF_FOREVER);
+        return r == 1 ? 0 : r;
+}
+
+static int ask_some(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        wharf_name other, notify;
+        connect_all(p);
+        PROOF_EQ(p, wharf_right_copy(s->task, s->right, WHARF_FOREVER, &other), 0);
+        PROOF_EQ(p, wharf_port_new(s->task, NULL, &notify), 0);
+        for (int i = 0; i < 3; i++) {
+                struct wharf_msg m = {.size = sizeof m};
+                PROOF_EQ(p, ask_same(s, other), 0);
+                while (wharf_send(s->task, other, (uint8_t[4]){0}, 4, 0) == 0)
+                        ;
+                PROOF_EQ(p, wharf_notify(s->task, WHARF_NOTICE_SEND_POSSIBLE, other, notify, 0), 0);
+                PROOF_EQ(p, wharf_recvmsg(s->task, notify, &m, WHARF_FOREVER), 0);
+                PROOF_EQ(p, m.notice, WHARF_NOTICE_SEND_POSSIBLE);
+                PROOF_EQ(p, m.about, other);
+        }
+        s->task = wharf_task_close(s->task);
+        return 0;
+}
+
 /* ---- a program is started with a right, and whoever starts it dies ---- */
 
 static int start_program(struct proof *p)
@@ -630,6 +732,26 @@ static const struct proof_op ops[] = {
          .audit = audit_clean,
          RIGHTS_OP},
         {.name = "direct-server", .victim = take_directly, .partner = call_directly_until_it_dies, RIGHTS_OP},
+        {.name = "pieces-giver",
+         .start = connect_with_a_lane,
+         .victim = give_in_pieces,
+         .partner = receive_all_directly,
+         .rescue = send_clean,
+         .audit = audit_clean,
+         .costs = 2,
+         RIGHTS_OP},
+        {.name = "pieces-taker",
+         .start = own_with_a_lane,
+         .victim = take_in_pieces,
+         .partner = give_in_pieces_until_it_dies,
+         RIGHTS_OP},
+        {.name = "asker",
+         .victim = ask_some,
+         .partner = receive_all_directly,
+         .rescue = send_clean,
+         .audit = audit_clean,
+         .costs = 2,
+         RIGHTS_OP},
         {.name = "spawner",
          .start = connect_all,
          .victim = start_program,

@@ -388,7 +388,12 @@ bool proof_case(const struct proof_args *args, const char *engine, const struct 
                 ;
         close(pidfd);
         snprintf(text, sizeof text, "/tmp/wharf-proof.%d", (int)pid); /* the socket of a case that was killed */
-        unlink(text);
+        if (unlink(text) < 0 && errno == EISDIR) {                    /* or its domain */
+                strcat(text, "/bootstrap");
+                unlink(text);
+                *strrchr(text, '/') = 0;
+                rmdir(text);
+        }
         if (atomic_load(&report->failed)) /* also where others wait for ever for whoever found it */
                 why = report->why;
         if (!why && WIFSIGNALED(st)) {
