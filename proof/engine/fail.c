@@ -110,19 +110,18 @@ static int on_step(const struct hook_step *s)
         if (n < armed.plan->n || (n > armed.plan->n && !armed.plan->from_n_on))
                 return 0;
         int err = 0;
-        if (n == armed.plan->n) {
-                err = armed.plan->err;
-        } else {
-                /* From n on: the same errno where it is plausible, else the first that is. */
-                const int *list = plausible[s->call];
+        /* The same errno where it is plausible: with several processes, call n may be another one in this case. From n on
+         * else the first that is. */
+        const int *list = plausible[s->call];
+        if (n > armed.plan->n)
                 err = list[0];
-                for (unsigned i = 0; i < ERRNOS_MAX; i++)
-                        if (list[i] == armed.plan->err)
-                                err = list[i];
-                if (err == EINTR && n > armed.plan->n + 3)
-                        err = 0;
-        }
-        if (p->op->believes && s->call == WH_OS_mmap && err == EPERM)
+        for (unsigned i = 0; i < ERRNOS_MAX; i++)
+                if (list[i] == armed.plan->err)
+                        err = list[i];
+        if (err == EINTR && n > armed.plan->n + 3)
+                err = 0;
+        /* Nor can a pair that was just made be full, but by whoever made it. */
+        if (p->op->believes && ((s->call == WH_OS_mmap && err == EPERM) || (s->call == WH_OS_sendmsg && err == EAGAIN)))
                 err = 0;
         if (!err)
                 return 0;

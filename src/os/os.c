@@ -729,7 +729,7 @@ int wh_os_epoll_mod(int ep, int fd, uint32_t events, uint64_t data)
 
 int wh_os_epoll_del(int ep, int fd)
 {
-        return (int)OS_CALL(epoll_ctl, epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL));
+        return (int)OS_CALL(epoll_del, epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL));
 }
 
 int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns)

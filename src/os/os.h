@@ -42,7 +42,7 @@
                                                 X(membarrier) X(shm_open) X(shm_unlink) X(shmget) X(shmat) X(shmdt)    \
                                                         X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir)      \
                                                                 X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
-                                                                        X(getfl) X(meminfo) X(lstat) X(access) X(pagemap) \
+                                                                        X(getfl) X(epoll_del) X(meminfo) X(lstat) X(access) X(pagemap) \
                                                                                 X(chmod) X(wait)
 /* clang-format on */
 

@@ -1139,6 +1139,8 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
         }
         if (r < 0 && charged)
                 link_discharge(p, payer);
+        if (r == -ENOSPC || r == -ENOBUFS) /* of what the kernel keeps for watching it: later, as any memory */
+                r = -ENOMEM;
         if (r < 0)
                 return wh_trace(r);
         wh_list_push_back(&p->links, &l->in_port);

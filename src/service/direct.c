@@ -95,6 +95,7 @@ struct wharf_direct {
         struct wh_list outlets;
         _Atomic bool receiving;
         struct wh_list inlets, known, claims;
+        struct claim *spare; /* for the next hello */
         unsigned n_inlets, n_gone, turn;
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
@@ -467,18 +468,16 @@ static int claims_judge(struct wharf_direct *d)
         return 0;
 }
 
-/* A hello becomes a claim, which takes its port. */
-static int claim_new(struct wharf_direct *d, const struct wharf_msg *m)
+/* A hello becomes a claim, which takes its port. There is memory for it before the hello is received. */
+static void claim_new(struct wharf_direct *d, const struct wharf_msg *m)
 {
-        struct claim *c = wh_os_calloc(1, sizeof *c);
-        if (!c)
-                return wh_trace(-ENOMEM);
+        struct claim *c = d->spare;
+        d->spare = NULL;
         memcpy(&c->id, m->data, sizeof c->id);
         memcpy(c->name, (const char *)m->data + HELLO_HEAD, m->len_bytes - HELLO_HEAD);
         c->port = m->items[0].name;
         c->sender = m->sender;
         wh_list_push_back(&d->claims, &c->node);
-        return 0;
 }
 
 /* One message of the door: of the directory, of the system, or of somebody who wants to be let in. */
@@ -489,6 +488,8 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
         struct wharf_msg m = {
                 .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = WHARF_ITEMS_MAX};
         struct wharf_name_event event;
+        if (!d->spare && !(d->spare = wh_os_calloc(1, sizeof *d->spare)))
+                return wh_fail(wh_trace(-ENOMEM), NULL);
         int r = wharf_recvmsg(d->task, d->door, &m, deadline_ns);
         if (r < 0)
                 return r;
@@ -503,8 +504,8 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
                 r = known_event(d, &event);
         } else if (m.id == HELLO_ID && m.n_items == 1 && items[0].kind == WHARF_GOT_RECEIVE &&
                    m.len_bytes > HELLO_HEAD && m.len_bytes <= sizeof(struct hello)) {
-                r = claim_new(d, &m);
-                taken = r == 0;
+                claim_new(d, &m);
+                taken = 1;
         }
         for (uint32_t i = taken; i < m.n_items; i++)
                 item_drop(d, &items[i]);
@@ -696,6 +697,7 @@ static void direct_free(struct wharf_direct *d)
                 free(wh_container(pos, struct known, node));
         wharf_drop(d->task, d->set);
         wharf_drop(d->task, d->door);
+        free(d->spare);
         free(d);
 }
 
