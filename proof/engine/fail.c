@@ -110,8 +110,8 @@ static int on_step(const struct hook_step *s)
         if (n < armed.plan->n || (n > armed.plan->n && !armed.plan->from_n_on))
                 return 0;
         int err = 0;
-        /* The same errno where it is plausible: with several processes, call n may be another one in this case. From n on
-         * else the first that is. */
+        /* The same errno where it is plausible: with several processes, call n may be another one in this case. From n
+         * on else the first that is. */
         const int *list = plausible[s->call];
         if (n > armed.plan->n)
                 err = list[0];

@@ -131,6 +131,20 @@ static wharf_name outlet_right(struct wharf_direct *d, const char *name)
         return right;
 }
 
+/* A hello on a pair that others may have a copy of says nothing about who sends it, and would not be believed. */
+static int door_own(struct wharf_direct *d, wharf_name door)
+{
+        int r;
+        struct wh_link *l = wh_holder_lock(d->task, door, &r);
+        if (!l)
+                return r;
+        r = wh_link_rebind(l);
+        if (r == 0 && l->provisional)
+                r = wh_trace(-EMFILE);
+        wh_unlock(&l->o.lock);
+        return r;
+}
+
 /* Makes the port, and moves it through the peer's door. Does not wait: a link that is new has room. */
 static int outlet_make(struct wharf_direct *d, const char *name, wharf_name door, wharf_name *ret)
 {
@@ -138,7 +152,9 @@ static int outlet_make(struct wharf_direct *d, const char *name, wharf_name door
         struct outlet *o = wh_os_calloc(1, sizeof *o);
         if (!o)
                 return wh_fail(wh_trace(-ENOMEM), NULL);
-        int r = wharf_port_new(d->task, NULL, &port);
+        int r = door_own(d, door);
+        if (r == 0)
+                r = wharf_port_new(d->task, NULL, &port);
         if (r == 0)
                 r = wharf_right_new(d->task, port, &right);
         if (r == 0) {
