@@ -155,7 +155,7 @@ static void fork_init(void)
 
 int wh_os_mmap_unforked(size_t len, int flags, int fd, void **ret)
 {
-        void *map;
+        void *map = NULL;
         pthread_once(&fork_once, fork_init);
         wh_lock(&fork_lock);
         int r = wh_os_mmap(NULL, len, PROT_READ | PROT_WRITE, flags, fd, 0, &map);
