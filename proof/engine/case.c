@@ -389,10 +389,12 @@ bool proof_case(const struct proof_args *args, const char *engine, const struct 
         close(pidfd);
         snprintf(text, sizeof text, "/tmp/wharf-proof.%d", (int)pid); /* the socket of a case that was killed */
         if (unlink(text) < 0 && errno == EISDIR) {                    /* or its domain */
-                strcat(text, "/bootstrap");
-                unlink(text);
-                *strrchr(text, '/') = 0;
-                rmdir(text);
+                static const char *const files[] = {"/bootstrap", "/lock", ""};
+                for (unsigned i = 0; i < sizeof files / sizeof *files; i++) {
+                        char path[96];
+                        snprintf(path, sizeof path, "%s%s", text, files[i]);
+                        remove(path);
+                }
         }
         if (atomic_load(&report->failed)) /* also where others wait for ever for whoever found it */
                 why = report->why;

@@ -1,0 +1,310 @@
+/*
+ * wharfd dies in the middle of a request, in the middle of its start, and so does the one that comes after it; and
+ * clients die that wharfd was about to answer.
+ *
+ * Every answer that a client gets is the one that it would have got of a wharfd that lives for ever, in time. What was
+ * registered is there without any act of its owner, who was gone is not, watchers know, links between clients never
+ * notice. In the end the keeper holds no more, and the domain's directory no other files, than at the beginning.
+ */
+#include "service.h"
+
+enum { NAMES = 3 };
+
+static const char *const names[NAMES] = {"s.0", "s.1", "s.2"};
+
+/* ---- wharfd, which the engine kills ---- */
+
+static void let_go_of_ends(struct proof *p)
+{
+        service_close_fd(&service(p)->go[1]);
+        service_close_fd(&service(p)->stop[1]);
+        service_close_fd(&service(p)->keeper_on[1]);
+}
+
+/* Not armed: it serves until the clients are ready for what is proved. */
+static void serve_first(struct proof *p)
+{
+        struct service_server *v = &service(p)->server;
+        let_go_of_ends(p);
+        PROOF_EQ(p, service_open(p, v), 0);
+        PROOF_EQ(p, wh_server_run(v->s, service(p)->go[0], WHARF_FOREVER), WH_SERVER_STOPPED);
+}
+
+static int serve_on(struct proof *p)
+{
+        struct service_server *v = &service(p)->server;
+        PROOF_EQ(p, wh_server_run(v->s, service(p)->stop[0], WHARF_FOREVER), WH_SERVER_STOPPED);
+        service_close(p, v);
+        return 0;
+}
+
+/* A first one serves until the clients are ready, and is killed; the victim is the one that starts next. */
+static void serve_and_die(struct proof *p)
+{
+        let_go_of_ends(p);
+        pid_t first = proof_fork(p);
+        if (first == 0) {
+                serve_first(p);
+                proof_die();
+        }
+        PROOF_CHECK(p, proof_wait(p, first, "first wharfd", NULL));
+}
+
+/* The next wharfd. */
+static void serve_next(struct proof *p)
+{
+        if (service_is_over(p))
+                return;
+        let_go_of_ends(p);
+        service_serve(p);
+}
+
+static void audit(struct proof *p)
+{
+        PROOF_CHECK(p, service_is_over(p));
+        service_kept_nothing(p);
+}
+
+/* ---- its clients ---- */
+
+/* `ready` before wharfd is killed, `body` while. What either leaves is closed with the clients' tasks. */
+static void clients(struct proof *p, void (*ready)(struct proof *, struct service_clients *),
+                    void (*body)(struct proof *, struct service_clients *))
+{
+        struct service_clients c;
+        struct proof_world before, after;
+        service_close_fd(&service(p)->keeper_on[1]);
+        proof_world_look(&before);
+        service_meet(p, &c);
+        if (ready)
+                ready(p, &c);
+        write(service(p)->go[1], "", 1);
+        service_talk(p, &c);
+        body(p, &c);
+        service_talk(p, &c);
+        wharf_task_close(c.a);
+        wharf_task_close(c.b);
+        service_empty(p);
+        proof_world_look(&after);
+        const char *left = proof_world_differs(&before, &after);
+        if (left)
+                proof_fail(p, __FILE__, __LINE__, "the clients: %s", left);
+        service_over(p);
+}
+
+/* Looks `name` up as it is now: it leads to the first client's port. */
+static void reach(struct proof *p, struct service_clients *c, const char *name)
+{
+        wharf_name right = service_find(p, c->b, name);
+        service_message(p, c->b, right, c->a, c->port_a, 77);
+        PROOF_EQ(p, wharf_drop(c->b, right), 0);
+}
+
+static void register_names(struct proof *p, struct service_clients *c)
+{
+        for (int i = 0; i < NAMES; i++)
+                PROOF_EQ(p, wharf_register(c->a, names[i], c->port_a), 0);
+}
+
+static void register_body(struct proof *p, struct service_clients *c)
+{
+        wharf_name right;
+        for (int i = 0; i < NAMES; i++) {
+                PROOF_EQ(p, wharf_lookup(c->b, names[i], 0, &right), -ENOENT);
+                PROOF_EQ(p, wharf_register(c->a, names[i], c->port_a), 0);
+                reach(p, c, names[i]);
+                PROOF_EQ(p, wharf_register(c->b, names[i], c->port_b), -EEXIST);
+        }
+        PROOF_CHECK(p, service_listed(p, c->b, (const char *[]){"s.0", "s.1", "s.2", "s.a", "s.b", NULL}));
+}
+
+static void lookup_body(struct proof *p, struct service_clients *c)
+{
+        wharf_name right;
+        for (int i = 0; i < NAMES; i++)
+                reach(p, c, names[i]);
+        PROOF_EQ(p, wharf_lookup(c->b, "s.none", 0, &right), -ENOENT);
+        PROOF_EQ(p, wharf_lookup(c->b, "s.none", wharf_in_ms(2), &right), -ENOENT);
+}
+
+static wharf_name events; /* of the second client */
+
+static void watch_ready(struct proof *p, struct service_clients *c)
+{
+        (void)p;
+        events = service_port(p, c->b);
+}
+
+/* What the watcher was told, put together, becomes this, however often it is told anew. Bits: names. */
+static void told(struct proof *p, struct service_clients *c, unsigned want, bool *whole, unsigned *is)
+{
+        while (!*whole || *is != want) {
+                char buf[512];
+                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                struct wharf_name_event ev;
+                PROOF_EQ(p, wharf_recvmsg(c->b, events, &m, wharf_in_ms(SERVICE_MS)), 0);
+                PROOF_EQ(p, wharf_names_event(c->b, &m, &ev), 0);
+                if (ev.what == WHARF_NAMES_BEGIN) {
+                        *is = 0;
+                        *whole = false;
+                }
+                *whole |= ev.what == WHARF_NAMES_END;
+                for (unsigned i = 0; i < NAMES; i++)
+                        if (!strcmp(ev.name, names[i]))
+                                *is = ev.what == WHARF_NAME_IS ? *is | 1u << i : *is & ~(1u << i);
+        }
+}
+
+static void watch_body(struct proof *p, struct service_clients *c)
+{
+        bool whole = false;
+        unsigned is = 0;
+        PROOF_EQ(p, wharf_names_watch(c->b, "s.", events), 0);
+        PROOF_EQ(p, wharf_register(c->a, names[0], c->port_a), 0);
+        told(p, c, 1, &whole, &is);
+        PROOF_EQ(p, wharf_register(c->a, names[1], c->port_a), 0);
+        PROOF_EQ(p, wharf_unregister(c->a, names[0]), 0);
+        told(p, c, 2, &whole, &is);
+        PROOF_EQ(p, wharf_names_unwatch(c->b, "s.", events), 0);
+}
+
+static wharf_task *leaver;
+
+static void leave_ready(struct proof *p, struct service_clients *c)
+{
+        register_names(p, c);
+        leaver = service_task(p);
+        PROOF_EQ(p, wharf_register(leaver, "s.leaver", service_port(p, leaver)), 0);
+}
+
+/* A name is taken back; another goes with its owner. */
+static void unregister_body(struct proof *p, struct service_clients *c)
+{
+        wharf_name right;
+        PROOF_EQ(p, wharf_unregister(c->a, names[1]), 0);
+        PROOF_EQ(p, wharf_lookup(c->b, names[1], 0, &right), -ENOENT);
+        leaver = wharf_task_close(leaver);
+        PROOF_EQ(p, wharf_lookup(c->b, "s.leaver", 0, &right), -ENOENT);
+        PROOF_EQ(p, wharf_register(c->b, names[1], c->port_b), 0);
+        PROOF_EQ(p, wharf_unregister(c->a, names[1]), -ENOENT);
+        PROOF_CHECK(p, service_listed(p, c->a, (const char *[]){"s.0", "s.1", "s.2", "s.a", "s.b", NULL}));
+}
+
+static void list_body(struct proof *p, struct service_clients *c)
+{
+        struct wharf_wait *waits;
+        size_t n;
+        for (int i = 0; i < 3; i++)
+                PROOF_CHECK(p, service_listed(p, i % 2 ? c->b : c->a,
+                                              (const char *[]){"s.0", "s.1", "s.2", "s.a", "s.b", NULL}));
+        PROOF_EQ(p, wharf_waits_list(c->b, &waits, &n), 0);
+        free(waits);
+}
+
+static void restart_ready(struct proof *p, struct service_clients *c)
+{
+        leave_ready(p, c);
+        watch_ready(p, c);
+        PROOF_EQ(p, wharf_names_watch(c->b, "s.", events), 0);
+        PROOF_EQ(p, wharf_unregister(c->a, names[1]), 0);
+}
+
+/* All is as before, but for what ended while no wharfd was there to see it. */
+static void restart_body(struct proof *p, struct service_clients *c)
+{
+        bool whole = false;
+        unsigned is = 0;
+        leaver = wharf_task_close(leaver);
+        reach(p, c, names[0]);
+        reach(p, c, names[2]);
+        PROOF_CHECK(p, service_listed(p, c->a, (const char *[]){"s.0", "s.2", "s.a", "s.b", NULL}));
+        told(p, c, 5, &whole, &is);
+        PROOF_EQ(p, wharf_unregister(c->a, names[0]), 0);
+        told(p, c, 4, &whole, &is);
+}
+
+/* No keeper: names are forgotten, and registered again by their owner's next call. */
+static void forgotten_body(struct proof *p, struct service_clients *c)
+{
+        wharf_name right;
+        int64_t until = wharf_in_ms(SERVICE_MS);
+        register_names(p, c);
+        for (int i = 0; i < NAMES; i++) {
+                int r;
+                while ((r = wharf_lookup(c->b, names[i], 0, &right)) == -ENOENT) {
+                        PROOF_EQ(p, wharf_names_renew(c->a), 0);
+                        PROOF_CHECK(p, wharf_in_ms(0) < until);
+                }
+                PROOF_EQ(p, r, 0);
+                service_message(p, c->b, right, c->a, c->port_a, 78);
+        }
+}
+
+#define CLIENTS(what, ready)                        \
+        static void what##_clients(struct proof *p) \
+        {                                           \
+                clients(p, ready, what##_body);     \
+        }
+CLIENTS(register, NULL)
+CLIENTS(lookup, register_names)
+CLIENTS(watch, watch_ready)
+CLIENTS(unregister, leave_ready)
+CLIENTS(list, register_names)
+CLIENTS(restart, restart_ready)
+CLIENTS(forgotten, NULL)
+
+static void setup_forgotten(struct proof *p)
+{
+        service_setup_with(p, false);
+}
+
+/* A stopped wharfd is not replaced: no_pause. */
+#define SERVICE_OP                                                                                                   \
+        .state_bytes = sizeof(struct service_state), .parted = service_parted, .rescue = serve_next, .audit = audit, \
+        .teardown = service_teardown, .no_pause = true
+static const struct proof_op ops[] = {
+        {.name = "register",
+         .setup = service_setup,
+         .start = serve_first,
+         .victim = serve_on,
+         .partner = register_clients,
+         SERVICE_OP},
+        {.name = "lookup",
+         .setup = service_setup,
+         .start = serve_first,
+         .victim = serve_on,
+         .partner = lookup_clients,
+         SERVICE_OP},
+        {.name = "watch",
+         .setup = service_setup,
+         .start = serve_first,
+         .victim = serve_on,
+         .partner = watch_clients,
+         SERVICE_OP},
+        {.name = "unregister",
+         .setup = service_setup,
+         .start = serve_first,
+         .victim = serve_on,
+         .partner = unregister_clients,
+         SERVICE_OP},
+        {.name = "list",
+         .setup = service_setup,
+         .start = serve_first,
+         .victim = serve_on,
+         .partner = list_clients,
+         SERVICE_OP},
+        {.name = "restart",
+         .setup = service_setup,
+         .start = serve_and_die,
+         .victim = service_serve,
+         .partner = restart_clients,
+         SERVICE_OP},
+        {.name = "forgotten",
+         .setup = setup_forgotten,
+         .start = serve_first,
+         .victim = serve_on,
+         .partner = forgotten_clients,
+         SERVICE_OP},
+        {0},
+};
+PROOF_KILL("service", ops)
