@@ -8,7 +8,7 @@
  */
 #include "service.h"
 
-enum { NAMES = 3 };
+enum { NAMES = 3, WORD_ENDING = 1 /* the owner is told to end */ };
 
 static const char *const names[NAMES] = {"s.0", "s.1", "s.2"};
 
@@ -253,6 +253,154 @@ CLIENTS(list, register_names)
 CLIENTS(restart, restart_ready)
 CLIENTS(forgotten, NULL)
 
+/* ---- a look-up that waits: it is answered by whichever wharfd is there when the name comes ---- */
+
+static pid_t waiter;
+
+static void wait_ready(struct proof *p, struct service_clients *c)
+{
+        (void)c;
+        if ((waiter = proof_fork(p)))
+                return;
+        let_go_of_ends(p);
+        wharf_task *t = service_task(p);
+        wharf_name right;
+        uint64_t what = 99;
+        PROOF_EQ(p, wharf_lookup(t, "s.late", wharf_in_ms(SERVICE_MS), &right), 0);
+        PROOF_EQ(p, wharf_send(t, right, &what, sizeof what, wharf_in_ms(SERVICE_MS)), 0);
+        wharf_task_close(t);
+        _exit(0);
+}
+
+static void wait_body(struct proof *p, struct service_clients *c)
+{
+        uint64_t what;
+        usleep(2000); /* it waits already, mostly */
+        PROOF_EQ(p, wharf_register(c->a, "s.late", c->port_a), 0);
+        PROOF_EQ(p, wharf_recv(c->a, c->port_a, &what, sizeof what, NULL, wharf_in_ms(SERVICE_MS)), sizeof what);
+        PROOF_EQ(p, what, 99);
+        PROOF_CHECK(p, !proof_wait(p, waiter, "waiting client", NULL));
+}
+CLIENTS(wait, wait_ready)
+
+/* ---- a client dies, and wharfd goes on ---- */
+
+/* Owns a name that clients look up, until it is told to end; what one client sends comes in order. */
+static void own(struct proof *p)
+{
+        wharf_task *t = service_task(p);
+        wharf_name port = service_port(p, t);
+        uint8_t last = 0, what = 0;
+        struct wharf_sender from;
+        uint64_t of = 0;
+        let_go_of_ends(p);
+        PROOF_EQ(p, wharf_register(t, "s.own", port), 0);
+        while (what != 'q') {
+                PROOF_EQ(p, wharf_recv(t, port, &what, 1, &from, WHARF_FOREVER), 1);
+                PROOF_EQ(p, what == 'q' ? 0 : what, what == 'q' ? 0 : of == from.id ? last + 1 : 1);
+                of = from.id;
+                last = what;
+        }
+        wharf_task_close(t);
+        _exit(0);
+}
+
+static void setup_owner(struct proof *p)
+{
+        service_setup(p);
+        if ((service(p)->other = proof_fork(p)) == 0)
+                own(p);
+}
+
+static void serve_all(struct proof *p)
+{
+        let_go_of_ends(p);
+        service_serve(p);
+}
+
+static wharf_task *client_task;
+static wharf_name client_port;
+
+static void client_start(struct proof *p)
+{
+        wharf_name right;
+        client_task = service_task(p);
+        client_port = service_port(p, client_task);
+        PROOF_EQ(p, wharf_lookup(client_task, "s.own", wharf_in_ms(SERVICE_MS), &right), 0);
+        PROOF_EQ(p, wharf_drop(client_task, right), 0);
+}
+
+/* Names, a watch, and what it was told; then it takes all back. */
+static int client_register(struct proof *p)
+{
+        wharf_name w = service_port(p, client_task);
+        for (int i = 0; i < NAMES; i++)
+                PROOF_EQ(p, wharf_register(client_task, names[i], client_port), 0);
+        PROOF_EQ(p, wharf_names_watch(client_task, "s.", w), 0);
+        PROOF_EQ(p, wharf_unregister(client_task, names[1]), 0);
+        PROOF_EQ(p, wharf_names_unwatch(client_task, "s.", w), 0);
+        PROOF_EQ(p, wharf_unregister(client_task, names[0]), 0);
+        client_task = wharf_task_close(client_task);
+        return 0;
+}
+
+static void use_owner(struct proof *p, wharf_task *t)
+{
+        wharf_name right;
+        PROOF_EQ(p, wharf_lookup(t, "s.own", wharf_in_ms(SERVICE_MS), &right), 0);
+        for (uint8_t n = 1; n <= 3; n++)
+                PROOF_EQ(p, wharf_send(t, right, &n, 1, wharf_in_ms(SERVICE_MS)), 0);
+        PROOF_EQ(p, wharf_drop(t, right), 0);
+}
+
+static int client_lookup(struct proof *p)
+{
+        wharf_name right;
+        use_owner(p, client_task);
+        PROOF_EQ(p, wharf_lookup(client_task, "s.none", wharf_in_ms(2), &right), -ENOENT);
+        use_owner(p, client_task);
+        client_task = wharf_task_close(client_task);
+        return 0;
+}
+
+/* Another client: what the dead one had is to be had. The last one ends everything. */
+static void come_next(struct proof *p)
+{
+        if (service_is_over(p))
+                return;
+        wharf_task *t = service_task(p);
+        wharf_name port = service_port(p, t), right;
+        bool ending = atomic_load(&p->ledger->word[WORD_ENDING]); /* said one before us, or was about to */
+        if (!ending)
+                use_owner(p, t);
+        for (int i = 0; i < NAMES; i++) {
+                int r = wharf_register(t, names[i], port);
+                PROOF_CHECK(p, r == 0 || (r == -EEXIST && p->outcome == PROOF_PAUSED));
+        }
+        if (!ending)
+                PROOF_CHECK(p, p->outcome == PROOF_PAUSED ||
+                                       service_listed(p, t, (const char *[]){"s.0", "s.1", "s.2", "s.own", NULL}));
+        if (p->outcome != PROOF_PAUSED) {
+                atomic_store(&p->ledger->word[WORD_ENDING], 1);
+                int r = wharf_lookup(t, "s.own", 0, &right);
+                PROOF_CHECK(p, r == 0 || (r == -ENOENT && ending));
+                if (r == 0)
+                        r = wharf_send(t, right, "q", 1, wharf_in_ms(SERVICE_MS));
+                PROOF_CHECK(p, r == 0 || ending);
+        }
+        wharf_task_close(t);
+        if (p->outcome == PROOF_PAUSED)
+                return;
+        service_empty(p);
+        service_over(p);
+}
+
+static void audit_owner(struct proof *p)
+{
+        PROOF_CHECK(p, !proof_wait(p, service(p)->other, "owner", NULL));
+        audit(p);
+}
+
 static void setup_forgotten(struct proof *p)
 {
         service_setup_with(p, false);
@@ -261,7 +409,10 @@ static void setup_forgotten(struct proof *p)
 /* A stopped wharfd is not replaced: no_pause. */
 #define SERVICE_OP                                                                                                   \
         .state_bytes = sizeof(struct service_state), .parted = service_parted, .rescue = serve_next, .audit = audit, \
-        .teardown = service_teardown, .no_pause = true
+        .teardown = service_teardown, .no_pause = true, .costs = 4
+#define CLIENT_OP                                                                                 \
+        .state_bytes = sizeof(struct service_state), .setup = setup_owner, .start = client_start, \
+        .partner = serve_all, .rescue = come_next, .audit = audit_owner, .teardown = service_teardown, .costs = 5
 static const struct proof_op ops[] = {
         {.name = "register",
          .setup = service_setup,
@@ -305,6 +456,14 @@ static const struct proof_op ops[] = {
          .victim = serve_on,
          .partner = forgotten_clients,
          SERVICE_OP},
+        {.name = "wait",
+         .setup = service_setup,
+         .start = serve_first,
+         .victim = serve_on,
+         .partner = wait_clients,
+         SERVICE_OP},
+        {.name = "client-register", .victim = client_register, CLIENT_OP},
+        {.name = "client-lookup", .victim = client_lookup, CLIENT_OP},
         {0},
 };
 PROOF_KILL("service", ops)
