@@ -120,6 +120,8 @@ static int on_step(const struct hook_step *s)
                         err = list[i];
         if (err == EINTR && n > armed.plan->n + 3)
                 err = 0;
+        if (p->op->peers_live && (err == EPIPE || (err == EAGAIN && s->call == WH_OS_accept)))
+                err = 0;
         /* Nor can a pair that was just made be full, but by whoever made it. */
         if (p->op->believes && ((s->call == WH_OS_mmap && err == EPERM) || (s->call == WH_OS_sendmsg && err == EAGAIN)))
                 err = 0;
@@ -243,7 +245,7 @@ void proof_fail_calls(const struct proof_args *args, const struct proof_op *op, 
                         continue;
                 bool any = false;
                 for (unsigned e = 0; e < ERRNOS_MAX && plausible[t[i].call][e]; e++)
-                        for (int from = 0; from < 2; from++) {
+                        for (int from = 0; from < (op->once ? 1 : 2); from++) {
                                 refuse(args, op, &(struct plan){i, plausible[t[i].call][e], from}, sum);
                                 any |= proof_reported()->injected;
                         }

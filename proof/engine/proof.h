@@ -86,6 +86,10 @@ struct proof_op {
         bool unshares;
         /* fail: what the kernel says of a descriptor that somebody else sent is believed, also that it is none. */
         bool believes;
+        /* fail: the others live, and nothing is said of a socket but what is so: no EPIPE, no EAGAIN of an accept(). */
+        bool peers_live;
+        /* fail: each call once, and not from then on. */
+        bool once;
         /* hostile: an atomic load may be repeated in one call: whatever was decided on the first is decided again. */
         bool looks_again;
         /* hostile: whoever can write there is trusted with the contents: looking twice is no mistake. */
