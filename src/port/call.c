@@ -907,7 +907,14 @@ int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         out.dropped = ECANCELED;
         bool over;
         int refused;
-        reply_send(t, &y, &out, &over, &refused);
+        r = reply_send(t, &y, &out, &over, &refused);
+        if (r < 0 && !over && y.link) {
+                /* As in C3: a caller that would never hear of it is told by the end of the link. */
+                wh_lock(&y.link->o.lock);
+                wh_os_shutdown(y.link->sock, SHUT_RDWR);
+                y.link->tx_over = -ENOBUFS;
+                wh_unlock(&y.link->o.lock);
+        }
         reply_done(&y);
         return 0;
 }

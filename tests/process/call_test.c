@@ -2,6 +2,7 @@
  * Calls and replies between real processes: many at once, out of order, delegated, dropped, and cut short by death.
  */
 #include "hub.h"
+#include "os/os.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -267,6 +268,31 @@ TEST(dropped_request)
                 CHECK_EQ(call(&c, ECHO, "x", 1, buf, sizeof buf), 1);
         }
         client_done(&c);
+}
+
+/* Goal: where not even the drop of a reply can be told, its caller does not wait for ever: the link ends. */
+static int refuse_sends(enum wh_os_call call)
+{
+        return call == WH_OS_sendmsg ? -ENOBUFS : 0;
+}
+TEST(a_drop_that_cannot_be_told_ends_the_link)
+{
+        wharf_task *t;
+        wharf_name port, right;
+        uint32_t call;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        struct wharf_msg request = MSG(.data = (char[]){"x"}, .len_bytes = 1), in = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(wharf_call_start(t, right, &request, 0, &call), 0);
+        CHECK_EQ(wharf_recvmsg(t, port, &in, wharf_in_ms(5000)), 0);
+        wh_os_gate = refuse_sends;
+        CHECK_EQ(wharf_drop(t, in.reply), 0);
+        wh_os_gate = NULL;
+        struct wharf_msg reply = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(wharf_call_finish(t, right, call, &reply, wharf_in_ms(5000)), -ECONNRESET);
+        wharf_release(t, &in);
+        wharf_task_close(t);
 }
 
 /* The server dies while calls are outstanding: each of them ends, with an error of its own. */
