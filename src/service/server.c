@@ -17,6 +17,7 @@ enum {
         WAITERS_SWEEP_MIN = 256, /* waiters before the dead among them are first looked for */
         TASKS_MAX = 4096,        /* whose pages are kept: one descriptor and one mapping each */
         TASKS_SWEEP_MIN = 64,
+        POLLS_REFUSED_MAX = 16, /* in a row, with a pause after each: then there is nothing to serve with */
 };
 #define SHORTAGE_PAUSE_NS ((int64_t)20 * 1000000) /* no memory or descriptors: let others give some back */
 
@@ -734,6 +735,7 @@ static bool needed(struct wh_server *s)
 int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
 {
         int64_t idle_since_ns = WHARF_FOREVER;
+        unsigned polls_refused = 0;
         for (;;) {
                 int r = 0;
                 for (unsigned i = 0; i < BATCH_MSGS && r == 0; i++)
@@ -766,5 +768,12 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
                 int n = wh_os_poll(p, n_polls, r == 0 || more ? 0 : wake_ns);
                 if (n > 0 && p[1].revents)
                         return WH_SERVER_STOPPED;
+                polls_refused = n < 0 && n != -EINTR ? polls_refused + 1 : 0;
+                if (polls_refused == POLLS_REFUSED_MAX)
+                        return wh_trace(n);
+                if (polls_refused) {
+                        _Atomic uint32_t nobody = 0; /* a pause that does not take poll() */
+                        wh_os_futex_wait(&nobody, 0, now + SHORTAGE_PAUSE_NS, false);
+                }
         }
 }

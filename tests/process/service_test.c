@@ -284,6 +284,28 @@ TEST_TIMEOUT(killed_at_every_system_call_and_no_name_is_lost, 120)
         close(step_listen);
 }
 
+/* Goal: a server that may not wait for anything any more says so, rather than to look for work for ever. */
+static int refuse_polls(enum wh_os_call call)
+{
+        return call == WH_OS_poll ? -ENOMEM : 0;
+}
+TEST(a_server_that_cannot_wait_ends_with_the_reason)
+{
+        const char *dir = test_domain();
+        CHECK_EQ(mkdir(dir, 0700), 0);
+        int fd = listen_at(dir, false);
+        wharf_task *t = task();
+        struct wh_server *s;
+        CHECK_EQ(wh_server_new(t, fd, wh_rules_new(true), NULL, &s), 0);
+        wh_os_gate = refuse_polls;
+        int r = wh_server_run(s, -1, WHARF_FOREVER);
+        wh_os_gate = NULL;
+        CHECK_EQ(r, -ENOMEM);
+        wh_server_free(s);
+        wharf_task_close(t);
+        close(fd);
+}
+
 /* ---- activated by a service manager ---- */
 
 /* What systemd does, in so many words: a socket as descriptor 3, variables, a place to speak to, a store. */
