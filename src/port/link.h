@@ -392,7 +392,7 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
 /* ---- port.c, for link_rx.c: what only an owner's end receives ---- */
 int wh_port_adopt(struct wh_link *introducer, int sock);
 /* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
-void wh_port_greet(const struct wh_link *l, uint64_t seq);
+int wh_port_greet(const struct wh_link *l, uint64_t seq);
 /* Go over to the pair of l->change. On failure the system refused, and nothing has changed. */
 int wh_port_rebound(struct wh_link *l);
 /* Tell the holder that its port has moved; owed, where that is not possible now. */

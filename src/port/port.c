@@ -158,7 +158,9 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 l->connected = true;
                 if (known)
                         l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
-                wh_port_greet(l, 0);
+                r = wh_port_greet(l, 0);
+                if (r < 0 && r != -EPIPE)
+                        wh_os_shutdown(fd, SHUT_RDWR); /* he would wait for it; so he is told, and can come again */
         }
         p->accepts_owed = in->accepts_owed = true; /* more than a fair share at once */
 }
@@ -955,12 +957,12 @@ static void link_hello(const struct wh_link *l, struct wh_hello *ret)
                 ret->link_mapped_bytes_max = share;
 }
 
-void wh_port_greet(const struct wh_link *l, uint64_t seq)
+int wh_port_greet(const struct wh_link *l, uint64_t seq)
 {
         struct wh_hello h;
         link_hello(l, &h);
         struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq};
-        wh_frame_greet(l->sock, &f, &h);
+        return wh_frame_greet(l->sock, &f, &h);
 }
 
 /* ---- links of a port ---- */

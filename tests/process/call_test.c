@@ -295,6 +295,25 @@ TEST(a_drop_that_cannot_be_told_ends_the_link)
         wharf_task_close(t);
 }
 
+/* Goal: whoever connects and cannot be greeted is hung up on, and does not wait for a greeting that never comes. */
+TEST(a_greeting_that_cannot_be_sent_ends_the_link)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        wharf_task *t;
+        wharf_name right;
+        int r, n = 0;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_right_connect(t, h.path, &right), 0);
+        wh_os_gate = refuse_sends;
+        CHECK_EQ(wharf_recv(h.task, h.port, &(char){0}, 1, NULL, 0), -EAGAIN);
+        wh_os_gate = NULL;
+        while ((r = wharf_send(t, right, "x", 1, wharf_in_ms(5000))) == 0)
+                CHECK_LE(n++, 1000);
+        CHECK_EQ(r, -EPIPE);
+        wharf_task_close(t);
+        hub_close(&h);
+}
+
 /* The server dies while calls are outstanding: each of them ends, with an error of its own. */
 static void check_server_ends(uint32_t how, unsigned warm)
 {
