@@ -7,7 +7,7 @@
  * A process joins under a name, and from then on its peers are names as well. Between each pair that talks there is
  * exactly one link, which makes itself when first needed and works both ways: a queue in each direction, with the order
  * and the capacity of any port's. Messages that nobody has asked for wait in the queue of their sender, and disturb no
- * other.
+ * other. A name that was left and is joined again is another peer, whose link has an order of its own.
  *
  * Who a peer is, is never taken from a message. A name belongs to the process that the directory (wharf/names.h) says
  * it was registered by; a link belongs to a name if the kernel says that the process which made it is that one. What
