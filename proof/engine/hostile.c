@@ -417,7 +417,7 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                 lie_about_datagrams(args, op, t, n, sum);
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
-        const uint64_t cap = (sanitized_quick(args) ? 2000 : args->quick ? 4000 : 60000) / args->n_ops; /* an area */
+        const uint64_t cap = (sanitized_quick(args) ? 2000 : args->quick ? 4000 : 20000) / args->n_ops; /* an area */
         uint64_t total = 0, i = 0;
         for (int pass = 0; pass < 2 && !args->only_case; pass++) {
                 for (uint32_t k = 0; k < n; k++) {
