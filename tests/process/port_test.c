@@ -924,3 +924,30 @@ TEST(full_queue_of_a_dead_port_is_no_longer_merely_full)
         CHECK_EQ(r, -EPIPE);
         wharf_task_close(t);
 }
+
+/* Goal: the same for a sender that may have no more unread rights, ahead of its lane and with it. */
+TEST(rights_that_a_dead_port_will_never_read_are_not_too_many)
+{
+        for (int lane = 0; lane < 2; lane++) {
+                struct wharf_port_opts o = {.size = sizeof o, .unread_rights_max = 4};
+                struct wharf_item item = {.kind = WHARF_COPY_FD, .fd = 0};
+                struct wharf_msg m = {.size = sizeof m, .items = &item, .n_items = 1};
+                wharf_task *t;
+                wharf_name port, right;
+                char c;
+                int r;
+                CHECK_EQ(wharf_task_open(NULL, &t), 0);
+                CHECK_EQ(wharf_port_new(t, &o, &port), 0);
+                CHECK_EQ(wharf_right_new(t, port, &right), 0);
+                for (int i = 0; i < (lane ? 50 : 1); i++) {
+                        CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+                        CHECK_EQ(wharf_recv(t, port, &c, 1, NULL, 0), 1);
+                }
+                while ((r = wharf_sendmsg(t, right, &m, 0)) == 0)
+                        ;
+                CHECK_EQ(r, -ETOOMANYREFS);
+                CHECK_EQ(wharf_drop(t, port), 0);
+                CHECK_EQ(wharf_sendmsg(t, right, &m, 0), -EPIPE);
+                wharf_task_close(t);
+        }
+}
