@@ -65,7 +65,7 @@ static inline void direct_setup(struct proof *p)
         struct direct_state *s = direct(p);
         struct sockaddr_un sa = {.sun_family = AF_UNIX};
         int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        snprintf(s->dir, sizeof s->dir, "/tmp/wharf-proof.%d", (int)getpid());
+        snprintf(s->dir, sizeof s->dir, "/tmp/wharf-proof.%d.d", (int)getpid());
         direct_remove(s->dir); /* of a case that was killed, and had our number */
         PROOF_EQ(p, mkdir(s->dir, 0700), 0);
         PROOF_EQ(p, setenv("WHARF_DOMAIN", s->dir, 1), 0);

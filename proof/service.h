@@ -159,7 +159,7 @@ static inline void service_setup_with(struct proof *p, bool kept)
 {
         struct service_state *s = service(p);
         int lock, made;
-        snprintf(s->dir, sizeof s->dir, "/tmp/wharf-proof.%d", (int)getpid());
+        snprintf(s->dir, sizeof s->dir, "/tmp/wharf-proof.%d.d", (int)getpid());
         setenv("WHARF_DOMAIN", s->dir, 1);
         setenv("WHARFD", "/dev/null", 1); /* nobody is to start one */
         PROOF_EQ(p, wh_domain_check(s->dir, true), 0);
