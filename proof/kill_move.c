@@ -6,7 +6,6 @@
  */
 #include "rights.h"
 
-
 enum {
         EARLY = 24, /* messages before the port moves: the lane is attached by then */
         MORE = 12,  /* and after it came */

@@ -344,10 +344,29 @@ static bool sanitized_quick(const struct proof_args *args)
         return args->quick && !hook_sees_atomics;
 }
 
+/* Datagrams are alike by their type and number of descriptors. */
+struct likeness {
+        uint64_t what;
+        unsigned n;
+};
+
+enum { LIKENESSES = 256 };
+
+static struct likeness *likeness_of(struct likeness *seen, const struct proof_traced *t)
+{
+        /* The byte that says which type, and the number of descriptors. */
+        uint64_t what = t->len < 8 ? 1 : (t->value >> 48 & 0xff) << 16 | (uint64_t)t->n_fds << 8 | 2;
+        unsigned i = 0;
+        while (seen[i].what && seen[i].what != what && i < LIKENESSES - 1)
+                i++;
+        seen[i].what = what;
+        return &seen[i];
+}
+
 /*
- * Every field of the head of a datagram, and everything that can be done to it as a whole. Datagrams are alike by their
- * type and number of descriptors:
- * of each likeness the quick tier lies about the first one in all ways, and about the second as a whole.
+ * Every field of the head of a datagram, and everything that can be done to it as a whole. Of those that are alike the
+ * quick tier lies about the first one in all ways, and about the second as a whole; less about one that is alike to one
+ * of an operation before, for what begins a link begins it in each of them.
  */
 static void lie_about_datagrams(const struct proof_args *args, const struct proof_op *op, const struct proof_traced *t,
                                 uint32_t n, struct proof_figures *sum)
@@ -355,32 +374,26 @@ static void lie_about_datagrams(const struct proof_args *args, const struct proo
         static const uint8_t field[] = {4, 2, 1, 1, 8, 8, 4, 4, 4, 4}; /* of struct wh_frame */
         enum { ARG = 8 };
         const unsigned alike_max = sanitized_quick(args) ? 1 : args->quick ? 2 : 8;
-        struct likeness {
-                uint64_t what;
-                unsigned n;
-        } seen[256] = {0};
+        static struct likeness seen_by_any[LIKENESSES];
+        struct likeness seen[LIKENESSES] = {0};
         for (uint32_t k = 0; k < n; k++) {
                 if (!t[k].datagram)
                         continue;
-                /* The byte that says which type, and the number of descriptors. */
-                uint64_t what = t[k].len < 8 ? 1 : (t[k].value >> 48 & 0xff) << 16 | (uint64_t)t[k].n_fds << 8 | 2;
-                unsigned i = 0;
-                while (seen[i].what && seen[i].what != what && i < 255)
-                        i++;
-                seen[i].what = what;
-                if (seen[i].n++ >= alike_max)
+                struct likeness *of_op = likeness_of(seen, &t[k]), *of_any = likeness_of(seen_by_any, &t[k]);
+                if (of_op->n++ >= alike_max)
                         continue;
                 for (unsigned lies = proof_datagram_lies(t[k].datagram, t[k].n_fds), l = 0; l < lies; l++)
                         lie(args, op, &(struct plan){.k = k, .frame = true, .value = l}, sum);
-                if (args->quick && seen[i].n > 1)
+                const bool again = args->quick && of_any->n++ > 0;
+                if ((args->quick && of_op->n > 1) || (sanitized_quick(args) && again))
                         continue;
-                const enum how_many how_many = sanitized_quick(args) ? FEW : SOME;
+                const enum how_many how_many = sanitized_quick(args) || again ? FEW : SOME;
                 uint32_t at = 0;
                 for (unsigned f = 0; f < sizeof field && at + field[f] <= t[k].len; at += field[f++]) {
                         struct values vs;
                         uint64_t now = word_of(&t[k], at, field[f]);
                         values_of(&vs, now, field[f], t, 0, 0, how_many);
-                        for (uint64_t v = 4; v < 24 && (field[f] == 1 || f == ARG); v++)
+                        for (uint64_t v = 4; v < 24 && (field[f] == 1 || f == ARG) && !again; v++)
                                 value_add(&vs, v, field[f], now);
                         for (unsigned v = 0; v < vs.n; v++)
                                 lie(args, op, &(struct plan){.k = k, .at = at, .len = field[f], .value = vs.v[v]}, sum);
@@ -417,7 +430,7 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                 lie_about_datagrams(args, op, t, n, sum);
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
-        const uint64_t cap = (sanitized_quick(args) ? 2000 : args->quick ? 4000 : 20000) / args->n_ops; /* an area */
+        const uint64_t cap = (sanitized_quick(args) ? 1000 : args->quick ? 2000 : 20000) / args->n_ops; /* an area */
         uint64_t total = 0, i = 0;
         for (int pass = 0; pass < 2 && !args->only_case; pass++) {
                 for (uint32_t k = 0; k < n; k++) {

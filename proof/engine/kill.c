@@ -182,7 +182,7 @@ static bool run(const struct proof_args *args, const struct proof_op *op, struct
 void proof_kill(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum)
 {
         const uint64_t costs = op->costs ? op->costs : 1, cap = args->quick ? 150 / costs : 2000 / costs,
-                       cap_states = args->quick ? 10 / costs : 20, cap_j = args->quick ? 10 : 20;
+                       cap_states = args->quick ? 8 / costs : 20, cap_j = args->quick ? 8 : 20;
         const bool narrow = args->quick;
         struct proof_set states = {0};
         struct plan plan = {.mode = VICTIM, .k = NEVER, .changes_only = narrow};
@@ -217,11 +217,13 @@ void proof_kill(const struct proof_args *args, const struct proof_op *op, struct
                         sum->cases -= ok;
                         continue;
                 }
-                if (proof_set_add(&states, proof_reported()->hash) && ok) {
+                const bool is_new = proof_set_add(&states, proof_reported()->hash);
+                if (is_new && ok) {
                         rescuer_steps[n_distinct] = proof_reported()->rescuer_steps;
                         distinct[n_distinct++] = plan.k;
                 }
-                if (!op->no_pause) {
+                /* The quick tier stops where it has not been yet. */
+                if (!op->no_pause && (is_new || !args->quick)) {
                         plan.mode = PAUSE;
                         run(args, op, plan, sum);
                         plan.mode = VICTIM;

@@ -9,12 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
-extern const struct verb verb_bench, verb_call, verb_doctor, verb_heap, verb_ls, verb_ps, verb_recv, verb_run, verb_send,
-        verb_serve, verb_shm;
+extern const struct verb verb_bench, verb_call, verb_doctor, verb_heap, verb_ls, verb_ps, verb_recv, verb_run,
+        verb_send, verb_serve, verb_shm;
 extern const struct verb *const verbs[];
 const struct verb *const verbs[] = {
-        &verb_ls,  &verb_ps,   &verb_send,  &verb_recv,   &verb_call, &verb_serve, &verb_run,
-        &verb_shm, &verb_heap, &verb_bench, &verb_doctor, NULL,
+        &verb_ls,  &verb_ps,  &verb_send, &verb_recv,  &verb_call,   &verb_serve,
+        &verb_run, &verb_shm, &verb_heap, &verb_bench, &verb_doctor, NULL,
 };
 
 static int help(FILE *to)
