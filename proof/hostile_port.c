@@ -3,6 +3,7 @@
  * socket. One task holds both ends; the liar is whoever wrote what is being read. A new link to the same port is then
  * as good as ever.
  */
+#include "both_ends.h"
 #include "port.h"
 
 #include "port/frame.h"
@@ -246,27 +247,6 @@ static int call_all(struct proof *p)
                 }
         }
         return 0;
-}
-
-/* The owner reads only what it maps read-only; all else that is loaded is the sender reading `back`, or itself. */
-static bool memory_of_the_sender(struct proof *p, const void *at)
-{
-        const struct hook_range *r = hook_range_of(at);
-        return r && !r->writable;
-}
-
-static bool memory_of_the_receiver(struct proof *p, const void *at)
-{
-        const struct hook_range *r = hook_range_of(at);
-        unsigned n;
-        const struct hook_range *all = hook_ranges(&n);
-        /* The sender's own lane has no second mapping yet when it is being made; the receiver's page is one page. */
-        if (!r || r->len > 4096)
-                return false;
-        for (unsigned i = 0; r && i < n; i++)
-                if (all[i].ino == r->ino && all[i].dev == r->dev && !all[i].writable)
-                        return false; /* `out` or a section, by another mapping */
-        return r != NULL;
 }
 
 static void audit_new_link(struct proof *p)

@@ -6,6 +6,7 @@
  * The shadow table: what was really granted, kept outside the code under proof. Every right, message and notice that is
  * delivered must be in it, whatever was said.
  */
+#include "both_ends.h"
 #include "port.h"
 
 #include "engine/datagram.h"
@@ -418,28 +419,6 @@ static int leave_for_later(struct proof *p)
                                 return r;
         }
         return 0;
-}
-
-/* ---- what the liar writes ---- */
-
-/* The receiver reads only what it maps read-only; all else that is loaded is the sender reading `back`, or itself. */
-static bool memory_of_the_sender(struct proof *p, const void *at)
-{
-        const struct hook_range *r = hook_range_of(at);
-        return r && !r->writable;
-}
-
-static bool memory_of_the_receiver(struct proof *p, const void *at)
-{
-        const struct hook_range *r = hook_range_of(at);
-        unsigned n;
-        const struct hook_range *all = hook_ranges(&n);
-        if (!r || r->len > 4096)
-                return false;
-        for (unsigned i = 0; i < n; i++)
-                if (all[i].ino == r->ino && all[i].dev == r->dev && !all[i].writable)
-                        return false;
-        return true;
 }
 
 /* Others are not disturbed: a new port, a new right, and ten messages. */

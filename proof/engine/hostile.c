@@ -258,10 +258,20 @@ static void values_of(struct values *vs, uint64_t now, uint32_t len, const struc
                 value_add(vs, trace[i].value, len, now);
 }
 
+/* One of so many is tried, where a case costs as much. */
+static bool is_too_dear(const struct proof_args *args, const struct proof_op *op)
+{
+        static uint64_t n;
+        const unsigned costs = args->quick ? op->costs : op->costs / 3;
+        return !args->only_case && costs > 1 && (n++ + args->seed) % costs;
+}
+
 static bool lie(const struct proof_args *args, const struct proof_op *op, const struct plan *plan,
                 struct proof_figures *sum)
 {
         char name[96];
+        if (plan->k != NEVER && is_too_dear(args, op))
+                return true;
         if (plan->k == NEVER)
                 strcpy(name, "honest");
         else if (plan->frame)
@@ -373,7 +383,7 @@ static void lie_about_datagrams(const struct proof_args *args, const struct proo
 {
         static const uint8_t field[] = {4, 2, 1, 1, 8, 8, 4, 4, 4, 4}; /* of struct wh_frame */
         enum { ARG = 8 };
-        const unsigned alike_max = sanitized_quick(args) ? 1 : args->quick ? 2 : 8;
+        const unsigned alike_max = sanitized_quick(args) ? 1 : args->quick ? 2 : 4;
         static struct likeness seen_by_any[LIKENESSES];
         struct likeness seen[LIKENESSES] = {0};
         for (uint32_t k = 0; k < n; k++) {
@@ -430,7 +440,10 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                 lie_about_datagrams(args, op, t, n, sum);
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
-        const uint64_t cap = (sanitized_quick(args) ? 1000 : args->quick ? 2000 : 20000) / args->n_ops; /* an area */
+        const uint64_t cap = (args->quick         ? (hook_sees_atomics ? 2000 : 1000)
+                              : hook_sees_atomics ? 20000
+                                                  : 10000) /
+                             args->n_ops; /* an area */
         uint64_t total = 0, i = 0;
         for (int pass = 0; pass < 2 && !args->only_case; pass++) {
                 for (uint32_t k = 0; k < n; k++) {

@@ -67,7 +67,7 @@ struct proof_op {
         uint64_t steps_max;
         /* hostile: what no liar can reach is not his to overwrite: answers true for what he can. NULL: all. */
         bool (*liar_writes)(struct proof *p, const void *at);
-        /* kill: a case costs as much as so many; the quick tier tries so much less of it. Default 1. */
+        /* kill, hostile: a case costs as much as so many; the quick tier tries so much less of it. Default 1. */
         unsigned costs;
         /* kill: do not stop and continue the victim, for the audit cannot tell. */
         bool no_pause;

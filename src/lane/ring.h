@@ -156,6 +156,16 @@ static inline bool wh_ring_must_ring(struct wh_ring_tx *tx)
 }
 
 /*
+ * Of a receiver that is gone: it was rung, and never woke. So it took nothing of what it was rung for: whoever takes
+ * records is awake, but for one that looks at this ring alone and without waiting.
+ */
+static inline bool wh_ring_never_woke(const struct wh_ring_tx *tx)
+{
+        /* Relaxed: the kernel told of its end, which was after all it wrote. */
+        return tx->rung != 0 && atomic_load_explicit(&tx->back->asleep, memory_order_relaxed) == tx->rung;
+}
+
+/*
  * The place for one record of at most WH_RING_KEPT_BODY bytes in the line that is kept for it, whatever the capacity
  * says. NULL when that is used already, until the receiver has read on.
  */

@@ -73,6 +73,14 @@ static void heed(struct wh_link *l)
                 ;
 }
 
+/* The other end is gone. Its last frame may say why: a refusal by its number, rather than a death. */
+static void link_died(struct wh_link *l)
+{
+        if (!l->owner)
+                heed(l);
+        tx_fail(l, -EPIPE);
+}
+
 bool wh_link_probe(struct wh_link *l, bool now)
 {
         uint64_t t = wh_os_ticks();
@@ -92,13 +100,8 @@ bool wh_link_probe(struct wh_link *l, bool now)
                 }
         }
         struct pollfd p = {.fd = l->sock, .events = 0};
-        if (wh_os_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLERR)))
-                return true;
-        if (!l->owner) {
-                /* The last frame may say why: a refusal by its number, rather than a death. */
-                heed(l);
-        }
-        tx_fail(l, -EPIPE);
+        if (wh_os_poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR))
+                link_died(l);
         return true;
 }
 
@@ -117,14 +120,14 @@ int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_
         if (r == -EAGAIN)
                 l->sock_full = true;
         else if (r == -EPIPE)
-                wh_link_probe(l, true);
-        return r == -EPIPE && l->tx_over ? l->tx_over : r;
+                link_died(l); /* an end that is just closing says this before it hangs up */
+        return r == -EPIPE ? l->tx_over : r;
 }
 
 void wh_link_bell(struct wh_link *l)
 {
         if (wh_frame_bell(l->sock) == -EPIPE)
-                wh_link_probe(l, true);
+                link_died(l);
 }
 
 /* ---- setting up ---- */
@@ -410,6 +413,15 @@ static inline __attribute__((always_inline)) int tx_published(struct wh_link *l)
         return l->tx_over;
 }
 
+/*
+ * The receiver was found to be gone when the message was in its queue already. To fail is to say that nobody has it,
+ * and may be answered by sending it to somebody else; what may have been taken was sent, and its loss is counted.
+ */
+static __attribute__((noinline)) int tx_unheard(struct wh_link *l)
+{
+        return wh_ring_never_woke(&l->tx->ring) ? l->tx_over : 0;
+}
+
 static __attribute__((noinline)) void tx_look(struct wh_link *l)
 {
         if (wh_link_probe(l, false) && unbounded(l) && !l->tx_over)
@@ -424,7 +436,7 @@ static inline __attribute__((always_inline)) int tx_sent(struct wh_link *l, stru
         atomic_store_explicit(&out->sent_messages, l->tx_seq, memory_order_relaxed);
         if (wh_unlikely(l->tx_seq % WH_PROBE_EVERY == 0))
                 tx_look(l);
-        return tx_published(l);
+        return wh_unlikely(tx_published(l) < 0) ? tx_unheard(l) : 0;
 }
 
 static int tx_full(struct wh_link *l)

@@ -17,6 +17,8 @@
  *   D2  There is one inlet for each registration of a name: a second hello of it is refused. One outlet for each name.
  *   D3  Only one thread receives (`receiving`): the inlets, the door and what is known of others are its own. Outlets
  *       are under `lock`; `making` is held while one is made, and never while a call waits.
+ *       (Where a door is not read for so long that what the directory tells finds no room there, it leaves out who came
+ *       and went meanwhile, and what those sent is not believed.)
  *   D4  What is known of names that are gone is kept, up to GONE_MAX, since their messages may be read later.
  */
 #include "wharf/direct.h"
@@ -35,6 +37,7 @@
 #include <string.h>
 
 #define PREFIX "direct:"
+#define TOLD_NS ((int64_t)10 * 1000000000) /* as long as wharfd is waited for anywhere */
 static_assert(sizeof PREFIX - 1 + WHARF_DIRECT_NAME_MAX == WHARF_NAME_MAX, "the name is registered with its prefix");
 
 enum {
@@ -96,6 +99,7 @@ struct wharf_direct {
         _Atomic bool receiving;
         struct wh_list inlets, known, claims;
         struct claim *spare; /* for the next hello */
+        bool told_all;       /* the directory has told of all names that there were when we joined */
         unsigned n_inlets, n_gone, turn;
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
@@ -354,6 +358,7 @@ static int known_event(struct wharf_direct *d, const struct wharf_name_event *e)
                         k->told = true; /* a directory that has lost its names says nothing of lives */
                         known_end(d, k);
                 }
+                d->told_all = true;
                 break;
         }
         return 0;
@@ -741,10 +746,15 @@ WHARF_API int wharf_direct_join(wharf_task *t, const char *name, wharf_direct **
         if (r == 0)
                 r = wharf_port_stat(t, d->door, &st);
         d->id = st.id.v;
-        /* The watch first: then what it says of a name comes before anything that this name says. */
+        /* The watch first: then what it says of a name comes before anything that this name says. And until it has told
+         * of all names, it leaves out those that come and go; so nobody finds this one before. */
         if (r == 0)
                 r = wharf_names_watch(t, PREFIX, d->door);
         bool watched = r == 0;
+        for (int64_t until = wh_os_now_ns() + TOLD_NS; r == 0 && !d->told_all;)
+                r = door_take(d, until);
+        if (r == -ETIMEDOUT)
+                r = wh_fail(-EHOSTDOWN, "wharfd does not tell who has joined");
         if (r == 0)
                 r = wharf_register(t, full, d->door);
         if (r < 0) {

@@ -289,6 +289,22 @@ static int announce_all(struct service *s, struct domain *d, struct conn *c)
         return first;
 }
 
+/* Whatever ended its link, nothing can be asked over it any more. */
+static bool conn_dead(struct service *s, const struct conn *c)
+{
+        struct wharf_right_stat st = {.size = sizeof st};
+        return wharf_right_stat(s->task, c->right, &st) == 0 && st.dead;
+}
+
+static void conn_put(struct service *s, struct domain *d, struct conn *c, bool broken)
+{
+        wh_lock(&s->lock);
+        if (broken || (wh_list_empty(&d->entries) && c->users == 1))
+                conn_disown_locked(d, c);
+        conn_unref_locked(s, c);
+        wh_unlock(&s->lock);
+}
+
 /*
  * The task's connection, made if need be, with every name of this task registered (C2); give it back with conn_put().
  * *ret_renewed, which may be NULL: how registering them went.
@@ -302,10 +318,12 @@ static int conn_get(struct service *s, struct domain *d, struct conn **ret, int 
                 c->users++;
         wharf_name watch = s->watch;
         wh_unlock(&s->lock);
-        if (c) {
+        if (c && !conn_dead(s, c)) {
                 *ret = c;
                 return 0;
         }
+        if (c)
+                conn_put(s, d, c, true);
 
         c = wh_os_calloc(1, sizeof *c);
         if (!c)
@@ -335,15 +353,6 @@ static int conn_get(struct service *s, struct domain *d, struct conn **ret, int 
                 *ret_renewed = r;
         *ret = c;
         return 0;
-}
-
-static void conn_put(struct service *s, struct domain *d, struct conn *c, bool broken)
-{
-        wh_lock(&s->lock);
-        if (broken || (wh_list_empty(&d->entries) && c->users == 1))
-                conn_disown_locked(d, c);
-        conn_unref_locked(s, c);
-        wh_unlock(&s->lock);
 }
 
 /* Did the wharfd that we talked to go away, so that the question goes to the next one? */
@@ -488,18 +497,16 @@ static int entry_remove(struct service *s, struct domain *d, bool watch, const c
         wh_lock(&s->lock);
         prune_locked(s, d);
         struct entry *n = find_locked(d, watch, name, port);
-        struct conn *c = n ? d->conn : NULL;
         if (n)
                 wh_list_remove(&n->node);
-        if (c)
-                c->users++;
         wh_unlock(&s->lock);
         if (!n)
                 return wh_fail(-ENOENT, "this task has not %s %s", watch ? "asked to watch" : "registered", name);
         int r = 0;
         for (int i = 0; i < ATTEMPTS_MAX; i++) {
                 /* The wharfd that knew it may be gone; but the next one may know it as well. */
-                if (!c && (r = conn_get(s, d, &c, NULL)) < 0)
+                struct conn *c;
+                if ((r = conn_get(s, d, &c, NULL)) < 0)
                         break;
                 struct wh_names_request req = {.op = watch ? WH_NAMES_UNWATCH : WH_NAMES_UNREGISTER,
                                                .cookie = n->cookie};
@@ -509,7 +516,6 @@ static int entry_remove(struct service *s, struct domain *d, bool watch, const c
                 int answer;
                 r = ask(s, c, &req, NULL, 0, &reply, wh_os_now_ns() + ANSWER_NS, &answer);
                 conn_put(s, d, c, gone(r));
-                c = NULL;
                 if (!gone(r))
                         break;
                 wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
@@ -721,22 +727,15 @@ WHARF_API int wharf_names_fd(wharf_task *t, int *ret)
 
 static int renew(struct service *s, struct domain *d)
 {
-        wharf_task *t = s->task;
         int r;
         for (int i = 0; i < ATTEMPTS_MAX; i++) {
                 wh_lock(&s->lock);
                 prune_locked(s, d);
                 bool none = wh_list_empty(&d->entries);
-                struct conn *c = d->conn;
-                struct wharf_right_stat st = {.size = sizeof st};
-                if (c && (wharf_right_stat(t, c->right, &st) < 0 || st.dead)) {
-                        c->users++;
-                        conn_disown_locked(d, c);
-                        conn_unref_locked(s, c);
-                }
                 wh_unlock(&s->lock);
                 if (none)
                         return wh_fail(0, NULL);
+                struct conn *c;
                 int renewed = 0;
                 r = conn_get(s, d, &c, &renewed);
                 if (r < 0)
