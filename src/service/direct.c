@@ -37,6 +37,7 @@
 #include <string.h>
 
 #define PREFIX "direct:"
+#define RENEW_NS ((int64_t)100 * 1000000)
 #define TOLD_NS ((int64_t)10 * 1000000000) /* as long as wharfd is waited for anywhere */
 static_assert(sizeof PREFIX - 1 + WHARF_DIRECT_NAME_MAX == WHARF_NAME_MAX, "the name is registered with its prefix");
 
@@ -751,8 +752,11 @@ WHARF_API int wharf_direct_join(wharf_task *t, const char *name, wharf_direct **
         if (r == 0)
                 r = wharf_names_watch(t, PREFIX, d->door);
         bool watched = r == 0;
-        for (int64_t until = wh_os_now_ns() + TOLD_NS; r == 0 && !d->told_all;)
-                r = door_take(d, until);
+        for (int64_t until = wh_os_now_ns() + TOLD_NS; r == 0 && !d->told_all;) {
+                r = door_take(d, wh_os_now_ns() + RENEW_NS);
+                if (r == -ETIMEDOUT && wh_os_now_ns() < until)
+                        r = wharf_names_renew(t); /* a wharfd that was killed tells nothing; the next one does */
+        }
         if (r == -ETIMEDOUT)
                 r = wh_fail(-EHOSTDOWN, "wharfd does not tell who has joined");
         if (r == 0)

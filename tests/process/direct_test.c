@@ -219,6 +219,36 @@ TEST(dead_peer_s_messages_come_and_then_its_end_is_told)
         leave(t, d);
 }
 
+static int comes_says_and_goes(void *name)
+{
+        wharf_task *t = task();
+        wharf_direct *d = join(t, name);
+        say(d, "host", "was here");
+        _exit(0);
+}
+
+/*
+ * Goal:   a peer that came, spoke and went while its receiver was just joining is heard.
+ * Method: it waits for the receiver's name, so it speaks as soon as there is one; many times, for it is a race.
+ */
+TEST(who_comes_and_goes_while_its_receiver_joins_is_heard)
+{
+        test_domain();
+        for (int i = 0; i < 20; i++) {
+                char who[WHARF_DIRECT_NAME_MAX + 1], text[16];
+                pid_t guest[2] = {test_fork(comes_says_and_goes, (char[]){"one"}),
+                                  test_fork(comes_says_and_goes, (char[]){"two"})};
+                wharf_task *t = task();
+                wharf_direct *d = join(t, "host");
+                for (int k = 0; k < 2; k++) {
+                        CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(5000)), 9);
+                        CHECK_STR(text, "was here");
+                        CHECK_EQ(test_wait(guest[k]), 0);
+                }
+                leave(t, d);
+        }
+}
+
 static int joins_and_waits(void *arg)
 {
         wharf_task *t = task();

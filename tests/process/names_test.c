@@ -392,6 +392,50 @@ TEST(stale_socket_is_replaced)
         wharf_task_close(t);
 }
 
+/* In wharfd's place: says to whoever comes what no version of wharf would. */
+static int babbler(void *listener)
+{
+        for (;;) {
+                int s = accept(*(int *)listener, NULL, NULL);
+                CHECK(s >= 0);
+                send(s, "who is there?", 13, MSG_NOSIGNAL);
+        }
+}
+
+/*
+ * Goal:   a task with names that has met something in wharfd's place, and broken that link, goes on with the next
+ * wharfd as if nothing had been. Method: wharfd and its keeper are killed, and something else listens there for a
+ * while.
+ */
+TEST(a_link_to_wharfd_that_broke_is_made_anew)
+{
+        const char *dir = test_domain();
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_register(t, "x", port(t)), 0);
+        pid_t d = wharfd_pid(dir);
+        CHECK_EQ(kill(test_find_wharfd(dir, false), SIGKILL), 0);
+        CHECK_EQ(kill(d, SIGKILL), 0);
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
+        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        unlink(a.sun_path);
+        CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
+        CHECK_EQ(listen(s, 4), 0);
+        pid_t other = test_fork(babbler, &s);
+        close(s);
+        int r;
+        do /* the death of the old one may still be under way */
+                r = wharf_lookup(t, "x", 0, &right);
+        while (r == 0 && wharf_drop(t, right) == 0);
+        CHECK_EQ(r, -EHOSTDOWN);
+        CHECK_EQ(kill(other, SIGKILL), 0);
+        CHECK_EQ(test_wait(other), 128 + SIGKILL);
+        CHECK_EQ(wharf_lookup(t, "x", 0, &right), 0);
+        CHECK_EQ(wharf_unregister(t, "x"), 0);
+        wharf_task_close(t);
+}
+
 /* Goal: a directory that others could use, or that is not ours, is refused in words that name it. */
 TEST(domain_must_be_ours)
 {
