@@ -219,6 +219,8 @@ TEST(dead_peer_s_messages_come_and_then_its_end_is_told)
         leave(t, d);
 }
 
+enum { GUESTS = 8 };
+
 static int comes_says_and_goes(void *name)
 {
         wharf_task *t = task();
@@ -235,16 +237,19 @@ TEST(who_comes_and_goes_while_its_receiver_joins_is_heard)
 {
         test_domain();
         for (int i = 0; i < 20; i++) {
-                char who[WHARF_DIRECT_NAME_MAX + 1], text[16];
-                pid_t guest[2] = {test_fork(comes_says_and_goes, (char[]){"one"}),
-                                  test_fork(comes_says_and_goes, (char[]){"two"})};
+                char who[WHARF_DIRECT_NAME_MAX + 1], text[16], name[] = "guest-0";
+                pid_t guest[GUESTS];
+                for (int k = 0; k < GUESTS; k++, name[sizeof name - 2]++)
+                        guest[k] = test_fork(comes_says_and_goes, name);
                 wharf_task *t = task();
+                usleep(test_random() % 4000);
                 wharf_direct *d = join(t, "host");
-                for (int k = 0; k < 2; k++) {
+                for (int k = 0; k < GUESTS; k++) {
                         CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(5000)), 9);
                         CHECK_STR(text, "was here");
-                        CHECK_EQ(test_wait(guest[k]), 0);
                 }
+                for (int k = 0; k < GUESTS; k++)
+                        CHECK_EQ(test_wait(guest[k]), 0);
                 leave(t, d);
         }
 }
