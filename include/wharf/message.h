@@ -155,7 +155,7 @@ struct wharf_msg {
  *         -EDQUOT, -ENOBUFS  the queue has no bound, but the port's link_mapped_bytes_max has, or memory or descriptors
  *                     were short. The right stays good, and reading makes room
  *         -EOPNOTSUPP the port's capacity is zero, and shared memory is forbidden here
- *         -EPIPE      the receiver closed the port, or died
+ *         -EPIPE      the receiver closed the port, or died, and did not take the message
  *         -EMSGSIZE   the port does not take messages of this size
  *         -EMLINK, -EDQUOT, -ENOBUFS, -EPROTO, -EPROTONOSUPPORT  the receiver refused this link, and why
  *         -EBADF, -EPERM, -ENOMEM, -EMFILE, -ESTALE

@@ -441,8 +441,8 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
         const uint64_t cap = (args->quick         ? (hook_sees_atomics ? 2000 : 1000)
-                              : hook_sees_atomics ? 20000
-                                                  : 10000) /
+                              : hook_sees_atomics ? 12000
+                                                  : 6000) /
                              args->n_ops; /* an area */
         uint64_t total = 0, i = 0;
         for (int pass = 0; pass < 2 && !args->only_case; pass++) {

@@ -73,14 +73,6 @@ static void heed(struct wh_link *l)
                 ;
 }
 
-/* The other end is gone. Its last frame may say why: a refusal by its number, rather than a death. */
-static void link_died(struct wh_link *l)
-{
-        if (!l->owner)
-                heed(l);
-        tx_fail(l, -EPIPE);
-}
-
 bool wh_link_probe(struct wh_link *l, bool now)
 {
         uint64_t t = wh_os_ticks();
@@ -100,8 +92,11 @@ bool wh_link_probe(struct wh_link *l, bool now)
                 }
         }
         struct pollfd p = {.fd = l->sock, .events = 0};
-        if (wh_os_poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR))
-                link_died(l);
+        if (wh_os_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLERR)))
+                return true;
+        if (!l->owner) /* the last frame may say why: a refusal by its number, rather than a death */
+                heed(l);
+        tx_fail(l, -EPIPE);
         return true;
 }
 
@@ -119,15 +114,15 @@ int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_
                 atomic_store_explicit(count, n, memory_order_release);
         if (r == -EAGAIN)
                 l->sock_full = true;
-        else if (r == -EPIPE)
-                link_died(l); /* an end that is just closing says this before it hangs up */
-        return r == -EPIPE ? l->tx_over : r;
+        else if (r == -EPIPE && wh_link_probe(l, true) && !l->tx_over && !l->owner)
+                heed(l); /* an end that is just closing refuses before it hangs up; its last frame is here already */
+        return r == -EPIPE && l->tx_over ? l->tx_over : r;
 }
 
 void wh_link_bell(struct wh_link *l)
 {
         if (wh_frame_bell(l->sock) == -EPIPE)
-                link_died(l);
+                wh_link_probe(l, true);
 }
 
 /* ---- setting up ---- */
