@@ -100,7 +100,9 @@ static int open_again(struct proof *p)
 }
 
 static const int errors[] = {-EPROTO, -EAGAIN, -ENOSPC, -EPROTONOSUPPORT, 0};
-#define LANE_OP .state_bytes = sizeof(struct lane_state), .inherit = true, .teardown = lane_teardown, .errors = errors
+#define LANE_OP                                                                                                 \
+        .state_bytes = sizeof(struct lane_state), .inherit = true, .teardown = lane_teardown, .errors = errors, \
+        .cheap = true
 
 static const struct proof_op ops[] = {
         {.name = "receive", .setup = setup_sent, .victim = receive_six, .liar_writes = sender_writes, LANE_OP},

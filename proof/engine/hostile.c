@@ -336,9 +336,9 @@ static bool was_seen(const struct proof_traced *t, bool now)
 
 /* The first load of this place in the code, in all its pieces if it is a copy; a datagram's head is told from its body.
  */
-static bool is_first(const struct proof_traced *t, uint32_t k)
+static bool is_first(const struct proof_op *op, const struct proof_traced *t, uint32_t k)
 {
-        if (was_seen(&t[k], false))
+        if (!op->cheap && was_seen(&t[k], false))
                 return false;
         while (k > 0 && t[k - 1].site == t[k].site && t[k - 1].at + t[k - 1].len == t[k].at)
                 k--;
@@ -440,7 +440,7 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                 lie_about_datagrams(args, op, t, n, sum);
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
-        const uint64_t cap = (args->quick         ? (hook_sees_atomics ? 2000 : 1000)
+        const uint64_t cap = (args->quick         ? (hook_sees_atomics || op->cheap ? 4000 : 1000)
                               : hook_sees_atomics ? 12000
                                                   : 6000) /
                              args->n_ops; /* an area */
@@ -450,14 +450,14 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                         bool wide = t[k].len > 8 || (t[k].len & (t[k].len - 1));
                         uint32_t word = !wide ? t[k].len : t[k].len < 4 ? 1 : 4, words = t[k].len / word;
                         words = words > WORDS_MAX ? WORDS_MAX : words;
-                        bool hit = false, first = !t[k].datagram && is_first(t, k);
+                        bool hit = false, first = !t[k].datagram && is_first(op, t, k);
                         for (uint32_t w = 0; w < words; w++) {
                                 struct values vs;
                                 uint64_t now = word_of(&t[k], w * word, word);
                                 /* Long loads are mostly payload: the quick tier leaves those for the words that decide.
                                  * The first load of each place in the code is lied about in any case. */
                                 values_of(&vs, now, word, t, n, t[k].at, args->quick && wide ? FEW : MANY);
-                                if (args->quick && first)
+                                if (args->quick && first && !op->cheap)
                                         values_of(&vs, now, word, t, n, t[k].at, sanitized_quick(args) ? FEW : SOME);
                                 for (unsigned v = 0; v < vs.n; v++) {
                                         if (!pass) {
