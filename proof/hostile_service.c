@@ -116,8 +116,8 @@ static int watches(struct proof *p)
 static int arrives(struct proof *p)
 {
         begin(p);
-        int r = first(registers(p), looks_up(p));
-        return r;
+        int r = registers(p);
+        return r < 0 ? r : looks_up(p);
 }
 
 struct work {

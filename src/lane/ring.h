@@ -161,7 +161,8 @@ static inline bool wh_ring_must_ring(struct wh_ring_tx *tx)
  */
 static inline bool wh_ring_never_woke(const struct wh_ring_tx *tx)
 {
-        /* Relaxed: the kernel told of its end, which was after all it wrote. */
+        /* [lane-asleep] Relaxed: the stores are those of wh_ring_sleep() and wh_ring_awake(), and the kernel has told of the
+         * end of whoever made them. */
         return tx->rung != 0 && atomic_load_explicit(&tx->back->asleep, memory_order_relaxed) == tx->rung;
 }
 

@@ -1107,8 +1107,8 @@ static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)
         }
         if (l->items_unread + o->n_items <= max)
                 return 0;
-        wh_link_probe(l,
-                      true); /* nobody may be there to read them any more, and this is all that the sender ever tries */
+        /* Nobody may be there to read them any more, and this is all that the sender ever tries. */
+        wh_link_probe(l, true);
         if (l->tx_over)
                 return l->tx_over;
         return l->detour & WH_DETOUR_OFFER && o->n_items <= max ? -EAGAIN : -ETOOMANYREFS; /* those were withdrawn */

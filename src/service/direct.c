@@ -14,11 +14,11 @@
  *   D1  A hello's text says which name, and which registration of it (the id of the sender's own door), it claims. It
  *       is believed only if the directory has said that this registration is of the process and user of which the
  *       kernel says that it sent the hello. Hellos come after what the directory says of their sender, or it is asked.
+ *       (Where a door is not read for so long that what the directory tells finds no room there, it leaves out who came
+ *       and went meanwhile, and what those sent is not believed.)
  *   D2  There is one inlet for each registration of a name: a second hello of it is refused. One outlet for each name.
  *   D3  Only one thread receives (`receiving`): the inlets, the door and what is known of others are its own. Outlets
  *       are under `lock`; `making` is held while one is made, and never while a call waits.
- *       (Where a door is not read for so long that what the directory tells finds no room there, it leaves out who came
- *       and went meanwhile, and what those sent is not believed.)
  *   D4  What is known of names that are gone is kept, up to GONE_MAX, since their messages may be read later.
  */
 #include "wharf/direct.h"
