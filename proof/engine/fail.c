@@ -239,7 +239,7 @@ void proof_fail_calls(const struct proof_args *args, const struct proof_op *op, 
         uint32_t n = proof_reported()->n_trace;
         struct proof_traced *t = calloc(n + 1, sizeof *t);
         memcpy(t, proof_reported()->trace, n * sizeof *t);
-        const uint64_t cap = !args->quick ? 4000 : hook_sees_atomics ? 60 : 40; /* calls visited */
+        const uint64_t cap = !args->quick ? 4000 : hook_sees_atomics ? 60 : 30; /* calls visited */
         for (uint32_t i = 0; i < n && !args->only_case; i++) {
                 if (!proof_sampled(i, n, cap, args->seed))
                         continue;

@@ -375,8 +375,8 @@ static struct likeness *likeness_of(struct likeness *seen, const struct proof_tr
 
 /*
  * Every field of the head of a datagram, and everything that can be done to it as a whole. Of those that are alike the
- * quick tier lies about the first one in all ways, and about the second as a whole; less about one that is alike to one
- * of an operation before, for what begins a link begins it in each of them.
+ * quick tier lies about the first one in all ways, and about the second as a whole; about one that is alike to one of an
+ * operation before as a whole too, or with sanitizers not at all: what begins a link begins it in each of them.
  */
 static void lie_about_datagrams(const struct proof_args *args, const struct proof_op *op, const struct proof_traced *t,
                                 uint32_t n, struct proof_figures *sum)
@@ -392,18 +392,20 @@ static void lie_about_datagrams(const struct proof_args *args, const struct proo
                 struct likeness *of_op = likeness_of(seen, &t[k]), *of_any = likeness_of(seen_by_any, &t[k]);
                 if (of_op->n++ >= alike_max)
                         continue;
+                const bool again = args->quick && of_any->n++ > 0;
+                if (again && sanitized_quick(args))
+                        continue;
                 for (unsigned lies = proof_datagram_lies(t[k].datagram, t[k].n_fds), l = 0; l < lies; l++)
                         lie(args, op, &(struct plan){.k = k, .frame = true, .value = l}, sum);
-                const bool again = args->quick && of_any->n++ > 0;
-                if ((args->quick && of_op->n > 1) || (sanitized_quick(args) && again))
+                if (again || (args->quick && of_op->n > 1))
                         continue;
-                const enum how_many how_many = sanitized_quick(args) || again ? FEW : SOME;
+                const enum how_many how_many = sanitized_quick(args) ? FEW : SOME;
                 uint32_t at = 0;
                 for (unsigned f = 0; f < sizeof field && at + field[f] <= t[k].len; at += field[f++]) {
                         struct values vs;
                         uint64_t now = word_of(&t[k], at, field[f]);
                         values_of(&vs, now, field[f], t, 0, 0, how_many);
-                        for (uint64_t v = 4; v < 24 && (field[f] == 1 || f == ARG) && !again; v++)
+                        for (uint64_t v = 4; v < 24 && (field[f] == 1 || f == ARG); v++)
                                 value_add(&vs, v, field[f], now);
                         for (unsigned v = 0; v < vs.n; v++)
                                 lie(args, op, &(struct plan){.k = k, .at = at, .len = field[f], .value = vs.v[v]}, sum);
@@ -440,7 +442,7 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                 lie_about_datagrams(args, op, t, n, sum);
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
-        const uint64_t cap = (args->quick         ? (hook_sees_atomics || op->cheap ? 4000 : 1000)
+        const uint64_t cap = (args->quick         ? (hook_sees_atomics ? 3000 : 600)
                               : hook_sees_atomics ? 12000
                                                   : 6000) /
                              args->n_ops; /* an area */
@@ -450,14 +452,15 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                         bool wide = t[k].len > 8 || (t[k].len & (t[k].len - 1));
                         uint32_t word = !wide ? t[k].len : t[k].len < 4 ? 1 : 4, words = t[k].len / word;
                         words = words > WORDS_MAX ? WORDS_MAX : words;
-                        bool hit = false, first = !t[k].datagram && is_first(op, t, k);
+                        const bool first = !t[k].datagram && is_first(op, t, k);
+                        const uint64_t values_before = sum->values;
                         for (uint32_t w = 0; w < words; w++) {
                                 struct values vs;
                                 uint64_t now = word_of(&t[k], w * word, word);
                                 /* Long loads are mostly payload: the quick tier leaves those for the words that decide.
                                  * The first load of each place in the code is lied about in any case. */
                                 values_of(&vs, now, word, t, n, t[k].at, args->quick && wide ? FEW : MANY);
-                                if (args->quick && first && !op->cheap)
+                                if (args->quick && first && !(op->cheap && hook_sees_atomics))
                                         values_of(&vs, now, word, t, n, t[k].at, sanitized_quick(args) ? FEW : SOME);
                                 for (unsigned v = 0; v < vs.n; v++) {
                                         if (!pass) {
@@ -468,7 +471,6 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                                                 continue;
                                         lie(args, op,
                                             &(struct plan){.k = k, .at = w * word, .len = word, .value = vs.v[v]}, sum);
-                                        hit |= proof_reported()->reached;
                                 }
                         }
                         static const uint8_t fills[] = {0, 0xff, 0x7f, 0x80};
@@ -480,9 +482,8 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
                                 if (!proof_sampled(i++, total, cap, args->seed))
                                         continue;
                                 lie(args, op, &(struct plan){.k = k, .fill = true, .value = fills[f]}, sum);
-                                hit |= proof_reported()->reached;
                         }
-                        sum->states += hit;
+                        sum->states += sum->values > values_before;
                 }
         }
         for (uint32_t k = 0; args->quick && k < n; k++)

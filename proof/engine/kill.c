@@ -181,8 +181,8 @@ static bool run(const struct proof_args *args, const struct proof_op *op, struct
 
 void proof_kill(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum)
 {
-        const uint64_t costs = op->costs ? op->costs : 1, cap = args->quick ? 150 / costs : 1200 / costs,
-                       cap_states = args->quick ? 8 / costs : 14, cap_j = args->quick ? 8 : 14;
+        const uint64_t costs = op->costs ? op->costs : 1, cap = args->quick ? 120 / costs : 1200 / costs,
+                       cap_states = args->quick ? 6 / costs : 14, cap_j = args->quick ? 6 : 14;
         const bool narrow = args->quick;
         struct proof_set states = {0};
         struct plan plan = {.mode = VICTIM, .k = NEVER, .changes_only = narrow};

@@ -69,8 +69,8 @@ struct proof_op {
         bool (*liar_writes)(struct proof *p, const void *at);
         /* kill, hostile: a case costs as much as so many; the quick tier tries so much less of it. Default 1. */
         unsigned costs;
-        /* hostile: a case costs next to nothing: the quick tier tries all values at the first turn of every place, in
-         * each operation anew, and as many with sanitizers as without. */
+        /* hostile: a case costs next to nothing: the quick tier tries all values (with sanitizers, fewer) at the first
+         * turn of every place, in each operation anew. */
         bool cheap;
         /* kill: do not stop and continue the victim, for the audit cannot tell. */
         bool no_pause;

@@ -18,6 +18,7 @@
 
 #include "os/lock.h"
 #include "os/os.h"
+#include "port/items.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -604,13 +605,9 @@ static unsigned disposition_of(uint32_t got)
 static void drop_item(wharf_task *t, const struct wharf_item *it)
 {
         void *address;
-        if (it->kind == WHARF_GOT_FD) {
-                wh_os_close(it->fd);
-                return;
-        }
         if (it->kind == WHARF_GOT_MEMORY && wharf_memory_at(t, it->name, &address, NULL) == 0)
                 memory_forget(address);
-        wharf_drop(t, it->name);
+        wh_items_drop(t, it, 1);
 }
 
 static bool take_memory(wharf_task *t, const struct wharf_item *it, uint8_t *at)

@@ -16,6 +16,7 @@
 #include "os/os.h"
 #include "os/spawn.h"
 #include "port/carrier.h"
+#include "port/items.h"
 #include "port/why.h"
 
 #include <errno.h>
@@ -339,11 +340,7 @@ static int inherited_take(wharf_task *t, struct inherited **ret)
         if (r == -ENODATA)
                 r = wh_fail(-EACCES, "what was given was taken already, by another process");
         else if (r == 0 && (r = inherited_check(in, &m)) < 0) {
-                for (unsigned i = 0; i < m.n_items; i++)
-                        if (in->item[i].kind == WHARF_GOT_FD)
-                                wh_os_close(in->item[i].fd);
-                        else
-                                wharf_drop(t, in->item[i].name);
+                wh_items_drop(t, in->item, m.n_items);
         }
         if (r == 0 && m.id == ID_TALK) {
                 struct wharf_item *self = &in->item[in->n - 1];

@@ -28,4 +28,7 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
 /* Turns the first `n` kept descriptors into names and descriptors of the user. On failure nothing has changed. */
 int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wharf_item *to);
 
+/* Gives back what was received and is of no use, of whatever kind it is; what was taken has kind 0. */
+void wh_items_drop(wharf_task *t, const struct wharf_item *items, unsigned n);
+
 #endif

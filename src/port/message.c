@@ -341,12 +341,12 @@ static void undeliver_payload(struct wh_link *l, const struct wh_incoming *in, s
         m->data = data;
 }
 
-static void items_drop(wharf_task *t, const struct wharf_item *items, unsigned n)
+void wh_items_drop(wharf_task *t, const struct wharf_item *items, unsigned n)
 {
         for (unsigned i = 0; i < n; i++) {
                 if (items[i].kind == WHARF_GOT_FD)
                         wh_os_close(items[i].fd);
-                else
+                else if (items[i].kind)
                         wharf_drop(t, items[i].name);
         }
 }
@@ -377,7 +377,7 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
                 undeliver_payload(l, in, m, data);
         if (wh_unlikely(r == 0 && offered && !wh_link_claim(l, in))) {
                 undeliver_payload(l, in, m, data);
-                items_drop(t, got, n_items);
+                wh_items_drop(t, got, n_items);
                 wh_link_skip(l, in);
                 r = 1;
         }
@@ -726,7 +726,7 @@ static ssize_t receive_bytes(wharf_task *t, wharf_name name, void *buf, size_t c
                 if (wh_unlikely(r < 0))
                         return r;
         } while (wh_unlikely(m.notice)); /* nobody asked this call for notices */
-        items_drop(t, items, m.n_items);
+        wh_items_drop(t, items, m.n_items);
         if (wh_unlikely(m.reply))
                 wharf_drop(t, m.reply);
         if (sender)

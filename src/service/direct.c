@@ -27,6 +27,7 @@
 #include "base/trace.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "port/items.h"
 #include "port/port.h"
 #include "port/why.h"
 
@@ -406,14 +407,6 @@ static void inlet_free(struct wharf_direct *d, struct inlet *in)
         d->n_inlets--;
 }
 
-static void item_drop(struct wharf_direct *d, const struct wharf_item *item)
-{
-        if (item->kind == WHARF_GOT_FD)
-                wh_os_close(item->fd);
-        else
-                wharf_drop(d->task, item->name);
-}
-
 /* Is the claim true (D1)? */
 static bool claim_holds(struct wharf_direct *d, const struct claim *c)
 {
@@ -515,7 +508,6 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
         int r = wharf_recvmsg(d->task, d->door, &m, deadline_ns);
         if (r < 0)
                 return r;
-        unsigned taken = 0;
         if (m.notice == WHARF_NOTICE_NO_SENDERS) {
                 wh_list_for (pos, &d->inlets) {
                         struct inlet *in = wh_container(pos, struct inlet, node);
@@ -527,10 +519,9 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
         } else if (m.id == HELLO_ID && m.n_items == 1 && items[0].kind == WHARF_GOT_RECEIVE &&
                    m.len_bytes > HELLO_HEAD && m.len_bytes <= sizeof(struct hello)) {
                 claim_new(d, &m);
-                taken = 1;
+                items[0].kind = 0;
         }
-        for (uint32_t i = taken; i < m.n_items; i++)
-                item_drop(d, &items[i]);
+        wh_items_drop(d->task, items, m.n_items);
         if (m.reply != WHARF_NONE)
                 wharf_drop(d->task, m.reply);
         return r < 0 ? wh_fail(r, NULL) : 0;
@@ -681,8 +672,7 @@ static ssize_t recv_bytes(wharf_direct *d, const char *peer, void *buf, size_t c
         int r = wharf_direct_recvmsg(d, peer, &m, who, deadline_ns);
         if (r < 0)
                 return r;
-        for (uint32_t i = 0; i < m.n_items; i++)
-                item_drop(d, &items[i]);
+        wh_items_drop(d->task, items, m.n_items);
         if (m.reply != WHARF_NONE)
                 wharf_drop(d->task, m.reply);
         return (ssize_t)m.len_bytes;

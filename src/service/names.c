@@ -17,6 +17,7 @@
 #include "base/trace.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "port/items.h"
 #include "port/kept.h"
 #include "port/object.h"
 #include "port/status.h"
@@ -176,7 +177,7 @@ static void conn_disown_locked(struct domain *d, struct conn *c)
 
 /*
  * One question, one answer. Errors of the link, or -EPROTO; wharfd's own answer in *ret_answer. Only the answer 0
- * leaves an allocated reply to be released.
+ * leaves an allocated reply to be released, and items to be dropped.
  */
 static int ask(struct service *s, struct conn *c, const struct wh_names_request *question, struct wharf_item *items,
                uint32_t n_items, struct wharf_msg *reply, int64_t deadline_ns, int *ret_answer)
@@ -204,6 +205,11 @@ static int ask(struct service *s, struct conn *c, const struct wh_names_request 
                 return r;
         uint32_t line = 0;
         r = wh_names_get_reply(reply->data, reply->len_bytes, req->op, ret_answer, &line);
+        if (r < 0 || *ret_answer < 0) {
+                wh_items_drop(s->task, reply->items, reply->n_items);
+                if (reply->flags & WHARF_RECV_ALLOC)
+                        wharf_release(s->task, reply);
+        }
         if (r == 0)
                 wh_fail(0, NULL);
         if (r == 0 && *ret_answer == -EACCES && line)
@@ -212,8 +218,6 @@ static int ask(struct service *s, struct conn *c, const struct wh_names_request 
         else if (r == 0 && *ret_answer == -EACCES)
                 wh_set_why("the rules of that domain do not let this user %s %s",
                            req->op == WH_NAMES_REGISTER ? "own" : "use", req->name);
-        if ((r < 0 || *ret_answer < 0) && (reply->flags & WHARF_RECV_ALLOC))
-                wharf_release(s->task, reply);
         return r;
 }
 
@@ -623,10 +627,7 @@ WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns,
         if (r < 0)
                 return r == -ENOENT ? wh_fail(r, NULL) : r;
         if (reply.n_items != 1 || got.kind != WHARF_GOT_SEND) {
-                if (reply.n_items == 1 && got.kind == WHARF_GOT_FD)
-                        wh_os_close(got.fd);
-                else if (reply.n_items == 1)
-                        wharf_drop(t, got.name);
+                wh_items_drop(t, &got, reply.n_items);
                 return link_error(d, wh_trace(-EPROTO));
         }
         wh_right_greet(t, got.name);

@@ -2,6 +2,7 @@
 
 #include "base/trace.h"
 #include "os/os.h"
+#include "port/items.h"
 #include "port/status.h"
 #include "port/task.h"
 #include "wharf/message.h"
@@ -555,16 +556,6 @@ static void on_dead_name(struct wh_server *s, wharf_name right)
         wh_watch_dead(s, right);
 }
 
-static void drop_items(struct wh_server *s, struct wharf_msg *m)
-{
-        for (uint32_t i = 0; i < m->n_items; i++) {
-                if (m->items[i].kind == WHARF_GOT_FD)
-                        wh_os_close(m->items[i].fd);
-                else if (m->items[i].kind == WHARF_GOT_SEND || m->items[i].kind == WHARF_GOT_REPLY)
-                        wharf_drop(s->task, m->items[i].name);
-        }
-}
-
 /* One message without waiting: 0, or -EAGAIN when there is none, or what is wrong. */
 static int serve_one(struct wh_server *s)
 {
@@ -581,7 +572,7 @@ static int serve_one(struct wh_server *s)
                 return 0;
         }
         serve(s, &m);
-        drop_items(s, &m);
+        wh_items_drop(s->task, items, m.n_items);
         return 0;
 }
 

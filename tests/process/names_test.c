@@ -46,6 +46,24 @@ static bool exists(const char *dir, const char *file)
         return access(path, F_OK) == 0;
 }
 
+static int descriptors_of(pid_t pid)
+{
+        char path[40];
+        snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+        DIR *d = opendir(path);
+        int n = 0;
+        while (d && readdir(d))
+                n++;
+        CHECK(d);
+        closedir(d);
+        return n;
+}
+
+static int descriptors(void)
+{
+        return descriptors_of(getpid());
+}
+
 /* A server in another process: answers each request with the request. Runs until it is killed. */
 static int echo_server(void *name)
 {
@@ -436,6 +454,107 @@ TEST(a_link_to_wharfd_that_broke_is_made_anew)
         wharf_task_close(t);
 }
 
+/* In wharfd's place: answers everything, but what, and with a descriptor and a right that nobody asked for. */
+static int giver(void *listener)
+{
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(wharf_port_listen(t, p, *(int *)listener), 0);
+        for (unsigned i = 0;; i++) {
+                uint8_t buf[WH_NAMES_REQUEST_MAX];
+                struct wharf_item got[WHARF_ITEMS_MAX];
+                struct wharf_msg m = {.size = sizeof m,
+                                      .data = buf,
+                                      .cap_bytes = sizeof buf,
+                                      .items = got,
+                                      .cap_items = WHARF_ITEMS_MAX};
+                CHECK_EQ(wharf_recvmsg(t, p, &m, WHARF_FOREVER), 0);
+                for (uint32_t k = 0; k < m.n_items; k++)
+                        if (got[k].kind == WHARF_GOT_FD)
+                                close(got[k].fd);
+                struct wh_names_reply_head h = {.magic = WH_NAMES_MAGIC + i % 3,
+                                                .version = WH_NAMES_VERSION + i / 3 % 2,
+                                                .op = (uint16_t)(1 + i % WH_NAMES_OPS),
+                                                .error = i % 4 ? EACCES : 0};
+                struct wharf_item with = {.kind = WHARF_COPY_FD, .fd = *(int *)listener};
+                if (i % 2)
+                        with = (struct wharf_item){.kind = WHARF_MAKE_SEND, .name = p};
+                struct wharf_msg r = {
+                        .size = sizeof r, .data = (uint8_t *)&h, .len_bytes = sizeof h, .items = &with, .n_items = 1};
+                wharf_replymsg(t, m.reply, &r);
+        }
+}
+
+/* Goal: whatever comes with an answer that is none, or that is an error, does not stay with who asked. */
+TEST(what_comes_with_a_bad_answer_does_not_stay)
+{
+        const char *dir = test_domain();
+        CHECK_EQ(mkdir(dir, 0700), 0);
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
+        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+        CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
+        CHECK_EQ(listen(s, 4), 0);
+        pid_t other = test_fork(giver, &s);
+        close(s);
+        int before = descriptors();
+        for (unsigned i = 0; i < 3; i++) {
+                wharf_task *t = task();
+                wharf_name right;
+                int with_task = 0;
+                for (unsigned k = 0; k < 24; k++) {
+                        int r = wharf_lookup(t, "x", wharf_in_ms(1000), &right);
+                        if (r == 0)
+                                CHECK_EQ(wharf_drop(t, right), 0); /* it may well say the right thing */
+                        if (k == 0)
+                                with_task = descriptors();
+                        CHECK_EQ(descriptors(), with_task);
+                }
+                wharf_task_close(t);
+                CHECK_EQ(descriptors(), before);
+        }
+        CHECK_EQ(kill(other, SIGKILL), 0);
+        CHECK_EQ(test_wait(other), 128 + SIGKILL);
+        unlink(a.sun_path);
+}
+
+/* Goal: a client cannot fill wharfd with what it sends along: ports, rights and descriptors. */
+TEST(what_comes_with_a_bad_request_does_not_stay)
+{
+        const char *dir = test_domain();
+        wharf_task *t = task();
+        wharf_name p = port(t), right, found;
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        CHECK_EQ(wh_domain_connect(t, dir, true, true, &right), 0);
+        int first = 0;
+        for (unsigned i = 0; i < 40; i++) {
+                struct wh_names_request req = {.op = WH_NAMES_REGISTER, .name = "y", .cookie = {{1, 2}}};
+                uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
+                wharf_name moved;
+                struct wharf_item items[3] = {{.kind = WHARF_MAKE_SEND, .name = p},
+                                              {.kind = WHARF_COPY_FD, .fd = STDERR_FILENO},
+                                              {.kind = WHARF_MOVE_RECEIVE}};
+                CHECK_EQ(wharf_port_new(t, NULL, &moved), 0);
+                items[2].name = moved;
+                struct wharf_msg m = {.size = sizeof m,
+                                      .data = buf,
+                                      .len_bytes = wh_names_put_request(&req, buf),
+                                      .items = items,
+                                      .n_items = 3};
+                struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};
+                CHECK_EQ(wharf_callmsg(t, right, &m, &r, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_lookup(t, "x", 0, &found), 0);
+                CHECK_EQ(wharf_drop(t, found), 0);
+                CHECK_EQ(wharf_recv(t, p, NULL, 0, NULL, 0), -EAGAIN); /* lets the port see the new right */
+                int now = descriptors_of(wharfd_pid(dir));
+                if (i == 3)
+                        first = now;
+                if (i > 3)
+                        CHECK_LE(now, first + 2);
+        }
+        wharf_task_close(t);
+}
+
 /* Goal: a directory that others could use, or that is not ours, is refused in words that name it. */
 TEST(domain_must_be_ours)
 {
@@ -612,15 +731,6 @@ static int failing_gate(enum wh_os_call call)
                 return 0;
         failed = call;
         return fail_with;
-}
-static int descriptors(void)
-{
-        int n = 0;
-        DIR *d = opendir("/proc/self/fd");
-        while (d && readdir(d))
-                n++;
-        closedir(d);
-        return n;
 }
 /* Answers 1 when everything succeeded; each failure must be one that the header knows. */
 static int life_with_names(void)
