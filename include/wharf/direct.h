@@ -54,12 +54,10 @@ WHARF_API wharf_direct *wharf_direct_leave(wharf_direct *direct);
  *
  * @data  Borrowed during the call, and copied.
  *
- * A first message is lost where its sender joins, sends and ends while `peer` receives nothing for so long that what
- * wharfd tells it of others finds no room.
- *
  * Errors: -ENOENT  nobody has joined as `peer`; or had until the deadline
  *         -EPIPE   the peer has died or left, or does not believe that this process is who it says
- *         -EAGAIN, -ETIMEDOUT  the queue is full; or stayed full until the deadline
+ *         -EAGAIN, -ETIMEDOUT  the queue is full, or for a first message, the peer does not receive and many others
+ *                  wait to be let in; or so it stayed until the deadline
  *         and as wharf_send() and wharf_lookup()
  */
 WHARF_API int wharf_direct_send(wharf_direct *direct, const char *peer, const void *data, size_t len_bytes,

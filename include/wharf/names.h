@@ -47,7 +47,8 @@ WHARF_API int wharf_unregister(wharf_task *task, const char *name);
  *
  * Errors: -ENOENT (nobody has registered it; or had until the deadline), -EINVAL, -EHOSTDOWN, -EMFILE, -ENOMEM,
  *         -EACCES (the rules of the domain do not let this user use it, whether it is registered or not), -EDQUOT,
- *         -EAGAIN (its owner has not looked at the port for so long that no more rights can be made: some 200 wait)
+ *         -EAGAIN, -ETIMEDOUT (its owner has not looked at the port for so long that no more rights can be made, some
+ *         200 wait, or that it has not been told of names that it watches; or had not until the deadline)
  */
 WHARF_API int wharf_lookup(wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret);
 

@@ -375,8 +375,8 @@ static struct likeness *likeness_of(struct likeness *seen, const struct proof_tr
 
 /*
  * Every field of the head of a datagram, and everything that can be done to it as a whole. Of those that are alike the
- * quick tier lies about the first one in all ways, and about the second as a whole; about one that is alike to one of an
- * operation before as a whole too, or with sanitizers not at all: what begins a link begins it in each of them.
+ * quick tier lies about the first one in all ways, and about the second as a whole; about one that is alike to one of
+ * an operation before as a whole too, or with sanitizers not at all: what begins a link begins it in each of them.
  */
 static void lie_about_datagrams(const struct proof_args *args, const struct proof_op *op, const struct proof_traced *t,
                                 uint32_t n, struct proof_figures *sum)
@@ -443,8 +443,8 @@ void proof_hostile(const struct proof_args *args, const struct proof_op *op, str
 
         /* How many cases there would be, so that the quick tier can take an even sample of them. */
         const uint64_t cap = (args->quick         ? (hook_sees_atomics ? 3000 : 600)
-                              : hook_sees_atomics ? 12000
-                                                  : 6000) /
+                              : hook_sees_atomics ? 9000
+                                                  : 4500) /
                              args->n_ops; /* an area */
         uint64_t total = 0, i = 0;
         for (int pass = 0; pass < 2 && !args->only_case; pass++) {

@@ -181,7 +181,7 @@ static bool run(const struct proof_args *args, const struct proof_op *op, struct
 
 void proof_kill(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum)
 {
-        const uint64_t costs = op->costs ? op->costs : 1, cap = args->quick ? 120 / costs : 1200 / costs,
+        const uint64_t costs = op->costs ? op->costs : 1, cap = args->quick ? 120 / costs : 1000 / costs,
                        cap_states = args->quick ? 6 / costs : 14, cap_j = args->quick ? 6 : 14;
         const bool narrow = args->quick;
         struct proof_set states = {0};

@@ -55,13 +55,13 @@ int wh_right_resume(wharf_task *t, int fd, const struct wh_kept *kept, wharf_nam
         return wh_fail(0, NULL);
 }
 
-int wh_right_socket(wharf_task *t, wharf_name right, int *ret)
+int wh_right_room(wharf_task *t, wharf_name right, struct pollfd *ret)
 {
         int err;
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
                 return wh_fail(err, NULL);
-        *ret = l->sock;
+        *ret = (struct pollfd){.fd = l->sock, .events = l->sock_full ? POLLOUT : POLLIN};
         wh_unlock(&l->o.lock);
         return wh_fail(0, NULL);
 }

@@ -17,6 +17,8 @@
 #include "port/frame.h"
 #include "wharf/port.h"
 
+#include <poll.h>
+
 /* What has to be stored beside the socket. */
 struct wh_kept {
         struct wh_hello hello;
@@ -33,8 +35,11 @@ int wh_right_keep(wharf_task *task, wharf_name right, int *ret_fd, struct wh_kep
 /* The same right again, in the next process. Takes `fd` on success. -EPROTO (no such socket), -ENOMEM, ... */
 int wh_right_resume(wharf_task *task, int fd, const struct wh_kept *kept, wharf_name *ret);
 
-/* The socket of a right, to wait until it can be written to. Borrowed. -EBADF, -EPERM, -ESTALE */
-int wh_right_socket(wharf_task *task, wharf_name right, int *ret);
+/*
+ * What to poll for until there is room for a message that just found none, which goes as a frame: the socket's own
+ * (POLLOUT), or the receiver's word that it took some (POLLIN). The descriptor is borrowed. -EBADF, -EPERM, -ESTALE
+ */
+int wh_right_room(wharf_task *task, wharf_name right, struct pollfd *ret);
 
 /* wharf_right_new() that also tells the id by which the port knows the sender. */
 int wh_right_new_id(wharf_task *task, wharf_name port, wharf_name *ret, uint64_t *ret_id);

@@ -674,10 +674,10 @@ static bool cold_full(const struct wh_link *l)
 }
 
 /* Should the receiver say when it has taken the next one? Each of a small queue, where frames may fill it. */
-static uint32_t cold_tell(const struct wh_link *l)
+static uint32_t cold_tell(const struct wh_link *l, const struct wh_outgoing *o)
 {
         uint64_t capacity = cold_capacity(l), few = capacity <= WH_COLD_FRAMES ? 1 : capacity / 4;
-        if (capacity > 65536 || (capacity > WH_COLD_FRAMES && !l->no_lane))
+        if (capacity > WH_COLD_FRAMES && !l->no_lane && o->how == WHARF_HOW_AUTO)
                 return 0; /* a lane comes before the queue is full */
         return (l->tx_seq + 1) % few == 0 ? WH_MSG_TELL : 0;
 }
@@ -697,7 +697,7 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
                         .total = o->len,
                         .id = o->id,
                         .call = o->call,
-                        .arg = (first ? WH_MSG_FIRST | cold_tell(l) | msg_refused(l) : 0) |
+                        .arg = (first ? WH_MSG_FIRST | cold_tell(l, o) | msg_refused(l) : 0) |
                                (o->done + n == o->len ? WH_MSG_LAST : 0),
                 };
                 memcpy(buf, o->kind, n_items);
@@ -742,7 +742,7 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
                         .total = o->len,
                         .id = o->id,
                         .call = o->call,
-                        .arg = WH_MSG_FIRST | WH_MSG_LAST | WH_MSG_MEMORY | cold_tell(l) | msg_refused(l),
+                        .arg = WH_MSG_FIRST | WH_MSG_LAST | WH_MSG_MEMORY | cold_tell(l, o) | msg_refused(l),
                 };
                 r = wh_link_frame(l, &f, with.kind, with.n_items, with.fd, false);
         } else {

@@ -13,9 +13,8 @@
  * Always true:
  *   D1  A hello's text says which name, and which registration of it (the id of the sender's own door), it claims. It
  *       is believed only if the directory has said that this registration is of the process and user of which the
- *       kernel says that it sent the hello. Hellos come after what the directory says of their sender, or it is asked.
- *       (Where a door is not read for so long that what the directory tells finds no room there, it leaves out who came
- *       and went meanwhile, and what those sent is not believed.)
+ *       kernel says that it sent the hello. The directory gives nobody a right to a door that it has not told of him
+ *       (W5 of watchers.c); so a hello is false if the door has nothing more to read, and nothing of the kind was said.
  *   D2  There is one inlet for each registration of a name: a second hello of it is refused. One outlet for each name.
  *   D3  Only one thread receives (`receiving`): the inlets, the door and what is known of others are its own. Outlets
  *       are under `lock`; `making` is held while one is made, and never while a call waits.
@@ -460,19 +459,25 @@ static void claim_free(struct wharf_direct *d, struct claim *c)
         free(c);
 }
 
-/* Judges all claims. A claim that cannot be judged for want of something stays, and the error is returned. */
-static int claims_judge(struct wharf_direct *d)
+/*
+ * Judges all claims. A claim that cannot be judged for want of something stays, and the error is returned; one that
+ * does not hold stays until the door has been read to its end (`drained`).
+ */
+static int claims_judge(struct wharf_direct *d, bool drained)
 {
         bool asked = false;
         wh_list_for_safe (pos, &d->claims) {
                 struct claim *c = wh_container(pos, struct claim, node);
-                if (!claim_holds(d, c) && !asked) {
+                bool holds = claim_holds(d, c);
+                if (!holds && !drained)
+                        continue;
+                if (!holds && !asked) {
                         int r = known_ask(d);
                         if (r < 0)
                                 return r;
                         asked = true;
+                        holds = claim_holds(d, c);
                 }
-                bool holds = claim_holds(d, c);
                 int r = holds ? claim_accept(d, c) : 0;
                 if (r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -ENOSPC)
                         return wh_fail(r, NULL);
@@ -493,6 +498,15 @@ static void claim_new(struct wharf_direct *d, const struct wharf_msg *m)
         c->port = m->items[0].name;
         c->sender = m->sender;
         wh_list_push_back(&d->claims, &c->node);
+}
+
+/* Only one claim for each right waits to be judged, so that those who say much cost no more than others. */
+static bool claim_waits(struct wharf_direct *d, uint64_t sender_id)
+{
+        wh_list_for (pos, &d->claims)
+                if (wh_container(pos, struct claim, node)->sender.id == sender_id)
+                        return true;
+        return false;
 }
 
 /* One message of the door: of the directory, of the system, or of somebody who wants to be let in. */
@@ -517,7 +531,7 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
         } else if (wharf_names_event(d->task, &m, &event) == 0) {
                 r = known_event(d, &event);
         } else if (m.id == HELLO_ID && m.n_items == 1 && items[0].kind == WHARF_GOT_RECEIVE &&
-                   m.len_bytes > HELLO_HEAD && m.len_bytes <= sizeof(struct hello)) {
+                   m.len_bytes > HELLO_HEAD && m.len_bytes <= sizeof(struct hello) && !claim_waits(d, m.sender.id)) {
                 claim_new(d, &m);
                 items[0].kind = 0;
         }
@@ -536,7 +550,7 @@ static int door_serve(struct wharf_direct *d, int64_t deadline_ns)
                 some = true;
                 r = door_take(d, 0);
         }
-        int judged = claims_judge(d);
+        int judged = claims_judge(d, r == -EAGAIN);
         return judged < 0 ? judged : some && r == -EAGAIN ? 0 : r;
 }
 

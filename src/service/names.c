@@ -594,10 +594,15 @@ static int ask_any(struct service *s, struct domain *d, struct wh_names_request 
                 int answer = 0;
                 r = ask(s, c, req, NULL, 0, reply, until_ns, &answer);
                 conn_put(s, d, c, gone(r));
-                if (r == 0 && answer == -EAGAIN)
-                        return wh_fail(answer,
-                                       "the server of %s does not look at its port, where many rights wait already",
-                                       req->name);
+                if (r == 0 && answer == -EAGAIN) {
+                        if (wh_os_now_ns() >= deadline_ns)
+                                return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN,
+                                               "the server of %s does not look at its port, where much waits already",
+                                               req->name);
+                        wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
+                        i = 0;
+                        continue;
+                }
                 if (r == 0)
                         return answer == -ENOENT ? answer : answer < 0 ? link_error(d, answer) : 0;
                 if (!gone(r))

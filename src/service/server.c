@@ -45,9 +45,13 @@ static void answer_refused(struct wh_server *s, const struct wharf_msg *m, const
                 wharf_drop(s->task, m->reply);
 }
 
-/* Answers a lookup with a right of the asker's own. */
+/* Answers a lookup with a right of the asker's own; with -EAGAIN while its owner has to be told more first (W5). */
 static void answer_right(struct wh_server *s, wharf_name reply, const struct named *e)
 {
+        if (wh_watches_behind_at(s, e)) {
+                answer(s, reply, WH_NAMES_LOOKUP, -EAGAIN);
+                return;
+        }
         struct wh_names_reply_head h = wh_names_reply(WH_NAMES_LOOKUP, 0, 0);
         struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = e->right};
         struct wharf_msg m = {.size = sizeof m, .data = &h, .len_bytes = sizeof h, .items = &item, .n_items = 1};

@@ -100,6 +100,8 @@ bool wh_watch_dead(struct wh_server *s, wharf_name right);
 void wh_watches_tell(struct wh_server *s, enum wharf_name_what what, const struct named *e);
 /* Tell those who are behind what there is room for. True when there is more to tell that needs no waiting. */
 bool wh_watches_pump(struct wh_server *s);
+/* Is a watch of this name's owner behind that is told of at the same port? (W5) */
+bool wh_watches_behind_at(struct wh_server *s, const struct named *e);
 /* Everybody is told everything anew: the rules changed. */
 void wh_watches_anew(struct wh_server *s);
 /* Fills in what to poll for those who have no room; how many. */

@@ -15,6 +15,8 @@
  *   W3  Events are frames on the link's socket, never a lane: a watcher that does not read costs what a socket holds.
  *   W4  The right that came with the request is kept (port/kept.h) and only introduces the one that events are sent
  *       on; so the next wharfd introduces another, and the watcher knows both by who introduced them.
+ *   W5  A port at which a watch is behind is given to nobody. So what somebody registered before he was given a right
+ *       to it has been told there before his first message came, however short he lived (direct.c rests on that).
  */
 #include "service/server_impl.h"
 
@@ -226,6 +228,22 @@ void wh_watches_tell(struct wh_server *s, enum wharf_name_what what, const struc
         }
 }
 
+bool wh_watches_behind_at(struct wh_server *s, const struct named *e)
+{
+        struct wharf_right_stat at = {.size = sizeof at};
+        if (!s->n_behind || wharf_right_stat(s->task, e->right, &at) < 0)
+                return false;
+        wh_list_for (n, &s->watches) {
+                const struct watch *w = wh_container(n, struct watch, node);
+                struct wharf_right_stat st = {.size = sizeof st};
+                /* Of his own only: what port a right of somebody else leads to is that one's claim. */
+                if (w->behind && w->who.uid == e->uid && wharf_right_stat(s->task, w->kept, &st) == 0 &&
+                    st.id.v == at.id.v)
+                        return true;
+        }
+        return false;
+}
+
 /* 1 when it could be told more at once, 0 when not; or what is wrong with it for good. */
 static int catch_up(struct wh_server *s, struct watch *w)
 {
@@ -281,10 +299,9 @@ unsigned wh_watches_poll(struct wh_server *s, struct pollfd *ret)
         if (s->n_behind)
                 wh_list_for (n, &s->watches) {
                         const struct watch *w = wh_container(n, struct watch, node);
-                        int fd;
                         if (w->behind &&
-                            wh_right_socket(s->task, w->right != WHARF_NONE ? w->right : w->kept, &fd) == 0)
-                                ret[k++] = (struct pollfd){.fd = fd, .events = POLLOUT};
+                            wh_right_room(s->task, w->right != WHARF_NONE ? w->right : w->kept, &ret[k]) == 0)
+                                k++;
                 }
         return k;
 }

@@ -254,6 +254,42 @@ TEST(who_comes_and_goes_while_its_receiver_joins_is_heard)
         }
 }
 
+enum { LIVES = 60 };
+static int lives_shortly_and_often(void *name)
+{
+        for (int i = 0; i < LIVES; i++) {
+                wharf_task *t = task();
+                wharf_direct *d = join(t, name);
+                say(d, "host", name);
+                leave(t, d);
+        }
+        return 0;
+}
+
+/*
+ * Goal:   nothing that was acknowledged is lost, however many come, speak and go while the receiver does not look.
+ * Method: more lives than what wharfd has to tell of them finds room for; the receiver begins late.
+ */
+TEST_TIMEOUT(many_short_lives_are_all_heard_by_one_who_listens_late, 60)
+{
+        test_domain();
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "host");
+        char who[WHARF_DIRECT_NAME_MAX + 1], text[16], name[] = "guest-0";
+        pid_t guest[GUESTS];
+        for (int k = 0; k < GUESTS; k++, name[sizeof name - 2]++)
+                guest[k] = test_fork(lives_shortly_and_often, name);
+        usleep(500000);
+        for (int i = 0; i < GUESTS * LIVES; i++) {
+                CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(10000)), sizeof name);
+                CHECK_STR(text, who);
+        }
+        for (int k = 0; k < GUESTS; k++)
+                CHECK_EQ(test_wait(guest[k]), 0);
+        CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, 0), -EAGAIN);
+        leave(t, d);
+}
+
 static int joins_and_waits(void *arg)
 {
         wharf_task *t = task();

@@ -231,6 +231,34 @@ TEST(larger_than_the_port_takes)
         hub_close(&h);
 }
 
+/*
+ * Messages that are sent as frames because their sender says so are counted as long as they are unread, and no longer:
+ * the queue takes as many as it holds, again and again, whether its sender waits or only tries.
+ */
+TEST(frames_by_choice_go_on_beyond_the_capacity)
+{
+        static const struct {
+                uint32_t capacity, how, n;
+        } cases[] = {
+                {3, WHARF_HOW_COLD, 20},     {20, WHARF_HOW_COLD, 100},   {0, WHARF_HOW_COLD, 3000}, /* the default */
+                {20, WHARF_HOW_MEMORY, 100}, {0, WHARF_HOW_MEMORY, 1200}, {65536, WHARF_HOW_COLD, 70000}};
+        for (unsigned c = 0; c < sizeof cases / sizeof *cases; c++) {
+                struct wharf_port_opts o = {.size = sizeof o, .capacity_records = cases[c].capacity};
+                struct hub h = hub_open(&o);
+                wharf_name right;
+                CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+                for (uint32_t i = 0; i < cases[c].n; i++) {
+                        uint32_t got;
+                        struct wharf_msg m = MSG(.data = &i, .len_bytes = sizeof i, .how = cases[c].how);
+                        CHECK_EQ(wharf_sendmsg(h.task, right, &m, i % 2 ? wharf_in_ms(5000) : 0), 0);
+                        CHECK_EQ(m.how, cases[c].how);
+                        CHECK_EQ(wharf_recv(h.task, h.port, &got, sizeof got, NULL, 0), sizeof got);
+                        CHECK_EQ(got, i);
+                }
+                hub_close(&h);
+        }
+}
+
 /* A buffer that is too small takes nothing: the message stays first, and says what it needs. */
 TEST(larger_than_the_buffer)
 {

@@ -727,6 +727,58 @@ TEST(a_watcher_is_told_what_is_and_what_changes)
         free(s);
 }
 
+/* Goal: a watch goes on for ever, and not only for as many events as its port holds. */
+TEST_TIMEOUT(a_watcher_is_told_of_more_than_its_port_holds, 60)
+{
+        test_domain();
+        struct seen *s = calloc(1, sizeof *s);
+        wharf_task *t = task(), *o = task();
+        wharf_name w, p = port(o);
+        struct wharf_port_opts few = {.size = sizeof few, .flags = WHARF_PORT_STAYS, .capacity_records = 100};
+        CHECK_EQ(wharf_port_new(t, &few, &w), 0);
+        CHECK_EQ(wharf_names_watch(t, "a.", w), 0);
+        SEE_UNTIL(s->whole);
+        for (int i = 0; i < 300; i++) {
+                CHECK_EQ(wharf_register(o, "a.1", p), 0);
+                SEE_UNTIL(has(s, "a.1"));
+                CHECK_EQ(wharf_unregister(o, "a.1"), 0);
+                SEE_UNTIL(!has(s, "a.1"));
+        }
+        CHECK_EQ(s->begins, 1);
+        wharf_task_close(o);
+        wharf_task_close(t);
+        free(s);
+}
+
+/* Goal: while a watcher's queue is full, wharfd sleeps. */
+TEST(wharfd_sleeps_while_a_watcher_does_not_read)
+{
+        const char *dir = test_domain();
+        wharf_task *t = task(), *o = task();
+        wharf_name w, p = port(o);
+        struct wharf_port_opts few = {.size = sizeof few, .flags = WHARF_PORT_STAYS, .capacity_records = 4};
+        CHECK_EQ(wharf_port_new(t, &few, &w), 0);
+        CHECK_EQ(wharf_names_watch(t, "a.", w), 0);
+        CHECK_EQ(wharf_recv(t, w, NULL, 0, NULL, WHARF_FOREVER), -EOVERFLOW); /* the greeting has gone */
+        for (int i = 0; i < 20; i++) {
+                char name[16];
+                snprintf(name, sizeof name, "a.%d", i);
+                CHECK_EQ(wharf_register(o, name, p), 0);
+        }
+        char path[40], stat[512];
+        snprintf(path, sizeof path, "/proc/%d/stat", (int)test_find_wharfd(dir, true));
+        for (int asleep = 0; asleep < 20; usleep(5000)) {
+                int fd = open(path, O_RDONLY | O_CLOEXEC);
+                ssize_t n = read(fd, stat, sizeof stat - 1);
+                close(fd);
+                CHECK(n > 0);
+                stat[n] = 0;
+                asleep = strstr(stat, ") S ") ? asleep + 1 : 0;
+        }
+        wharf_task_close(o);
+        wharf_task_close(t);
+}
+
 /*
  * Goal:   a watcher that does not read harms nobody, and is told everything anew when it does.
  * Method: thousands of changes while it sleeps; wharfd serves; then it reads, and ends with the truth.
