@@ -141,7 +141,8 @@ struct wharf_name_event {
  * is. Between two readings a name may come and go unseen then, but what was last told is never wrong for good. After a
  * restart of wharfd everything is told anew as well. Were wharfd and its keeper both killed, the watch is asked for
  * again together with the names of this task (wharf_names_renew()); a port without WHARF_PORT_STAYS says -ENOTCONN
- * until then.
+ * until then. As long as something is still to be told at `port`, a name that this user registered for the same port is
+ * not given out (-EAGAIN of wharf_lookup()); so whoever comes through it has been told of before.
  *
  * @pattern  one name; or all names that begin so, if it ends in one of . / : - _ @; or all, if it is "*". With
  *           "system:" before it, of the system's domain. Names that the rules do not let this user see do not exist.

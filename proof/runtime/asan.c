@@ -49,9 +49,7 @@ RANGE(storeN, HOOK_STORE)
 __attribute__((visibility("default"))) const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
-        /* What a peer claims is paid for in shadow memory, which is touched: beyond this there is no memory. */
-        return "max_allocation_size_mb=256:detect_leaks=0:exitcode=66:allocator_may_return_null=1:handle_segv=0:handle_"
-               "sigbus=0:handle_abort=0:"
+        return "detect_leaks=0:exitcode=66:allocator_may_return_null=1:handle_segv=0:handle_sigbus=0:handle_abort=0:"
                "print_legend=0";
 }
 

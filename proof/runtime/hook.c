@@ -39,7 +39,7 @@ static __thread bool is_armed_thread;
 static __thread bool in_handler;
 static int64_t live_allocations;
 
-enum { PAGE = 4096, FILL_MAX = 1 << 20 };
+enum { PAGE = 4096, FILL_MAX = 1 << 20, SANITIZED_MAX = 1 << 28 };
 
 /* ---- ranges ---- */
 
@@ -309,6 +309,9 @@ int hook_memcmp(const void *a, const void *b, size_t n)
 
 void *hook_malloc(size_t size)
 {
+        /* With sanitizers what a peer claims is paid for in shadow memory, which is touched: beyond this there is none. */
+        if (!hook_sees_atomics && size > SANITIZED_MAX)
+                return NULL;
         void *p = malloc(size);
         if (p && hook_fill_allocations) /* a peer may have said how much: what is not looked at must not become real */
                 memset(p, hook_fill_allocations, size < FILL_MAX ? size : FILL_MAX);
