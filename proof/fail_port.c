@@ -90,6 +90,35 @@ static int send_one(struct proof *p)
         return r;
 }
 
+/* As many frames by choice were sent, and taken, as the queue holds: the next one has to learn that they were. */
+static int send_frame(struct proof *p)
+{
+        uint8_t bytes[PORT_MESSAGE_MAX];
+        uint64_t intent = atomic_load(&p->ledger->intent);
+        struct wharf_msg m = {.size = sizeof m, .how = WHARF_HOW_COLD, .data = bytes};
+        m.len_bytes = port_message(intent, bytes);
+        proof_ledger_intent(p, bytes, m.len_bytes);
+        int r = wharf_sendmsg(st(p)->task, st(p)->right, &m, 0);
+        if (r == 0)
+                proof_ledger_sent(p);
+        else
+                atomic_store(&p->ledger->intent, intent); /* nobody means it any more */
+        return r;
+}
+
+static void setup_frames(struct proof *p)
+{
+        enum { CAPACITY = 20 };
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .capacity_records = CAPACITY};
+        setup_task(p);
+        PROOF_EQ(p, wharf_port_new(st(p)->task, &o, &st(p)->port), 0);
+        PROOF_EQ(p, wharf_right_new(st(p)->task, st(p)->port, &st(p)->right), 0);
+        for (unsigned i = 0; i < CAPACITY; i++) {
+                PROOF_EQ(p, send_frame(p), 0);
+                PROOF_CHECK(p, port_receive(p, wharf_in_ms(5000)) >= 0);
+        }
+}
+
 static int receive_one(struct proof *p)
 {
         return (int)port_receive(p, 0);
@@ -283,6 +312,12 @@ static const struct proof_op ops[] = {
         {.name = "send-first", .progress = true, .setup = setup_right, .victim = send_one, .audit = audit_all, PORT_OP},
         {.name = "send-attach", .setup = setup_almost_attached, .victim = send_one, .audit = audit_all, PORT_OP},
         {.name = "send-warm", .setup = setup_warm, .victim = send_one, .audit = audit_woken, PORT_OP},
+        {.name = "send-frames",
+         .progress = true,
+         .setup = setup_frames,
+         .victim = send_frame,
+         .audit = audit_all,
+         PORT_OP},
         {.name = "send-item", .setup = setup_warm, .victim = send_item, .audit = audit_idle, PORT_OP},
         {.name = "send-later", .setup = setup_full, .victim = leave_one, .audit = audit_all, PORT_OP},
         {.name = "offer-withdrawn",
