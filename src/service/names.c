@@ -599,7 +599,8 @@ static int ask_any(struct service *s, struct domain *d, struct wh_names_request 
                                 return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN,
                                                "the server of %s does not look at its port, where much waits already",
                                                req->name);
-                        wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
+                        int64_t next = wh_os_now_ns() + RETRY_PAUSE_NS;
+                        wh_os_poll(NULL, 0, next < deadline_ns ? next : deadline_ns);
                         i = 0;
                         continue;
                 }

@@ -712,6 +712,7 @@ TEST(owner_that_does_not_look)
                         CHECK_EQ(wharf_drop(t, right), 0);
         CHECK_EQ(r, -EAGAIN);
         CHECK(strstr(wharf_why(), "lazy"));
+        CHECK_EQ(wharf_lookup(t, "lazy", wharf_in_ms(30), &right), -ETIMEDOUT);
         CHECK_EQ(wharf_lookup(t, "busy", 0, &right), 0);
         CHECK_EQ(wharf_recv(lazy, p, NULL, 0, NULL, 0), -EAGAIN);
         CHECK_EQ(wharf_lookup(t, "lazy", 0, &right), 0);
