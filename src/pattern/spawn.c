@@ -339,9 +339,8 @@ static int inherited_take(wharf_task *t, struct inherited **ret)
         }
         if (r == -ENODATA)
                 r = wh_fail(-EACCES, "what was given was taken already, by another process");
-        else if (r == 0 && (r = inherited_check(in, &m)) < 0) {
+        else if (r == 0 && (r = inherited_check(in, &m)) < 0)
                 wh_items_drop(t, in->item, m.n_items);
-        }
         if (r == 0 && m.id == ID_TALK) {
                 struct wharf_item *self = &in->item[in->n - 1];
                 wharf_name port;

@@ -35,6 +35,20 @@ static inline const char *test_domain(void)
         return dir;
 }
 
+/* How many descriptors a process has, and a few that are always the same. */
+static inline int test_descriptors_of(pid_t pid)
+{
+        char path[40];
+        snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+        DIR *d = opendir(path);
+        int n = 0;
+        CHECK(d);
+        while (readdir(d))
+                n++;
+        closedir(d);
+        return n;
+}
+
 /* The server of a domain, or its keeper; 0 when none runs. */
 static inline pid_t test_find_wharfd(const char *dir, bool server)
 {

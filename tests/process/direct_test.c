@@ -6,7 +6,6 @@
 #include "test.h"
 #include "wharf/wharf.h"
 
-#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 
@@ -40,19 +39,6 @@ static void hear(wharf_direct *d, const char *peer, const char *text)
         char buf[64];
         CHECK_EQ(wharf_direct_recv(d, peer, buf, sizeof buf, WHARF_FOREVER), strlen(text) + 1);
         CHECK_STR(buf, text);
-}
-
-static unsigned fds_of(pid_t pid)
-{
-        char path[64];
-        snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
-        DIR *d = opendir(path);
-        unsigned n = 0;
-        while (d && readdir(d))
-                n++;
-        if (d)
-                closedir(d);
-        return n;
 }
 
 static int symmetric_peer(void *name)
@@ -128,7 +114,7 @@ TEST(one_link_for_each_pair_whatever_is_sent)
         test_domain();
         wharf_task *t = task(), *u = task();
         wharf_direct *p = join(t, "P"), *q = join(u, "Q");
-        unsigned settled = 0;
+        int settled = 0;
         for (int i = 0; i < 200; i++) {
                 char who[WHARF_DIRECT_NAME_MAX + 1];
                 say(p, "Q", "to Q");
@@ -138,9 +124,9 @@ TEST(one_link_for_each_pair_whatever_is_sent)
                 CHECK_STR(who, "P");
                 say(q, "P", "to P");
                 hear(p, "Q", "to P");
-                settled = i == 20 ? fds_of(getpid()) : settled;
+                settled = i == 20 ? test_descriptors_of(getpid()) : settled;
         }
-        CHECK_EQ(fds_of(getpid()), settled);
+        CHECK_EQ(test_descriptors_of(getpid()), settled);
         leave(t, p);
         leave(u, q);
 }

@@ -8,7 +8,6 @@
 #include "test.h"
 #include "wharf/wharf.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -46,22 +45,21 @@ static bool exists(const char *dir, const char *file)
         return access(path, F_OK) == 0;
 }
 
-static int descriptors_of(pid_t pid)
-{
-        char path[40];
-        snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
-        DIR *d = opendir(path);
-        int n = 0;
-        while (d && readdir(d))
-                n++;
-        CHECK(d);
-        closedir(d);
-        return n;
-}
-
 static int descriptors(void)
 {
-        return descriptors_of(getpid());
+        return test_descriptors_of(getpid());
+}
+
+/* A socket where the domain's server would listen. */
+static int in_wharfds_place(const char *dir)
+{
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
+        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        unlink(a.sun_path);
+        CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
+        CHECK_EQ(listen(s, 4), 0);
+        return s;
 }
 
 /* A server in another process: answers each request with the request. Runs until it is killed. */
@@ -399,11 +397,7 @@ TEST(stale_socket_is_replaced)
 {
         const char *dir = test_domain();
         CHECK_EQ(mkdir(dir, 0700), 0);
-        struct sockaddr_un a = {.sun_family = AF_UNIX};
-        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
-        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-        CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
-        close(s);
+        close(in_wharfds_place(dir));
         wharf_task *t = task();
         wharf_name p = port(t);
         CHECK_EQ(wharf_register(t, "x", p), 0);
@@ -434,12 +428,7 @@ TEST(a_link_to_wharfd_that_broke_is_made_anew)
         pid_t d = wharfd_pid(dir);
         CHECK_EQ(kill(test_find_wharfd(dir, false), SIGKILL), 0);
         CHECK_EQ(kill(d, SIGKILL), 0);
-        struct sockaddr_un a = {.sun_family = AF_UNIX};
-        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
-        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-        unlink(a.sun_path);
-        CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
-        CHECK_EQ(listen(s, 4), 0);
+        int s = in_wharfds_place(dir);
         pid_t other = test_fork(babbler, &s);
         close(s);
         int r;
@@ -490,11 +479,7 @@ TEST(what_comes_with_a_bad_answer_does_not_stay)
 {
         const char *dir = test_domain();
         CHECK_EQ(mkdir(dir, 0700), 0);
-        struct sockaddr_un a = {.sun_family = AF_UNIX};
-        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
-        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
-        CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
-        CHECK_EQ(listen(s, 4), 0);
+        int s = in_wharfds_place(dir);
         pid_t other = test_fork(giver, &s);
         close(s);
         int before = descriptors();
@@ -515,7 +500,6 @@ TEST(what_comes_with_a_bad_answer_does_not_stay)
         }
         CHECK_EQ(kill(other, SIGKILL), 0);
         CHECK_EQ(test_wait(other), 128 + SIGKILL);
-        unlink(a.sun_path);
 }
 
 /* Goal: a client cannot fill wharfd with what it sends along: ports, rights and descriptors. */
@@ -546,7 +530,7 @@ TEST(what_comes_with_a_bad_request_does_not_stay)
                 CHECK_EQ(wharf_lookup(t, "x", 0, &found), 0);
                 CHECK_EQ(wharf_drop(t, found), 0);
                 CHECK_EQ(wharf_recv(t, p, NULL, 0, NULL, 0), -EAGAIN); /* lets the port see the new right */
-                int now = descriptors_of(wharfd_pid(dir));
+                int now = test_descriptors_of(wharfd_pid(dir));
                 if (i == 3)
                         first = now;
                 if (i > 3)
