@@ -140,7 +140,6 @@ static const struct proof_op ops[] = {
          .victim = say,
          .keeps_fds = 1,
          .audit = audit_said,
-         .finding = "told that a living peer is gone (EPIPE), what is sent next over the new link may not come",
          DIRECT_OP},
         {.name = "first-receive",
          .progress = true,

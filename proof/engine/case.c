@@ -360,8 +360,7 @@ bool proof_case(const struct proof_args *args, const char *engine, const struct 
         report_make();
         memset(report, 0, offsetof(struct proof_report, trace));
         memset(ledger, 0, offsetof(struct proof_ledger, sum));
-        if (args->expect_failure ? sum->failures - args->failures_before >= FAILURES_ENOUGH
-                                 : args->stop && sum->failures)
+        if (args->expect_failure ? sum->failures >= FAILURES_ENOUGH : args->stop && sum->failures)
                 return false;
         fflush(NULL);
         pid_t pid = fork();

@@ -97,9 +97,6 @@ struct proof_op {
         bool looks_again;
         /* hostile: whoever can write there is trusted with the contents: looking twice is no mistake. */
         bool trusted;
-        /* A finding that is known and not mended yet: this operation may fail, and every run says so, or that it was
-         * not seen; the note goes with the fault. */
-        const char *finding;
         /* fail: nothing may have changed after a call that failed; p->result is what it answered. NULL: audit() does.
          */
         void (*unchanged)(struct proof *p);
@@ -181,17 +178,16 @@ struct proof_args {
         const char *only;
         const char *only_case;
         bool verbose;
-        bool stop;                /* after the first failure: it is all that whoever asks wants to know */
-        bool expect_failure;      /* of the self-test: say nothing about failures */
-        uint64_t failures_before; /* of other operations */
-        unsigned n_ops;           /* of this area */
-        unsigned hang_s;          /* a case that takes longer does not end by itself; default 20 */
+        bool stop;           /* after the first failure: it is all that whoever asks wants to know */
+        bool expect_failure; /* of the self-test: say nothing about failures */
+        unsigned n_ops;      /* of this area */
+        unsigned hang_s;     /* a case that takes longer does not end by itself; default 20 */
 };
 int proof_main(const char *engine, const char *area, const struct proof_op *ops, int argc, char **argv);
 
 /* What an engine found: figures for its line. */
 struct proof_figures {
-        uint64_t operations, cases, states, values, double_fetches, failures, findings;
+        uint64_t operations, cases, states, values, double_fetches, failures;
 };
 void proof_kill(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum);
 void proof_hostile(const struct proof_args *args, const struct proof_op *op, struct proof_figures *sum);

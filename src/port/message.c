@@ -620,7 +620,7 @@ static struct wh_link *chosen_link(struct wh_inbox *in, const struct wharf_msg *
 static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, struct wharf_msg *m, int64_t deadline_ns)
 {
         struct wh_incoming inc;
-        bool chosen_seen = false;
+        bool chosen_seen = false, armed = false;
         unsigned looks = 0;
         unsigned spins = deadline_ns && in->spin_us && in->task->spin_us_max ? SPINS_IN_PLACE : 0;
         int r;
@@ -680,8 +680,10 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         r = r == 1 ? 0 : r == 0 ? -ETIMEDOUT : r;
                         break;
                 }
-                if (wh_unlikely(r < 0))
+                if (wh_unlikely(r < 0)) {
+                        armed = r == -EAGAIN;
                         break;
+                }
         }
         if (wh_unlikely(in->direct)) {
                 if (in->direct->direct)
@@ -690,7 +692,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
         }
         if (wh_unlikely(p && p->status && r == 0))
                 wh_port_tell_received(p);
-        wh_inbox_leave(in, r == -EAGAIN);
+        wh_inbox_leave(in, armed);
         return r;
 }
 

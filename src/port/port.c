@@ -1371,7 +1371,8 @@ WHARF_API int wharf_port_fd(wharf_task *t, wharf_name name, int *ret)
         struct wh_inbox *in = wh_inbox_lock(t, name, &p, &err);
         if (!in)
                 return wh_fail(err, NULL);
-        inbox_bell(in, true); /* readable until a receive finds nothing: then everything is armed (P3) */
+        if (!in->pollable)
+                inbox_bell(in, true); /* readable until a receive finds nothing: then everything is armed (P3) */
         in->pollable = true;
         *ret = in->ep;
         wh_unlock(&in->lock);

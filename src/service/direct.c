@@ -15,10 +15,13 @@
  *       is believed only if the directory has said that this registration is of the process and user of which the
  *       kernel says that it sent the hello. The directory gives nobody a right to a door that it has not told of him
  *       (W5 of watchers.c); so a hello is false if the door has nothing more to read, and nothing of the kind was said.
- *   D2  There is one inlet for each registration of a name: a second hello of it is refused. One outlet for each name.
+ *   D2  There is one outlet for each name. A name is received from by its first inlet. A second hello says that its
+ *       sender has lost its link (of a peer that lives, too, the kernel or we may have said so) or is a new life: its
+ *       inlet follows the first, which is read until it is empty, and ends then. One registration has LINKS_MAX.
  *   D3  Only one thread receives (`receiving`): the inlets, the door and what is known of others are its own. Outlets
  *       are under `lock`; `making` is held while one is made, and never while a call waits.
- *   D4  What is known of names that are gone is kept, up to GONE_MAX, since their messages may be read later.
+ *   D4  What is known of names that are gone is kept, up to GONE_MAX, since their messages may be read later; and as
+ *       many outlets and inlets that have ended, without right and port, for the call that tells of it.
  */
 #include "wharf/direct.h"
 
@@ -42,10 +45,13 @@
 static_assert(sizeof PREFIX - 1 + WHARF_DIRECT_NAME_MAX == WHARF_NAME_MAX, "the name is registered with its prefix");
 
 enum {
-        GONE_MAX = 1024,   /* names remembered after their end */
+        GONE_MAX = 1024,   /* names, outlets and inlets remembered after their end */
         INLETS_MAX = 4096, /* links to this process */
+        LINKS_MAX = 4,     /* ... of one registration, of which three wait to be read to their end */
+        SWEEP_MIN = 16,    /* outlets made before those are looked for whose peer has died */
         HELLO_ID = 0x68656c6c,
         DOOR_TURN = 64, /* receives from anyone between two looks at the door */
+        ROUNDS_AT_ONCE = 4,
 };
 
 /* What a hello says: the id of its sender's door, and the name, without the prefix and without a 0. */
@@ -64,8 +70,10 @@ struct outlet {
 
 struct inlet {
         struct wh_list node;
-        wharf_name port; /* WHARF_NONE: it has ended, and nobody was told yet */
+        wharf_name port;
         bool in_set;
+        bool follows; /* another of that name, which is read first */
+        bool met;     /* received from by its name: who had that name before has been told of */
         uint64_t id; /* of the registration */
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
@@ -96,12 +104,13 @@ struct wharf_direct {
         wharf_name door, set;
         uint64_t id; /* of the door */
         struct wh_lock lock, making;
-        struct wh_list outlets;
+        struct wh_list outlets, outlets_gone;
+        unsigned n_outlets, n_outlets_gone, sweep_at;
         _Atomic bool receiving;
-        struct wh_list inlets, known, claims;
+        struct wh_list inlets, inlets_gone, known, claims;
         struct claim *spare; /* for the next hello */
         bool told_all;       /* the directory has told of all names that there were when we joined */
-        unsigned n_inlets, n_gone, turn;
+        unsigned n_inlets, n_inlets_gone, n_following, n_gone, turn;
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
 
@@ -117,9 +126,9 @@ static int full_name(const char *name, char ret[WHARF_NAME_MAX + 1])
 
 /* ---- sending ---- */
 
-static struct outlet *outlet_find_locked(struct wharf_direct *d, const char *name)
+static struct outlet *outlet_find(struct wh_list *outlets, const char *name)
 {
-        wh_list_for (pos, &d->outlets) {
+        wh_list_for (pos, outlets) {
                 struct outlet *o = wh_container(pos, struct outlet, node);
                 if (!strcmp(o->name, name))
                         return o;
@@ -130,10 +139,49 @@ static struct outlet *outlet_find_locked(struct wharf_direct *d, const char *nam
 static wharf_name outlet_right(struct wharf_direct *d, const char *name)
 {
         wh_lock(&d->lock);
-        struct outlet *o = outlet_find_locked(d, name);
+        struct outlet *o = outlet_find(&d->outlets, name);
         wharf_name right = o ? o->right : WHARF_NONE;
         wh_unlock(&d->lock);
         return right;
+}
+
+/* Has the peer gone since it was sent to, and nobody was told? Then the caller is told, now. */
+static bool outlet_was(struct wharf_direct *d, const char *name)
+{
+        wh_lock(&d->lock);
+        struct outlet *o = outlet_find(&d->outlets_gone, name);
+        if (o) {
+                wh_list_remove(&o->node);
+                d->n_outlets_gone--;
+        }
+        wh_unlock(&d->lock);
+        free(o);
+        return o;
+}
+
+/*
+ * Lets go of the rights to peers that have died, to which nobody may ever send again. Looks at all of them whenever
+ * their number has doubled since, so that it costs each of them little.
+ */
+static void outlets_sweep_locked(struct wharf_direct *d)
+{
+        if (d->n_outlets < d->sweep_at)
+                return;
+        wh_list_for_safe (pos, &d->outlets) {
+                struct outlet *o = wh_container(pos, struct outlet, node);
+                struct wharf_right_stat st = {.size = sizeof st};
+                if (wharf_right_stat(d->task, o->right, &st) == 0 && !st.dead)
+                        continue;
+                wharf_drop(d->task, o->right);
+                wh_list_remove(&o->node);
+                d->n_outlets--;
+                wh_list_push_back(&d->outlets_gone, &o->node);
+                if (++d->n_outlets_gone > GONE_MAX) {
+                        free(wh_container(wh_list_pop_front(&d->outlets_gone), struct outlet, node));
+                        d->n_outlets_gone--;
+                }
+        }
+        d->sweep_at = 2 * d->n_outlets + SWEEP_MIN;
 }
 
 /* A hello on a pair that others may have a copy of says nothing about who sends it, and would not be believed. */
@@ -185,6 +233,8 @@ static int outlet_make(struct wharf_direct *d, const char *name, wharf_name door
         o->right = right;
         wh_lock(&d->lock);
         wh_list_push_back(&d->outlets, &o->node);
+        d->n_outlets++;
+        outlets_sweep_locked(d);
         wh_unlock(&d->lock);
         *ret = right;
         return 0;
@@ -197,6 +247,8 @@ static int outlet_get(struct wharf_direct *d, const char *name, int64_t deadline
         *ret = outlet_right(d, name);
         if (*ret != WHARF_NONE)
                 return 0;
+        if (outlet_was(d, name))
+                return wh_fail(-EPIPE, "%s has left, or died", name);
         int r = full_name(name, full);
         if (r == 0)
                 r = wharf_lookup(d->task, full, deadline_ns, &door);
@@ -217,11 +269,13 @@ static int outlet_get(struct wharf_direct *d, const char *name, int64_t deadline
 static void outlet_end(struct wharf_direct *d, const char *name, wharf_name right)
 {
         wh_lock(&d->lock);
-        struct outlet *o = outlet_find_locked(d, name);
-        if (o && o->right == right)
+        struct outlet *o = outlet_find(&d->outlets, name);
+        if (o && o->right == right) {
                 wh_list_remove(&o->node);
-        else
+                d->n_outlets--;
+        } else {
                 o = NULL;
+        }
         wh_unlock(&d->lock);
         if (o)
                 wharf_drop(d->task, right);
@@ -240,9 +294,12 @@ WHARF_API int wharf_direct_sendmsg(wharf_direct *d, const char *peer, struct wha
         r = wharf_sendmsg(d->task, right, m, deadline_ns);
         if (r == -EPIPE || r == -EKEYREVOKED || r == -EPROTO)
                 outlet_end(d, peer, right);
-        /* Another thread found it dead first, and dropped it. */
-        if (r == -EKEYREVOKED || ((r == -EBADF || r == -ECANCELED) && outlet_right(d, peer) != right))
+        if (r == -EKEYREVOKED)
                 return wh_fail(-EPIPE, NULL);
+        if ((r == -EBADF || r == -ECANCELED) && outlet_right(d, peer) != right) {
+                outlet_was(d, peer); /* another thread found it dead first, and dropped it */
+                return wh_fail(-EPIPE, NULL);
+        }
         return r;
 }
 
@@ -263,6 +320,14 @@ static struct known *known_find(struct wharf_direct *d, const char *name, uint64
                         return k;
         }
         return NULL;
+}
+
+/* The end of that registration is told by nobody from now on. */
+static void known_told(struct wharf_direct *d, const char *name, uint64_t id)
+{
+        struct known *k = known_find(d, name, id);
+        if (k)
+                k->told = true;
 }
 
 static void known_end(struct wharf_direct *d, struct known *k)
@@ -381,9 +446,10 @@ static int known_ask(struct wharf_direct *d)
 
 /* ---- the door ---- */
 
-static struct inlet *inlet_find(struct wharf_direct *d, const char *name)
+/* The first of that name behind `pos`, which may be the list's head. */
+static struct inlet *inlet_find(struct wh_list *inlets, struct wh_list *pos, const char *name)
 {
-        wh_list_for (pos, &d->inlets) {
+        while ((pos = pos->next) != inlets) {
                 struct inlet *in = wh_container(pos, struct inlet, node);
                 if (!strcmp(in->name, name))
                         return in;
@@ -391,19 +457,51 @@ static struct inlet *inlet_find(struct wharf_direct *d, const char *name)
         return NULL;
 }
 
-static void inlet_end(struct wharf_direct *d, struct inlet *in)
+static struct inlet *inlet_next(struct wharf_direct *d, struct inlet *in)
 {
-        wharf_drop(d->task, in->port); /* which takes it out of the set, and its notice back */
-        in->port = WHARF_NONE;
-        in->in_set = false;
+        return d->n_following ? inlet_find(&d->inlets, &in->node, in->name) : NULL;
 }
 
-static void inlet_free(struct wharf_direct *d, struct inlet *in)
+/* Out of the list, and its port dropped: which takes it out of the set, and its notice back. */
+static void inlet_take_out(struct wharf_direct *d, struct inlet *in)
 {
-        inlet_end(d, in);
+        struct inlet *next = inlet_next(d, in);
+        if (in->follows) {
+                d->n_following--;
+        } else if (next) {
+                next->follows = false;
+                d->n_following--;
+        }
+        wharf_drop(d->task, in->port);
         wh_list_remove(&in->node);
-        free(in);
         d->n_inlets--;
+}
+
+static void inlet_gone_free(struct wharf_direct *d, struct inlet *in)
+{
+        wh_list_remove(&in->node);
+        d->n_inlets_gone--;
+        free(in);
+}
+
+/* All it sent was received, and nobody was told yet that it is gone. If another one follows it, nobody will be. */
+static void inlet_end(struct wharf_direct *d, struct inlet *in)
+{
+        struct inlet *next = inlet_next(d, in);
+        bool told = in->follows || (next && next->id == in->id);
+        inlet_take_out(d, in);
+        if (told) {
+                free(in);
+                return;
+        }
+        struct inlet *last = inlet_find(&d->inlets_gone, &d->inlets_gone, in->name);
+        if (last) { /* one end of each name is told of, and this is the later one */
+                known_told(d, last->name, last->id);
+                inlet_gone_free(d, last);
+        }
+        wh_list_push_back(&d->inlets_gone, &in->node);
+        if (++d->n_inlets_gone > GONE_MAX)
+                inlet_gone_free(d, wh_container(d->inlets_gone.next, struct inlet, node));
 }
 
 /* Is the claim true (D1)? */
@@ -416,16 +514,12 @@ static bool claim_holds(struct wharf_direct *d, const struct claim *c)
 /* The claim's port becomes an inlet; on failure it is still the claim's. */
 static int claim_accept(struct wharf_direct *d, struct claim *c)
 {
-        wh_list_for_safe (pos, &d->inlets) {
-                struct inlet *in = wh_container(pos, struct inlet, node);
-                if (!strcmp(in->name, c->name) && in->id == c->id && in->port != WHARF_NONE) {
-                        struct wharf_port_stat st = {.size = sizeof st};
-                        if (wharf_port_stat(d->task, in->port, &st) < 0 || st.senders || st.queued_messages)
-                                return -EEXIST; /* one link a pair (D2) */
-                }
-                if (!strcmp(in->name, c->name) && in->port == WHARF_NONE)
-                        inlet_free(d, in); /* a new life of that name: the end of the last is told by nobody */
-        }
+        struct inlet *before = inlet_find(&d->inlets, &d->inlets, c->name);
+        unsigned links = 0;
+        for (struct inlet *in = before; in; in = inlet_find(&d->inlets, &in->node, c->name))
+                links += in->id == c->id;
+        if (links >= LINKS_MAX)
+                return -EEXIST;
         if (d->n_inlets == INLETS_MAX)
                 return -EMLINK;
         struct inlet *in = wh_os_calloc(1, sizeof *in);
@@ -445,10 +539,15 @@ static int claim_accept(struct wharf_direct *d, struct claim *c)
         }
         in->port = c->port;
         in->id = c->id;
+        in->follows = before;
         strcpy(in->name, c->name);
         wh_list_push_back(&d->inlets, &in->node);
         d->n_inlets++;
+        d->n_following += in->follows;
         c->port = WHARF_NONE;
+        struct inlet *gone = inlet_find(&d->inlets_gone, &d->inlets_gone, in->name);
+        if (gone && gone->id == in->id)
+                inlet_gone_free(d, gone); /* it is not: its link was lost, and this is the next */
         return 0;
 }
 
@@ -523,7 +622,7 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
         if (r < 0)
                 return r;
         if (m.notice == WHARF_NOTICE_NO_SENDERS) {
-                wh_list_for (pos, &d->inlets) {
+                wh_list_for_safe (pos, &d->inlets) {
                         struct inlet *in = wh_container(pos, struct inlet, node);
                         if (in->port == m.about)
                                 inlet_end(d, in);
@@ -541,16 +640,28 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
         return r < 0 ? wh_fail(r, NULL) : 0;
 }
 
-/* Waits for something to do at the door, and does what there is. */
+/* A receive that may not wait gives up before it has seen everything, if much comes that is no message. 1 or 0. */
+static int door_drained(struct wharf_direct *d)
+{
+        struct pollfd p = {.events = POLLIN};
+        int r = wharf_port_fd(d->task, d->door, &p.fd);
+        if (r == 0)
+                r = wh_os_poll(&p, 1, 0);
+        return r == -EINTR ? 0 : r < 0 ? r : !r;
+}
+
+/* Waits for something to do at the door, and does what there is, for a while. */
 static int door_serve(struct wharf_direct *d, int64_t deadline_ns)
 {
         bool some = !wh_list_empty(&d->claims);
-        int r = some ? 0 : door_take(d, deadline_ns);
+        int r = some ? 0 : door_take(d, deadline_ns), drained = 0;
         for (unsigned i = 0; r == 0 && i < DOOR_TURN; i++) {
                 some = true;
                 r = door_take(d, 0);
+                if (r == -EAGAIN && !wh_list_empty(&d->claims))
+                        r = (drained = door_drained(d)) == 0 ? 0 : r;
         }
-        int judged = claims_judge(d, r == -EAGAIN);
+        int judged = drained < 0 ? drained : claims_judge(d, drained);
         return judged < 0 ? judged : some && r == -EAGAIN ? 0 : r;
 }
 
@@ -559,7 +670,7 @@ static int door_serve(struct wharf_direct *d, int64_t deadline_ns)
 /* Where a message is received from: an inlet alone, or the set of all. */
 static int inlet_place(struct wharf_direct *d, struct inlet *in, bool in_set)
 {
-        if (in->port == WHARF_NONE || in->in_set == in_set)
+        if (in->in_set == in_set)
                 return 0;
         int r = in_set ? wharf_set_add(d->task, d->set, in->port) : wharf_set_remove(d->task, d->set, in->port);
         in->in_set = r < 0 ? in->in_set : in_set;
@@ -569,31 +680,46 @@ static int inlet_place(struct wharf_direct *d, struct inlet *in, bool in_set)
 /* `peer` has gone, and that is told now. */
 static int peer_gone(struct wharf_direct *d, const char *peer, uint64_t id)
 {
-        struct known *k = known_find(d, peer, id);
-        if (k)
-                k->told = true;
+        known_told(d, peer, id);
         return wh_fail(-ENOTCONN, "%s has left, or died", peer);
+}
+
+static bool is_over(int64_t deadline_ns)
+{
+        return deadline_ns != WHARF_FOREVER && wh_os_now_ns() > deadline_ns;
 }
 
 static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg *m, int64_t deadline_ns)
 {
         for (;;) {
-                struct inlet *in = inlet_find(d, peer);
+                struct inlet *in = inlet_find(&d->inlets, &d->inlets, peer), *gone = NULL;
+                if (!in || !in->met)
+                        gone = inlet_find(&d->inlets_gone, &d->inlets_gone, peer);
+                if (gone) {
+                        uint64_t id = gone->id;
+                        inlet_gone_free(d, gone);
+                        return peer_gone(d, peer, id);
+                }
                 int r = in ? inlet_place(d, in, false) : 0;
                 if (r < 0)
                         return r;
                 if (in) {
-                        r = in->port == WHARF_NONE ? -ENOTCONN : wharf_recvmsg(d->task, in->port, m, deadline_ns);
-                        if (r != -ENOTCONN)
+                        struct inlet *next = inlet_next(d, in);
+                        in->met = true;
+                        r = wharf_recvmsg(d->task, in->port, m, next ? 0 : deadline_ns);
+                        if (r != -ENOTCONN && !(next && r == -EAGAIN))
                                 return r;
                         uint64_t id = in->id;
-                        inlet_free(d, in);
+                        inlet_take_out(d, in);
+                        free(in);
+                        if (next && next->id == id)
+                                continue;
                         return peer_gone(d, peer, id);
                 }
                 r = door_serve(d, 0);
                 if (r < 0 && r != -EAGAIN)
                         return r;
-                if (inlet_find(d, peer))
+                if (inlet_find(&d->inlets, &d->inlets, peer))
                         continue;
                 if (!known_living(d, peer))
                         wh_list_for (pos, &d->known) {
@@ -601,37 +727,58 @@ static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg 
                                 if (!k->told && !strcmp(k->name, peer))
                                         return peer_gone(d, peer, k->id);
                         }
-                r = deadline_ns == 0 ? -EAGAIN : door_serve(d, deadline_ns);
+                r = deadline_ns == 0 ? -EAGAIN : is_over(deadline_ns) ? -ETIMEDOUT : door_serve(d, deadline_ns);
                 if (r < 0)
                         return wh_fail(r, NULL);
         }
 }
 
+/* The first of each name is in the set. */
+static int inlets_place(struct wharf_direct *d)
+{
+        int r = 0;
+        wh_list_for (pos, &d->inlets) {
+                struct inlet *in = wh_container(pos, struct inlet, node);
+                if (!in->follows && (r = inlet_place(d, in, true)) < 0)
+                        break;
+        }
+        return r;
+}
+
+/* Nothing is in the set: those that others follow are read to their end. Were there any? */
+static bool inlets_follow(struct wharf_direct *d)
+{
+        bool some = false;
+        if (d->n_following == 0)
+                return false;
+        wh_list_for_safe (pos, &d->inlets) {
+                struct inlet *in = wh_container(pos, struct inlet, node);
+                if (in->in_set && inlet_next(d, in)) {
+                        inlet_end(d, in);
+                        some = true;
+                }
+        }
+        return some;
+}
+
 /* From whoever is in the set, without waiting; -EAGAIN: nobody has sent. */
 static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who)
 {
-        wh_list_for (pos, &d->inlets) {
-                int r = inlet_place(d, wh_container(pos, struct inlet, node), true);
+        int r;
+        do {
+                r = inlets_place(d);
                 if (r < 0)
                         return r;
-        }
-        int r = wharf_recvmsg(d->task, d->set, m, 0);
-        wh_list_for (pos, &d->inlets) {
-                struct inlet *in = wh_container(pos, struct inlet, node);
-                if (r == -ENOTCONN) /* all have ended, and all they sent was received */
-                        inlet_end(d, in);
-                else if (r == 0 && who && in->port == m->port)
-                        strcpy(who, in->name);
-        }
+                r = wharf_recvmsg(d->task, d->set, m, 0);
+                wh_list_for_safe (pos, &d->inlets) {
+                        struct inlet *in = wh_container(pos, struct inlet, node);
+                        if (r == -ENOTCONN && in->in_set) /* all have ended, and all they sent was received */
+                                inlet_end(d, in);
+                        else if (r == 0 && who && in->port == m->port)
+                                strcpy(who, in->name);
+                }
+        } while ((r == -ENOTCONN && d->n_inlets) || (r == -EAGAIN && inlets_follow(d)));
         return r == -ENOTCONN ? -EAGAIN : r;
-}
-
-static bool inlets_live(const struct wharf_direct *d)
-{
-        wh_list_for (pos, &d->inlets)
-                if (wh_container(pos, struct inlet, node)->port != WHARF_NONE)
-                        return true;
-        return false;
 }
 
 static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, int64_t deadline_ns)
@@ -642,16 +789,20 @@ static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, i
                 r = wharf_port_fd(d->task, d->set, &p[1].fd);
         if (r == 0 && d->turn++ % DOOR_TURN == 0) /* so that busy peers do not keep others out */
                 r = door_serve(d, 0);
-        while (r == 0 || r == -EAGAIN) {
+        /* What comes to the door all the time must not keep us. */
+        for (unsigned rounds = 0; r == 0 || r == -EAGAIN; rounds++) {
                 r = recv_set(d, m, who);
                 if (r != -EAGAIN)
                         return r;
                 r = door_serve(d, 0);
-                if (r == -EAGAIN &&
-                    (deadline_ns == 0 || (deadline_ns != WHARF_FOREVER && wh_os_now_ns() > deadline_ns)))
-                        return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
+                if (r < 0 && r != -EAGAIN)
+                        return r;
+                if (deadline_ns == 0 && (r == -EAGAIN || rounds == ROUNDS_AT_ONCE))
+                        return wh_fail(-EAGAIN, NULL);
+                if (deadline_ns && is_over(deadline_ns))
+                        return wh_fail(-ETIMEDOUT, NULL);
                 if (r == -EAGAIN) { /* a set without ports would seem ready: nothing can come there */
-                        r = wh_os_poll(p, inlets_live(d) ? 2 : 1, deadline_ns);
+                        r = wh_os_poll(p, d->n_inlets ? 2 : 1, deadline_ns);
                         r = r > 0 || r == -EINTR ? 0 : r;
                 }
         }
@@ -718,7 +869,11 @@ static void direct_free(struct wharf_direct *d)
         while (!wh_list_empty(&d->claims))
                 claim_free(d, wh_container(d->claims.next, struct claim, node));
         while (!wh_list_empty(&d->inlets))
-                inlet_free(d, wh_container(d->inlets.next, struct inlet, node));
+                inlet_end(d, wh_container(d->inlets.next, struct inlet, node));
+        while (!wh_list_empty(&d->inlets_gone))
+                inlet_gone_free(d, wh_container(d->inlets_gone.next, struct inlet, node));
+        while ((pos = wh_list_pop_front(&d->outlets_gone)))
+                free(wh_container(pos, struct outlet, node));
         while ((pos = wh_list_pop_front(&d->known)))
                 free(wh_container(pos, struct known, node));
         wharf_drop(d->task, d->set);
@@ -738,8 +893,11 @@ WHARF_API int wharf_direct_join(wharf_task *t, const char *name, wharf_direct **
                 return wh_fail(wh_trace(-ENOMEM), NULL);
         d->task = t;
         strcpy(d->name, name);
+        d->sweep_at = SWEEP_MIN;
         wh_list_init(&d->outlets);
+        wh_list_init(&d->outlets_gone);
         wh_list_init(&d->inlets);
+        wh_list_init(&d->inlets_gone);
         wh_list_init(&d->known);
         wh_list_init(&d->claims);
         struct wharf_port_opts o = {

@@ -2,6 +2,7 @@
  * Direct communication: processes that name each other, with a real wharfd in a domain of the test's own.
  */
 #include "domain.h"
+#include "hub.h"
 #include "os/os.h"
 #include "test.h"
 #include "wharf/wharf.h"
@@ -276,6 +277,76 @@ TEST_TIMEOUT(many_short_lives_are_all_heard_by_one_who_listens_late, 60)
         leave(t, d);
 }
 
+enum { CALLERS = 4, CALLS = 1100 };
+static int asks_once_each_life(void *first)
+{
+        for (int i = 0; i < CALLS; i++) {
+                char name[32];
+                snprintf(name, sizeof name, "%s-%d", (const char *)first, i);
+                wharf_task *t = task();
+                wharf_direct *d = join(t, name);
+                say(d, "host", name);
+                hear(d, "host", name);
+                leave(t, d);
+        }
+        return 0;
+}
+
+/*
+ * Goal:   who answers others, each of whom comes once under a name of its own, keeps nothing of those that have gone:
+ *         no descriptors of theirs, and no place that the next one would need.
+ * Method: more names than there may be links to one process.
+ */
+TEST_TIMEOUT(who_answers_many_short_lives_keeps_nothing_of_them, 120)
+{
+        test_domain();
+        wharf_task *t = task();
+        wharf_direct *d = join(t, "host");
+        char who[WHARF_DIRECT_NAME_MAX + 1], text[32], name[CALLERS][8];
+        pid_t caller[CALLERS];
+        unsigned fds = count_fds();
+        for (int k = 0; k < CALLERS; k++) {
+                snprintf(name[k], sizeof name[k], "c%d", k);
+                caller[k] = test_fork(asks_once_each_life, name[k]);
+        }
+        for (int i = 0; i < CALLERS * CALLS; i++) {
+                CHECK_GE(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(10000)), 5);
+                CHECK_STR(text, who);
+                say(d, who, text);
+                if (i % 100 == 0)
+                        CHECK_LE(count_fds(), fds + 100);
+        }
+        for (int k = 0; k < CALLERS; k++)
+                CHECK_EQ(test_wait(caller[k]), 0);
+        leave(t, d);
+}
+
+/* Goal: a peer that died is told of by the next send to it, also where its right was let go of before that. */
+TEST(death_of_a_peer_is_told_by_the_next_send_after_others_were_sent_to)
+{
+        test_domain();
+        wharf_task *t = task(), *other[40];
+        wharf_direct *d = join(t, "P"), *joined[40];
+        for (int i = 0; i < 40; i++) {
+                char name[8];
+                snprintf(name, sizeof name, "q%d", i);
+                other[i] = task();
+                joined[i] = join(other[i], name);
+                say(d, name, "hello");
+                if (i < 20)
+                        leave(other[i], joined[i]);
+        }
+        for (int i = 0; i < 40; i++) {
+                char name[8];
+                snprintf(name, sizeof name, "q%d", i);
+                CHECK_EQ(wharf_direct_send(d, name, "x", 1, 0), i < 20 ? -EPIPE : 0);
+                CHECK_EQ(wharf_direct_send(d, name, "x", 1, 0), i < 20 ? -ENOENT : 0);
+        }
+        for (int i = 20; i < 40; i++)
+                leave(other[i], joined[i]);
+        leave(t, d);
+}
+
 static int joins_and_waits(void *arg)
 {
         wharf_task *t = task();
@@ -475,6 +546,72 @@ TEST(peer_cannot_make_a_link_that_outlives_it)
         CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, WHARF_FOREVER), -ENOTCONN);
         CHECK_EQ(test_wait(q), 128 + SIGKILL);
         leave(t, d);
+}
+
+/* A link to P as wharf makes it, by hand; what is sent next goes over it. */
+static wharf_name link_again(wharf_task *t, uint64_t id)
+{
+        wharf_name door, port, right;
+        CHECK_EQ(wharf_lookup(t, "direct:P", WHARF_FOREVER, &door), 0);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        struct forged hello = {.id = id, .name = "Q"};
+        struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+        struct wharf_msg m = {
+                .size = sizeof m, .id = 0x68656c6c, .data = &hello, .len_bytes = 9, .items = &item, .n_items = 1};
+        CHECK_EQ(wharf_sendmsg(t, door, &m, WHARF_FOREVER), 0);
+        wharf_drop(t, door);
+        return right;
+}
+
+static void second_links(bool any, bool drops)
+{
+        wharf_task *t = task(), *tq = task();
+        wharf_direct *d = join(t, "P"), *q = join(tq, "Q");
+        uint64_t id = registered_id(tq, "direct:Q");
+        wharf_name right[5];
+        char buf[8], who[WHARF_DIRECT_NAME_MAX + 1];
+        for (int i = 0; i < 5; i++) {
+                right[i] = link_again(tq, id);
+                CHECK_EQ(wharf_send(tq, right[i], (char[]){(char)('a' + 2 * i), 0}, 2, 0), 0);
+                CHECK_EQ(wharf_send(tq, right[i], (char[]){(char)('b' + 2 * i), 0}, 2, 0), 0);
+                if (drops && i < 4)
+                        wharf_drop(tq, right[i]);
+        }
+        for (int i = 0; i < 8; i++) {
+                CHECK_EQ(any ? wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(5000))
+                             : wharf_direct_recv(d, "Q", buf, sizeof buf, wharf_in_ms(5000)),
+                         2);
+                CHECK_EQ(buf[0], 'a' + i);
+        }
+        CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, 0), -EAGAIN);
+        CHECK_EQ(wharf_send(tq, right[4], "k", 1, 0), -EPIPE); /* the fifth was one too many */
+        if (!drops)
+                for (int i = 0; i < 4; i++)
+                        CHECK_EQ(wharf_send(tq, right[i], "l", 2, 0), i < 3 ? -EPIPE : 0);
+        wharf_drop(tq, right[4]);
+        right[4] = link_again(tq, id); /* and now it is not */
+        CHECK_EQ(wharf_send(tq, right[4], "m", 2, 0), 0);
+        for (const char *c = drops ? "m" : "lm"; *c; c++) {
+                CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(5000)), 2);
+                CHECK_EQ(buf[0], *c);
+        }
+        leave(tq, q);
+        CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, WHARF_FOREVER), -ENOTCONN);
+        CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, 0), -EAGAIN);
+        leave(t, d);
+}
+
+/*
+ * Goal:   a peer that lives and has lost its link makes another, and what it sent on the first comes before what it
+ *         sends on the second, whether it has let go of the first or not; who receives later is not told that it had
+ *         gone. There are four such links at most.
+ */
+TEST(second_link_of_a_living_peer_is_read_after_the_first)
+{
+        test_domain();
+        for (int i = 0; i < 4; i++)
+                second_links(i & 1, i & 2);
 }
 
 /* Goal: one's own name is a peer like any other; and a deadline, rights, and what is too large are as everywhere. */
