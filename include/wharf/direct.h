@@ -17,7 +17,7 @@
  * it may pass on whatever it is told.) Names are those of the task's own domain, registered there as "direct:NAME".
  *
  * Errors, time: see wharf/task.h. A peer's end is told once, by the call that meets it; the next call of that name
- * waits for, or finds, a new one.
+ * waits for, or finds, a new one. Of peers that have gone nothing is kept but that they have, for the last 1024 of them.
  * Threads: any number may send. One at a time may receive, as one process has one place where it waits; another gets
  * -EBUSY. wharf_direct_leave() must come last.
  */

@@ -74,7 +74,7 @@ struct inlet {
         bool in_set;
         bool follows; /* another of that name, which is read first */
         bool met;     /* received from by its name: who had that name before has been told of */
-        uint64_t id; /* of the registration */
+        uint64_t id;  /* of the registration */
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
 
