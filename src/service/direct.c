@@ -50,8 +50,8 @@ enum {
         LINKS_MAX = 4,     /* ... of one registration, of which three wait to be read to their end */
         SWEEP_MIN = 16,    /* outlets made before those are looked for whose peer has died */
         HELLO_ID = 0x68656c6c,
-        DOOR_TURN = 64, /* receives from anyone between two looks at the door */
-        ROUNDS_AT_ONCE = 4,
+        DOOR_TURN = 64,     /* receives from anyone between two looks at the door */
+        ROUNDS_AT_ONCE = 4, /* of a receive that may not wait */
 };
 
 /* What a hello says: the id of its sender's door, and the name, without the prefix and without a 0. */
@@ -446,6 +446,19 @@ static int known_ask(struct wharf_direct *d)
 
 /* ---- the door ---- */
 
+/*
+ * Is there nothing left at this port, or set, after a receive said so? One that may not wait gives up before it has
+ * seen everything, if much comes that is no message; the descriptor says what is so (P3). 1 or 0.
+ */
+static int is_drained(struct wharf_direct *d, wharf_name name)
+{
+        struct pollfd p = {.events = POLLIN};
+        int r = wharf_port_fd(d->task, name, &p.fd);
+        if (r == 0)
+                r = wh_os_poll(&p, 1, 0);
+        return r == -EINTR ? 0 : r < 0 ? r : !r;
+}
+
 /* The first of that name behind `pos`, which may be the list's head. */
 static struct inlet *inlet_find(struct wh_list *inlets, struct wh_list *pos, const char *name)
 {
@@ -640,16 +653,6 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
         return r < 0 ? wh_fail(r, NULL) : 0;
 }
 
-/* A receive that may not wait gives up before it has seen everything, if much comes that is no message. 1 or 0. */
-static int door_drained(struct wharf_direct *d)
-{
-        struct pollfd p = {.events = POLLIN};
-        int r = wharf_port_fd(d->task, d->door, &p.fd);
-        if (r == 0)
-                r = wh_os_poll(&p, 1, 0);
-        return r == -EINTR ? 0 : r < 0 ? r : !r;
-}
-
 /* Waits for something to do at the door, and does what there is, for a while. */
 static int door_serve(struct wharf_direct *d, int64_t deadline_ns)
 {
@@ -659,7 +662,7 @@ static int door_serve(struct wharf_direct *d, int64_t deadline_ns)
                 some = true;
                 r = door_take(d, 0);
                 if (r == -EAGAIN && !wh_list_empty(&d->claims))
-                        r = (drained = door_drained(d)) == 0 ? 0 : r;
+                        r = (drained = is_drained(d, d->door)) == 0 ? 0 : r;
         }
         int judged = drained < 0 ? drained : claims_judge(d, drained);
         return judged < 0 ? judged : some && r == -EAGAIN ? 0 : r;
@@ -691,7 +694,7 @@ static bool is_over(int64_t deadline_ns)
 
 static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg *m, int64_t deadline_ns)
 {
-        for (;;) {
+        for (unsigned rounds = 0;; rounds++) {
                 struct inlet *in = inlet_find(&d->inlets, &d->inlets, peer), *gone = NULL;
                 if (!in || !in->met)
                         gone = inlet_find(&d->inlets_gone, &d->inlets_gone, peer);
@@ -707,7 +710,15 @@ static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg 
                         struct inlet *next = inlet_next(d, in);
                         in->met = true;
                         r = wharf_recvmsg(d->task, in->port, m, next ? 0 : deadline_ns);
-                        if (r != -ENOTCONN && !(next && r == -EAGAIN))
+                        if (next && r == -EAGAIN) {
+                                r = is_drained(d, in->port);
+                                if (r == 0 && (deadline_ns ? is_over(deadline_ns) : rounds >= ROUNDS_AT_ONCE))
+                                        return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
+                                if (r == 0)
+                                        continue;
+                                r = r < 0 ? wh_fail(r, NULL) : -ENOTCONN;
+                        }
+                        if (r != -ENOTCONN)
                                 return r;
                         uint64_t id = in->id;
                         inlet_take_out(d, in);
@@ -746,16 +757,16 @@ static int inlets_place(struct wharf_direct *d)
 }
 
 /* Nothing is in the set: those that others follow are read to their end. Were there any? */
-static bool inlets_follow(struct wharf_direct *d)
+static int inlets_follow(struct wharf_direct *d)
 {
-        bool some = false;
-        if (d->n_following == 0)
-                return false;
+        int some = 0, r = d->n_following ? is_drained(d, d->set) : 0;
+        if (r <= 0)
+                return r;
         wh_list_for_safe (pos, &d->inlets) {
                 struct inlet *in = wh_container(pos, struct inlet, node);
                 if (in->in_set && inlet_next(d, in)) {
                         inlet_end(d, in);
-                        some = true;
+                        some = 1;
                 }
         }
         return some;
@@ -764,7 +775,7 @@ static bool inlets_follow(struct wharf_direct *d)
 /* From whoever is in the set, without waiting; -EAGAIN: nobody has sent. */
 static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who)
 {
-        int r;
+        int r, more;
         do {
                 r = inlets_place(d);
                 if (r < 0)
@@ -777,8 +788,9 @@ static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who)
                         else if (r == 0 && who && in->port == m->port)
                                 strcpy(who, in->name);
                 }
-        } while ((r == -ENOTCONN && d->n_inlets) || (r == -EAGAIN && inlets_follow(d)));
-        return r == -ENOTCONN ? -EAGAIN : r;
+                more = r == -ENOTCONN ? d->n_inlets > 0 : r == -EAGAIN ? inlets_follow(d) : 0;
+        } while (more > 0);
+        return more < 0 ? wh_fail(more, NULL) : r == -ENOTCONN ? -EAGAIN : r;
 }
 
 static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, int64_t deadline_ns)
@@ -797,7 +809,7 @@ static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, i
                 r = door_serve(d, 0);
                 if (r < 0 && r != -EAGAIN)
                         return r;
-                if (deadline_ns == 0 && (r == -EAGAIN || rounds == ROUNDS_AT_ONCE))
+                if (deadline_ns == 0 && (r == -EAGAIN || rounds >= ROUNDS_AT_ONCE))
                         return wh_fail(-EAGAIN, NULL);
                 if (deadline_ns && is_over(deadline_ns))
                         return wh_fail(-ETIMEDOUT, NULL);
