@@ -61,10 +61,10 @@ static void inbox_bell(struct wh_inbox *in, bool set)
 void wh_inbox_wake_all(struct wh_inbox *in)
 {
         atomic_fetch_add_explicit(&in->turn, 1, memory_order_relaxed);
-        if (in->waiters) {
-                inbox_bell(in, true); /* the leader, in epoll_wait() */
+        if (in->waiters || in->pollable)
+                inbox_bell(in, true); /* the leader, in epoll_wait(); and P3, for what is known without an event */
+        if (in->waiters)
                 wh_os_futex_wake(&in->turn, INT32_MAX, false);
-        }
 }
 
 /* Let the others look: what was found may be for them. */
@@ -1550,8 +1550,6 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
         watches_move(p, p->o.name, to);
         wh_inbox_wake_all(from);
         wh_inbox_wake_all(to);
-        if (to->pollable)
-                inbox_bell(to, true); /* P3: what came along was announced to nobody */
         return 0;
 }
 

@@ -96,6 +96,7 @@ struct claim {
         wharf_name port;
         struct wharf_sender sender;
         uint64_t id;
+        unsigned judged; /* so often */
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
 
@@ -159,29 +160,56 @@ static bool outlet_was(struct wharf_direct *d, const char *name)
         return o;
 }
 
-/*
- * Lets go of the rights to peers that have died, to which nobody may ever send again. Looks at all of them whenever
- * their number has doubled since, so that it costs each of them little.
- */
-static void outlets_sweep_locked(struct wharf_direct *d)
+/* Takes out the outlet of `right`, which is dead: its end is told by the next call that sends there. */
+static void outlet_gone(struct wharf_direct *d, wharf_name right)
 {
-        if (d->n_outlets < d->sweep_at)
-                return;
-        wh_list_for_safe (pos, &d->outlets) {
-                struct outlet *o = wh_container(pos, struct outlet, node);
-                struct wharf_right_stat st = {.size = sizeof st};
-                if (wharf_right_stat(d->task, o->right, &st) == 0 && !st.dead)
-                        continue;
-                wharf_drop(d->task, o->right);
+        struct outlet *o = NULL, *old = NULL;
+        wh_lock(&d->lock);
+        wh_list_for (pos, &d->outlets) {
+                o = wh_container(pos, struct outlet, node);
+                if (o->right == right)
+                        break;
+                o = NULL;
+        }
+        if (o) {
                 wh_list_remove(&o->node);
                 d->n_outlets--;
                 wh_list_push_back(&d->outlets_gone, &o->node);
                 if (++d->n_outlets_gone > GONE_MAX) {
-                        free(wh_container(wh_list_pop_front(&d->outlets_gone), struct outlet, node));
+                        old = wh_container(wh_list_pop_front(&d->outlets_gone), struct outlet, node);
                         d->n_outlets_gone--;
                 }
         }
+        wh_unlock(&d->lock);
+        if (o)
+                wharf_drop(d->task, right);
+        free(old);
+}
+
+/*
+ * Lets go of the rights to peers that have died, to which nobody may ever send again. Looks at all of them whenever
+ * their number has doubled since, so that it costs each of them little. `making` is held; without memory, later.
+ */
+static void outlets_sweep(struct wharf_direct *d)
+{
+        wharf_name *right = NULL;
+        size_t n = 0;
+        wh_lock(&d->lock);
+        if (d->n_outlets >= d->sweep_at && (right = wh_os_malloc(d->n_outlets * sizeof *right)))
+                wh_list_for (pos, &d->outlets)
+                        right[n++] = wh_container(pos, struct outlet, node)->right;
+        wh_unlock(&d->lock);
+        if (!right)
+                return;
+        for (size_t i = 0; i < n; i++) {
+                struct wharf_right_stat st = {.size = sizeof st};
+                if (wharf_right_stat(d->task, right[i], &st) == 0 && st.dead)
+                        outlet_gone(d, right[i]);
+        }
+        free(right);
+        wh_lock(&d->lock);
         d->sweep_at = 2 * d->n_outlets + SWEEP_MIN;
+        wh_unlock(&d->lock);
 }
 
 /* A hello on a pair that others may have a copy of says nothing about who sends it, and would not be believed. */
@@ -234,8 +262,8 @@ static int outlet_make(struct wharf_direct *d, const char *name, wharf_name door
         wh_lock(&d->lock);
         wh_list_push_back(&d->outlets, &o->node);
         d->n_outlets++;
-        outlets_sweep_locked(d);
         wh_unlock(&d->lock);
+        outlets_sweep(d);
         *ret = right;
         return 0;
 }
@@ -259,7 +287,8 @@ static int outlet_get(struct wharf_direct *d, const char *name, int64_t deadline
         wh_lock(&d->making);
         *ret = outlet_right(d, name); /* another thread may have been faster */
         if (*ret == WHARF_NONE)
-                r = outlet_make(d, name, door, ret);
+                r = outlet_was(d, name) ? wh_fail(-EPIPE, "%s has left, or died", name)
+                                        : outlet_make(d, name, door, ret);
         wh_unlock(&d->making);
         wharf_drop(d->task, door);
         return r;
@@ -269,17 +298,24 @@ static int outlet_get(struct wharf_direct *d, const char *name, int64_t deadline
 static void outlet_end(struct wharf_direct *d, const char *name, wharf_name right)
 {
         wh_lock(&d->lock);
-        struct outlet *o = outlet_find(&d->outlets, name);
+        struct outlet *o = outlet_find(&d->outlets, name), *gone = outlet_find(&d->outlets_gone, name);
         if (o && o->right == right) {
                 wh_list_remove(&o->node);
                 d->n_outlets--;
         } else {
                 o = NULL;
         }
+        if (gone && gone->right == right) { /* a thread that swept was faster; ours is told now */
+                wh_list_remove(&gone->node);
+                d->n_outlets_gone--;
+        } else {
+                gone = NULL;
+        }
         wh_unlock(&d->lock);
         if (o)
                 wharf_drop(d->task, right);
         free(o);
+        free(gone);
 }
 
 WHARF_API int wharf_direct_sendmsg(wharf_direct *d, const char *peer, struct wharf_msg *m, int64_t deadline_ns)
@@ -292,15 +328,11 @@ WHARF_API int wharf_direct_sendmsg(wharf_direct *d, const char *peer, struct wha
         if (r < 0)
                 return r;
         r = wharf_sendmsg(d->task, right, m, deadline_ns);
-        if (r == -EPIPE || r == -EKEYREVOKED || r == -EPROTO)
+        /* With the last two, another thread found it dead first, and dropped it. */
+        bool dropped = (r == -EBADF || r == -ECANCELED) && outlet_right(d, peer) != right;
+        if (r == -EPIPE || r == -EKEYREVOKED || r == -EPROTO || dropped)
                 outlet_end(d, peer, right);
-        if (r == -EKEYREVOKED)
-                return wh_fail(-EPIPE, NULL);
-        if ((r == -EBADF || r == -ECANCELED) && outlet_right(d, peer) != right) {
-                outlet_was(d, peer); /* another thread found it dead first, and dropped it */
-                return wh_fail(-EPIPE, NULL);
-        }
-        return r;
+        return r == -EKEYREVOKED || dropped ? wh_fail(-EPIPE, NULL) : r;
 }
 
 WHARF_API int wharf_direct_send(wharf_direct *d, const char *peer, const void *data, size_t len_bytes,
@@ -573,7 +605,8 @@ static void claim_free(struct wharf_direct *d, struct claim *c)
 
 /*
  * Judges all claims. A claim that cannot be judged for want of something stays, and the error is returned; one that
- * does not hold stays until the door has been read to its end (`drained`).
+ * does not hold stays until the door has been read to its end (`drained`), and if that never is, since somebody keeps
+ * it busy, the directory is asked now and then.
  */
 static int claims_judge(struct wharf_direct *d, bool drained)
 {
@@ -581,7 +614,7 @@ static int claims_judge(struct wharf_direct *d, bool drained)
         wh_list_for_safe (pos, &d->claims) {
                 struct claim *c = wh_container(pos, struct claim, node);
                 bool holds = claim_holds(d, c);
-                if (!holds && !drained)
+                if (!holds && !drained && ++c->judged % DOOR_TURN)
                         continue;
                 if (!holds && !asked) {
                         int r = known_ask(d);
@@ -590,6 +623,8 @@ static int claims_judge(struct wharf_direct *d, bool drained)
                         asked = true;
                         holds = claim_holds(d, c);
                 }
+                if (!holds && !drained)
+                        continue;
                 int r = holds ? claim_accept(d, c) : 0;
                 if (r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -ENOSPC)
                         return wh_fail(r, NULL);
@@ -692,54 +727,70 @@ static bool is_over(int64_t deadline_ns)
         return deadline_ns != WHARF_FOREVER && wh_os_now_ns() > deadline_ns;
 }
 
+/* Another inlet follows this one. Receives from it, or ends it if all was received: -ENOTCONN. It is in no set then. */
+static int recv_before(struct wharf_direct *d, struct inlet *in, struct wharf_msg *m)
+{
+        int r = inlet_place(d, in, false);
+        if (r == 0)
+                r = wharf_recvmsg(d->task, in->port, m, 0);
+        for (unsigned i = 0; r == -EAGAIN && i < ROUNDS_AT_ONCE; i++) {
+                int drained = is_drained(d, in->port);
+                r = drained < 0   ? wh_fail(drained, NULL)
+                    : drained > 0 ? -ENOTCONN
+                                  : wharf_recvmsg(d->task, in->port, m, 0);
+        }
+        if (r == -ENOTCONN)
+                inlet_end(d, in);
+        return r;
+}
+
 static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg *m, int64_t deadline_ns)
 {
+        bool looked = false;
         for (unsigned rounds = 0;; rounds++) {
                 struct inlet *in = inlet_find(&d->inlets, &d->inlets, peer), *gone = NULL;
+                bool over = rounds && (deadline_ns ? is_over(deadline_ns) : rounds >= ROUNDS_AT_ONCE);
+                int r = 0;
                 if (!in || !in->met)
                         gone = inlet_find(&d->inlets_gone, &d->inlets_gone, peer);
-                if (gone) {
+                if (gone && looked) {
                         uint64_t id = gone->id;
                         inlet_gone_free(d, gone);
                         return peer_gone(d, peer, id);
                 }
-                int r = in ? inlet_place(d, in, false) : 0;
-                if (r < 0)
-                        return r;
-                if (in) {
-                        struct inlet *next = inlet_next(d, in);
+                if (in && !gone) {
                         in->met = true;
-                        r = wharf_recvmsg(d->task, in->port, m, next ? 0 : deadline_ns);
-                        if (next && r == -EAGAIN) {
-                                r = is_drained(d, in->port);
-                                if (r == 0 && (deadline_ns ? is_over(deadline_ns) : rounds >= ROUNDS_AT_ONCE))
-                                        return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
-                                if (r == 0)
-                                        continue;
-                                r = r < 0 ? wh_fail(r, NULL) : -ENOTCONN;
-                        }
-                        if (r != -ENOTCONN)
-                                return r;
-                        uint64_t id = in->id;
-                        inlet_take_out(d, in);
-                        free(in);
-                        if (next && next->id == id)
+                        if (inlet_next(d, in))
+                                r = recv_before(d, in, m);
+                        else if ((r = inlet_place(d, in, false)) == 0 &&
+                                 (r = wharf_recvmsg(d->task, in->port, m, deadline_ns)) == -ENOTCONN)
+                                inlet_end(d, in);
+                        if (r == -ENOTCONN)
                                 continue;
-                        return peer_gone(d, peer, id);
+                        if (r != -EAGAIN || deadline_ns == 0)
+                                return r;
+                        if (over)
+                                return wh_fail(-ETIMEDOUT, NULL);
+                        continue;
                 }
                 r = door_serve(d, 0);
                 if (r < 0 && r != -EAGAIN)
                         return r;
+                if (gone) { /* has it, or its name's next life, come back? */
+                        looked = true;
+                        continue;
+                }
                 if (inlet_find(&d->inlets, &d->inlets, peer))
                         continue;
-                if (!known_living(d, peer))
+                if (r == -EAGAIN && !known_living(d, peer))
                         wh_list_for (pos, &d->known) {
                                 struct known *k = wh_container(pos, struct known, node);
                                 if (!k->told && !strcmp(k->name, peer))
                                         return peer_gone(d, peer, k->id);
                         }
-                r = deadline_ns == 0 ? -EAGAIN : is_over(deadline_ns) ? -ETIMEDOUT : door_serve(d, deadline_ns);
-                if (r < 0)
+                if (over || (deadline_ns == 0 && r == -EAGAIN))
+                        return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
+                if (r == -EAGAIN && (r = door_serve(d, deadline_ns)) < 0)
                         return wh_fail(r, NULL);
         }
 }
@@ -756,41 +807,41 @@ static int inlets_place(struct wharf_direct *d)
         return r;
 }
 
-/* Nothing is in the set: those that others follow are read to their end. Were there any? */
-static int inlets_follow(struct wharf_direct *d)
-{
-        int some = 0, r = d->n_following ? is_drained(d, d->set) : 0;
-        if (r <= 0)
-                return r;
-        wh_list_for_safe (pos, &d->inlets) {
-                struct inlet *in = wh_container(pos, struct inlet, node);
-                if (in->in_set && inlet_next(d, in)) {
-                        inlet_end(d, in);
-                        some = 1;
-                }
-        }
-        return some;
-}
-
 /* From whoever is in the set, without waiting; -EAGAIN: nobody has sent. */
 static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who)
 {
-        int r, more;
-        do {
-                r = inlets_place(d);
-                if (r < 0)
+        int r;
+again:
+        r = inlets_place(d);
+        if (r < 0)
+                return r;
+        r = wharf_recvmsg(d->task, d->set, m, 0);
+        wh_list_for_safe (pos, &d->inlets) {
+                struct inlet *in = wh_container(pos, struct inlet, node);
+                if (r == 0 && who && in->port == m->port)
+                        strcpy(who, in->name);
+                else if (r == -ENOTCONN && in->in_set) /* all have ended, and all they sent was received */
+                        inlet_end(d, in);
+        }
+        if (r == -ENOTCONN && d->n_inlets)
+                goto again;
+        if (r != -EAGAIN || d->n_following == 0)
+                return r == -ENOTCONN ? -EAGAIN : r;
+        /* Those that others follow are read to their end. */
+        wh_list_for (pos, &d->inlets) {
+                struct inlet *in = wh_container(pos, struct inlet, node);
+                if (!in->in_set || !inlet_next(d, in))
+                        continue;
+                r = recv_before(d, in, m);
+                if (r == -ENOTCONN)
+                        goto again;
+                if (r == 0 && who)
+                        strcpy(who, in->name);
+                if (r != -EAGAIN)
                         return r;
-                r = wharf_recvmsg(d->task, d->set, m, 0);
-                wh_list_for_safe (pos, &d->inlets) {
-                        struct inlet *in = wh_container(pos, struct inlet, node);
-                        if (r == -ENOTCONN && in->in_set) /* all have ended, and all they sent was received */
-                                inlet_end(d, in);
-                        else if (r == 0 && who && in->port == m->port)
-                                strcpy(who, in->name);
-                }
-                more = r == -ENOTCONN ? d->n_inlets > 0 : r == -EAGAIN ? inlets_follow(d) : 0;
-        } while (more > 0);
-        return more < 0 ? wh_fail(more, NULL) : r == -ENOTCONN ? -EAGAIN : r;
+        }
+        r = inlets_place(d); /* so that what comes there is heard of */
+        return r < 0 ? r : -EAGAIN;
 }
 
 static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, int64_t deadline_ns)
@@ -803,19 +854,18 @@ static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, i
                 r = door_serve(d, 0);
         /* What comes to the door all the time must not keep us. */
         for (unsigned rounds = 0; r == 0 || r == -EAGAIN; rounds++) {
+                bool over = rounds && (deadline_ns ? is_over(deadline_ns) : rounds >= ROUNDS_AT_ONCE);
                 r = recv_set(d, m, who);
                 if (r != -EAGAIN)
                         return r;
-                r = door_serve(d, 0);
+                r = over ? -EAGAIN : door_serve(d, 0);
                 if (r < 0 && r != -EAGAIN)
                         return r;
-                if (deadline_ns == 0 && (r == -EAGAIN || rounds >= ROUNDS_AT_ONCE))
-                        return wh_fail(-EAGAIN, NULL);
-                if (deadline_ns && is_over(deadline_ns))
-                        return wh_fail(-ETIMEDOUT, NULL);
+                if (over || (deadline_ns == 0 && r == -EAGAIN))
+                        return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
                 if (r == -EAGAIN) { /* a set without ports would seem ready: nothing can come there */
                         r = wh_os_poll(p, d->n_inlets ? 2 : 1, deadline_ns);
-                        r = r > 0 || r == -EINTR ? 0 : r;
+                        r = r >= 0 || r == -EINTR ? 0 : r;
                 }
         }
         return r;
