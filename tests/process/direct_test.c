@@ -596,6 +596,10 @@ static void second_links(bool any, bool drops)
                 CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(5000)), 2);
                 CHECK_EQ(buf[0], *c);
         }
+        wharf_drop(tq, right[4]);
+        right[4] = link_again(tq, id);
+        CHECK_EQ(wharf_send(tq, right[4], "n", 2, 0), 0);
+        hear(d, "Q", "n"); /* and not that Q had gone */
         leave(tq, q);
         CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, WHARF_FOREVER), -ENOTCONN);
         CHECK_EQ(wharf_direct_recv(d, "Q", buf, sizeof buf, 0), -EAGAIN);
