@@ -17,7 +17,7 @@
  * it may pass on whatever it is told.) Names are those of the task's own domain, registered there as "direct:NAME".
  *
  * Errors, time: see wharf/task.h. A peer's end is told once, by the call that meets it; the next call of that name
- * waits for, or finds, a new one. Of peers that have gone nothing is kept but that they have, for the last 1024 of them.
+ * waits for, or finds, a new one. Nothing is kept of peers that have gone but that they have, of the last 1024.
  * Threads: any number may send. One at a time may receive, as one process has one place where it waits; another gets
  * -EBUSY. wharf_direct_leave() must come last.
  */
@@ -71,7 +71,8 @@ WHARF_API int wharf_direct_sendmsg(wharf_direct *direct, const char *peer, struc
  *
  * @ret  the payload's length in bytes; or a negative errno
  *
- * Errors: -ENOTCONN  the peer has died or left, and all it sent was received
+ * Errors: -ENOTCONN  the peer has died or left, or has lost its link to us, and all it sent was received; if it lives
+ *                    after all, it is heard again over its next link
  *         -EAGAIN, -ETIMEDOUT  none came
  *         -EOVERFLOW  the message is larger than `cap_bytes`; it stays first in its queue
  *         -EBUSY      another thread is receiving

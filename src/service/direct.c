@@ -156,8 +156,9 @@ static bool outlet_was(struct wharf_direct *d, const char *name)
                 d->n_outlets_gone--;
         }
         wh_unlock(&d->lock);
+        bool was = o;
         free(o);
-        return o;
+        return was;
 }
 
 /* Takes out the outlet of `right`, which is dead: its end is told by the next call that sends there. */
