@@ -1,40 +1,44 @@
-# The few verbs of wharf. Meson and Ninja do the work; `make` on its own builds into build/.
+# The few verbs of wharf. Meson and Ninja do the work; `make` on its own builds into build/ what users need of it.
+# Each verb installs what it takes, makes the build folder fit what is installed, and builds what it runs and no more.
 B ?= build
 PREFIX ?= /usr/local
+BUILD = scripts/configure $(B) --prefix=$(PREFIX) && ninja -C $(B) --quiet
 
-all: $(B)/build.ninja
-	@ninja -C $(B) --quiet
-
-$(B)/build.ninja:
-	@meson setup $(B) --prefix=$(PREFIX) >/dev/null || { meson setup $(B) --prefix=$(PREFIX); exit 1; }
+all: deps
+	@$(BUILD) use
 
 deps:
 	@scripts/deps build
 
-# A build that was configured before they were there is configured again.
-proof-deps: deps
-	@scripts/deps proof
-	@[ ! -f $(B)/build.ninja ] || [ -e $(B)/proof/fuzz/fuzz_frame ] || meson setup --reconfigure $(B) >/dev/null
+test-deps:
+	@scripts/deps test
 
-demo: deps all
+proof-deps:
+	@scripts/deps proof
+
+demo: deps
+	@$(BUILD) wharfd examples/wordcount
 	@scripts/demo $(B) $(ARGS)
 
-test: proof-deps all
+test: test-deps
+	@$(BUILD) meson-test-prereq
 	@scripts/test $(B) $(ARGS)
 
-check: deps all
+check: deps
 	@scripts/check $(ARGS)
 
-bench: all
+bench:
 	@scripts/deps bench
-	@meson setup --reconfigure $(B) >/dev/null; ninja -C $(B) --quiet
+	@$(BUILD) benches wharf wharfd
 	@scripts/bench $(B) $(ARGS)
 
 # Everything the engines of proof/ can do; `proof/quick` is the short version. Then: do they notice broken code?
-proof: proof-deps all
+proof: proof-deps
+	@$(BUILD)
 	@proof/run full $(B)
 
-proof-mutants: proof-deps all
+proof-mutants: proof-deps
+	@$(BUILD)
 	@proof/mutants/run $(B) $(ARGS)
 
 install: all
@@ -49,4 +53,4 @@ hooks:
 clean:
 	@rm -rf $(B)
 
-.PHONY: all deps proof-deps demo test check bench proof proof-mutants install format hooks clean
+.PHONY: all deps test-deps proof-deps demo test check bench proof proof-mutants install format hooks clean
