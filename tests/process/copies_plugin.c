@@ -8,7 +8,7 @@ __attribute__((visibility("default"))) int plugin_talk(const char *path);
 int plugin_talk(const char *path)
 {
         wharf_task *task;
-        wharf_name host, port;
+        wharf_name host, port = 0;
         char text[16];
         if (wharf_task_open(NULL, &task) < 0)
                 return 1;
