@@ -127,7 +127,11 @@ TEST(fixed_partitions)
 TEST(formats_that_cannot_be)
 {
         char *m = test_shared(LEN);
-        struct wharf_heap_opts good = *opts(WHARF_HEAP_BUDDY, 4096, 64, 0), o;
+        struct wharf_heap_opts good = *opts(WHARF_HEAP_BUDDY, 4096, 64, 0);
+        struct { /* of a later version, which asks for something that this one does not know */
+                struct wharf_heap_opts o;
+                uint64_t more;
+        } later = {.more = ~0ull};
         CHECK_EQ(wharf_heap_format(m + 1, LEN - 1, &good), -EINVAL);
         CHECK_EQ(wharf_heap_format(NULL, LEN, &good), -EINVAL);
         CHECK_EQ(wharf_heap_format(m, 100, &good), -ENOSPC);
@@ -136,10 +140,10 @@ TEST(formats_that_cannot_be)
         CHECK_EQ(wharf_heap_format(m, wharf_heap_bytes_needed(&good), &good), 0);
 #define BAD(field, value)                                         \
         do {                                                      \
-                o = good;                                         \
-                o.field = (value);                                \
-                CHECK_EQ(wharf_heap_format(m, LEN, &o), -EINVAL); \
-                CHECK_EQ(wharf_heap_bytes_needed(&o), 0);         \
+                later.o = good;                                         \
+                later.o.field = (value);                                \
+                CHECK_EQ(wharf_heap_format(m, LEN, &later.o), -EINVAL); \
+                CHECK_EQ(wharf_heap_bytes_needed(&later.o), 0);         \
         } while (0)
         BAD(policy, WHARF_HEAP_POLICIES);
         BAD(flags, 64);
@@ -151,7 +155,8 @@ TEST(formats_that_cannot_be)
         BAD(n_partitions, 2);
         BAD(reserved, 1);
         BAD(size, 4);
-        BAD(size, sizeof o + 1);
+        BAD(size, sizeof later.o + 1);
+        BAD(size, sizeof later);
         BAD(managed_bytes, (uint64_t)1 << 62);
         good = *opts(WHARF_HEAP_FIRST_FIT, 4096, 0, 0);
         BAD(unit_bytes, 32);

@@ -847,11 +847,11 @@ TEST(a_fork_while_a_memory_is_made_leaves_the_child_without_it)
         sem_init(&fork_now, 0, 0);
         sem_init(&fork_done, 0, 0);
         madvised = 0;
+        wh_os_gate = fork_before_madvise; /* while there is one thread: the other reads it too */
         CHECK_EQ(pthread_create(&thread, NULL, forks_when_told, NULL), 0);
-        wh_os_gate = fork_before_madvise;
         CHECK_EQ(wharf_memory_new(h.task, 1 << 20, &memory), 0);
-        wh_os_gate = NULL;
         CHECK_EQ(pthread_join(thread, NULL), 0);
+        wh_os_gate = NULL;
         CHECK(forked_child > 0);
         struct wharf_item give = {.kind = WHARF_MOVE_MEMORY, .name = memory};
         struct wharf_msg m = MSG(.items = &give, .n_items = 1);
