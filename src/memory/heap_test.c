@@ -164,10 +164,10 @@ TEST(formats_that_cannot_be)
         BAD(n_partitions, 0);
         BAD(n_partitions, 65);
         uint64_t huge[2] = {UINT64_MAX, UINT64_MAX};
-        o = good;
-        o.n_partitions = 2;
-        o.partition_bytes = huge;
-        CHECK_EQ(wharf_heap_format(m, LEN, &o), -EINVAL);
+        later.o = good;
+        later.o.n_partitions = 2;
+        later.o.partition_bytes = huge;
+        CHECK_EQ(wharf_heap_format(m, LEN, &later.o), -EINVAL);
         enum wharf_heap_policy p;
         for (unsigned i = 0; i < WHARF_HEAP_POLICIES; i++) {
                 CHECK_EQ(wharf_heap_policy_by_name(wharf_heap_policy_name((enum wharf_heap_policy)i), &p), 0);
