@@ -14,10 +14,10 @@
  */
 #include "common.h"
 #include "peers.h"
+#include "print.h"
 
 #include <getopt.h>
 #include <inttypes.h>
-#include <json.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -171,42 +171,33 @@ static const char *format_figure(double v, enum metric m, char buf[32])
         return buf;
 }
 
-static void figure_print(const struct figure *f, enum metric m)
-{
-        char mid[32], low[32], high[32], range[72];
-        snprintf(range, sizeof range, "%s..%s", format_figure(f->value[0], m, low),
-                 format_figure(f->value[f->n - 1], m, high));
-        printf("%9s  %18s", format_figure(median(f), m, mid), range);
-}
-
-static void speed_print(const struct row *rows, unsigned peer, enum metric m)
-{
-        double times = speed(rows, peer, m);
-        if (times)
-                printf("  %8.*f\n", times < 9.995 ? 2 : times < 99.95 ? 1 : 0, times);
-        else
-                printf("  %8s\n", "-");
-}
-
-static void row_print(const struct row *rows, unsigned peer, enum bench_work work, uint64_t size_bytes)
+static void row_print(struct table *t, const struct row *rows, unsigned peer, enum bench_work work, uint64_t size_bytes)
 {
         const struct row *row = &rows[peer];
         enum metric m = work == BENCH_PP ? P50_NS : MSGS_PER_S;
-        char size[16], buf[32];
-        printf("%-9s  %-14s  ", peer == WHARF ? format_size(size_bytes, size) : "", peers[peer]->name);
-        if (!row->metric[m].n) {
-                printf("%9s  %18s  %9s  %8s\n", "-", "-", "-", "-");
+        const struct figure *f = &row->metric[m];
+        char size[16], mid[32], low[32], high[32];
+        table_cell(t, PLAIN, "%s", peer == WHARF ? format_size(size_bytes, size) : "");
+        table_cell(t, PLAIN, "%s", peers[peer]->name);
+        if (!f->n) {
+                for (unsigned i = 0; i < 4; i++)
+                        table_cell(t, PLAIN, "-");
                 return;
         }
-        figure_print(&row->metric[m], m);
+        table_cell(t, PLAIN, "%s", format_figure(median(f), m, mid));
+        table_cell(t, PLAIN, "%s..%s", format_figure(f->value[0], m, low), format_figure(f->value[f->n - 1], m, high));
         if (work == BENCH_PP)
-                printf("  %9s", format_figure(median(&row->metric[P99_NS]), P99_NS, buf));
+                table_cell(t, PLAIN, "%s", format_figure(median(&row->metric[P99_NS]), P99_NS, mid));
         else
-                printf("  %9.3f", median(&row->metric[m]) * (double)size_bytes / 1e9);
-        speed_print(rows, peer, m);
+                table_cell(t, PLAIN, "%.3f", median(f) * (double)size_bytes / 1e9);
+        double times = speed(rows, peer, m);
+        if (times)
+                table_cell(t, PLAIN, "%.*f", times < 9.995 ? 2 : times < 99.95 ? 1 : 0, times);
+        else
+                table_cell(t, PLAIN, "-");
 }
 
-static void table_print(const struct request *q, struct row (*rows)[N_PEERS])
+static int tables_print(const struct verb *v, const struct request *q, struct row (*rows)[N_PEERS])
 {
         static const char *const places[BENCH_PLACES] = {"on a core each", "where the scheduler puts them",
                                                          "on one core"};
@@ -216,12 +207,24 @@ static void table_print(const struct request *q, struct row (*rows)[N_PEERS])
                q->rounds == 1 ? "" : "s", q->phase_s * 1e3);
         for (enum bench_work work = BENCH_PP; work <= BENCH_TP; work++) {
                 bool there = work == BENCH_PP;
-                printf("\n%s\n%-9s  %-14s  %9s  %18s  %9s  %8s\n",
-                       there ? "There and back, one message at a time" : "One way, every byte written and read", "SIZE",
-                       "PEER", there ? "P50" : "MSG/S", "LOWEST..HIGHEST", there ? "P99" : "GB/S", "SPEED");
+                const struct column columns[] = {
+                        {"SIZE"},
+                        {"PEER", COLUMN_CUT},
+                        {there ? "P50" : "MSG/S", COLUMN_RIGHT},
+                        {"LOWEST..HIGHEST", COLUMN_RIGHT, 1},
+                        {there ? "P99" : "GB/S", COLUMN_RIGHT, 2},
+                        {"SPEED", COLUMN_RIGHT},
+                        {0},
+                };
+                printf("\n%s\n",
+                       there ? "There and back, one message at a time" : "One way, every byte written and read");
+                struct table *t = table_new(columns);
                 for (unsigned s = 0; s < q->n_sizes; s++)
                         for (unsigned p = 0; p < N_PEERS; p++)
-                                row_print(rows[s], p, work, q->size_bytes[s]);
+                                row_print(t, rows[s], p, work, q->size_bytes[s]);
+                int r = table_print(v, t);
+                if (r != EXIT_DONE)
+                        return r;
         }
         printf("\nSPEED is relative to the best of %s, %s and %s. Figures are medians of the rounds.\n",
                peers[KERNEL_FIRST]->name, peers[KERNEL_FIRST + 1]->name, peers[KERNEL_FIRST + 2]->name);
@@ -233,6 +236,7 @@ static void table_print(const struct request *q, struct row (*rows)[N_PEERS])
                         printf("%s, %s: %s\n", peers[i % N_PEERS]->name, format_size(q->size_bytes[i / N_PEERS], size),
                                why);
         }
+        return EXIT_DONE;
 }
 
 static json_object *json_number(double v)
@@ -290,8 +294,7 @@ static void json_print(const struct request *q, struct row (*rows)[N_PEERS])
                 json_object_array_add(list, o);
         }
         json_object_object_add(all, "results", list);
-        puts(json_object_to_json_string_ext(all, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
-        json_object_put(all);
+        json_out(all, true);
 }
 
 /* ---- the command line ---- */
@@ -334,58 +337,47 @@ static bool place_parse(const char *text, struct request *q)
         return false;
 }
 
-/* EXIT_DONE when everything was understood; otherwise what was wrong has been said. `help` is a good answer too. */
-static int options_parse(const struct verb *v, int argc, char **argv, struct request *q, bool *ret_help)
+static bool take_mode(const char *option, struct request *q)
 {
-        static const struct option options[] = {
-                {"size", required_argument, NULL, 's'},   {"time", required_argument, NULL, 't'},
-                {"rounds", required_argument, NULL, 'r'}, {"cores", required_argument, NULL, 'c'},
-                {"spin", no_argument, NULL, 'S'},         {"sleep", no_argument, NULL, 'B'},
-                {"default", no_argument, NULL, 'D'},      {"json", no_argument, NULL, 'j'},
-                {"help", no_argument, NULL, 'h'},         {0}};
-        int c;
-        opterr = 0;
-        while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
-                switch (c) {
-                case 's':
-                        if (!sizes_parse(optarg, q))
-                                return verb_fail(v, EXIT_USAGE,
-                                                 "--size: '%s' is no list of 1 to %d sizes between 8 and 64M; 64,4K is",
-                                                 optarg, BENCH_LENS_MAX);
-                        break;
-                case 't':
-                        if (!time_parse(optarg, q))
-                                return verb_fail(v, EXIT_USAGE, "--time: '%s' is no duration between 1ms and 60s",
-                                                 optarg);
-                        break;
-                case 'r':
-                        if (!option_count(v, "--rounds", optarg, 1, ROUNDS_MAX, &q->rounds))
-                                return EXIT_USAGE;
-                        break;
-                case 'c':
-                        if (!place_parse(optarg, q))
-                                return verb_fail(v, EXIT_USAGE, "--cores: '%s' is none of pinned, free and one",
-                                                 optarg);
-                        break;
-                case 'S':
-                        q->mode = BENCH_SPIN;
-                        break;
-                case 'B':
-                        q->mode = BENCH_BLOCK;
-                        break;
-                case 'D':
-                        q->mode = BENCH_DEFAULT;
-                        break;
-                case 'j':
-                        q->json = true;
-                        break;
-                case 'h':
-                        *ret_help = true;
-                        return EXIT_DONE;
-                default:
-                        return option_bad(v, argv);
-                }
-        return optind == argc ? EXIT_DONE : verb_usage(v);
+        q->mode = !strcmp(option, "--spin") ? BENCH_SPIN : !strcmp(option, "--sleep") ? BENCH_BLOCK : BENCH_DEFAULT;
+        return true;
+}
+
+static bool take(const struct verb *v, const char *option, const char *text, void *request)
+{
+        struct request *q = request;
+        if (!text)
+                return take_mode(option, q);
+        if (!strcmp(option, "--size"))
+                return sizes_parse(text, q) ||
+                       verb_fail(v, false, "--size: '%s' is no list of 1 to %d sizes between 8 and 64M; 64,4K is", text,
+                                 BENCH_LENS_MAX);
+        if (!strcmp(option, "--time"))
+                return time_parse(text, q) ||
+                       verb_fail(v, false, "--time: '%s' is no duration between 1ms and 60s", text);
+        return place_parse(text, q) || verb_fail(v, false, "--cores: '%s' is none of pinned, free and one", text);
+}
+
+/* OPTIONS_GO_ON, or an exit code. */
+static int options_parse(const struct verb *v, int argc, char **argv, struct request *q)
+{
+        const struct option_spec options[] = {
+                {"size", 0, OPTION_CALL, q, "N,...", "bytes of a message, up to 16 sizes; default 64,4K,64K",
+                 .take = take},
+                {"time", 0, OPTION_CALL, q, "DURATION", "how long each is timed, 1ms to 60s; default 100ms",
+                 .take = take},
+                {"rounds", 0, OPTION_COUNT, &q->rounds, "N", "how often everything is measured; default 3", 1,
+                 ROUNDS_MAX},
+                {"spin", 0, OPTION_CALL, q, NULL, "nobody sleeps; needs two cores", .take = take},
+                {"sleep", 0, OPTION_CALL, q, NULL, "all sleep when there is nothing to read", .take = take},
+                {"default", 0, OPTION_CALL, q, NULL, "wharf spins for a while and then sleeps", .take = take},
+                {"cores", 0, OPTION_CALL, q, "WHERE", "pinned, free or one; default pinned", .take = take},
+                {"json", 0, OPTION_FLAG, &q->json, NULL, "print JSON"},
+                COLOUR_OPTION,
+                {0},
+        };
+        int read = options_read(v, argc, argv, options);
+        return read == OPTIONS_GO_ON && optind != argc ? verb_usage(v) : read;
 }
 
 /* Gives the place that was not asked for, and refuses what would show nothing but time slices. */
@@ -411,12 +403,9 @@ static int run(const struct verb *v, int argc, char **argv)
                 .size_bytes = {64, 4096, 65536},
                 .n_sizes = 3,
         };
-        bool help = false;
-        int r = options_parse(v, argc, argv, &q, &help);
-        if (r != EXIT_DONE)
+        int r = options_parse(v, argc, argv, &q);
+        if (r != OPTIONS_GO_ON)
                 return r;
-        if (help)
-                return verb_help(v);
         bench_program = "wharf bench";
         bench_begin();
         r = place_choose(v, &q);
@@ -427,13 +416,14 @@ static int run(const struct verb *v, int argc, char **argv)
         if (!rows)
                 return verb_fail(v, EXIT_REFUSED, "there is no memory left");
         bool good = measure_all(&q, rows);
+        r = EXIT_DONE;
         if (q.json)
                 json_print(&q, rows);
         else
-                table_print(&q, rows);
+                r = tables_print(v, &q, rows);
         free(rows);
-        if (fflush(stdout) || ferror(stdout))
-                return verb_fail(v, EXIT_REFUSED, "standard output: it is closed");
+        if (r != EXIT_DONE)
+                return r;
         if (!good)
                 return verb_fail(v, EXIT_REFUSED, "wharf: some of its measurements failed");
         return EXIT_DONE;
@@ -442,7 +432,7 @@ static int run(const struct verb *v, int argc, char **argv)
 const struct verb verb_bench = {
         .name = "bench",
         .args = "[--size N,...] [--time DURATION] [--rounds N] [--spin|--sleep|--default] [--cores pinned|free|one] "
-                "[--json]",
+                "[--json] [--color WHEN]",
         .summary = "measure wharf beside pipes, sockets and POSIX queues",
         .run = run,
 };

@@ -49,10 +49,10 @@ static int run(const struct verb *v, int argc, char **argv)
         uint64_t size_limit = SIZE_LIMIT_DEFAULT;
         bool wait = false;
         const struct option_spec options[] = {
-                {"data", 'd', OPTION_TEXT, &data},
-                {"timeout", 't', OPTION_DURATION, &timeout_ns},
-                {"size-limit", 0, OPTION_SIZE, &size_limit},
-                {"wait", 0, OPTION_FLAG, &wait},
+                {"data", 'd', OPTION_TEXT, &data, "TEXT", "the request; without it, all of standard input"},
+                {"wait", 0, OPTION_FLAG, &wait, NULL, "wait for somebody to serve NAME"},
+                {"timeout", 't', OPTION_DURATION, &timeout_ns, "DURATION", "how long to wait; default: without end"},
+                {"size-limit", 0, OPTION_SIZE, &size_limit, "SIZE", "read no more than this; default 1G"},
                 {0},
         };
         int read = options_read(v, argc, argv, options);
@@ -63,7 +63,9 @@ static int run(const struct verb *v, int argc, char **argv)
         const char *name = argv[optind];
 
         wharf_task *task;
-        int r = verb_task(v, &task);
+        int r = verb_output_begin(v); /* nobody should work for a reply that cannot be printed */
+        if (r == EXIT_DONE)
+                r = verb_task(v, &task);
         if (r != EXIT_DONE)
                 return r;
         wharf_name right;
@@ -79,8 +81,9 @@ static int run(const struct verb *v, int argc, char **argv)
                         r = verb_fail(v, EXIT_REFUSED, "%s: the server dropped the request without a reply", name);
                 else if (e < 0)
                         r = verb_error(v, name, e);
-                else
-                        r = verb_write_output(v, reply.data, reply.len_bytes);
+                else if ((r = output_write(reply.data, reply.len_bytes)) < 0)
+                        r = verb_fail(v, EXIT_REFUSED, "%s: its reply of %llu bytes is lost: standard output: %s", name,
+                                      (unsigned long long)reply.len_bytes, standard_error(-r));
                 if (e == 0)
                         wharf_release(task, &reply);
         }

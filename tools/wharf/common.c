@@ -1,6 +1,8 @@
 #include "common.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +26,8 @@ int verb_task(const struct verb *v, wharf_task **ret)
 {
         /* Shared with whatever else this machine does: a wait sleeps. */
         struct wharf_task_opts o = {.size = sizeof o, .spin_us_max = WHARF_NO_SPIN};
+        if (*wharf_domain_path() != '/')
+                return verb_fail(v, EXIT_USAGE, "WHARF_DOMAIN: '%s' is not an absolute path", wharf_domain_path());
         int r = wharf_task_open(&o, ret);
         return r < 0 ? verb_error(v, "no task", r) : EXIT_DONE;
 }
@@ -31,6 +35,8 @@ int verb_task(const struct verb *v, wharf_task **ret)
 int verb_lookup(const struct verb *v, wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret)
 {
         int r = wharf_lookup(task, name, deadline_ns, ret);
+        if (r == -ENOENT && deadline_ns)
+                return verb_fail(v, EXIT_TIMED_OUT, "%s: no process has served this name in time", name);
         if (r == -ENOENT)
                 return verb_fail(v, EXIT_NOT_FOUND, "%s: no process serves this name", name);
         return r < 0 ? verb_error(v, name, r) : EXIT_DONE;
@@ -64,12 +70,15 @@ int verb_read_input(const struct verb *v, uint64_t size_limit, uint8_t **ret, si
                         cap = more;
                 }
                 ssize_t n = read(STDIN_FILENO, data + len, cap - len);
+                struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+                if (n < 0 && errno == EAGAIN && poll(&p, 1, -1) >= 0) /* somebody has made it non-blocking */
+                        continue;
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n < 0) {
                         int err = errno;
                         free(data);
-                        return verb_fail(v, EXIT_REFUSED, "standard input: %s", strerror(err));
+                        return verb_fail(v, EXIT_REFUSED, "standard input: %s", standard_error(err));
                 }
                 if (n == 0)
                         break;
@@ -90,27 +99,29 @@ int verb_read_input(const struct verb *v, uint64_t size_limit, uint8_t **ret, si
         return EXIT_DONE;
 }
 
-int verb_write_output(const struct verb *v, const void *data, size_t len)
+int verb_output_begin(const struct verb *v)
+{
+        signal(SIGPIPE, SIG_IGN);
+        signal(SIGXFSZ, SIG_IGN);
+        return verb_output_ready(v);
+}
+
+int output_write(const void *data, size_t len)
 {
         const char *at = data;
-        if (fflush(stdout) < 0)
-                return verb_fail(v, EXIT_REFUSED, "standard output: %s", strerror(errno));
         while (len) {
                 ssize_t n = write(STDOUT_FILENO, at, len);
+                struct pollfd p = {.fd = STDOUT_FILENO, .events = POLLOUT};
+                if (n < 0 && errno == EAGAIN && poll(&p, 1, -1) >= 0) /* somebody has made it non-blocking */
+                        continue;
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n < 0)
-                        return verb_fail(v, EXIT_REFUSED, "standard output: %s", strerror(errno));
+                        return -errno;
                 at += n;
                 len -= (size_t)n;
         }
-        return EXIT_DONE;
-}
-
-int verb_help(const struct verb *v)
-{
-        printf("usage: wharf %s %s\n\n%s\nman wharf-%s(1) has the rest.\n", v->name, v->args, v->summary, v->name);
-        return EXIT_DONE;
+        return 0;
 }
 
 int64_t deadline_in(int64_t timeout_ns)

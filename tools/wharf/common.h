@@ -21,11 +21,13 @@ int verb_lookup(const struct verb *v, wharf_task *task, const char *name, int64_
 int verb_register(const struct verb *v, wharf_task *task, const char *name, wharf_name port);
 /* All of standard input. free() *ret. Tells on a terminal how far it is when that takes more than a second. */
 int verb_read_input(const struct verb *v, uint64_t size_limit, uint8_t **ret, size_t *ret_len);
-/* Write all to standard output, at once. */
-int verb_write_output(const struct verb *v, const void *data, size_t len);
-
-/* --help: the usage line on standard output; returns EXIT_DONE. */
-int verb_help(const struct verb *v);
+/*
+ * For verbs that print what would be lost otherwise, before they take any of it: a reader that goes away, and a limit of
+ * file size, are errors that can be told, and not our death.
+ */
+int verb_output_begin(const struct verb *v);
+/* Write all to standard output, at once. 0 or a negative errno, of which nothing has been said. */
+int output_write(const void *data, size_t len);
 
 /* The deadline of a time-out that starts now; WHARF_FOREVER for a negative one. */
 int64_t deadline_in(int64_t timeout_ns);

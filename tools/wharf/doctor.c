@@ -5,11 +5,13 @@
  * its finding. Nothing is changed and nothing is left behind.
  */
 #include "common.h"
+#include "print.h"
+#include "service/domain.h"
 
 #include <getopt.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <json.h>
+#include <limits.h>
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <signal.h>
@@ -39,7 +41,7 @@ static const char *const verdict_names[] = {"ok", "warn", "fail"};
 
 struct finding {
         enum verdict verdict;
-        char found[160];
+        char found[320];
         char advice[240]; /* "" when there is nothing to do */
 };
 
@@ -301,21 +303,64 @@ static void check_cores(struct finding *f)
              "%d", n);
 }
 
-/* Where names live. Looks only: a domain that is not there yet is made on first use. */
+/* Does anybody serve this shared domain? Nobody starts a server there for us. */
+static bool answers(const char *dir)
+{
+        struct sockaddr_un at = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        snprintf(at.sun_path, sizeof at.sun_path, "%s/bootstrap", dir);
+        bool yes = fd >= 0 && (connect(fd, (struct sockaddr *)&at, sizeof at) == 0 || errno == EAGAIN);
+        if (fd >= 0)
+                close(fd);
+        return yes;
+}
+
+/* The directory that the domain's would be made in: found wanting, it says so and the answer is false. */
+static bool parent_is_fit(struct finding *f, const char *dir, const char *advice)
+{
+        char parent[PATH_MAX];
+        snprintf(parent, sizeof parent, "%s", dir);
+        char *slash = strrchr(parent, '/');
+        slash[slash == parent] = 0;
+        struct stat st;
+        if (stat(parent, &st) < 0)
+                find(f, FAIL, advice, "%.100s cannot be made: %.100s: %s", dir, parent, strerror(errno));
+        else if (!S_ISDIR(st.st_mode))
+                find(f, FAIL, advice, "%.100s cannot be made: %.100s: %s", dir, parent, strerror(ENOTDIR));
+        else if (faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) < 0)
+                find(f, FAIL, advice, "%.100s cannot be made in %.100s: %s", dir, parent, strerror(errno));
+        else
+                return true;
+        return false;
+}
+
+/* Where names live, in the words of the library. Looks only: a domain that is not there yet is made on first use. */
 static void check_domain(struct finding *f)
 {
-        const char *dir = wharf_domain_path();
-        struct stat st;
-        if (*dir != '/' || strlen(dir) + sizeof "/bootstrap" > sizeof((struct sockaddr_un *)0)->sun_path)
+        const char *dir = wharf_domain_path(), *run = secure_getenv("XDG_RUNTIME_DIR");
+        bool chosen = wh_domain_was_chosen(), shared = false;
+        const char *advice = chosen        ? "let WHARF_DOMAIN name a directory of this user, mode 0700, or unset it"
+                             : run && *run ? "XDG_RUNTIME_DIR must be a directory of this user; or set WHARF_DOMAIN"
+                                           : "set WHARF_DOMAIN to a directory of this user, mode 0700";
+        if (*dir != '/' || strlen(dir) + sizeof "/bootstrap" > sizeof((struct sockaddr_un *)0)->sun_path) {
                 find(f, FAIL, "set WHARF_DOMAIN to a short absolute path", "%.100s cannot hold a socket", dir);
-        else if (lstat(dir, &st) < 0)
-                find(f, errno == ENOENT ? OK : FAIL, "set WHARF_DOMAIN to a directory of your own",
-                     errno == ENOENT ? "%.100s, made on first use" : "%.100s: %s", dir, strerror(errno));
-        else if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 077)
-                find(f, FAIL, "it must be a directory of this user with mode 0700; remove it, or set WHARF_DOMAIN",
-                     "%.100s: user %u, mode %04o", dir, (unsigned)st.st_uid, (unsigned)st.st_mode & 07777);
-        else
+                return;
+        }
+        int r = chosen ? wh_domain_check_chosen(dir, false, &shared) : wh_domain_check(dir, false);
+        struct stat st;
+        if (r == -ENOENT && lstat(dir, &st) < 0) {
+                if (parent_is_fit(f, dir, advice))
+                        find(f, OK, "", "%.100s, made on first use", dir);
+        } else if (r < 0) {
+                find(f, FAIL, advice, "%s", *wharf_why() ? wharf_why() : wharf_strerror(r));
+        } else if (shared && !answers(dir)) {
+                find(f, FAIL, "let its owner start wharfd(8) there with --share", "%.100s, shared: no wharfd answers",
+                     dir);
+        } else if (shared) {
+                find(f, OK, "", "%.100s, shared by user %u", dir, lstat(dir, &st) == 0 ? (unsigned)st.st_uid : 0);
+        } else {
                 find(f, OK, "", "%.100s", dir);
+        }
 }
 
 static const struct {
@@ -341,11 +386,21 @@ static const struct {
 };
 enum { N_CHECKS = sizeof checks / sizeof *checks };
 
+static void print_finding(const char *name, const struct finding *f)
+{
+        static const enum colour colours[] = {[OK] = GOOD, [WARN] = WARNING, [FAIL] = BAD};
+        char text[sizeof f->found + sizeof f->advice + 8];
+        snprintf(text, sizeof text, "%s%s%s", f->found, *f->advice ? ": " : "", f->advice);
+        printf("%s%-4s%s  %-15s  ", colour_on(colours[f->verdict]), verdict_names[f->verdict], colour_off(), name);
+        print_wrapped(23, text);
+}
+
 static int run(const struct verb *v, int argc, char **argv)
 {
         bool json = false;
         const struct option_spec options[] = {
-                {"json", 0, OPTION_FLAG, &json},
+                {"json", 0, OPTION_FLAG, &json, NULL, "print JSON"},
+                COLOUR_OPTION,
                 {0},
         };
         int read = options_read(v, argc, argv, options);
@@ -362,28 +417,23 @@ static int run(const struct verb *v, int argc, char **argv)
                 checks[i].check(&f);
                 fails += f.verdict == FAIL;
                 if (!json) {
-                        printf("%-4s  %-15s  %s%s%s\n", verdict_names[f.verdict], checks[i].name, f.found,
-                               *f.advice ? ": " : "", f.advice);
+                        print_finding(checks[i].name, &f);
                         continue;
                 }
                 json_object *o = json_object_new_object();
                 json_object_object_add(o, "check", json_object_new_string(checks[i].name));
                 json_object_object_add(o, "verdict", json_object_new_string(verdict_names[f.verdict]));
-                json_object_object_add(o, "found", json_object_new_string(f.found));
+                json_object_object_add(o, "found", json_shown(f.found));
                 if (*f.advice)
-                        json_object_object_add(o, "advice", json_object_new_string(f.advice));
+                        json_object_object_add(o, "advice", json_shown(f.advice));
                 json_object_array_add(list, o);
         }
-        if (json) {
-                puts(json_object_to_json_string_ext(list, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
-                json_object_put(list);
-        }
-        if (fflush(stdout))
-                return verb_fail(v, EXIT_REFUSED, "standard output: %s", strerror(errno));
+        if (json)
+                json_out(list, true);
         return fails ? EXIT_REFUSED : EXIT_DONE;
 }
 
 const struct verb verb_doctor = {.name = "doctor",
-                                 .args = "[--json]",
+                                 .args = "[--json] [--color WHEN]",
                                  .summary = "what this kernel and these limits allow, and what to do about the rest",
                                  .run = run};

@@ -35,31 +35,17 @@ void heap_drop(struct heap_memory *m)
         *m = (struct heap_memory){0};
 }
 
-static const struct {
-        const char *name, *args;
-        int (*run)(const struct verb *v, int argc, char **argv);
-} commands[] = {
-        {"trace", "[FILE] [--policy P] [--size N] [--unit N] [--partitions N,N,...] [--demo] [--json] [--svg FILE]",
-         heap_trace},
-        {"replay", "TRACE [--size N] [--runs N] [--json] [--svg FILE]", heap_replay},
-};
-#define N_COMMANDS (sizeof commands / sizeof *commands)
-
-static int usage(FILE *to)
-{
-        for (unsigned i = 0; i < N_COMMANDS; i++)
-                fprintf(to, "%s wharf heap %s %s\n", i ? "      " : "usage:", commands[i].name, commands[i].args);
-        return to == stdout ? EXIT_DONE : EXIT_USAGE;
-}
-
 static int run(const struct verb *v, int argc, char **argv)
 {
-        if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")))
-                return usage(stdout);
-        for (unsigned i = 0; argc > 1 && i < N_COMMANDS; i++)
-                if (!strcmp(argv[1], commands[i].name))
-                        return commands[i].run(v, argc - 1, argv + 1);
-        return usage(stderr);
+        static const struct subverb subverbs[] = {
+                {"trace",
+                 "[FILE] [--policy P] [--size N] [--unit N] [--partitions N,N,...] [--demo] [--json] [--svg FILE]",
+                 "run a script of requests, and draw the memory after every step", heap_trace},
+                {"replay", "TRACE [--size N] [--runs N] [--json] [--svg FILE] [--color WHEN]",
+                 "make the requests of a recorded program, of every policy", heap_replay},
+                {0},
+        };
+        return subverbs_run(v, argc, argv, subverbs);
 }
 
 const struct verb verb_heap = {

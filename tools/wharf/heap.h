@@ -4,7 +4,7 @@
 #ifndef WHARF_TOOL_HEAP_H
 #define WHARF_TOOL_HEAP_H
 
-#include "verb.h"
+#include "options.h"
 
 #include <wharf/heap.h>
 

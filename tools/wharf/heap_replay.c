@@ -7,18 +7,20 @@
 #include "heap.h"
 
 #include "base/bits.h"
+#include "print.h"
 #include "trace.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SAMPLES 200
 #define RUNS_MAX 101
 #define PARTITIONS_MAX (1 << 20)
+
+extern const struct verb verb_heap;
 
 struct point {
         uint64_t done, requested_bytes, footprint_bytes;
@@ -200,27 +202,46 @@ static int run_malloc(struct replay *p)
 
 /* ---- text and JSON ---- */
 
-static void print_text(const struct replay *p, const char *path)
+static int print_text(const struct verb *v, const struct replay *p, const char *path)
 {
+        static const struct column columns[] = {
+                {"POLICY"},
+                {"NS/REQUEST", COLUMN_RIGHT},
+                {"(MIN-MAX)", 0, 1},
+                {"HEAP", COLUMN_RIGHT, 2},
+                {"PEAK USED", COLUMN_RIGHT, 4},
+                {"PEAK FOOTPRINT", COLUMN_RIGHT, 6},
+                {"FRAGMENTED", COLUMN_RIGHT},
+                {"REFUSED", COLUMN_RIGHT, 5},
+                {"LOOKS/ALLOC", COLUMN_RIGHT, 3},
+                {0},
+        };
         const struct trace *t = &p->trace;
-        char a[16], b[16], c[16];
+        char a[16];
         printf("%s: %" PRIu64 " requests (%" PRIu64 " allocate, %" PRIu64 " free, %" PRIu64
                " resize), at most %s asked for at once\n\n",
-               path, t->n_events, t->allocs, t->frees, t->resizes, format_size(t->peak_live_bytes, a));
-        printf("POLICY  NS/REQUEST  (MIN-MAX)     HEAP       PEAK USED  PEAK FOOTPRINT  FRAGMENTED  REFUSED  "
-               "LOOKS/ALLOC\n");
+               shown(path), t->n_events, t->allocs, t->frees, t->resizes, format_size(t->peak_live_bytes, a));
+        struct table *table = table_new(columns);
         for (uint32_t i = 0; i < WHARF_HEAP_POLICIES; i++) {
                 const struct outcome *o = &p->policies[i];
-                char range[32];
-                snprintf(range, sizeof range, "(%.0f-%.0f)", o->ns_each_min, o->ns_each_max);
-                printf("%-6s  %10.1f  %-12s  %-9s  %-9s  %-14s  %8.1f %%  %7" PRIu64 "  %11.2f\n",
-                       wharf_heap_policy_name(i), o->ns_each, range, format_size(o->heap_bytes, a),
-                       format_size(o->peak_used_bytes, b), format_size(o->peak_footprint_bytes, c),
-                       o->fragmentation * 100, o->refused, o->allocs ? (double)o->searches / (double)o->allocs : 0);
+                table_cell(table, PLAIN, "%s", wharf_heap_policy_name(i));
+                table_cell(table, PLAIN, "%.1f", o->ns_each);
+                table_cell(table, PLAIN, "(%.0f-%.0f)", o->ns_each_min, o->ns_each_max);
+                table_cell(table, PLAIN, "%s", format_size(o->heap_bytes, a));
+                table_cell(table, PLAIN, "%s", format_size(o->peak_used_bytes, a));
+                table_cell(table, PLAIN, "%s", format_size(o->peak_footprint_bytes, a));
+                table_cell(table, PLAIN, "%.1f %%", o->fragmentation * 100);
+                table_cell(table, PLAIN, "%" PRIu64, o->refused);
+                table_cell(table, PLAIN, "%.2f", o->allocs ? (double)o->searches / (double)o->allocs : 0);
         }
-        char range[32];
-        snprintf(range, sizeof range, "(%.0f-%.0f)", p->malloc_min, p->malloc_max);
-        printf("malloc  %10.1f  %-12s  of this C library, private memory, for comparison\n", p->malloc_ns, range);
+        table_cell(table, PLAIN, "malloc");
+        table_cell(table, PLAIN, "%.1f", p->malloc_ns);
+        table_cell(table, PLAIN, "(%.0f-%.0f)", p->malloc_min, p->malloc_max);
+        for (unsigned i = 3; i < sizeof columns / sizeof *columns - 1; i++)
+                table_cell(table, PLAIN, "-");
+        int r = table_print(v, table);
+        printf("\nmalloc is of this C library, in private memory, for comparison.\n");
+        return r;
 }
 
 static void print_json(const struct replay *p)
@@ -253,8 +274,7 @@ static void print_json(const struct replay *p)
                 json_object_array_add(policies, j);
         }
         json_object_object_add(all, "policies", policies);
-        puts(json_object_to_json_string_ext(all, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-        json_object_put(all);
+        json_out(all, false);
 }
 
 /* ---- SVG ---- */
@@ -347,7 +367,7 @@ static int write_svg(const struct replay *p, const char *trace_path, const char 
         fprintf(f,
                 "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"960\" height=\"660\" font-family=\"sans-serif\">\n"
                 "<rect width=\"960\" height=\"660\" fill=\"white\"/>\n<text x=\"80\" y=\"28\" font-size=\"17\">");
-        for (const char *c = base; *c; c++)
+        for (const char *c = shown(base); *c; c++)
                 if (*c == '<' || *c == '&')
                         fprintf(f, "&#%d;", *c);
                 else
@@ -373,46 +393,34 @@ static int write_svg(const struct replay *p, const char *trace_path, const char 
 
 /* ---- the command ---- */
 
-int heap_replay(const struct verb *v, int argc, char **argv)
+static bool take_size(const struct verb *v, const char *option, const char *text, void *ret)
 {
-        enum { OPT_SIZE = 1, OPT_RUNS, OPT_JSON, OPT_SVG, OPT_HELP };
-        static const struct option longs[] = {
-                {"size", 1, NULL, OPT_SIZE}, {"runs", 1, NULL, OPT_RUNS}, {"json", 0, NULL, OPT_JSON},
-                {"svg", 1, NULL, OPT_SVG},   {"help", 0, NULL, OPT_HELP}, {0},
-        };
-        static const char *const args = "TRACE [--size N] [--runs N] [--json] [--svg FILE]";
+        uint64_t *bytes = ret;
+        if (parse_size(text, bytes) && *bytes >= 4096 && *bytes <= (uint64_t)1 << 30)
+                return true;
+        return verb_fail(v, false, "%s: '%s' is no size between 4K and 1G", option, text);
+}
+
+int heap_replay(const struct verb *one, int argc, char **argv)
+{
         uint64_t size = 0, runs = 5;
         bool json = false;
-        const char *svg = NULL;
-        int opt, which = -1;
-        opterr = 0;
-        optind = 1;
-        while ((opt = getopt_long(argc, argv, "", longs, &which)) != -1) {
-                bool good = true;
-                switch (opt) {
-                case OPT_SIZE:
-                        good = parse_size(optarg, &size) && size >= 4096 && size <= (uint64_t)1 << 30;
-                        break;
-                case OPT_RUNS:
-                        good = parse_size(optarg, &runs) && runs && runs <= RUNS_MAX;
-                        break;
-                case OPT_JSON:
-                        json = true;
-                        break;
-                case OPT_SVG:
-                        svg = optarg;
-                        break;
-                case OPT_HELP:
-                        printf("usage: wharf heap replay %s\n", args);
-                        return EXIT_DONE;
-                default:
-                        return verb_fail(v, EXIT_USAGE, "usage: wharf heap replay %s", args);
-                }
-                if (!good)
-                        return verb_fail(v, EXIT_USAGE, "--%s: '%s' makes no sense", longs[which].name, optarg);
-        }
+        char *svg = NULL;
+        const struct option_spec options[] = {
+                {"size", 0, OPTION_CALL, &size, "N", "how large the heaps are; default: twice what was held at once",
+                 .take = take_size},
+                {"runs", 0, OPTION_COUNT, &runs, "N", "how often each is measured; default 5", 1, RUNS_MAX},
+                {"json", 0, OPTION_FLAG, &json, NULL, "print JSON"},
+                {"svg", 0, OPTION_TEXT, &svg, "FILE", "also plot footprint and fragmentation into a file"},
+                COLOUR_OPTION,
+                {0},
+        };
+        const struct verb *v = &verb_heap;
+        int read = options_read(one, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         if (argc - optind != 1)
-                return verb_fail(v, EXIT_USAGE, "usage: wharf heap replay %s", args);
+                return verb_usage(one);
 
         struct replay *p = calloc(1, sizeof *p);
         if (!p)
@@ -439,7 +447,7 @@ int heap_replay(const struct verb *v, int argc, char **argv)
         if (r == 0 && json)
                 print_json(p);
         else if (r == 0)
-                print_text(p, path);
+                code = print_text(v, p, path);
         if (r == 0 && svg && (r = write_svg(p, path, svg)) < 0)
                 code = verb_fail(v, EXIT_REFUSED, "%s: %s", svg, strerror(-r));
         trace_done(&p->trace);

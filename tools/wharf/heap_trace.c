@@ -4,11 +4,11 @@
  * All steps are run first; what is printed (text, JSON, SVG) is then made from what was seen.
  */
 #include "heap.h"
+#include "print.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +16,8 @@
 #define SIZE_MAX_BYTES ((uint64_t)64 << 20)
 #define PARTITIONS_MAX 64
 #define COLUMNS 64
+
+extern const struct verb verb_heap;
 
 struct cell {
         uint64_t start, bytes, requested;
@@ -133,6 +135,8 @@ static int run_line(struct run *t, const struct verb *v, const char *line, unsig
         const char *name = !strcmp(a, "free") ? b : a;
         if (strlen(name) > NAME_MAX_CHARS)
                 return verb_fail(v, EXIT_USAGE, "line %u: a name has at most %d characters", number, NAME_MAX_CHARS);
+        if (strcmp(shown(name), name) != 0) /* it is drawn, in boxes that are as wide as it is long */
+                return verb_fail(v, EXIT_USAGE, "line %u: '%s' is no name that can be printed", number, name);
         const char *refused = NULL;
         if (frees) {
                 struct owner *o = owner_find(t, name);
@@ -276,7 +280,7 @@ static void print_json(const struct run *t)
         for (uint32_t i = 0; i < t->n_steps; i++) {
                 const struct step *s = &t->steps[i];
                 struct json_object *o = json_object_new_object(), *blocks = json_object_new_array();
-                json_object_object_add(o, "step", json_object_new_string(s->label));
+                json_object_object_add(o, "step", json_shown(s->label));
                 if (s->refused)
                         json_object_object_add(o, "refused", json_object_new_string(s->refused));
                 for (uint32_t j = 0; j < s->n_cells; j++) {
@@ -285,7 +289,7 @@ static void print_json(const struct run *t)
                         json_object_object_add(b, "start", json_object_new_uint64(c->start));
                         json_object_object_add(b, "bytes", json_object_new_uint64(c->bytes));
                         if (c->name[0]) {
-                                json_object_object_add(b, "name", json_object_new_string(c->name));
+                                json_object_object_add(b, "name", json_shown(c->name));
                                 json_object_object_add(b, "requested_bytes", json_object_new_uint64(c->requested));
                         }
                         json_object_array_add(blocks, b);
@@ -296,8 +300,7 @@ static void print_json(const struct run *t)
                 json_object_array_add(steps, o);
         }
         json_object_object_add(all, "steps", steps);
-        puts(json_object_to_json_string_ext(all, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-        json_object_put(all);
+        json_out(all, false);
 }
 
 static void svg_text(FILE *f, const char *text)
@@ -390,67 +393,62 @@ static int partitions(const char *text, uint64_t *sizes, uint32_t *ret_n)
         return -E2BIG;
 }
 
-int heap_trace(const struct verb *v, int argc, char **argv)
+static bool take_policy(const struct verb *v, const char *option, const char *text, void *ret)
 {
-        enum { OPT_POLICY = 1, OPT_SIZE, OPT_UNIT, OPT_PARTITIONS, OPT_DEMO, OPT_JSON, OPT_SVG, OPT_HELP };
-        static const struct option longs[] = {
-                {"policy", 1, NULL, OPT_POLICY},
-                {"size", 1, NULL, OPT_SIZE},
-                {"unit", 1, NULL, OPT_UNIT},
-                {"partitions", 1, NULL, OPT_PARTITIONS},
-                {"demo", 0, NULL, OPT_DEMO},
-                {"json", 0, NULL, OPT_JSON},
-                {"svg", 1, NULL, OPT_SVG},
-                {"help", 0, NULL, OPT_HELP},
+        if (wharf_heap_policy_by_name(text, ret) == 0)
+                return true;
+        return verb_fail(v, false, "%s: '%s' is no policy: buddy, first, next, best, worst, fixed", option, text);
+}
+
+static bool take_size(const struct verb *v, const char *option, const char *text, void *ret)
+{
+        uint64_t *bytes = ret;
+        if (parse_size(text, bytes) && *bytes && *bytes <= SIZE_MAX_BYTES)
+                return true;
+        return verb_fail(v, false, "%s: '%s' is no size between 1 and 64M", option, text);
+}
+
+struct partitions {
+        uint64_t sizes[PARTITIONS_MAX];
+        uint32_t n;
+};
+
+static bool take_partitions(const struct verb *v, const char *option, const char *text, void *ret)
+{
+        struct partitions *p = ret;
+        if (partitions(text, p->sizes, &p->n) == 0)
+                return true;
+        return verb_fail(v, false, "%s: '%s' is no list of 1 to %d sizes; 8,8,16K is", option, text, PARTITIONS_MAX);
+}
+
+int heap_trace(const struct verb *one, int argc, char **argv)
+{
+        enum wharf_heap_policy policy = WHARF_HEAP_BUDDY;
+        uint64_t size = 128, unit = 0;
+        struct partitions parts = {.sizes = {8, 8, 16, 32, 64}};
+        bool is_demo = false, json = false;
+        char *svg = NULL;
+        const struct option_spec options[] = {
+                {"policy", 0, OPTION_CALL, &policy, "P", "buddy (the default), first, next, best, worst or fixed",
+                 .take = take_policy},
+                {"size", 0, OPTION_CALL, &size, "N", "how much memory, up to 64M; default 128", .take = take_size},
+                {"unit", 0, OPTION_CALL, &unit, "N", "the smallest frame; default 8 for buddy, otherwise 1",
+                 .take = take_size},
+                {"partitions", 0, OPTION_CALL, &parts, "N,N,...", "for fixed: the size of each",
+                 .take = take_partitions},
+                {"demo", 0, OPTION_FLAG, &is_demo, NULL, "the textbook's run instead of a script"},
+                {"json", 0, OPTION_FLAG, &json, NULL, "print JSON"},
+                {"svg", 0, OPTION_TEXT, &svg, "FILE", "also draw the steps into a file"},
                 {0},
         };
-        static const char *const args =
-                "[FILE] [--policy P] [--size N] [--unit N] [--partitions N,N,...] [--demo] [--json] [--svg FILE]";
-        enum wharf_heap_policy policy = WHARF_HEAP_BUDDY;
-        uint64_t size = 128, unit = 0, sizes[PARTITIONS_MAX] = {8, 8, 16, 32, 64};
-        uint32_t n_partitions = 0;
-        bool is_demo = false, json = false;
-        const char *svg = NULL;
-        int opt, which = -1;
-        opterr = 0;
-        optind = 1;
-        while ((opt = getopt_long(argc, argv, "", longs, &which)) != -1) {
-                bool good = true;
-                switch (opt) {
-                case OPT_POLICY:
-                        if (wharf_heap_policy_by_name(optarg, &policy) < 0)
-                                return verb_fail(v, EXIT_USAGE,
-                                                 "'%s' is no policy: buddy, first, next, best, worst, fixed", optarg);
-                        break;
-                case OPT_SIZE:
-                        good = parse_size(optarg, &size) && size && size <= SIZE_MAX_BYTES;
-                        break;
-                case OPT_UNIT:
-                        good = parse_size(optarg, &unit) && unit && unit <= UINT32_MAX;
-                        break;
-                case OPT_PARTITIONS:
-                        good = partitions(optarg, sizes, &n_partitions) == 0;
-                        break;
-                case OPT_DEMO:
-                        is_demo = true;
-                        break;
-                case OPT_JSON:
-                        json = true;
-                        break;
-                case OPT_SVG:
-                        svg = optarg;
-                        break;
-                case OPT_HELP:
-                        printf("usage: wharf heap trace %s\n", args);
-                        return EXIT_DONE;
-                default:
-                        return verb_fail(v, EXIT_USAGE, "usage: wharf heap trace %s", args);
-                }
-                if (!good)
-                        return verb_fail(v, EXIT_USAGE, "--%s: '%s' makes no sense", longs[which].name, optarg);
-        }
+        const struct verb *v = &verb_heap;
+        int read = options_read(one, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         if (argc - optind > 1 || (is_demo && argc > optind))
-                return verb_fail(v, EXIT_USAGE, "usage: wharf heap trace %s", args);
+                return verb_usage(one);
+        uint64_t *sizes = parts.sizes;
+        uint32_t n_partitions = parts.n;
 
         bool fits = policy != WHARF_HEAP_BUDDY && policy != WHARF_HEAP_FIXED;
         struct wharf_heap_opts o = {

@@ -2,11 +2,11 @@
  * wharf ls - the names of a domain, who serves them, and how busy they are.
  */
 #include "common.h"
+#include "print.h"
 
 #include <getopt.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <json.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,14 +29,14 @@ static const char *user(uid_t uid, char buf[16])
         return buf;
 }
 
-static int print_json(const struct verb *v, const struct wharf_named *all, size_t n)
+static void print_json(const struct wharf_named *all, size_t n)
 {
         json_object *list = json_object_new_array();
         for (size_t i = 0; i < n; i++) {
                 char id[24];
                 snprintf(id, sizeof id, "%016" PRIx64, all[i].id.v); /* a number of JSON has only 53 bits */
                 json_object *o = json_object_new_object();
-                json_object_object_add(o, "name", json_object_new_string(all[i].name));
+                json_object_object_add(o, "name", json_shown(all[i].name));
                 json_object_object_add(o, "pid", json_object_new_int64(all[i].pid));
                 json_object_object_add(o, "uid", json_object_new_int64(all[i].uid));
                 json_object_object_add(o, "port_id", json_object_new_string(id));
@@ -47,32 +47,31 @@ static int print_json(const struct verb *v, const struct wharf_named *all, size_
                 json_object_object_add(o, "received_bytes", json_object_new_uint64(all[i].received_bytes));
                 json_object_array_add(list, o);
         }
-        const char *text =
-                json_object_to_json_string_ext(list, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
-        int r = puts(n ? text : "[]") < 0 || fflush(stdout)
-                        ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed")
-                        : EXIT_DONE;
-        json_object_put(list);
-        return r;
+        json_out(list, n);
 }
 
 static int print_table(const struct verb *v, const struct wharf_named *all, size_t n)
 {
-        int wide = 4, user_wide = 4;
+        static const struct column columns[] = {
+                {"NAME", COLUMN_CUT},       {"OWNER", COLUMN_RIGHT},
+                {"USER", COLUMN_CUT, 3},    {"SENDERS", COLUMN_RIGHT, 4},
+                {"QUEUED", COLUMN_RIGHT},   {"RECEIVED", COLUMN_RIGHT, 2},
+                {"BYTES", COLUMN_RIGHT, 1}, {0},
+        };
+        struct table *t = table_new(columns);
         char buf[16], bytes[16];
         for (size_t i = 0; i < n; i++) {
-                int len = (int)strlen(all[i].name), user_len = (int)strlen(user(all[i].uid, buf));
-                wide = len > wide ? len : wide;
-                user_wide = user_len > user_wide ? user_len : user_wide;
+                table_cell(t, PLAIN, "%s", all[i].name);
+                table_cell(t, PLAIN, "%d", (int)all[i].pid);
+                table_cell(t, PLAIN, "%s", user(all[i].uid, buf));
+                table_cell(t, PLAIN, "%" PRIu32, senders(&all[i]));
+                table_cell(t, PLAIN, "%" PRIu64, all[i].queued_messages);
+                table_cell(t, PLAIN, "%" PRIu64, all[i].received_messages);
+                table_cell(t, PLAIN, "%s", format_size(all[i].received_bytes, bytes));
         }
-        if (n)
-                printf("%-*s  %7s  %-*s  %7s  %7s  %9s  %9s\n", wide, "NAME", "OWNER", user_wide, "USER", "SENDERS",
-                       "QUEUED", "RECEIVED", "BYTES");
-        for (size_t i = 0; i < n; i++)
-                printf("%-*s  %7d  %-*s  %7" PRIu32 "  %7" PRIu64 "  %9" PRIu64 "  %9s\n", wide, all[i].name,
-                       (int)all[i].pid, user_wide, user(all[i].uid, buf), senders(&all[i]), all[i].queued_messages,
-                       all[i].received_messages, format_size(all[i].received_bytes, bytes));
-        return fflush(stdout) ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed") : EXIT_DONE;
+        if (!n)
+                verb_fail(v, 0, "%s: no name is registered", wharf_domain_path());
+        return table_print(v, t);
 }
 
 /* ---- watching ---- */
@@ -84,18 +83,25 @@ struct known {
 
 static int told(const struct verb *v, bool json, const struct wharf_name_event *ev)
 {
-        char buf[16];
+        char buf[16], id[24];
         bool is = ev->what == WHARF_NAME_IS;
-        if (json && is) /* a name has no character that JSON would have to escape */
-                printf("{\"event\":\"is\",\"name\":\"%s\",\"pid\":%d,\"uid\":%u,\"port_id\":\"%016" PRIx64 "\"}\n",
-                       ev->name, (int)ev->pid, (unsigned)ev->uid, ev->id.v);
-        else if (json)
-                printf("{\"event\":\"gone\",\"name\":\"%s\"}\n", ev->name);
-        else if (is)
-                printf("+ %s  %d  %s\n", ev->name, (int)ev->pid, user(ev->uid, buf));
-        else
-                printf("- %s\n", ev->name);
-        return fflush(stdout) ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed") : EXIT_DONE;
+        if (json) {
+                json_object *o = json_object_new_object();
+                json_object_object_add(o, "event", json_object_new_string(is ? "is" : "gone"));
+                json_object_object_add(o, "name", json_shown(ev->name));
+                if (is) {
+                        snprintf(id, sizeof id, "%016" PRIx64, ev->id.v);
+                        json_object_object_add(o, "pid", json_object_new_int64(ev->pid));
+                        json_object_object_add(o, "uid", json_object_new_int64(ev->uid));
+                        json_object_object_add(o, "port_id", json_object_new_string(id));
+                }
+                json_out(o, false);
+        } else if (is) {
+                printf("+ %s  %d  %s\n", shown(ev->name), (int)ev->pid, shown(user(ev->uid, buf)));
+        } else {
+                printf("- %s\n", shown(ev->name));
+        }
+        return fflush(stdout) ? EXIT_REFUSED : EXIT_DONE; /* verb_finish() says what is wrong */
 }
 
 static struct wharf_name_event *known_find(const struct known *k, const char *name)
@@ -150,7 +156,8 @@ static int watch(const struct verb *v, wharf_task *task, const char *pattern, bo
                 r = wharf_names_fd(task, &fd);
         if (r < 0)
                 return verb_error(v, pattern, r);
-        for (int code = EXIT_DONE; code == EXIT_DONE;) {
+        int code = EXIT_DONE;
+        while (code == EXIT_DONE) {
                 char buf[512];
                 struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
                 struct wharf_name_event ev;
@@ -192,15 +199,16 @@ static int watch(const struct verb *v, wharf_task *task, const char *pattern, bo
         }
         free(k.all);
         free(anew.all);
-        return EXIT_REFUSED;
+        return code;
 }
 
 static int run(const struct verb *v, int argc, char **argv)
 {
         bool json = false, watching = false;
         const struct option_spec options[] = {
-                {"json", 0, OPTION_FLAG, &json},
-                {"watch", 0, OPTION_FLAG, &watching},
+                {"watch", 'w', OPTION_FLAG, &watching, NULL, "print what is there, and every change as it comes"},
+                {"json", 0, OPTION_FLAG, &json, NULL, "print JSON"},
+                COLOUR_OPTION,
                 {0},
         };
         int read = options_read(v, argc, argv, options);
@@ -221,13 +229,18 @@ static int run(const struct verb *v, int argc, char **argv)
         struct wharf_named *all = NULL;
         size_t n = 0;
         r = wharf_names_list(task, &all, &n);
-        r = r < 0 ? verb_error(v, wharf_domain_path(), r) : json ? print_json(v, all, n) : print_table(v, all, n);
+        if (r < 0)
+                r = verb_error(v, wharf_domain_path(), r);
+        else if (!json)
+                r = print_table(v, all, n);
+        else
+                print_json(all, n);
         free(all);
         wharf_task_close(task);
         return r;
 }
 
 const struct verb verb_ls = {.name = "ls",
-                             .args = "[--json] [--watch [PATTERN]]",
+                             .args = "[--json] [--color WHEN] [--watch [PATTERN]]",
                              .summary = "list names, who serves them, and their traffic",
                              .run = run};

@@ -1,6 +1,6 @@
 #include "options.h"
 
-#include "common.h"
+#include "wharf/port.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -54,13 +54,13 @@ bool option_capacity(const struct verb *v, const char *option, const char *text,
         return true;
 }
 
-int option_bad(const struct verb *v, char **argv)
+/* What getopt_long() answered '?' for, in one line. */
+static int option_bad(const struct verb *v, char **argv, bool value_missing)
 {
         /* A long option is where getopt_long() stopped; a short one may stand in the middle of a word. */
-        if (optopt && !strchr(argv[optind - 1], '='))
-                return verb_fail(v, EXIT_USAGE, "'%s': no such option, or its value is missing; usage: wharf %s %s",
-                                 argv[optind - 1], v->name, v->args);
-        return verb_fail(v, EXIT_USAGE, "'%s': no such option; usage: wharf %s %s", argv[optind - 1], v->name, v->args);
+        return verb_fail(v, EXIT_USAGE, "'%s': %s; usage: %s%s%s %s", argv[optind - 1],
+                         value_missing ? "its value is missing" : "no such option", program_name, v->name ? " " : "",
+                         v->name ? v->name : "", v->args);
 }
 
 static bool option_take(const struct verb *v, const struct option_spec *o)
@@ -82,37 +82,105 @@ static bool option_take(const struct verb *v, const struct option_spec *o)
                 return option_count(v, name, optarg, o->min, o->max, o->ret);
         case OPTION_CAPACITY:
                 return option_capacity(v, name, optarg, o->ret);
+        case OPTION_CALL:
+                return o->take(v, name, o->value ? optarg : NULL, o->ret);
         }
         return false;
+}
+
+/* The page of the manual of `wharf shm create` is that of `wharf shm`. */
+static void print_page(const struct verb *v)
+{
+        if (v->name)
+                printf("\nman wharf-%.*s(1) has the rest.\n", (int)strcspn(v->name, " "), v->name);
+        else
+                printf("\nman %s(8) has the rest.\n", program_name);
+}
+
+static void print_option(char letter, const char *name, const char *value, const char *help)
+{
+        char text[64];
+        snprintf(text, sizeof text, "--%s%s%s", name, value ? " " : "", value ? value : "");
+        if (letter)
+                printf("  -%c, %-22s %s\n", letter, text, help);
+        else
+                printf("      %-22s %s\n", text, help);
+}
+
+static int help(const struct verb *v, const struct option_spec *table)
+{
+        printf("usage: %s%s%s %s\n\n%s\n\n", program_name, v->name ? " " : "", v->name ? v->name : "", v->args,
+               v->summary);
+        for (const struct option_spec *o = table; o->name; o++)
+                print_option(o->letter, o->name, o->value, o->help);
+        print_option('h', "help", NULL, "say this");
+        print_page(v);
+        return EXIT_DONE;
 }
 
 int options_read(const struct verb *v, int argc, char **argv, const struct option_spec *table)
 {
         enum { FIRST = 256 }; /* above every letter; what getopt_long() answers for the table's entry 0 */
         struct option longs[OPTIONS_MAX + 2] = {{"help", no_argument, NULL, 'h'}};
-        char shorts[2 * OPTIONS_MAX + 4] = "+h", *at = shorts + strlen(shorts);
+        char shorts[2 * OPTIONS_MAX + 8], *at = shorts;
         int n = 0, c;
+        if (v->stops)
+                *at++ = '+';
+        *at++ = ':'; /* so that a value that is missing is told from an option that is unknown */
+        *at++ = 'h';
         for (; n < OPTIONS_MAX && table[n].name; n++) {
-                bool value = table[n].kind != OPTION_FLAG;
-                longs[n + 1] = (struct option){table[n].name, value ? required_argument : no_argument, NULL, FIRST + n};
+                longs[n + 1] = (struct option){table[n].name, table[n].value ? required_argument : no_argument, NULL,
+                                               FIRST + n};
                 if (table[n].letter)
                         *at++ = table[n].letter;
-                if (table[n].letter && value)
+                if (table[n].letter && table[n].value)
                         *at++ = ':';
         }
         *at = 0;
         opterr = 0;
+        optind = 0; /* from the beginning, whatever was read before */
         while ((c = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
                 int i = c - FIRST;
                 if (c == 'h')
-                        return verb_help(v);
+                        return help(v, table);
                 for (int k = 0; c < FIRST && k < n; k++)
                         if (c == table[k].letter)
                                 i = k;
                 if (i < 0)
-                        return option_bad(v, argv);
+                        return option_bad(v, argv, c == ':');
                 if (!option_take(v, &table[i]))
                         return EXIT_USAGE;
         }
         return OPTIONS_GO_ON;
+}
+
+static int commands_usage(const struct verb *v, FILE *to, const struct subverb *commands)
+{
+        for (const struct subverb *c = commands; c->name; c++)
+                fprintf(to, "%s wharf %s %s %s\n", c == commands ? "usage:" : "      ", v->name, c->name, c->args);
+        if (to == stderr)
+                return EXIT_USAGE;
+        printf("\n%s\n\n", v->summary);
+        for (const struct subverb *c = commands; c->name; c++)
+                printf("  %-9s %s\n", c->name, c->summary);
+        printf("\n`wharf %s COMMAND --help` explains its options.", v->name);
+        print_page(v);
+        return EXIT_DONE;
+}
+
+int subverbs_run(const struct verb *v, int argc, char **argv, const struct subverb *commands)
+{
+        if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")))
+                return commands_usage(v, stdout, commands);
+        if (argc < 2)
+                return commands_usage(v, stderr, commands);
+        for (const struct subverb *c = commands; c->name; c++) {
+                char name[32];
+                if (strcmp(argv[1], c->name) != 0)
+                        continue;
+                snprintf(name, sizeof name, "%s %s", v->name, c->name);
+                struct verb one = {.name = name, .args = c->args, .summary = c->summary};
+                return c->run(&one, argc - 1, argv + 1);
+        }
+        return verb_fail(v, EXIT_USAGE, "there is no command '%s'; `wharf %s --help` lists them", argv[1], v->name);
 }

@@ -7,11 +7,11 @@
  * circles. Two looks have to agree, down to the generation of each wait, so that no passing moment is reported.
  */
 #include "common.h"
+#include "print.h"
 
 #include <getopt.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <json.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -19,7 +19,7 @@
 
 extern const struct verb verb_ps;
 
-enum { EXIT_DEADLOCK = 3, LOOK_AGAIN_MS = 100 };
+enum { LOOK_AGAIN_MS = 100 };
 
 struct look {
         struct wharf_wait *waits; /* sorted by pid */
@@ -49,7 +49,7 @@ static long proc_number(pid_t pid, const char *key)
         return n;
 }
 
-/* The name of the command; what a terminal would not print is replaced. */
+/* The name of the program, which it can choose itself. */
 static const char *command(pid_t pid, char buf[32])
 {
         char path[64];
@@ -60,9 +60,6 @@ static const char *command(pid_t pid, char buf[32])
                 fclose(f);
         while (n && buf[n - 1] == '\n')
                 n--;
-        for (size_t i = 0; i < n; i++)
-                if (buf[i] < ' ' || buf[i] == 127)
-                        buf[i] = '?';
         buf[n] = 0;
         return n ? buf : "?";
 }
@@ -254,29 +251,34 @@ static const char *since(const struct wharf_wait *w, int64_t now, char buf[32])
         return buf;
 }
 
-static void print_table(const struct look *k, const struct wharf_named *named, size_t n_named, struct circle *c)
+static int print_table(const struct verb *v, const struct look *k, const struct wharf_named *named, size_t n_named,
+                       struct circle *c)
 {
-        int wide = 5, whom_wide = 4;
+        static const struct column columns[] = {
+                {"PID", COLUMN_RIGHT}, {"COMMAND", COLUMN_CUT, 2}, {"WAITS", COLUMN_CUT},
+                {"WHOM", COLUMN_CUT},  {"SINCE", COLUMN_RIGHT, 1}, {0},
+        };
+        struct table *t = table_new(columns);
         char a[200], b[160], d[32], cmd[32];
-        for (size_t i = 0; i < k->n; i++) {
-                int len = (int)strlen(waits_for(&k->waits[i], named, n_named, a)),
-                    len2 = (int)strlen(whom(&k->waits[i], b));
-                wide = len > wide ? len : wide;
-                whom_wide = len2 > whom_wide ? len2 : whom_wide;
-        }
-        if (k->n)
-                printf("%7s  %-15s  %-*s  %-*s  %7s\n", "PID", "COMMAND", wide, "WAITS", whom_wide, "WHOM", "SINCE");
         int64_t now = wharf_now_ns();
-        for (size_t i = 0; i < k->n; i++)
-                printf("%7d  %-15s  %-*s  %-*s  %7s\n", (int)k->waits[i].pid, command(k->waits[i].pid, cmd), wide,
-                       waits_for(&k->waits[i], named, n_named, a), whom_wide, whom(&k->waits[i], b),
-                       since(&k->waits[i], now, d));
+        for (size_t i = 0; i < k->n; i++) {
+                enum colour colour = k->stuck[i] ? BAD : PLAIN;
+                table_cell(t, colour, "%d", (int)k->waits[i].pid);
+                table_cell(t, colour, "%s", command(k->waits[i].pid, cmd));
+                table_cell(t, colour, "%s", waits_for(&k->waits[i], named, n_named, a));
+                table_cell(t, colour, "%s", whom(&k->waits[i], b));
+                table_cell(t, colour, "%s", since(&k->waits[i], now, d));
+        }
+        if (!k->n)
+                verb_fail(v, 0, "%s: no task is known here", wharf_domain_path());
+        int r = table_print(v, t);
         for (size_t from = 0; circle_next(k, &from, c);) {
-                printf("deadlock:");
+                printf("%sdeadlock:", colour_on(BAD));
                 for (size_t i = 0; i < c->n; i++)
                         printf(" %d ->", (int)k->waits[c->at[i]].pid);
-                printf(" %d: %s\n", (int)k->waits[c->at[0]].pid, circle_how(k, c));
+                printf(" %d: %s%s\n", (int)k->waits[c->at[0]].pid, circle_how(k, c), colour_off());
         }
+        return r;
 }
 
 static json_object *json_wait(const struct wharf_wait *w, const struct wharf_named *named, size_t n_named, int64_t now)
@@ -286,14 +288,14 @@ static json_object *json_wait(const struct wharf_wait *w, const struct wharf_nam
         json_object *o = json_object_new_object(), *list = json_object_new_array();
         json_object_object_add(o, "pid", json_object_new_int64(w->pid));
         json_object_object_add(o, "uid", json_object_new_int64(w->uid));
-        json_object_object_add(o, "command", json_object_new_string(command(w->pid, cmd)));
+        json_object_object_add(o, "command", json_shown(command(w->pid, cmd)));
         json_object_object_add(o, "waits", json_object_new_string(words[w->what <= WHARF_WAITS_CALL ? w->what : 0]));
         snprintf(id, sizeof id, "%016" PRIx64, w->port.v);
         json_object_object_add(o, "port_id", w->port.v ? json_object_new_string(id) : NULL);
         json_object *name = NULL;
         for (size_t i = 0; i < n_named && !name; i++)
                 if (w->port.v && named[i].id.v == w->port.v)
-                        name = json_object_new_string(named[i].name);
+                        name = json_shown(named[i].name);
         json_object_object_add(o, "name", name);
         json_object_object_add(o, "rendezvous", json_object_new_boolean(!!(w->flags & WHARF_WAIT_RENDEZVOUS)));
         json_object_object_add(o, "from_one", json_object_new_boolean(!!(w->flags & WHARF_WAIT_ONE)));
@@ -323,8 +325,7 @@ static void print_json(const struct look *k, const struct wharf_named *named, si
         }
         json_object_object_add(all, "tasks", tasks);
         json_object_object_add(all, "deadlocks", dead);
-        puts(json_object_to_json_string_ext(all, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
-        json_object_put(all);
+        json_out(all, true);
 }
 
 static int run_ps(const struct verb *v, wharf_task *task, bool json)
@@ -355,11 +356,13 @@ static int run_ps(const struct verb *v, wharf_task *task, bool json)
         if (e < 0) {
                 r = verb_error(v, wharf_domain_path(), e);
         } else {
-                (json ? print_json : print_table)(&k, named, n_named, &c);
+                if (json)
+                        print_json(&k, named, n_named, &c);
+                else
+                        r = print_table(v, &k, named, n_named, &c);
                 from = 0;
-                r = fflush(stdout) || ferror(stdout) ? verb_fail(v, EXIT_REFUSED, "standard output: it is closed")
-                    : circle_next(&k, &from, &c)     ? EXIT_DEADLOCK
-                                                     : EXIT_DONE;
+                if (r == EXIT_DONE && circle_next(&k, &from, &c))
+                        r = EXIT_DEADLOCK;
         }
         free(named);
         free(c.at);
@@ -371,7 +374,8 @@ static int run(const struct verb *v, int argc, char **argv)
 {
         bool json = false;
         const struct option_spec options[] = {
-                {"json", 0, OPTION_FLAG, &json},
+                {"json", 0, OPTION_FLAG, &json, NULL, "print JSON"},
+                COLOUR_OPTION,
                 {0},
         };
         int read = options_read(v, argc, argv, options);
@@ -388,5 +392,7 @@ static int run(const struct verb *v, int argc, char **argv)
         return r;
 }
 
-const struct verb verb_ps = {
-        .name = "ps", .args = "[--json]", .summary = "list tasks, what they wait for, and deadlocks", .run = run};
+const struct verb verb_ps = {.name = "ps",
+                             .args = "[--json] [--color WHEN]",
+                             .summary = "list tasks, what they wait for, and deadlocks",
+                             .run = run};

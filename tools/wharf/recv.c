@@ -15,24 +15,12 @@ extern const struct verb verb_recv;
 
 enum format { LINES, RAW, JSON };
 
-/* Is it UTF-8 that a JSON string can hold? Shortest form only, no surrogates, nothing above U+10FFFF. */
 static bool is_text(const uint8_t *s, size_t len)
 {
-        for (size_t i = 0; i < len;) {
-                uint32_t c = s[i], n = c < 0x80 ? 0 : c >> 5 == 6 ? 1 : c >> 4 == 14 ? 2 : c >> 3 == 30 ? 3 : 4;
-                if (n == 4 || n >= len - i)
+        uint32_t c;
+        for (size_t i = 0, n; i < len; i += n)
+                if (!(n = utf8_next(s + i, len - i, &c)))
                         return false;
-                c &= n ? 0x3fu >> n : 0x7fu;
-                for (uint32_t k = 1; k <= n; k++) {
-                        if (s[i + k] >> 6 != 2)
-                                return false;
-                        c = c << 6 | (s[i + k] & 0x3f);
-                }
-                static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
-                if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-                        return false;
-                i += n + 1;
-        }
         return true;
 }
 
@@ -52,7 +40,8 @@ static char *base64(const uint8_t *s, size_t len)
         return ret;
 }
 
-static int print_json(const struct verb *v, const struct wharf_msg *m)
+/* 0 or a negative errno. */
+static int print_json(const struct wharf_msg *m)
 {
         json_object *o = json_object_new_object();
         json_object_object_add(o, "pid", json_object_new_int64(m->sender.pid));
@@ -64,35 +53,51 @@ static int print_json(const struct verb *v, const struct wharf_msg *m)
                 char *text = base64(m->data, m->len_bytes);
                 if (!text) {
                         json_object_put(o);
-                        return verb_fail(v, EXIT_REFUSED, "%s", wharf_strerror(-ENOMEM));
+                        return -ENOMEM;
                 }
                 json_object_object_add(o, "base64", json_object_new_string(text));
                 free(text);
         }
         const char *line = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
-        int r = verb_write_output(v, line, strlen(line));
+        int r = line ? output_write(line, strlen(line)) : -ENOMEM;
         json_object_put(o);
-        return r == EXIT_DONE ? verb_write_output(v, "\n", 1) : r;
+        return r < 0 ? r : output_write("\n", 1);
 }
 
-static int print(const struct verb *v, const struct wharf_msg *m, enum format f)
+static int print_lines(const struct wharf_msg *m)
 {
-        if (f == JSON)
-                return print_json(v, m);
-        int r = verb_write_output(v, m->data, m->len_bytes);
-        if (r == EXIT_DONE && f == LINES && (!m->len_bytes || ((const char *)m->data)[m->len_bytes - 1] != '\n'))
-                r = verb_write_output(v, "\n", 1);
-        return r;
+        size_t len = m->len_bytes;
+        bool open = !len || ((const char *)m->data)[len - 1] != '\n';
+        char *safe = isatty(STDOUT_FILENO) ? text_escape(m->data, len, TEXT_LINES) : NULL;
+        int r = safe ? output_write(safe, strlen(safe)) : output_write(m->data, len);
+        free(safe);
+        return r == 0 && open ? output_write("\n", 1) : r;
 }
 
-/* One message, while keeping the name alive across a restart of wharfd. 0 or a negative errno. */
-static int receive(const struct verb *v, wharf_task *task, wharf_name port, struct wharf_msg *m, int64_t deadline_ns)
+static int print(const struct verb *v, const char *name, const struct wharf_msg *m, enum format f)
 {
-        struct pollfd p[2] = {{.events = POLLIN}, {.events = POLLIN}};
+        int r = f == JSON ? print_json(m) : f == LINES ? print_lines(m) : output_write(m->data, m->len_bytes);
+        if (r == 0)
+                return EXIT_DONE;
+        return verb_fail(v, EXIT_REFUSED, "%s: a message of %llu bytes from process %d is lost: standard output: %s",
+                         name, (unsigned long long)m->len_bytes, (int)m->sender.pid, standard_error(-r));
+}
+
+/*
+ * One message, while keeping the name alive across a restart of wharfd. 0 or a negative errno; *ret_code is then not
+ * EXIT_DONE where it has been said what is wrong.
+ */
+static int receive(const struct verb *v, wharf_task *task, wharf_name port, struct wharf_msg *m, int64_t deadline_ns,
+                   int *ret_code)
+{
+        /* Standard output: nothing is taken that cannot be printed any more, and who cannot print does not wait. */
+        struct pollfd p[3] = {{.events = POLLIN}, {.events = POLLIN}, {.fd = STDOUT_FILENO}};
         int r = wharf_port_fd(task, port, &p[0].fd);
         if (r == 0)
                 r = wharf_names_fd(task, &p[1].fd);
         while (r == 0) {
+                if ((*ret_code = verb_output_ready(v)) != EXIT_DONE)
+                        return -EIO;
                 r = wharf_recvmsg(task, port, m, 0);
                 if (r != -EAGAIN && r != -ETIMEDOUT)
                         break;
@@ -103,7 +108,7 @@ static int receive(const struct verb *v, wharf_task *task, wharf_name port, stru
                          : left_ns > 3600 * 1000000000ll ? 3600000
                                                          : (int)(left_ns / 1000000) + 1;
                 r = 0;
-                if (poll(p, 2, ms) > 0 && p[1].revents) {
+                if (poll(p, 3, ms) > 0 && p[1].revents) {
                         int e = wharf_names_renew(task);
                         if (e < 0)
                                 verb_error(v, "the name is lost", e); /* who has a right already still reaches us */
@@ -128,12 +133,13 @@ static int run(const struct verb *v, int argc, char **argv)
         uint32_t capacity = 0;
         bool raw = false, json = false;
         const struct option_spec options[] = {
-                {"count", 'n', OPTION_COUNT, &count, 1, INT64_MAX},
-                {"timeout", 't', OPTION_DURATION, &timeout_ns},
-                {"size-limit", 0, OPTION_SIZE, &size_limit},
-                {"capacity", 0, OPTION_CAPACITY, &capacity},
-                {"raw", 0, OPTION_FLAG, &raw},
-                {"json", 0, OPTION_FLAG, &json},
+                {"count", 'n', OPTION_COUNT, &count, "COUNT", "end after so many messages", 1, INT64_MAX},
+                {"timeout", 't', OPTION_DURATION, &timeout_ns, "DURATION", "end when no message comes for so long"},
+                {"raw", 0, OPTION_FLAG, &raw, NULL, "print the bytes as they are, without newlines between"},
+                {"json", 0, OPTION_FLAG, &json, NULL, "print a JSON object a line"},
+                {"capacity", 0, OPTION_CAPACITY, &capacity, "N",
+                 "1 to 65536 a sender, zero or unbounded; default 1024"},
+                {"size-limit", 0, OPTION_SIZE, &size_limit, "SIZE", "refuse larger messages; default 1G"},
                 {0},
         };
         int read = options_read(v, argc, argv, options);
@@ -145,7 +151,9 @@ static int run(const struct verb *v, int argc, char **argv)
         enum format format = json ? JSON : raw ? RAW : LINES;
 
         wharf_task *task;
-        int r = verb_task(v, &task);
+        int r = verb_output_begin(v); /* before anybody sends anything here */
+        if (r == EXIT_DONE)
+                r = verb_task(v, &task);
         if (r != EXIT_DONE)
                 return r;
         struct wharf_port_opts o = {.size = sizeof o,
@@ -162,7 +170,9 @@ static int run(const struct verb *v, int argc, char **argv)
                 struct wharf_item items[WHARF_ITEMS_MAX];
                 struct wharf_msg m = {
                         .size = sizeof m, .flags = WHARF_RECV_ALLOC, .items = items, .cap_items = WHARF_ITEMS_MAX};
-                e = receive(v, task, port, &m, deadline_in(timeout_ns));
+                e = receive(v, task, port, &m, deadline_in(timeout_ns), &r);
+                if (r != EXIT_DONE)
+                        break;
                 if (e == -ETIMEDOUT)
                         r = verb_fail(v, EXIT_TIMED_OUT, "%s: no message came in time", name);
                 else if (e < 0)
@@ -170,7 +180,7 @@ static int run(const struct verb *v, int argc, char **argv)
                 if (e < 0)
                         break;
                 if (!m.notice) {
-                        r = print(v, &m, format);
+                        r = print(v, name, &m, format);
                         drop_items(task, &m);
                         if (m.reply != WHARF_NONE)
                                 wharf_drop(task, m.reply); /* we have nothing to say; the caller learns that */

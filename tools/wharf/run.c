@@ -7,6 +7,7 @@
 #include "wharf/spawn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,51 +25,58 @@ static const char *split(char *text, const char **ret_as)
         return eq + 1;
 }
 
-static int run(const struct verb *v, int argc, char **argv)
-{
-        static const struct option options[] = {{"send", required_argument, NULL, 's'},
-                                                {"fd", required_argument, NULL, 'f'},
-                                                {"timeout", required_argument, NULL, 't'},
-                                                {"wait", no_argument, NULL, 'w'},
-                                                {"wrapped", no_argument, NULL, 'W'},
-                                                {"help", no_argument, NULL, 'h'},
-                                                {0}};
+struct rights {
         struct wharf_given given[WHARF_ITEMS_MAX];
         const char *served[WHARF_ITEMS_MAX]; /* NULL for a descriptor */
-        uint32_t n = 0, flags = 0;
+        uint32_t n;
+};
+
+static bool take_right(const struct verb *v, struct rights *r, const char *as, const char *served, int fd)
+{
+        if (r->n == WHARF_ITEMS_MAX)
+                return verb_fail(v, false, "'%s' is one too many: a program can be given %d rights", as,
+                                 WHARF_ITEMS_MAX);
+        r->served[r->n] = served;
+        r->given[r->n++] = (struct wharf_given){as, {.kind = WHARF_COPY_FD, .fd = fd}};
+        return true;
+}
+
+static bool take_send(const struct verb *v, const char *option, const char *text, void *rights)
+{
+        const char *as, *name = split((char *)(uintptr_t)text, &as);
+        return take_right(v, rights, as, name, -1);
+}
+
+static bool take_fd(const struct verb *v, const char *option, const char *text, void *rights)
+{
+        const char *as, *number = split((char *)(uintptr_t)text, &as);
+        uint64_t fd;
+        if (!option_count(v, option, number, 0, INT32_MAX, &fd))
+                return false;
+        /* What was inherited has no close-on-exec; what has it is of this command, which the caller cannot mean. */
+        int flags = fcntl((int)fd, F_GETFD);
+        if (flags < 0 || flags & FD_CLOEXEC)
+                return verb_fail(v, false, "%s: descriptor %d is not open", option, (int)fd);
+        return take_right(v, rights, as, NULL, (int)fd);
+}
+
+static int run(const struct verb *v, int argc, char **argv)
+{
+        struct rights rights = {0};
         int64_t timeout_ns = -1;
-        bool wait = false;
-        int c;
-        opterr = 0;
-        while ((c = getopt_long(argc, argv, "+s:f:t:h", options, NULL)) != -1)
-                switch (c) {
-                case 's':
-                case 'f': {
-                        const char *as, *what = split(optarg, &as);
-                        uint64_t fd = 0;
-                        if (n == WHARF_ITEMS_MAX)
-                                return verb_fail(v, EXIT_USAGE, "more than %d rights for one program", WHARF_ITEMS_MAX);
-                        if (c == 'f' && !option_count(v, "--fd", what, 0, INT32_MAX, &fd))
-                                return EXIT_USAGE;
-                        served[n] = c == 's' ? what : NULL;
-                        given[n++] = (struct wharf_given){as, {.kind = WHARF_COPY_FD, .fd = (int)fd}};
-                        break;
-                }
-                case 't':
-                        if (!option_duration(v, "--timeout", optarg, &timeout_ns))
-                                return EXIT_USAGE;
-                        break;
-                case 'w':
-                        wait = true;
-                        break;
-                case 'W':
-                        flags |= WHARF_SPAWN_WRAPPED;
-                        break;
-                case 'h':
-                        return verb_help(v);
-                default:
-                        return option_bad(v, argv);
-                }
+        bool wait = false, wrapped = false;
+        const struct option_spec options[] = {
+                {"send", 's', OPTION_CALL, &rights, "[AS=]NAME", "a right to send to NAME, known to the program as AS",
+                 .take = take_send},
+                {"fd", 'f', OPTION_CALL, &rights, "[AS=]N", "descriptor N of the caller, known as AS", .take = take_fd},
+                {"wait", 0, OPTION_FLAG, &wait, NULL, "wait for somebody to serve each NAME"},
+                {"timeout", 't', OPTION_DURATION, &timeout_ns, "DURATION", "how long to wait; default: without end"},
+                {"wrapped", 0, OPTION_FLAG, &wrapped, NULL, "the program only starts another, which has the rights"},
+                {0},
+        };
+        int read = options_read(v, argc, argv, options);
+        if (read != OPTIONS_GO_ON)
+                return read;
         if (optind == argc)
                 return verb_usage(v);
 
@@ -76,17 +84,25 @@ static int run(const struct verb *v, int argc, char **argv)
         int r = verb_task(v, &task);
         if (r != EXIT_DONE)
                 return r;
-        for (uint32_t i = 0; i < n && r == EXIT_DONE; i++) {
-                if (!served[i])
+        for (uint32_t i = 0; i < rights.n && r == EXIT_DONE; i++) {
+                if (!rights.served[i])
                         continue;
-                given[i].item.kind = WHARF_MOVE_SEND;
-                r = verb_lookup(v, task, served[i], wait ? deadline_in(timeout_ns) : 0, &given[i].item.name);
+                rights.given[i].item.kind = WHARF_MOVE_SEND;
+                r = verb_lookup(v, task, rights.served[i], wait ? deadline_in(timeout_ns) : 0,
+                                &rights.given[i].item.name);
         }
         if (r == EXIT_DONE) {
-                struct wharf_spawn_opts o = {
-                        .size = sizeof o, .flags = flags, .argv = argv + optind, .given = given, .n_given = n};
+                struct wharf_spawn_opts o = {.size = sizeof o,
+                                             .flags = wrapped ? WHARF_SPAWN_WRAPPED : 0,
+                                             .argv = argv + optind,
+                                             .given = rights.given,
+                                             .n_given = rights.n};
                 int e = wharf_exec(task, &o, deadline_in(timeout_ns));
-                r = verb_fail(v, verb_exit_code(e), "%s", *wharf_why() ? wharf_why() : wharf_strerror(e));
+                if (e == -ENOENT)
+                        r = verb_fail(v, EXIT_NOT_FOUND, "%s: there is no such program, or what runs it is missing",
+                                      argv[optind]);
+                else
+                        r = verb_fail(v, verb_exit_code(e), "%s", *wharf_why() ? wharf_why() : wharf_strerror(e));
         }
         wharf_task_close(task);
         return r;
@@ -96,4 +112,5 @@ const struct verb verb_run = {.name = "run",
                               .args = "[--send [AS=]NAME]... [--fd [AS=]N]... [--wait] [--timeout DURATION] "
                                       "[--wrapped] [--] PROGRAM [ARG]...",
                               .summary = "start a program that holds rights by name",
-                              .run = run};
+                              .run = run,
+                              .stops = true};

@@ -17,9 +17,12 @@ static int run(const struct verb *v, int argc, char **argv)
         uint64_t size_limit = SIZE_LIMIT_DEFAULT;
         bool wait = false, later = false;
         const struct option_spec options[] = {
-                {"data", 'd', OPTION_TEXT, &data},           {"timeout", 't', OPTION_DURATION, &timeout_ns},
-                {"size-limit", 0, OPTION_SIZE, &size_limit}, {"wait", 0, OPTION_FLAG, &wait},
-                {"later", 0, OPTION_FLAG, &later},           {0},
+                {"data", 'd', OPTION_TEXT, &data, "TEXT", "the message; without it, all of standard input"},
+                {"wait", 0, OPTION_FLAG, &wait, NULL, "wait for somebody to serve NAME"},
+                {"timeout", 't', OPTION_DURATION, &timeout_ns, "DURATION", "how long to wait; default: without end"},
+                {"later", 0, OPTION_FLAG, &later, NULL, "leave the message where there is no room; it is sent later"},
+                {"size-limit", 0, OPTION_SIZE, &size_limit, "SIZE", "read no more than this; default 1G"},
+                {0},
         };
         int read = options_read(v, argc, argv, options);
         if (read != OPTIONS_GO_ON)

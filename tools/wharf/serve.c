@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -56,22 +57,35 @@ static int pidfd_open_(pid_t pid)
         return (int)syscall(SYS_pidfd_open, pid, 0);
 }
 
-/* Can this command be run at all? Better said now than to the first caller. */
-static bool command_found(const char *cmd)
+/* May it be executed? 0, or a negative errno; a directory is no command. */
+static int executable(const char *path)
 {
+        struct stat st;
+        if (access(path, X_OK) < 0 || stat(path, &st) < 0)
+                return -errno;
+        return S_ISDIR(st.st_mode) ? -EISDIR : 0;
+}
+
+/* Can this command be run at all? Better said now than to the first caller. 0 or a negative errno. */
+static int command_found(const char *cmd)
+{
+        int worst = -ENOENT;
         if (strchr(cmd, '/'))
-                return access(cmd, X_OK) == 0;
+                return executable(cmd);
         const char *at = getenv("PATH");
         for (at = at ? at : "/bin:/usr/bin"; *at;) {
                 char path[4096];
                 int n = (int)strcspn(at, ":");
                 snprintf(path, sizeof path, "%.*s%s%s", n, at, n ? "/" : "", cmd);
-                if (access(path, X_OK) == 0)
-                        return true;
+                int r = executable(path);
+                if (r == 0)
+                        return 0;
+                if (r == -EACCES) /* it is there: worth more than that it is nowhere else */
+                        worst = r;
                 at += n;
                 at += *at == ':';
         }
-        return false;
+        return worst;
 }
 
 /* In the child; does not return. */
@@ -85,6 +99,7 @@ static void exec_command(const struct server *s, const struct wharf_sender *from
         /* Neither can be 0 or 1: main() made sure that those are open. */
         dup2(in, STDIN_FILENO);
         dup2(out, STDOUT_FILENO);
+        fcntl(STDERR_FILENO, F_SETFD, 0); /* where it was closed, /dev/null rather than the first file it opens */
         setenv("WHARF_SERVED_NAME", s->name, 1);
         snprintf(text, sizeof text, "%d", (int)from->pid);
         setenv("WHARF_SENDER_PID", text, 1);
@@ -310,9 +325,11 @@ static int run(const struct verb *v, int argc, char **argv)
         uint64_t jobs = cores < 1 ? 1 : cores > JOBS_MAX ? JOBS_MAX : (uint64_t)cores, size_limit = SIZE_LIMIT_DEFAULT;
         uint32_t capacity = 0;
         const struct option_spec options[] = {
-                {"jobs", 'j', OPTION_COUNT, &jobs, 1, JOBS_MAX},
-                {"size-limit", 0, OPTION_SIZE, &size_limit},
-                {"capacity", 0, OPTION_CAPACITY, &capacity},
+                {"jobs", 'j', OPTION_COUNT, &jobs, "N", "up to so many commands at once; default: one a processor", 1,
+                 JOBS_MAX},
+                {"capacity", 0, OPTION_CAPACITY, &capacity, "N",
+                 "1 to 65536 a sender, zero or unbounded; default 1024"},
+                {"size-limit", 0, OPTION_SIZE, &size_limit, "SIZE", "of a message and of a reply; default 1G"},
                 {0},
         };
         int read = options_read(v, argc, argv, options);
@@ -327,8 +344,11 @@ static int run(const struct verb *v, int argc, char **argv)
         if (optind >= argc)
                 return verb_usage(v);
         s.cmd = &argv[optind];
-        if (!command_found(s.cmd[0]))
-                return verb_fail(v, EXIT_REFUSED, "%s: there is no such command", s.cmd[0]);
+        int found = command_found(s.cmd[0]);
+        if (found == -ENOENT)
+                return verb_fail(v, EXIT_NOT_FOUND, "%s: there is no such command", s.cmd[0]);
+        if (found < 0)
+                return verb_fail(v, EXIT_REFUSED, "%s: it cannot be executed: %s", s.cmd[0], strerror(-found));
 
         signal(SIGPIPE, SIG_IGN);
         s.jobs = calloc(jobs, sizeof *s.jobs);
@@ -364,4 +384,5 @@ const struct verb verb_serve = {.name = "serve",
                                 .args = "[-j N] [--capacity N] [--size-limit SIZE] NAME -- CMD [ARG...]",
                                 .summary =
                                         "answer requests with a command: its input the request, its output the reply",
-                                .run = run};
+                                .run = run,
+                                .stops = true};

@@ -1,23 +1,25 @@
 /*
  * wharf shm - segments of shared memory: make, list, look into, write, remove.
  */
-#include "verb.h"
+#include "common.h"
+#include "print.h"
 
 #include "base/cleanup.h"
 #include "os/os.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wharf/segment.h>
 
 WH_AUTO_DEFINE(segment, wharf_segment, (void)wharf_segment_close);
-WH_AUTO_DEFINE(json, struct json_object, (void)json_object_put);
+
+extern const struct verb verb_shm;
 
 struct options {
         bool json, sparse, string, orphans;
@@ -27,7 +29,7 @@ struct options {
 };
 
 struct command {
-        const char *name, *args, *options; /* the long options that it knows, with spaces around each */
+        const char *name, *options; /* the long options that it knows, with spaces around each */
         int args_min, args_max;
         int (*run)(const struct verb *v, const struct options *o, int argc, char **argv);
 };
@@ -177,7 +179,7 @@ static const char *owner_of(uint32_t uid, char *buf, size_t cap)
 static struct json_object *row_json(const struct table *t, const struct row *r)
 {
         struct json_object *o = json_object_new_object(), *users = json_object_new_array();
-        json_object_object_add(o, "name", json_object_new_string(r->name));
+        json_object_object_add(o, "name", json_shown(r->name));
         json_object_object_add(o, "kind", json_object_new_string(wharf_segment_kind_name(r->st.kind)));
         json_object_object_add(o, "bytes", json_object_new_uint64(r->st.bytes));
         json_object_object_add(o, "allocated_bytes", json_object_new_uint64(r->st.allocated_bytes));
@@ -207,21 +209,21 @@ static struct json_object *row_json(const struct table *t, const struct row *r)
         return o;
 }
 
-static void print_json(struct json_object *o)
-{
-        puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-}
-
-static void print_users(const struct row *r)
+static void users_cell(struct table *table, const struct row *r)
 {
         uint32_t named = 0;
-        for (uint32_t i = 0; i < r->n_users; i++)
+        char *text = NULL;
+        size_t len;
+        FILE *f = open_memstream(&text, &len);
+        for (uint32_t i = 0; f && i < r->n_users; i++)
                 if (r->users[i].mapped)
-                        printf("%s%" PRIu32, named++ ? "," : "", r->users[i].pid);
-        if (r->st.attached > (int64_t)named)
-                printf("%s%" PRId64 " more", named ? "," : "", r->st.attached - named);
-        else if (!named)
-                putchar('-');
+                        fprintf(f, "%s%" PRIu32, named++ ? "," : "", r->users[i].pid);
+        if (f && r->st.attached > (int64_t)named)
+                fprintf(f, "%s%" PRId64 " more", named ? "," : "", r->st.attached - named);
+        else if (f && !named)
+                putc('-', f);
+        table_cell(table, PLAIN, "%s", f && fclose(f) == 0 ? text : "?");
+        free(text);
 }
 
 static int by_name(const void *a, const void *b)
@@ -242,33 +244,45 @@ static int run_ls(const struct verb *v, const struct options *o, int argc, char 
                 table_done(&t);
                 return verb_fail(v, EXIT_REFUSED, "cannot list: %s", why(r));
         }
-        int width = 4;
-        for (uint32_t i = 0; i < t.n; i++)
-                width = (int)strlen(t.rows[i].name) > width ? (int)strlen(t.rows[i].name) : width;
-        WH_AUTO(json) struct json_object *all = o->json ? json_object_new_array() : NULL;
-        if (!o->json)
-                printf("%-*s  %9s  %-8s  MODE  STATE    ATTACHED BY\n", width, "NAME", "SIZE", "OWNER");
+        static const struct column columns[] = {
+                {"NAME", COLUMN_CUT},
+                {"SIZE", COLUMN_RIGHT},
+                {"OWNER", COLUMN_CUT, 2},
+                {"MODE", 0, 1},
+                {"STATE"},
+                {"ATTACHED BY", COLUMN_CUT, 3},
+                {0},
+        };
+        struct json_object *all = o->json ? json_object_new_array() : NULL;
+        struct table *table = o->json ? NULL : table_new(columns);
+        uint32_t n = 0;
         for (uint32_t i = 0; i < t.n; i++) {
                 const struct row *row = &t.rows[i];
                 char size[16], uid[16];
                 if (o->orphans && strncmp(state_of(&t, row), "orphan", 6) != 0)
                         continue;
+                n++;
                 if (o->json) {
                         json_object_array_add(all, row_json(&t, row));
                         continue;
                 }
-                printf("%-*s  %9s  %-8s  %04" PRIo32 "  %-7s  ", width, row->name, format_size(row->st.bytes, size),
-                       owner_of(row->st.uid, uid, sizeof uid), row->st.mode, state_of(&t, row));
-                print_users(row);
-                putchar('\n');
+                table_cell(table, PLAIN, "%s", row->name);
+                table_cell(table, PLAIN, "%s", format_size(row->st.bytes, size));
+                table_cell(table, PLAIN, "%s", owner_of(row->st.uid, uid, sizeof uid));
+                table_cell(table, PLAIN, "%04" PRIo32, row->st.mode);
+                table_cell(table, *state_of(&t, row) == 'i' ? PLAIN : WARNING, "%s", state_of(&t, row));
+                users_cell(table, row);
         }
         if (o->json)
-                print_json(all);
-        else if (t.unseen)
-                fprintf(stderr, "wharf shm: %" PRIu32 " task%s could not be looked at\n", t.unseen,
-                        t.unseen == 1 ? "" : "s");
+                json_out(all, false);
+        else
+                r = table_print(v, table);
+        if (!o->json && !n)
+                verb_fail(v, 0, "there is no%s segment%s", o->orphans ? " orphaned" : "", *argv ? " of that name" : "");
+        if (!o->json && t.unseen)
+                verb_fail(v, 0, "%" PRIu32 " task%s could not be looked at", t.unseen, t.unseen == 1 ? "" : "s");
         table_done(&t);
-        return EXIT_DONE;
+        return r;
 }
 
 static int run_stat(const struct verb *v, const struct options *o, int argc, char **argv)
@@ -289,13 +303,12 @@ static int run_stat(const struct verb *v, const struct options *o, int argc, cha
         const struct row *row = &t.rows[0];
         char size[16], alloc[16], uid[16];
         if (o->json) {
-                WH_AUTO(json) struct json_object *j = row_json(&t, row);
-                print_json(j);
+                json_out(row_json(&t, row), false);
         } else {
-                printf("name       %s\n", row->name);
+                printf("name       %s\n", shown(row->name));
                 printf("size       %" PRIu64 " bytes (%s)\n", st.bytes, format_size(st.bytes, size));
                 printf("allocated  %s\n", format_size(st.allocated_bytes, alloc));
-                printf("owner      %s\n", owner_of(st.uid, uid, sizeof uid));
+                printf("owner      %s\n", shown(owner_of(st.uid, uid, sizeof uid)));
                 printf("mode       %04" PRIo32 "\n", st.mode);
                 if (st.kind == WHARF_SEGMENT_SYSV)
                         printf("key        0x%" PRIx32 "\nid         %" PRId32 "\ncreator    %" PRIu32 "\n",
@@ -364,8 +377,10 @@ static int run_cat(const struct verb *v, const struct options *o, int argc, char
         /* The kernel reads it, so that a segment cut short meanwhile is an error and not our death. */
         for (uint64_t done = 0; done < bytes;) {
                 ssize_t n = wh_os_write(STDOUT_FILENO, at + done, bytes - done);
+                if (n < 0 && n != -EINTR && n != -EFAULT) /* the segment is fine: it has no place to go to */
+                        return verb_fail(v, EXIT_REFUSED, "%s: standard output: %s", argv[0], standard_error((int)-n));
                 if (n < 0 && n != -EINTR)
-                        return n == -EPIPE ? EXIT_DONE : refuse(v, argv[0], (int)n);
+                        return refuse(v, argv[0], (int)n);
                 done += n > 0 ? (uint64_t)n : 0;
         }
         if (o->string)
@@ -415,7 +430,7 @@ static int run_write(const struct verb *v, const struct options *o, int argc, ch
         else
                 r = read_input(room, &input, &len);
         if (r < 0 && r != -EMSGSIZE)
-                return verb_fail(v, EXIT_REFUSED, "standard input: %s", strerror(-r));
+                return verb_fail(v, EXIT_REFUSED, "standard input: %s", standard_error(-r));
         char *at = r == 0 ? wharf_segment_at(s, o->offset, len) : NULL;
         if (!at)
                 return verb_fail(v, EXIT_REFUSED, "%s: it does not fit: %" PRIu64 " bytes from offset %" PRIu64,
@@ -462,88 +477,84 @@ static int run_rm(const struct verb *v, const struct options *o, int argc, char 
 }
 
 static const struct command commands[] = {
-        {"create", "NAME SIZE [--mode OCTAL] [--sparse]", " mode sparse ", 2, 2, run_create},
-        {"ls", "[PATTERN...] [--orphans] [--json]", " orphans json ", 0, 1 << 20, run_ls},
-        {"stat", "NAME [--json]", " json ", 1, 1, run_stat},
-        {"cat", "NAME [--offset N] [--bytes N] [--string]", " offset bytes string ", 1, 1, run_cat},
-        {"write", "NAME [--offset N] [--data TEXT [--string]]", " offset data string ", 1, 1, run_write},
-        {"resize", "NAME SIZE", " ", 2, 2, run_resize},
-        {"chmod", "OCTAL NAME", " ", 2, 2, run_chmod},
-        {"rm", "NAME...", " ", 1, 1 << 20, run_rm},
+        {"create", " mode sparse ", 2, 2, run_create},
+        {"ls", " orphans json color ", 0, 1 << 20, run_ls},
+        {"stat", " json ", 1, 1, run_stat},
+        {"cat", " offset bytes string ", 1, 1, run_cat},
+        {"write", " offset data string ", 1, 1, run_write},
+        {"resize", " ", 2, 2, run_resize},
+        {"chmod", " ", 2, 2, run_chmod},
+        {"rm", " ", 1, 1 << 20, run_rm},
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
-static int usage(FILE *to)
+static bool take_mode(const struct verb *v, const char *option, const char *text, void *ret)
 {
-        for (unsigned i = 0; i < N_COMMANDS; i++)
-                fprintf(to, "%s wharf shm %s %s\n", i ? "      " : "usage:", commands[i].name, commands[i].args);
-        return to == stdout ? EXIT_DONE : EXIT_USAGE;
+        if (parse_mode(text, ret) && *(uint32_t *)ret)
+                return true;
+        return verb_fail(v, false, "%s: '%s' is no mode: octal, 1 to 777", option, text);
+}
+
+static bool take_offset(const struct verb *v, const char *option, const char *text, void *ret)
+{
+        if (parse_size(text, ret))
+                return true;
+        return verb_fail(v, false, "%s: '%s' is no number of bytes; 0, 512 and 4K are", option, text);
+}
+
+/* `one` is the verb of the command alone, for words about how it is called; what it does is said by `wharf shm`. */
+static int run_command(const struct verb *one, int argc, char **argv)
+{
+        struct options o = {.bytes = UINT64_MAX};
+        const struct option_spec all[] = {
+                {"mode", 'm', OPTION_CALL, &o.mode, "OCTAL", "the permissions; default 600", .take = take_mode},
+                {"sparse", 0, OPTION_FLAG, &o.sparse, NULL, "do not reserve the memory now"},
+                {"orphans", 0, OPTION_FLAG, &o.orphans, NULL, "only those that nobody uses"},
+                {"offset", 0, OPTION_CALL, &o.offset, "N", "begin at this byte; default 0", .take = take_offset},
+                {"bytes", 0, OPTION_CALL, &o.bytes, "N", "so many bytes; default: all", .take = take_offset},
+                {"data", 'd', OPTION_TEXT, &o.data, "TEXT", "what to write; without it, all of standard input"},
+                {"string", 0, OPTION_FLAG, &o.string, NULL, "text that ends with a zero byte"},
+                {"json", 0, OPTION_FLAG, &o.json, NULL, "print JSON"},
+                COLOUR_OPTION,
+                {0},
+        };
+        struct option_spec table[OPTIONS_MAX] = {0};
+        const struct command *c = commands;
+        while (strcmp(argv[0], c->name) != 0)
+                c++;
+        for (unsigned i = 0, n = 0; all[i].name; i++) {
+                char known[32];
+                snprintf(known, sizeof known, " %s ", all[i].name);
+                if (strstr(c->options, known))
+                        table[n++] = all[i];
+        }
+        int read = options_read(one, argc, argv, table);
+        if (read != OPTIONS_GO_ON)
+                return read;
+        argc -= optind;
+        argv += optind;
+        if (argc < c->args_min || argc > c->args_max)
+                return verb_usage(one);
+        return c->run(&verb_shm, &o, argc, argv);
 }
 
 static int run(const struct verb *v, int argc, char **argv)
 {
-        enum { OPT_JSON = 1, OPT_SPARSE, OPT_STRING, OPT_ORPHANS, OPT_MODE, OPT_OFFSET, OPT_BYTES, OPT_DATA, OPT_HELP };
-        static const struct option longs[] = {
-                {"json", 0, NULL, OPT_JSON},     {"sparse", 0, NULL, OPT_SPARSE},
-                {"string", 0, NULL, OPT_STRING}, {"orphans", 0, NULL, OPT_ORPHANS},
-                {"mode", 1, NULL, OPT_MODE},     {"offset", 1, NULL, OPT_OFFSET},
-                {"bytes", 1, NULL, OPT_BYTES},   {"data", 1, NULL, OPT_DATA},
-                {"help", 0, NULL, OPT_HELP},     {0},
+        static const struct subverb subverbs[] = {
+                {"create", "NAME SIZE [--mode OCTAL] [--sparse]", "make a segment of zeroes", run_command},
+                {"ls", "[PATTERN...] [--orphans] [--json] [--color WHEN]", "list segments, and who uses them",
+                 run_command},
+                {"stat", "NAME [--json]", "tell all about one", run_command},
+                {"cat", "NAME [--offset N] [--bytes N] [--string]", "print its bytes", run_command},
+                {"write", "NAME [--offset N] [--data TEXT] [--string]", "copy text or standard input into it",
+                 run_command},
+                {"resize", "NAME SIZE", "give it another size", run_command},
+                {"chmod", "OCTAL NAME", "change its permissions", run_command},
+                {"rm", "NAME...", "remove names", run_command},
+                {0},
         };
-        if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")))
-                return usage(stdout);
-        const struct command *c = NULL;
-        for (unsigned i = 0; i < N_COMMANDS; i++)
-                if (argc > 1 && !strcmp(argv[1], commands[i].name))
-                        c = &commands[i];
-        if (!c)
-                return usage(stderr);
-        struct options o = {.bytes = UINT64_MAX};
-        int opt, which = -1;
-        opterr = 0;
-        while ((opt = getopt_long(argc - 1, argv + 1, "", longs, &which)) != -1) {
-                char known[32] = "?";
-                if (opt != '?')
-                        snprintf(known, sizeof known, " %s ", longs[which].name);
-                if (opt == OPT_HELP)
-                        return usage(stdout);
-                if (!strstr(c->options, known))
-                        return verb_fail(v, EXIT_USAGE, "%s: it knows: %s", c->name, c->args);
-                bool good = true;
-                switch (opt) {
-                case OPT_JSON:
-                        o.json = true;
-                        break;
-                case OPT_SPARSE:
-                        o.sparse = true;
-                        break;
-                case OPT_STRING:
-                        o.string = true;
-                        break;
-                case OPT_ORPHANS:
-                        o.orphans = true;
-                        break;
-                case OPT_MODE:
-                        good = parse_mode(optarg, &o.mode) && o.mode;
-                        break;
-                case OPT_OFFSET:
-                        good = parse_size(optarg, &o.offset);
-                        break;
-                case OPT_BYTES:
-                        good = parse_size(optarg, &o.bytes);
-                        break;
-                case OPT_DATA:
-                        o.data = optarg;
-                        break;
-                }
-                if (!good)
-                        return verb_fail(v, EXIT_USAGE, "--%s: '%s' makes no sense", longs[which].name, optarg);
-        }
-        argc -= optind + 1;
-        argv += optind + 1;
-        if (argc < c->args_min || argc > c->args_max)
-                return verb_fail(v, EXIT_USAGE, "usage: wharf shm %s %s", c->name, c->args);
-        return c->run(v, &o, argc, argv);
+        static_assert(sizeof subverbs / sizeof *subverbs == N_COMMANDS + 1, "every command is in both tables");
+        return subverbs_run(v, argc, argv, subverbs);
 }
 
 const struct verb verb_shm = {

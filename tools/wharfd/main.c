@@ -22,9 +22,10 @@
 #include "service/store.h"
 #include "wharf/names.h"
 
-#include "verb.h"
+#include "options.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
@@ -53,25 +54,19 @@ __attribute__((format(printf, 1, 2))) static void say(const char *fmt, ...)
         va_list ap;
         va_start(ap, fmt);
         fprintf(stderr, "%s.%03ld wharfd: ", at, now.tv_nsec / 1000000);
-        vfprintf(stderr, fmt, ap);
+        text_vprint(stderr, fmt, ap);
         fputc('\n', stderr);
         va_end(ap);
 }
 
-__attribute__((format(printf, 2, 3))) static int fail(int code, const char *fmt, ...)
-{
-        va_list ap;
-        va_start(ap, fmt);
-        fputs("wharfd: ", stderr);
-        vfprintf(stderr, fmt, ap);
-        fputc('\n', stderr);
-        va_end(ap);
-        return code;
-}
+/* "wharfd: message", and the exit code. */
+#define fail(code, ...) verb_fail(NULL, code, __VA_ARGS__)
 
-static const char usage_text[] =
-        "usage: wharfd [--domain DIR | --system] [--share] [--config FILE] [--linger DURATION|forever] [--foreground] "
-        "[--verbose] [--version]\n";
+static const struct verb wharfd = {
+        .args = "[--domain DIR | --system] [--share] [--config FILE] [--linger DURATION|forever] [--foreground] "
+                "[--verbose] [--version]",
+        .summary = "the name server of a domain",
+};
 
 #define CONFIG "/wharf/wharfd.conf" /* below the directory for configuration */
 
@@ -396,88 +391,80 @@ static int activated(struct options *o, struct wh_given *given, unsigned n, bool
         return keep(o, listen_fd); /* nobody keeps anything for us: then we do */
 }
 
+static bool take_linger(const struct verb *v, const char *option, const char *text, void *options)
+{
+        struct options *o = options;
+        o->linger = text;
+        if (!strcmp(text, "forever"))
+                o->linger_ns = WHARF_FOREVER;
+        else if (!parse_duration_ns(text, &o->linger_ns))
+                return verb_fail(v, false, "%s: '%s' is no duration; 500ms and 2s are", option, text);
+        return true;
+}
+
+/* What is not a service is not asked for by a relative path: it would be another one after chdir("/"). 0 or an exit code. */
+static int check_paths(const struct options *o, bool domain_given)
+{
+        if (o->config && *o->config != '/')
+                return fail(EXIT_USAGE, "--config: '%s' is not an absolute path", o->config);
+        if (*o->dir != '/')
+                return fail(EXIT_USAGE, "%s: '%s' is not an absolute path", domain_given ? "--domain" : "WHARF_DOMAIN",
+                            o->dir);
+        return EXIT_DONE;
+}
+
 int main(int argc, char **argv)
 {
-        static const struct option options[] = {
-                {"domain", required_argument, NULL, 'd'},
-                {"system", no_argument, NULL, 'S'},
-                {"share", no_argument, NULL, 'a'},
-                {"config", required_argument, NULL, 'c'},
-                {"linger", required_argument, NULL, 'l'},
-                {"foreground", no_argument, NULL, 'f'},
-                {"verbose", no_argument, NULL, 'v'},
-                {"socket-fd", required_argument, NULL, 's'},
-                {"server", no_argument, NULL, 'k'},
-                {"socket-stays", no_argument, NULL, 't'},
-                {"version", no_argument, NULL, 'V'},
-                {"help", no_argument, NULL, 'h'},
+        program_name = "wharfd";
+        struct options o = {.linger_ns = LINGER_NS};
+        uint64_t socket = UINT64_MAX;
+        bool server = false, system = false, version = false;
+        const struct option_spec table[] = {
+                {"domain", 'd', OPTION_TEXT, &o.dir, "DIR", "the domain in that directory; default: this user's own"},
+                {"system", 0, OPTION_FLAG, &system, NULL, "the domain of the system, with its rules, for all users"},
+                {"share", 0, OPTION_FLAG, &o.share, NULL, "for all users"},
+                {"config", 'c', OPTION_TEXT, &o.config, "FILE", "the rules: who may register, look up and see names"},
+                {"linger", 'l', OPTION_CALL, &o, "DURATION",
+                 "stay so long when nobody needs it, or forever; default 500ms", .take = take_linger},
+                {"foreground", 'f', OPTION_FLAG, &o.foreground, NULL,
+                 "stay in the foreground, and log to standard error"},
+                {"verbose", 'v', OPTION_FLAG, &verbose, NULL, "log to standard error in the background too"},
+                {"socket-fd", 0, OPTION_COUNT, &socket, "FD", "serve this listening socket", 0, INT32_MAX},
+                {"socket-stays", 0, OPTION_FLAG, &o.socket_stays, NULL, "do not remove the socket when leaving"},
+                {"server", 0, OPTION_FLAG, &server, NULL, "what a keeper starts; never given by hand"},
+                {"version", 0, OPTION_FLAG, &version, NULL, "print the version"},
                 {0},
         };
-        struct options o = {.linger_ns = LINGER_NS};
-        int socket_fd = -1, c;
-        bool server = false;
-        uint64_t n;
-        while ((c = getopt_long(argc, argv, "d:c:l:fvh", options, NULL)) != -1)
-                switch (c) {
-                case 'd':
-                        o.dir = optarg;
-                        break;
-                case 'S':
-                        o.dir = wh_domain_system();
-                        o.share = true;
-                        if (!o.config)
-                                o.config = WHARF_SYSCONFDIR CONFIG;
-                        break;
-                case 'a':
-                        o.share = true;
-                        break;
-                case 'c':
-                        o.config = optarg;
-                        break;
-                case 'l':
-                        o.linger = optarg;
-                        if (!strcmp(optarg, "forever"))
-                                o.linger_ns = WHARF_FOREVER;
-                        else if (!parse_duration_ns(optarg, &o.linger_ns))
-                                return fail(EXIT_USAGE, "--linger: '%s' is no duration; 500ms and 2s are", optarg);
-                        break;
-                case 'f':
-                        o.foreground = verbose = true;
-                        break;
-                case 'v':
-                        verbose = true;
-                        break;
-                case 's':
-                        if (!parse_size(optarg, &n) || n > INT32_MAX)
-                                return fail(EXIT_USAGE, "--socket-fd: '%s' is no descriptor", optarg);
-                        socket_fd = (int)n;
-                        break;
-                case 'k':
-                        server = true;
-                        break;
-                case 't':
-                        o.socket_stays = true;
-                        break;
-                case 'V':
-                        puts("wharfd " WHARF_VERSION);
-                        return EXIT_DONE;
-                case 'h':
-                        fputs(usage_text, stdout);
-                        return EXIT_DONE;
-                default:
-                        fputs(usage_text, stderr);
-                        return EXIT_USAGE;
-                }
-        if (optind < argc) {
-                fputs(usage_text, stderr);
-                return EXIT_USAGE;
+        if (standard_open() != EXIT_DONE)
+                return EXIT_REFUSED;
+        int read = options_read(&wharfd, argc, argv, table);
+        if (read != OPTIONS_GO_ON)
+                return verb_finish(NULL, read);
+        if (optind < argc)
+                return verb_usage(&wharfd);
+        if (version) {
+                puts("wharfd " WHARF_VERSION);
+                return verb_finish(NULL, EXIT_DONE);
         }
-        if (o.config && *o.config != '/')
-                return fail(EXIT_USAGE, "--config: '%s' is not an absolute path", o.config);
-        umask(077);
-        raise_descriptor_limit();
+        if (system && o.dir)
+                return fail(EXIT_USAGE, "--domain and --system exclude each other");
+        if (system) {
+                o.dir = wh_domain_system();
+                o.share = true;
+                o.config = o.config ? o.config : WHARF_SYSCONFDIR CONFIG;
+        }
+        verbose |= o.foreground;
+        bool domain_given = o.dir;
         if (!o.dir)
                 o.dir = wharf_domain_path();
+        int code = check_paths(&o, domain_given || system);
+        if (code != EXIT_DONE)
+                return code;
+        if (socket <= INT32_MAX && fcntl((int)socket, F_GETFD) < 0)
+                return fail(EXIT_USAGE, "--socket-fd: descriptor %d is not open", (int)socket);
+        int socket_fd = socket <= INT32_MAX ? (int)socket : -1;
+        umask(077);
+        raise_descriptor_limit();
         struct wh_rules *rules; /* wrong ones are said here, where somebody reads it, rather than by a server later */
         if (load_rules(&o, &rules) < 0)
                 return fail(EXIT_REFUSED, "%s", wharf_why());
