@@ -46,8 +46,8 @@ run 2 wharf call --data x 'a b'
 same "no name at all" "wharf call: a b: a name is 1 to 128 letters, digits and . _ - / : @" "$err"
 run 1 sh -c 'head -c 2000 /dev/zero | wharf call --size-limit 1K slow'
 same "--size-limit" "wharf call: standard input: more than the limit of 1 KiB" "$err"
-run 3 wharf call --wait --timeout 20ms --data x nobody
-same "--wait" "wharf call: nobody: no process serves this name" "$err"
+run 4 wharf call --wait --timeout 20ms --data x nobody
+same "--wait" "wharf call: nobody: no process has served this name in time" "$err"
 (sleep 0.2; exec wharf serve late -- cat >/dev/null) &
 pids="$pids $!"
 run 0 wharf call --wait --data "came late" late

@@ -154,7 +154,7 @@ END
 
 # Refusals.
 says 2 '$W heap trace --policy magic' <<'END'
-wharf heap: 'magic' is no policy: buddy, first, next, best, worst, fixed
+wharf heap trace: --policy: 'magic' is no policy: buddy, first, next, best, worst, fixed
 END
 says 2 'printf "A 16\nA 8\n" | $W heap trace' <<'END'
 wharf heap: line 2: 'A' has memory already; free it first
@@ -175,10 +175,10 @@ says 2 '$W heap trace --unit 3 --demo' <<'END'
 wharf heap: no such heap: buddy in units of 3 bytes: Invalid argument
 END
 says 2 '$W heap trace --size 0' <<'END'
-wharf heap: --size: '0' makes no sense
+wharf heap trace: --size: '0' is no size between 1 and 64M
 END
 says 2 '$W heap replay' <<'END'
-wharf heap: usage: wharf heap replay TRACE [--size N] [--runs N] [--json] [--svg FILE]
+usage: wharf heap replay TRACE [--size N] [--runs N] [--json] [--svg FILE] [--color WHEN]
 END
 says 1 '$W heap replay script' <<'END'
 wharf heap: script: it is no trace, or only part of one

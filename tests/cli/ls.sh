@@ -4,6 +4,7 @@
 
 run 0 wharf ls
 same "an empty domain" "" "$out"
+same "an empty domain is told" "wharf ls: $WHARF_DOMAIN: no name is registered" "$err"
 run 0 wharf ls --json
 same "an empty domain in JSON" "[]" "$out"
 
@@ -12,9 +13,9 @@ server=$!
 await served count
 run 0 wharf call --data 12345 count
 run 0 wharf ls
-same "the table" "NAME     OWNER  USER  SENDERS   QUEUED   RECEIVED      BYTES
-count $(printf '%8d' "$server")  $(id -un)        N        0          1        5 B" \
-        "$(printf '%s\n' "$out" | sed 's/^\(count *[0-9]*  [^ ]*  *\)[0-9]\( *0 \)/\1N\2/')"
+same "the table" "NAME OWNER USER SENDERS QUEUED RECEIVED BYTES
+count $server $(id -un) N 0 1 5 B" \
+        "$(printf '%s\n' "$out" | tr -s ' ' | sed 's/^\(count [0-9]* [^ ]* \)[0-9]* /\1N /')"
 await sh -c 'wharf ls --json | grep -q "\"senders\":0"'
 run 0 wharf ls --json
 same "JSON" "[
@@ -40,10 +41,10 @@ run 0 wharf ls
 same "a killed one is gone at once" "NAME a/1 b" "$(printf '%s\n' "$out" | awk '{ printf "%s%s", (NR > 1 ? " " : ""), $1 }')"
 
 run 2 wharf ls x
-same "an argument" "usage: wharf ls [--json] [--watch [PATTERN]]" "$err"
+same "an argument" "usage: wharf ls [--json] [--color WHEN] [--watch [PATTERN]]" "$err"
 run 2 wharf ls --jason
 run 1 sh -c 'wharf ls >/dev/full'
-same "a full disk" "wharf ls: standard output: it is closed" "$err"
+same "a full disk" "wharf ls: standard output: No space left on device" "$err"
 
 run 0 wharf --version
 same "--version" "wharf $(wharfd --version | sed 's/wharfd //')" "$out"
@@ -61,8 +62,8 @@ same "an unknown verb" "wharf: there is no verb 'frobnicate'; \`wharf help\` lis
 
 # A domain that will not do.
 WHARF_DOMAIN=relative
-run 1 wharf ls
-same "a relative domain" "wharf ls: relative: the domain relative is not an absolute path" "$err"
+run 2 wharf ls
+same "a relative domain" "wharf ls: WHARF_DOMAIN: 'relative' is not an absolute path" "$err"
 WHARF_DOMAIN=$dir/open
 mkdir -m 755 "$WHARF_DOMAIN"
 run 1 wharf ls

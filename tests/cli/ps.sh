@@ -5,6 +5,7 @@ ex=$build/examples
 
 run 0 wharf ps
 same "an empty domain" "" "$out"
+same "an empty domain is told" "wharf ps: $WHARF_DOMAIN: no task is known here" "$err"
 run 0 wharf ps --json
 same "an empty domain in JSON" '{ "tasks":[ ], "deadlocks":[ ] }' "$(printf '%s' "$out" | tr -s ' \n' ' ')"
 
@@ -65,6 +66,6 @@ for form in receive send; do
 done
 
 run 2 wharf ps x
-same "an argument" "usage: wharf ps [--json]" "$err"
+same "an argument" "usage: wharf ps [--json] [--color WHEN]" "$err"
 run 2 wharf ps --jason
 finish

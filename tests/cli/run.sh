@@ -32,6 +32,6 @@ run 2 wharf run
 same "usage" "usage: wharf run [--send [AS=]NAME]... [--fd [AS=]N]... [--wait] [--timeout DURATION] [--wrapped] [--] PROGRAM [ARG]..." "$err"
 run 2 wharf run --fd x -- true
 run 3 wharf run -- ./no-such-program
-same "no program" "wharf run: ./no-such-program: No such file or directory" "$err"
+same "no program" "wharf run: ./no-such-program: there is no such program, or what runs it is missing" "$err"
 run 7 wharf run -- sh -c 'exit 7'
 finish

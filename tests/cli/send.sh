@@ -110,5 +110,5 @@ run 2 wharf recv -n 0 box
 same "-n 0" "wharf recv: --count: '0' is no number between 1 and 9223372036854775807" "$err"
 run 2 wharf recv --size-limit 5X box
 run 2 wharf recv --count
-same "an option without its value" "wharf recv: '--count': no such option, or its value is missing; usage: wharf recv [-n COUNT] [--timeout DURATION] [--raw | --json] [--capacity N] [--size-limit SIZE] NAME" "$err"
+same "an option without its value" "wharf recv: '--count': its value is missing; usage: wharf recv [-n COUNT] [--timeout DURATION] [--raw | --json] [--capacity N] [--size-limit SIZE] NAME" "$err"
 finish

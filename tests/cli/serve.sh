@@ -63,7 +63,7 @@ same "two at once" met "$out"
 
 run 1 wharf serve cat -- cat
 same "a name that is taken" "wharf serve: cat: another process serves this name" "$err"
-run 1 wharf serve x -- /no/such/command
+run 3 wharf serve x -- /no/such/command
 same "no command" "wharf serve: /no/such/command: there is no such command" "$err"
 run 2 wharf serve
 same "no arguments" "usage: wharf serve [-j N] [--capacity N] [--size-limit SIZE] NAME -- CMD [ARG...]" "$err"

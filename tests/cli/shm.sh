@@ -82,7 +82,7 @@ says 2 '$W shm create posix:$ME 0' <<'END'
 wharf shm: '0' is no size: a number above 0, with K, M or G if you like
 END
 says 2 '$W shm create posix:$ME 1 --mode 9' <<'END'
-wharf shm: --mode: '9' makes no sense
+wharf shm create: --mode: '9' is no mode: octal, 1 to 777
 END
 says 2 '$W shm create OS 100' <<'END'
 wharf shm: OS: malformed: posix:NAME, sysv:KEY, sysv:PATH#ID, sysv:id=N or file:PATH, and a size above 0
@@ -91,10 +91,10 @@ says 2 '$W shm create anon:x 100' <<'END'
 wharf shm: anon:x: an anonymous segment would be gone with this command
 END
 says 2 '$W shm ls --mode 1' <<'END'
-wharf shm: ls: it knows: [PATTERN...] [--orphans] [--json]
+wharf shm ls: '--mode': no such option; usage: wharf shm ls [PATTERN...] [--orphans] [--json] [--color WHEN]
 END
 says 2 '$W shm stat' <<'END'
-wharf shm: usage: wharf shm stat NAME [--json]
+usage: wharf shm stat NAME [--json]
 END
 
 # The textbook's programs, which know nothing of wharf, in both directions.
