@@ -21,7 +21,7 @@ same "small files" "fail  rlimit_fsize     0 bytes: it limits shared memory too:
 mkdir -m 777 "$WHARF_DOMAIN"
 chmod 777 "$WHARF_DOMAIN"
 run 1 wharf doctor
-same "a domain for everybody" "fail  domain           $WHARF_DOMAIN: user $(id -u), mode 0777: it must be a directory of this user with mode 0700; remove it, or set WHARF_DOMAIN" \
+same "a domain for everybody" "fail  domain           the domain $WHARF_DOMAIN is open to others (mode 0777); it must be 0700: let WHARF_DOMAIN name a directory of this user, mode 0700, or unset it" \
         "$(printf '%s\n' "$out" | tail -n 1)"
 rmdir "$WHARF_DOMAIN"
 # Where a user's names live.
@@ -29,6 +29,34 @@ run 0 env -u WHARF_DOMAIN XDG_RUNTIME_DIR="$dir" wharf doctor
 same "XDG_RUNTIME_DIR" "ok    domain           $dir/wharf, made on first use" "$(printf '%s\n' "$out" | tail -n 1)"
 same "neither variable" "/tmp/wharf-$(id -u)" \
         "$(env -u WHARF_DOMAIN wharf doctor | sed -n 's/^[a-z]* *domain *\([^,: ]*\).*/\1/p')"
+domain_of() { printf '%s\n' "$out" | sed -n 's/^\([a-z]*\) *domain *\(.*\)/\1 \2/p'; }
+run 1 env -u WHARF_DOMAIN XDG_RUNTIME_DIR=/nonexistent wharf doctor
+same "XDG_RUNTIME_DIR that is not there" \
+        "fail /nonexistent/wharf cannot be made: /nonexistent: No such file or directory: XDG_RUNTIME_DIR must be a directory of this user; or set WHARF_DOMAIN" \
+        "$(domain_of)"
+run 1 env WHARF_DOMAIN=/proc/wharf/domain wharf doctor
+run 1 env WHARF_DOMAIN=/etc/hostname/domain wharf doctor
+same "WHARF_DOMAIN in a file" "fail" "$(domain_of | cut -d' ' -f1)"
+
+# A domain for sharing works for all; one that nobody serves does not.
+run 0 wharfd --domain "$dir/shared" --share --linger forever
+run 0 env WHARF_DOMAIN="$dir/shared" wharf doctor
+same "a shared domain" "ok $dir/shared, shared by user $(id -u)" "$(domain_of)"
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+        run 0 setpriv --reuid=65534 --regid=65534 --clear-groups env WHARF_DOMAIN="$dir/shared" wharf doctor
+        same "a shared domain of another" "ok $dir/shared, shared by user 0" "$(domain_of)"
+else
+        echo "  skipped cli-doctor: a shared domain of another (needs root and setpriv)"
+fi
+mine=$WHARF_DOMAIN
+WHARF_DOMAIN=$dir/shared
+# shellcheck disable=SC2046
+kill -9 $(keepers) $(servers)
+await no_wharfd
+run 1 wharf doctor
+same "a shared domain that nobody serves" \
+        "fail $dir/shared, shared: no wharfd answers: let its owner start wharfd(8) there with --share" "$(domain_of)"
+WHARF_DOMAIN=$mine
 run 2 wharf doctor x
-same "an argument" "usage: wharf doctor [--json]" "$err"
+same "an argument" "usage: wharf doctor [--json] [--color WHEN]" "$err"
 finish

@@ -200,9 +200,9 @@ worst 0
 fixed 0
 13
 END
-says 0 '$W heap replay $traces/git.trace.gz --runs 1 | sed -n "1s/.*: //p;3p" | cut -c 1-70' <<'END'
+says 0 '$W heap replay $traces/git.trace.gz --runs 1 | sed -n "1s/.*: //p;3p" | tr -s " " | cut -c 1-70' <<'END'
 14609 requests (7021 allocate, 6748 free, 840 resize), at most 1.9 MiB
-POLICY  NS/REQUEST  (MIN-MAX)     HEAP       PEAK USED  PEAK FOOTPRINT
+POLICY NS/REQUEST (MIN-MAX) HEAP PEAK USED PEAK FOOTPRINT FRAGMENTED R
 END
 
 # A program recorded now: its trace is whole, and what it did not free is seen.
