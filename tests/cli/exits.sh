@@ -19,6 +19,11 @@ done <<END
 2|wharf ps: WHARF_DOMAIN: 'x' is not an absolute path|WHARF_DOMAIN=x wharf ps
 2|wharf shm: there is no command 'bogus'; \`wharf shm --help\` lists them|wharf shm bogus
 2|wharf heap: there is no command 'bogus'; \`wharf heap --help\` lists them|wharf heap bogus
+2|wharf ps: '--jason': no such option; usage: wharf ps [--json] [--color WHEN]|wharf ps --jason
+2|wharf ps: '--json=x': it takes no value; usage: wharf ps [--json] [--color WHEN]|wharf ps --json=x
+2|wharf ps: '--color': its value is missing; usage: wharf ps [--json] [--color WHEN]|wharf ps --color
+2|wharf ls: '-x': no such option; usage: wharf ls [--json] [--color WHEN] [--watch [PATTERN]]|wharf ls -wxy
+2|wharf send: '-d': its value is missing; usage: wharf send [--data TEXT] [--wait] [--timeout DURATION] [--later] [--size-limit SIZE] NAME|wharf send -d
 2|wharf ls: --color: 'red' is none of auto, always and never|wharf ls --color red
 3|wharf send: nobody: no process serves this name|wharf send --data x nobody
 4|wharf send: nobody: no process has served this name in time|wharf send --wait --timeout 10ms --data x nobody

@@ -54,4 +54,19 @@ same "a program: no control character" "" "$(controls out)"
 same "a program" 1 "$(grep -c -F ' a\x1b[2J\x0ab ' "$dir/out")"
 run 0 wharf ps --json
 same "a program in JSON" 1 "$(grep -c -F '"command":"a\\x1b[2J\\x0ab"' "$dir/out")"
+
+# Messages are printed as they are, but for people at a terminal.
+printf '%s' "x${esc}[2Jy" >"$dir/message"
+script -qec "wharf recv -n 1 shown" /dev/null </dev/null >"$dir/shown" &
+pids="$pids $!"
+await served shown
+run 0 sh -c "wharf send shown <'$dir/message'"
+wait $!
+same "a message on a terminal" 'x\x1b[2Jy' "$(tr -d '\r' <"$dir/shown")"
+wharf recv -n 1 as-it-is >"$dir/shown" &
+pids="$pids $!"
+await served as-it-is
+run 0 sh -c "wharf send as-it-is <'$dir/message'"
+wait $!
+same "a message elsewhere" "$(cat "$dir/message")" "$(cat "$dir/shown")"
 finish

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,13 +55,17 @@ bool option_capacity(const struct verb *v, const char *option, const char *text,
         return true;
 }
 
-/* What getopt_long() answered '?' for, in one line. */
+/* What getopt_long() did not understand, in one line. A short option may stand in the middle of a word. */
 static int option_bad(const struct verb *v, char **argv, bool value_missing)
 {
-        /* A long option is where getopt_long() stopped; a short one may stand in the middle of a word. */
-        return verb_fail(v, EXIT_USAGE, "'%s': %s; usage: %s%s%s %s", argv[optind - 1],
-                         value_missing ? "its value is missing" : "no such option", program_name, v->name ? " " : "",
-                         v->name ? v->name : "", v->args);
+        char letter[3] = {'-', (char)optopt, 0};
+        const char *word = argv[optind - 1];
+        bool is_long = !strncmp(word, "--", 2) && (!optopt || optopt > UCHAR_MAX || strchr(word, '='));
+        const char *why = value_missing       ? "its value is missing"
+                          : is_long && optopt ? "it takes no value"
+                                              : "no such option";
+        return verb_fail(v, EXIT_USAGE, "'%s': %s; usage: %s%s%s %s", is_long ? word : letter, why, program_name,
+                         v->name ? " " : "", v->name ? v->name : "", v->args);
 }
 
 static bool option_take(const struct verb *v, const struct option_spec *o)

@@ -260,7 +260,7 @@ static int take_one(struct server *s)
         }
         r = job_start(s, &m);
         if (r < 0) {
-                verb_fail(s->verb, 0, "%s: %s cannot be started: %s", s->name, s->cmd[0], wharf_strerror(r));
+                verb_fail(s->verb, 0, "%s: %s cannot be started: %s", s->name, s->cmd[0], strerror(-r));
                 if (m.reply != WHARF_NONE)
                         wharf_drop(s->task, m.reply);
                 wharf_release(s->task, &m);

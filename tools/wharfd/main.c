@@ -190,7 +190,7 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
         if (r == 0)
                 r = wh_server_new(task, listen_fd, rules, store, &s);
         if (r < 0) {
-                fail(EXIT_REFUSED, "%s: %s", o->dir, *wharf_why() ? wharf_why() : wharf_strerror(r));
+                fail(EXIT_REFUSED, "%s: %s", o->dir, *wharf_why() ? wharf_why() : strerror(-r));
                 wh_rules_free(rules);
         } else {
                 wh_server_restore(s, given, n);
@@ -211,7 +211,7 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
                         continue;
                 }
                 if (r < 0)
-                        fail(EXIT_REFUSED, "%s: %s", o->dir, wharf_strerror(r));
+                        fail(EXIT_REFUSED, "%s: %s", o->dir, strerror(-r));
                 else if (o->socket_stays ? r == WH_SERVER_STOPPED || !wh_server_pending(s)
                                          : leave(&at, s, r == WH_SERVER_STOPPED))
                         break;
@@ -289,7 +289,7 @@ static int keep(const struct options *o, int listen_fd)
         char self[PATH_MAX];
         ssize_t n = wh_os_readlink("/proc/self/exe", self, sizeof self - 1);
         if (n < 0)
-                return fail(EXIT_REFUSED, "/proc is needed to find this program again: %s", wharf_strerror((int)n));
+                return fail(EXIT_REFUSED, "/proc is needed to find this program again: %s", strerror((int)-n));
         self[n] = 0;
         const char *argv[16];
         unsigned a = 0;
@@ -320,7 +320,7 @@ static int keep(const struct options *o, int listen_fd)
         close(k.stop_fd);
         if (r == -ECANCELED)
                 return fail(EXIT_REFUSED, "%s: the server dies again and again; giving up", o->dir);
-        return r < 0 ? fail(EXIT_REFUSED, "%s: no server: %s", o->dir, wharf_strerror(r)) : r;
+        return r < 0 ? fail(EXIT_REFUSED, "%s: no server: %s", o->dir, strerror(-r)) : r;
 }
 
 /* ---- starting ---- */
@@ -353,7 +353,7 @@ static int background(const struct options *o, int listen_fd)
         self[n] = 0;
         int r = wh_os_spawn_detached((char **)(uintptr_t)argv, &listen_fd, 1, NULL, !verbose);
         wh_os_close(listen_fd);
-        return r < 0 ? fail(EXIT_REFUSED, "cannot go to the background: %s", wharf_strerror(r)) : EXIT_DONE;
+        return r < 0 ? fail(EXIT_REFUSED, "cannot go to the background: %s", strerror(-r)) : EXIT_DONE;
 }
 
 /* Which of the descriptors that we were given listens? It becomes the caller's; -1: none, or more than one. */
@@ -474,11 +474,11 @@ int main(int argc, char **argv)
         unsigned n_given;
         int r = wh_given_take(&given, &n_given);
         if (r < 0)
-                return fail(EXIT_REFUSED, "the descriptors that were passed: %s", wharf_strerror(r));
+                return fail(EXIT_REFUSED, "the descriptors that were passed: %s", strerror(-r));
         if (!n_given && socket_fd < 0) {
                 r = listen_here(o.dir, o.share, &socket_fd);
                 if (r < 0)
-                        return fail(EXIT_REFUSED, "%s", *wharf_why() ? wharf_why() : wharf_strerror(r));
+                        return fail(EXIT_REFUSED, "%s", *wharf_why() ? wharf_why() : strerror(-r));
                 if (!o.foreground)
                         return background(&o, socket_fd);
         }
