@@ -59,6 +59,11 @@ same "call <&-" "wharf call: standard input: it is not open" "$err"
 run 1 sh -c 'wharf send up <&-'
 same "send <&-" "wharf send: standard input: it is not open" "$err"
 
+run 1 sh -c "wharf shm write file:$dir/segment <&-"
+same "shm write <&-" "wharf shm: standard input: it is not open" "$err"
+run 1 sh -c 'wharf heap trace <&-'
+same "heap trace <&-" "wharf heap: the script: it is not open" "$err"
+
 # recv takes no message that it could not print.
 run 1 sh -c 'wharf recv box >&-'
 same "recv >&-" "wharf recv: $closed" "$err"

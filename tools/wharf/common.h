@@ -22,8 +22,8 @@ int verb_register(const struct verb *v, wharf_task *task, const char *name, whar
 /* All of standard input. free() *ret. Tells on a terminal how far it is when that takes more than a second. */
 int verb_read_input(const struct verb *v, uint64_t size_limit, uint8_t **ret, size_t *ret_len);
 /*
- * For verbs that print what would be lost otherwise, before they take any of it: a reader that goes away, and a limit of
- * file size, are errors that can be told, and not our death.
+ * For verbs that print what would be lost otherwise, before they take any of it: a reader that goes away, and a limit
+ * of file size, are errors that can be told, and not our death.
  */
 int verb_output_begin(const struct verb *v);
 /* Write all to standard output, at once. 0 or a negative errno, of which nothing has been said. */

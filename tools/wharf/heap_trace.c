@@ -180,8 +180,9 @@ static int run_script(struct run *t, const struct verb *v, FILE *in)
                 r = run_line(t, v, line, number);
                 if (r)
                         return r;
+                errno = 0;
         }
-        return 0;
+        return ferror(in) ? verb_fail(v, EXIT_REFUSED, "the script: %s", standard_error(errno)) : 0;
 }
 
 /* ---- text ---- */

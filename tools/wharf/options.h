@@ -32,8 +32,8 @@ struct option_spec {
 };
 
 /*
- * The answer of a verb that is to go on, with `optind` at what is no option; otherwise it is an exit code. --help prints
- * the usage line, the summary and the table.
+ * The answer of a verb that is to go on, with `optind` at what is no option; otherwise it is an exit code. --help
+ * prints the usage line, the summary and the table.
  */
 enum { OPTIONS_GO_ON = -1, OPTIONS_MAX = 16 };
 int options_read(const struct verb *v, int argc, char **argv, const struct option_spec *table);

@@ -147,8 +147,8 @@ static void cut(char *text, size_t max)
 }
 
 /*
- * How wide each column may be on a terminal of `all`: columns that have an order in which they are left out go first, as
- * long as those that may be cut would get less than they are worth; then the widest of these gives way.
+ * How wide each column may be on a terminal of `all`: columns that have an order in which they are left out go first,
+ * as long as those that may be cut would get less than they are worth; then the widest of these gives way.
  */
 static void fit(const struct table *t, size_t all, size_t *widths)
 {
@@ -276,7 +276,8 @@ json_object *json_shown(const char *name)
 
 void json_out(json_object *o, bool pretty)
 {
-        puts(json_object_to_json_string_ext(o, (pretty ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN) |
-                                                       JSON_C_TO_STRING_NOSLASHESCAPE));
+        const char *text = json_object_to_json_string_ext(
+                o, (pretty ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN) | JSON_C_TO_STRING_NOSLASHESCAPE);
+        puts(text ? text : "null"); /* out of memory: not what was asked for, and seen */
         json_object_put(o);
 }

@@ -1,8 +1,8 @@
 /*
  * print - what verbs print on standard output: tables, JSON, and a note where there is nothing.
  *
- * A table is as wide as its contents, for whatever reads it. On a terminal it keeps to the terminal's width: what may be
- * cut is cut, and colours help. Every cell goes through text_escape().
+ * A table is as wide as its contents, for whatever reads it. On a terminal it keeps to the terminal's width: what may
+ * be cut is cut, and colours help. Every cell goes through text_escape().
  */
 #ifndef WHARF_TOOL_PRINT_H
 #define WHARF_TOOL_PRINT_H

@@ -12,7 +12,8 @@
 #include <stdio.h>
 
 /*
- * Exit codes: one table for every verb and for wharfd, which wharf(1) prints. 128 + N is what a shell says of a command that signal N ended.
+ * Exit codes: one table for every verb and for wharfd, which wharf(1) prints. 128 + N is what a shell says of a command
+ * that signal N ended.
  */
 enum {
         EXIT_DONE = 0,
@@ -34,8 +35,8 @@ struct verb {
 extern const char *program_name; /* "wharf", or what main() says */
 
 /*
- * What others have chosen - names of segments, ports, programs and users, paths, the texts of a peer - is printed in one
- * form everywhere, in tables, errors and JSON: a backslash as \\, and each byte of what is no UTF-8, of control
+ * What others have chosen - names of segments, ports, programs and users, paths, the texts of a peer - is printed in
+ * one form everywhere, in tables, errors and JSON: a backslash as \\, and each byte of what is no UTF-8, of control
  * characters and of characters that are invisible or turn the direction of writing, as \xNN. So nothing that is
  * printed moves a cursor or begins a line, all of it is UTF-8, and undoing \\ and \xNN gives back what it was.
  */
@@ -63,12 +64,14 @@ int verb_exit_code(int err);
  * writing to them still fails. Programs that are started get them closed as they were. The answer is an exit code.
  */
 int standard_open(void);
-/* Can anything be written to standard output, as far as can be known before? Asked before something is taken that would
- * be lost. Otherwise this is said. */
+/*
+ * Can anything be written to standard output, as far as can be known before? Asked before something is taken that would
+ * be lost. Otherwise this is said, and the answer is EXIT_REFUSED.
+ */
 int verb_output_ready(const struct verb *v);
 /* What is wrong with standard output or input, in words. */
 const char *standard_error(int err);
-/* Flush and close standard output: the last thing that a verb does. `code`, or EXIT_REFUSED after saying what is wrong. */
+/* Flush and close standard output, last of all. `code`, or EXIT_REFUSED after saying what is wrong. */
 int verb_finish(const struct verb *v, int code);
 
 /*

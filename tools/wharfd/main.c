@@ -402,7 +402,7 @@ static bool take_linger(const struct verb *v, const char *option, const char *te
         return true;
 }
 
-/* What is not a service is not asked for by a relative path: it would be another one after chdir("/"). 0 or an exit code. */
+/* A relative path would be another one after chdir("/"). 0 or an exit code. */
 static int check_paths(const struct options *o, bool domain_given)
 {
         if (o->config && *o->config != '/')
