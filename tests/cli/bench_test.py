@@ -134,7 +134,7 @@ def test_a_full_disk_is_a_failure():
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run([WHARF, "bench", *SHORT, "--size", "64"], stdout=full, stderr=subprocess.PIPE, text=True,
                               check=False, timeout=120)
-    equal((done.returncode, done.stderr), (1, "wharf bench: standard output: it is closed\n"))
+    equal((done.returncode, done.stderr), (1, "wharf bench: standard output: No space left on device\n"))
 
 
 def test_a_kill_leaves_neither_processes_nor_names():
