@@ -1,6 +1,7 @@
 #!/bin/sh
 # The completions, in the shells that they are for.
 . "$(dirname "$0")/lib.sh"
+export WHARF_COMPLETE_TIMEOUT=60 # however busy the machine is
 here=$(cd "$(dirname "$0")/../../tools/completions" && pwd)
 evil="/dev/shm/wharf-cli-$$\$(touch x)"
 trap 'rm -f "$evil" /dev/shm/wharf-cli-$$; for p in $pids; do kill -9 $p 2>/dev/null; done; rm -rf "$dir"' EXIT

@@ -1,8 +1,11 @@
 #!/bin/sh
 # The exit codes that wharf(1) lists, for every verb, and what each says: what, which, why.
 . "$(dirname "$0")/lib.sh"
+PATH=$dir/bin:/usr/bin:/bin # a directory in it that may not be searched makes "not there" a "not allowed"
 man=$(dirname "$0")/../../docs/man
 
+start wharf recv box # so that a wharfd is there, and a time-out is one of what is asked
+await served box
 # CODE|TEXT|COMMAND; an empty TEXT: nothing is said.
 while IFS='|' read -r code text command; do
         run "$code" sh -c "$command" </dev/null
@@ -26,12 +29,12 @@ done <<END
 2|wharf send: '-d': its value is missing; usage: wharf send [--data TEXT] [--wait] [--timeout DURATION] [--later] [--size-limit SIZE] NAME|wharf send -d
 2|wharf ls: --color: 'red' is none of auto, always and never|wharf ls --color red
 3|wharf send: nobody: no process serves this name|wharf send --data x nobody
-4|wharf send: nobody: no process has served this name in time|wharf send --wait --timeout 10ms --data x nobody
+4|wharf send: nobody: no process has served this name in time|wharf send --wait --timeout 300ms --data x nobody
 3|wharf call: nobody: no process serves this name|wharf call --data x nobody
-4|wharf call: nobody: no process has served this name in time|wharf call --wait --timeout 10ms --data x nobody
+4|wharf call: nobody: no process has served this name in time|wharf call --wait --timeout 300ms --data x nobody
 3|wharf run: nobody: no process serves this name|wharf run --send nobody true
-4|wharf run: nobody: no process has served this name in time|wharf run --wait --timeout 10ms --send nobody true
-4|wharf recv: box: no message came in time|wharf recv --timeout 10ms box
+4|wharf run: nobody: no process has served this name in time|wharf run --wait --timeout 300ms --send nobody true
+4|wharf recv: other: no message came in time|wharf recv --timeout 10ms other
 3|wharf run: no-such-program: there is no such program, or what runs it is missing|wharf run no-such-program
 3|wharf serve: no-such-program: there is no such command|wharf serve x no-such-program
 1|wharf serve: /: it cannot be executed: Is a directory|wharf serve x /
@@ -49,8 +52,6 @@ done <<END
 2|wharfd: --socket-fd: descriptor 99 is not open|wharfd --socket-fd 99
 END
 run 7 wharf run sh -c 'exit 7'
-start wharf recv box
-await served box
 run 1 wharf recv box
 same "a name that is taken" "wharf recv: box: another process serves this name" "$err"
 

@@ -19,7 +19,7 @@ _wharf_verbs() {
 
 # The names in JSON, without those that hold more than plain characters. Nobody waits longer than two seconds for them.
 _wharf_names() {
-        timeout 2 "$@" --json 2>/dev/null | grep -o '"name":"[A-Za-z0-9._/:@#+,=-]*"' | sed 's/^"name":"//; s/"$//'
+        timeout "${WHARF_COMPLETE_TIMEOUT:-2}" "$@" --json 2>/dev/null | grep -o '"name":"[A-Za-z0-9._/:@#+,=-]*"' | sed 's/^"name":"//; s/"$//'
 }
 
 # What the value of an option may be; files and directories are completed by bash itself.

@@ -80,7 +80,8 @@ static int command_found(const char *cmd)
                 int r = executable(path);
                 if (r == 0)
                         return 0;
-                if (r == -EACCES) /* it is there: worth more than that it is nowhere else */
+                if (r == -EACCES &&
+                    faccessat(AT_FDCWD, path, F_OK, 0) == 0) /* worth more than that it is nowhere else */
                         worst = r;
                 at += n;
                 at += *at == ':';
