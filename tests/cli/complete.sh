@@ -36,6 +36,9 @@ if command -v bash >/dev/null; then
         same "bash: policies" "buddy best" "$(in_bash 'wharf heap trace --policy b')"
         same "bash: a value behind =" "always" "$(in_bash 'wharf ls --color=al')"
         same "bash: behind a value no second name" "" "$(in_bash 'wharf send port.one ')"
+        # Typed at a terminal, with the key itself.
+        same "bash: Tab" 1 "$(printf '. %s/wharf.bash\n wharf shm res\t--he\t\nexit\n' "$here" |
+                INPUTRC=/dev/null script -qec 'bash --norc -i' /dev/null 2>&1 | grep -c 'usage: wharf shm resize NAME SIZE')"
 fi
 if command -v zsh >/dev/null; then
         same "zsh: commands" "create ls stat cat write resize chmod rm" "$(in_zsh 'wharf shm ')"
