@@ -235,12 +235,19 @@ static int attach(struct wharf_heap *h)
         return 0;
 }
 
-int wharf_heap_format(void *base, uint64_t len_bytes, const struct wharf_heap_opts *opts)
+static void heap_handle_free(struct wharf_heap *h)
 {
-        struct wharf_heap h = {.base = base};
-        struct heap_head *d = &h.head;
+        free(h->starts);
+        free(h);
+}
+
+/* The handle that a format goes with, since what lays out and builds a heap takes one. */
+static int format(struct wharf_heap *h, uint64_t len_bytes, const struct wharf_heap_opts *opts)
+{
+        struct heap_head *d = &h->head;
+        void *base = h->base;
         struct wharf_heap_opts o;
-        int r = base && (uintptr_t)base % WH_CACHE_LINE == 0 ? read_options(opts, d, &o) : -EINVAL;
+        int r = read_options(opts, d, &o);
         if (r < 0)
                 return r;
         if (!d->units)
@@ -254,35 +261,41 @@ int wharf_heap_format(void *base, uint64_t len_bytes, const struct wharf_heap_op
         /* [magic] It goes first and comes back last: what is half made cannot be opened. Fence: before all else. */
         atomic_store_explicit((_Atomic uint64_t *)base, 0, memory_order_relaxed);
         atomic_thread_fence(memory_order_release);
-        memset(h.base + sizeof d->magic, 0, d->managed_at - sizeof d->magic);
+        memset(h->base + sizeof d->magic, 0, d->managed_at - sizeof d->magic);
         if (d->policy == WHARF_HEAP_FIXED) {
-                starts = (uint32_t *)(void *)(h.base + d->starts_at);
+                starts = (uint32_t *)(void *)(h->base + d->starts_at);
                 for (uint32_t i = 0; i < d->n_partitions; i++) {
-                        uint64_t n = o.partition_bytes
-                                             ? (o.partition_bytes[i] + heap_unit_bytes(&h) - 1) >> d->unit_log2
-                                             : d->units / d->n_partitions;
+                        uint64_t n = o.partition_bytes ? (o.partition_bytes[i] + heap_unit_bytes(h) - 1) >> d->unit_log2
+                                                       : d->units / d->n_partitions;
                         starts[i + 1] = starts[i] + (uint32_t)n;
                 }
         }
         d->checksum = checksum(d, starts);
-        r = attach(&h);
+        r = attach(h);
         if (r == 0) {
                 if (is_fit(d->policy))
-                        heap_tag_store(&h, 0, d->units, 0, TAG_FREE, 0);
-                h.policy->rebuild(&h, false);
-                memcpy(h.base + sizeof d->magic, (char *)d + sizeof d->magic, sizeof *d - sizeof d->magic);
+                        heap_tag_store(h, 0, d->units, 0, TAG_FREE, 0);
+                h->policy->rebuild(h, false);
+                memcpy(h->base + sizeof d->magic, (char *)d + sizeof d->magic, sizeof *d - sizeof d->magic);
                 /* [magic] Release, pairs with the acquire in wharf_heap_open(): all of the heap is there before it. */
                 atomic_store_explicit((_Atomic uint64_t *)base, HEAP_MAGIC, memory_order_release);
         }
-        free(h.starts);
         return r;
 }
 
-static void heap_handle_free(struct wharf_heap *h)
+int wharf_heap_format(void *base, uint64_t len_bytes, const struct wharf_heap_opts *opts)
 {
-        free(h->starts);
-        free(h);
+        if (!base || (uintptr_t)base % WH_CACHE_LINE)
+                return -EINVAL;
+        struct wharf_heap *h = wh_os_calloc(1, sizeof *h);
+        if (!h)
+                return wh_trace(-ENOMEM);
+        h->base = base;
+        int r = format(h, len_bytes, opts);
+        heap_handle_free(h);
+        return r;
 }
+
 WH_AUTO_DEFINE(heap_handle, struct wharf_heap, heap_handle_free);
 
 int wharf_heap_open(void *base, uint64_t len_bytes, wharf_heap **ret)

@@ -122,18 +122,20 @@ void wh_heap_owner_release(struct wharf_heap *h, uint32_t id)
         atomic_store_explicit(&h->owners[id - 1].task, 0, memory_order_relaxed);
 }
 
+enum { FEW_SPANS = 16 }; /* where there is no memory for more: what calls this may have a small stack */
+
 /* A list of blocks that does not change while they are freed. */
 struct batch {
         struct span *spans;
         uint32_t n, room;
-        struct span some[64];
+        struct span some[FEW_SPANS];
 };
 
 static void batch_init(struct batch *b, uint64_t expected)
 {
         b->n = 0;
-        b->spans = expected > 64 ? wh_os_malloc(expected * sizeof(struct span)) : NULL;
-        b->room = b->spans ? (uint32_t)expected : 64;
+        b->spans = expected > FEW_SPANS ? wh_os_malloc(expected * sizeof(struct span)) : NULL;
+        b->room = b->spans ? (uint32_t)expected : FEW_SPANS;
         if (!b->spans)
                 b->spans = b->some; /* then it takes more rounds */
 }

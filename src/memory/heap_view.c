@@ -136,6 +136,24 @@ int64_t wharf_heap_frames(wharf_heap *heap, uint8_t *bits, uint64_t n_bytes)
         return h->head.units;
 }
 
+/* Of `n`, in the order of their ids; NULL when it is none of them. */
+static struct wharf_heap_owner *owner_find(struct wharf_heap_owner *owners, uint32_t n, uint32_t id)
+{
+        uint32_t low = 0;
+        while (n) {
+                uint32_t half = n / 2;
+                if (owners[low + half].id == id)
+                        return &owners[low + half];
+                if (owners[low + half].id < id) {
+                        low += half + 1;
+                        n -= half + 1;
+                } else {
+                        n = half;
+                }
+        }
+        return NULL;
+}
+
 int wharf_heap_owners(wharf_heap *heap, struct wharf_heap_owner *owners, uint32_t n)
 {
         struct wharf_heap *h = heap;
@@ -143,24 +161,23 @@ int wharf_heap_owners(wharf_heap *heap, struct wharf_heap_owner *owners, uint32_
         if (r < 0)
                 return r;
         uint32_t found = 0;
-        uint16_t place[WHARF_HEAP_OWNERS_MAX + 2] = {0}; /* 1 + index in owners[] */
         for (uint32_t id = 1; id <= h->head.owners_max; id++) {
                 uint64_t task = atomic_load_explicit(&h->owners[id - 1].task, memory_order_relaxed);
                 if (!task)
                         continue;
-                if (found < n) {
+                if (found < n)
                         owners[found] = (struct wharf_heap_owner){
                                 .id = id, .pid = wh_task_pid(task), .alive = wh_task_alive(task)};
-                        place[id] = (uint16_t)(found + 1);
-                }
                 found++;
         }
         struct span s;
         for (uint32_t u = 0; h->policy->block(h, u, &s); u += s.n) {
-                if (s.state != WHARF_BLOCK_USED || !place[s.tag.owner])
+                struct wharf_heap_owner *o =
+                        s.state == WHARF_BLOCK_USED ? owner_find(owners, found < n ? found : n, s.tag.owner) : NULL;
+                if (!o)
                         continue;
-                owners[place[s.tag.owner] - 1].blocks++;
-                owners[place[s.tag.owner] - 1].bytes += span_bytes(h, &s);
+                o->blocks++;
+                o->bytes += span_bytes(h, &s);
         }
         wh_heap_both_unlock(h);
         return (int)found;

@@ -118,14 +118,12 @@ static int size_of(const wharf_segment *seg, uint64_t *ret)
  */
 static int create_then_link(const char *path, uint64_t bytes, uint32_t mode, bool sparse)
 {
-        char dir[PATH_MAX];
         const char *slash = strrchr(path, '/');
-        size_t len = slash ? (size_t)(slash - path) : 0;
-        if (slash)
-                memcpy(dir, path, len + (len == 0)); /* "/name" is in "/" */
-        else
-                dir[0] = '.';
-        dir[slash && len ? len : 1] = 0;
+        size_t len = slash && slash > path ? (size_t)(slash - path) : 1; /* "/name" is in "/" */
+        WH_AUTO_MEM char *dir = wh_os_calloc(1, len + 1);
+        if (!dir)
+                return wh_trace(-ENOMEM);
+        memcpy(dir, slash ? path : ".", len);
 
         WH_AUTO_FD int fd = wh_os_open(dir, O_TMPFILE | O_RDWR, 0600);
         if (fd == -EISDIR || fd == -EINVAL)

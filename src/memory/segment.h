@@ -24,12 +24,14 @@ struct wharf_segment {
 
 struct wh_segment_name {
         uint32_t kind;
-        bool has_id;         /* sysv:id= */
-        int32_t key, id;     /* System V; one of the two */
-        char path[PATH_MAX]; /* POSIX and file: where it is. Anonymous: the label */
+        bool has_id;      /* sysv:id= */
+        int32_t key, id;  /* System V; one of the two */
+        const char *path; /* POSIX and file: where it is. Anonymous: the label. Of the name that was taken apart, or: */
+        char posix[sizeof WH_POSIX_DIR "/" + NAME_MAX];
 };
 
-/* -EINVAL, -ENAMETOOLONG, and for sysv:PATH#ID what stat(2) answers for the path. */
+/* `name` is borrowed for as long as `ret`. -EINVAL, -ENAMETOOLONG, -ENOMEM, and for sysv:PATH#ID what stat(2) answers
+ * for the path. */
 int wh_segment_name(const char *name, struct wh_segment_name *ret);
 
 void wh_segment_stat_fill(uint32_t kind, const struct stat *st, struct wharf_segment_stat *ret);

@@ -25,7 +25,7 @@ struct listing {
 static int list_posix(const char *entry, void *arg)
 {
         struct listing *l = arg;
-        char path[PATH_MAX], name[PATH_MAX];
+        char path[sizeof WH_POSIX_DIR "/" + NAME_MAX], name[sizeof "posix:" + NAME_MAX];
         struct stat st;
         if (!strncmp(entry, "sem.", 4)) /* where sem_open(3) keeps its semaphores */
                 return 0;
@@ -82,7 +82,9 @@ struct search {
         uint32_t unseen;
         uint32_t pid;                     /* the task we look at */
         struct wharf_segment_user *users; /* n of them: what it does with each */
+        char *lines;                      /* LINES_BYTES, to read into */
 };
+enum { LINES_BYTES = 8192 };
 
 /* One line of /proc/PID/maps: "start-end perms offset major:minor inode   path". */
 static void map_line(struct search *s, const char *line)
@@ -110,14 +112,14 @@ static void map_line(struct search *s, const char *line)
 /* The lines of a file of /proc, however long they are: of an overlong one only the start is used. */
 static int read_maps(struct search *s, const char *path)
 {
-        char buf[8192];
+        char *buf = s->lines;
         size_t have = 0;
         bool skip = false; /* in the rest of an overlong line */
         WH_AUTO_FD int fd = wh_os_open(path, O_RDONLY, 0);
         if (fd < 0)
                 return fd;
         for (;;) {
-                ssize_t got = wh_os_read(fd, buf + have, sizeof buf - 1 - have);
+                ssize_t got = wh_os_read(fd, buf + have, LINES_BYTES - 1 - have);
                 if (got == -EINTR)
                         continue;
                 if (got <= 0)
@@ -132,7 +134,7 @@ static int read_maps(struct search *s, const char *path)
                         from = end + 1;
                 }
                 have -= (size_t)(from - buf);
-                if (have == sizeof buf - 1) {
+                if (have == LINES_BYTES - 1) {
                         buf[have] = 0;
                         if (!skip)
                                 map_line(s, buf);
@@ -192,9 +194,10 @@ int wharf_segment_users(const struct wharf_segment_stat *stats, uint32_t n,
                         uint32_t *ret_unseen)
 {
         WH_AUTO_MEM struct wharf_segment_user *users = wh_os_calloc(n ? n : 1, sizeof *users);
-        if (!users)
+        WH_AUTO_MEM char *lines = wh_os_malloc(LINES_BYTES);
+        if (!users || !lines)
                 return wh_trace(-ENOMEM);
-        struct search s = {.stats = stats, .n = n, .fn = fn, .arg = arg, .users = users};
+        struct search s = {.stats = stats, .n = n, .fn = fn, .arg = arg, .users = users, .lines = lines};
         for (uint32_t i = 0; i < n; i++)
                 s.any_fd |= stats[i].kind != WHARF_SEGMENT_SYSV;
         int r = wh_os_readdir("/proc", look_at_task, &s);

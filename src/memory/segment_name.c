@@ -41,9 +41,8 @@ static bool number(const char *text, uint64_t max, uint64_t *ret)
 /* The key that ftok(3) makes: it is the same for every program only because all use the same bits. */
 static int key_of_path(const char *path, size_t path_len, const char *project, int32_t *ret)
 {
-        char p[PATH_MAX];
         uint64_t id;
-        if (!path_len || path_len >= sizeof p)
+        if (!path_len || path_len >= PATH_MAX)
                 return path_len ? -ENAMETOOLONG : -EINVAL;
         if (!number(project, 255, &id)) {
                 if (!project[0] || project[1])
@@ -52,10 +51,14 @@ static int key_of_path(const char *path, size_t path_len, const char *project, i
         }
         if (!id)
                 return -EINVAL;
+        char *p = wh_os_malloc(path_len + 1);
+        if (!p)
+                return wh_trace(-ENOMEM);
         memcpy(p, path, path_len);
         p[path_len] = 0;
         struct stat st;
         int r = wh_os_stat(p, true, &st);
+        free(p);
         if (r < 0)
                 return wh_trace(r);
         *ret = (int32_t)((uint32_t)(st.st_ino & 0xffff) | (uint32_t)(st.st_dev & 0xff) << 16 | (uint32_t)id << 24);
@@ -89,7 +92,8 @@ static int posix_name(const char *rest, struct wh_segment_name *n)
                 return -EINVAL;
         if (strlen(rest) > NAME_MAX)
                 return -ENAMETOOLONG;
-        snprintf(n->path, sizeof n->path, WH_POSIX_DIR "/%s", rest);
+        snprintf(n->posix, sizeof n->posix, WH_POSIX_DIR "/%s", rest);
+        n->path = n->posix;
         return 0;
 }
 
@@ -109,11 +113,11 @@ int wh_segment_name(const char *name, struct wh_segment_name *ret)
                 if (kind == WHARF_SEGMENT_SYSV)
                         return sysv_name(rest, ret);
                 /* memfd_create(2) takes 249 bytes of name. */
-                if (strlen(rest) >= (kind == WHARF_SEGMENT_FILE ? sizeof ret->path : 250))
+                if (strlen(rest) >= (kind == WHARF_SEGMENT_FILE ? PATH_MAX : 250))
                         return -ENAMETOOLONG;
                 if (kind == WHARF_SEGMENT_FILE && !*rest)
                         return -EINVAL;
-                strcpy(ret->path, rest);
+                ret->path = rest;
                 return 0;
         }
         return -EINVAL;

@@ -297,7 +297,7 @@ int wh_os_memory_left(uint64_t *ret_bytes)
 
 int wh_os_private_bytes(const void *p, size_t len, uint64_t *ret_bytes)
 {
-        enum { ENTRIES = 1024 };
+        enum { ENTRIES = 128 }; /* a KiB of stack at a time */
         const uint64_t present = (uint64_t)1 << 63, swapped = (uint64_t)1 << 62, of_file = (uint64_t)1 << 61;
         uint64_t entry[ENTRIES], page = (uint64_t)sysconf(_SC_PAGESIZE), magic, found = 0;
         uint64_t at = (uintptr_t)p / page, end = ((uintptr_t)p + len + page - 1) / page;
@@ -619,15 +619,22 @@ ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags)
 
 int wh_os_discard(int fd, unsigned n)
 {
-        struct mmsghdr m[64];
-        char byte[64];
-        struct iovec iov[64];
-        n = n < 64 ? n : 64;
-        for (unsigned i = 0; i < n; i++) {
-                iov[i] = (struct iovec){&byte[i], 1};
-                m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+        enum { AT_ONCE = 16 }; /* 64 bytes of stack each; more wait seldom */
+        struct mmsghdr m[AT_ONCE];
+        char byte;
+        struct iovec iov = {&byte, 1};
+        int done = 0;
+        while (n) {
+                unsigned k = n < AT_ONCE ? n : AT_ONCE;
+                for (unsigned i = 0; i < k; i++)
+                        m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+                int r = (int)OS_CALL(recvmmsg, RAW(recvmmsg, fd, m, k, MSG_DONTWAIT, NULL));
+                if (r < 0)
+                        return done ? done : r;
+                done += r;
+                n = r < (int)k ? 0 : n - k;
         }
-        return (int)OS_CALL(recvmmsg, RAW(recvmmsg, fd, m, n, MSG_DONTWAIT, NULL));
+        return done;
 }
 
 int wh_os_inq(int fd)

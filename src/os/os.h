@@ -172,7 +172,7 @@ ssize_t wh_os_sendmsg(int fd, const struct msghdr *m, int flags);
 int wh_os_send_byte(int fd);
 /* `flags` beside MSG_DONTWAIT | MSG_CMSG_CLOEXEC, which are always there. */
 ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags);
-/* Throw away up to `n` (at most 64) datagrams that wait, reading one byte of each and no descriptors. How many. */
+/* Throw away up to `n` datagrams that wait, reading one byte of each and no descriptors. How many. */
 int wh_os_discard(int fd, unsigned n);
 /* Bytes that wait on a Unix socket, over all datagrams. */
 int wh_os_inq(int fd);

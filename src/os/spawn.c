@@ -72,8 +72,83 @@ static int set_stdio(const int *stdio)
         return 0;
 }
 
+/*
+ * What finding a program takes, made before the fork: execvpe() has it on the stack, as long as PATH and argv are, and
+ * a thread may have little of that.
+ */
+struct finding {
+        const char *dirs; /* PATH; in a process that is about to become another, nobody changes it */
+        char *path;       /* room for the longest of them and the program */
+        char **sh_argv;   /* for what is a script without saying of what */
+};
+
+static int finding_init(const struct wh_os_program *p, struct finding *ret)
+{
+        const char *dirs = getenv("PATH");
+        size_t argc = 0;
+        while (p->argv[argc])
+                argc++;
+        dirs = dirs ? dirs : "/bin:/usr/bin";
+        *ret = (struct finding){.dirs = dirs,
+                                .path = wh_os_malloc(strlen(dirs) + strlen(p->argv[0]) + 2),
+                                .sh_argv = wh_os_calloc(argc + 2, sizeof(char *))};
+        if (ret->path && ret->sh_argv)
+                return 0;
+        free(ret->path);
+        free(ret->sh_argv);
+        return -ENOMEM;
+}
+
+static void finding_done(struct finding *f)
+{
+        free(f->path);
+        free(f->sh_argv);
+}
+
+/* Returns only a failure. */
+static int exec_at(const struct wh_os_program *p, const struct finding *f, const char *path)
+{
+        execve(path, p->argv, p->envp);
+        if (errno != ENOEXEC)
+                return -errno;
+        static char sh[] = "/bin/sh";
+        f->sh_argv[0] = sh;
+        f->sh_argv[1] = (char *)(uintptr_t)path;
+        for (size_t i = 1; p->argv[i]; i++)
+                f->sh_argv[i + 1] = p->argv[i];
+        execve(sh, f->sh_argv, p->envp);
+        return -errno;
+}
+
+/* As execvpe(3). */
+static int exec_found(const struct wh_os_program *p, const struct finding *f)
+{
+        const char *file = p->argv[0];
+        if (!*file)
+                return -ENOENT;
+        if (strchr(file, '/'))
+                return exec_at(p, f, file);
+        int r = -ENOENT;
+        bool denied = false;
+        for (const char *dir = f->dirs, *next; dir; dir = next) {
+                size_t n = strcspn(dir, ":");
+                next = dir[n] ? dir + n + 1 : NULL;
+                memcpy(f->path, dir, n);
+                if (n)
+                        f->path[n++] = '/'; /* an empty one is the current directory */
+                strcpy(f->path + n, file);
+                r = exec_at(p, f, f->path);
+                denied |= r == -EACCES;
+                if (r != -EACCES && r != -ENOENT && r != -ENOTDIR && r != -ESTALE && r != -ENODEV && r != -ETIMEDOUT &&
+                    r != -ENAMETOOLONG)
+                        return r;
+        }
+        return denied ? -EACCES : r;
+}
+
 /* N2. Signals are blocked here, so that no handler of the parent runs in its child. */
-static void child_run(const struct wh_os_program *p, int sock, int parents, const sigset_t *none)
+static void child_run(const struct wh_os_program *p, const struct finding *f, int sock, int parents,
+                      const sigset_t *none)
 {
         close(parents); /* so that the parent's end is the parent's alone: what it closes ends the wait below */
         for (int sig = 1; sig < 65; sig++) {
@@ -106,8 +181,7 @@ static void child_run(const struct wh_os_program *p, int sock, int parents, cons
                 r = p->prepare(p->prepare_arg);
         if (r >= 0) {
                 where = AT_EXEC;
-                execvpe(p->argv[0], p->argv, p->envp);
-                r = -errno;
+                r = exec_found(p, f);
         }
         report_send(sock, r, where, -1);
         _exit(127);
@@ -167,11 +241,17 @@ static int pair_above_stdio(int sv[2])
 int wh_os_spawn(const struct wh_os_program *p, pid_t *ret_pid, int *ret_pidfd, const char **ret_where)
 {
         *ret_where = "fork";
+        struct finding finding;
         int sv[2], r = wh_os_enter(WH_OS_spawn);
         if (r == 0)
-                r = pair_above_stdio(sv);
+                r = finding_init(p, &finding);
         if (r < 0)
                 return r;
+        r = pair_above_stdio(sv);
+        if (r < 0) {
+                finding_done(&finding);
+                return r;
+        }
         sigset_t all, none, before;
         sigfillset(&all);
         sigemptyset(&none);
@@ -180,10 +260,11 @@ int wh_os_spawn(const struct wh_os_program *p, pid_t *ret_pid, int *ret_pidfd, c
         /* _Fork() runs no pthread_atfork() handler: ours would close what is handed on. */
         pid_t pid = _Fork();
         if (pid == 0)
-                child_run(p, sv[1], sv[0], &none);
+                child_run(p, &finding, sv[1], sv[0], &none);
         r = pid < 0 ? -errno : 0;
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         errno = saved;
+        finding_done(&finding);
         wh_os_close(sv[1]);
         struct report rep = {0};
         int pidfd = -1;
@@ -224,14 +305,16 @@ int wh_os_spawn(const struct wh_os_program *p, pid_t *ret_pid, int *ret_pidfd, c
 
 int wh_os_exec(const struct wh_os_program *p)
 {
+        struct finding finding;
         int r = wh_os_enter(WH_OS_spawn), saved = errno;
+        if (r == 0)
+                r = finding_init(p, &finding);
         if (r < 0)
                 return r;
         if (p->pid_digits)
                 wh_os_write_pid(p->pid_digits);
-        if (fcntl(p->keep, F_SETFD, 0) == 0)
-                execvpe(p->argv[0], p->argv, p->envp);
-        r = -errno;
+        r = fcntl(p->keep, F_SETFD, 0) == 0 ? exec_found(p, &finding) : -errno;
+        finding_done(&finding);
         fcntl(p->keep, F_SETFD, FD_CLOEXEC);
         errno = saved;
         return r;

@@ -75,11 +75,16 @@ static void bundle_add(struct bundle *b, const char *name, struct wharf_item ite
         b->items[b->m.n_items++] = item;
 }
 
-static void bundle_init(struct bundle *b, const struct wharf_spawn_opts *o)
+/* Not on the stack, which may be small. free() it. */
+static struct bundle *bundle_new(const struct wharf_spawn_opts *o)
 {
+        struct bundle *b = wh_os_malloc(sizeof *b);
+        if (!b)
+                return NULL;
         b->m = (struct wharf_msg){.size = sizeof b->m, .id = ID_PLAIN, .data = b->names, .items = b->items};
         for (unsigned i = 0; i < o->n_given; i++)
                 bundle_add(b, o->given[i].name, o->given[i].item);
+        return b;
 }
 
 /* The environment with our variable and no older one; free() it. *ret_digits is where its process is to be written. */
@@ -141,27 +146,30 @@ WHARF_API int wharf_spawn(wharf_task *t, const struct wharf_spawn_opts *o, int64
                 return wh_fail(-EINVAL, "wharf_child.size is %u, expected %zu", ret->size, sizeof *ret);
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
-        struct bundle b;
         struct wh_carrier c;
         struct wh_os_program p;
         char **env;
         wharf_name right = WHARF_NONE;
         int owner = -1;
-        bundle_init(&b, o);
+        struct bundle *b = bundle_new(o);
+        if (!b)
+                return wh_fail(wh_trace(-ENOMEM), NULL);
         if (o->flags & WHARF_SPAWN_TALK) {
                 r = wh_carrier_link(t, &owner, &right);
-                if (r < 0)
+                if (r < 0) {
+                        free(b);
                         return r;
-                b.m.id = ID_TALK;
-                bundle_add(&b, WHARF_SELF, (struct wharf_item){.kind = WHARF_COPY_FD, .fd = owner});
+                }
+                b->m.id = ID_TALK;
+                bundle_add(b, WHARF_SELF, (struct wharf_item){.kind = WHARF_COPY_FD, .fd = owner});
         }
-        r = program_prepare(t, o, &b, deadline_ns, &c, &p, &env);
+        r = program_prepare(t, o, b, deadline_ns, &c, &p, &env);
         if (r == 0) {
                 const char *where;
                 pid_t pid;
                 int pidfd;
                 r = wh_os_spawn(&p, &pid, &pidfd, &where);
-                wh_carrier_done(t, &b.m, &c, r == 0); /* S2 */
+                wh_carrier_done(t, &b->m, &c, r == 0); /* S2 */
                 free(env);
                 if (r == 0)
                         *ret = (struct wharf_child){sizeof *ret, pid, pidfd, right};
@@ -174,6 +182,7 @@ WHARF_API int wharf_spawn(wharf_task *t, const struct wharf_spawn_opts *o, int64
                 wh_set_why("%s", why);
         }
         wh_os_close(owner);
+        free(b);
         return r;
 }
 
@@ -186,25 +195,30 @@ WHARF_API int wharf_exec(wharf_task *t, const struct wharf_spawn_opts *o, int64_
                 return wh_fail(-EINVAL, "cwd, stdio and prepare are for wharf_spawn()");
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
-        struct bundle b;
         struct wh_carrier c;
         struct wh_os_program p;
         char **env;
-        bundle_init(&b, o);
-        r = program_prepare(t, o, &b, deadline_ns, &c, &p, &env);
-        if (r < 0)
+        struct bundle *b = bundle_new(o);
+        if (!b)
+                return wh_fail(wh_trace(-ENOMEM), NULL);
+        r = program_prepare(t, o, b, deadline_ns, &c, &p, &env);
+        if (r < 0) {
+                free(b);
                 return r;
+        }
         for (unsigned i = 0; i < o->n_given && r == 0; i++)
                 if (c.items.via[i] >= 0) /* its caller must be told by somebody who stays */
                         r = wh_fail(-EINVAL, "'%s' answers a call of a port that ends here", o->given[i].name);
         if (r < 0) {
-                wh_carrier_done(t, &b.m, &c, false);
+                wh_carrier_done(t, &b->m, &c, false);
                 free(env);
+                free(b);
                 return r;
         }
         r = wh_os_exec(&p); /* what was moved goes with everything else that is close-on-exec */
-        wh_carrier_done(t, &b.m, &c, false);
+        wh_carrier_done(t, &b->m, &c, false);
         free(env);
+        free(b);
         return wh_fail(r, "%s: %s", o->argv[0], strerrordesc_np(-r));
 }
 

@@ -18,7 +18,7 @@ static int tell_who(int sock)
         return wh_os_setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
 }
 
-int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
+int wh_frame_send_parts(int sock, struct wh_frame *f, const struct iovec part[2], const int *fds, bool cred)
 {
         union {
                 struct cmsghdr align;
@@ -26,12 +26,15 @@ int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, co
         } control;
         f->magic = WH_FRAME_MAGIC;
         f->version = WH_FRAME_VERSION;
-        f->len = (uint32_t)len;
-        struct iovec iov[2] = {{f, sizeof *f}, {(void *)(uintptr_t)data, len}};
-        struct msghdr m = {.msg_iov = iov, .msg_iovlen = len ? 2 : 1};
+        f->len = (uint32_t)(part[0].iov_len + part[1].iov_len);
+        struct iovec iov[3] = {{f, sizeof *f}};
+        struct msghdr m = {.msg_iov = iov, .msg_iovlen = 1};
+        for (unsigned i = 0; i < 2; i++)
+                if (part[i].iov_len)
+                        iov[m.msg_iovlen++] = part[i];
         size_t used = 0;
+        assert(f->n_fds <= WH_FDS_MAX);
         if (f->n_fds) {
-                assert(f->n_fds <= WH_FDS_MAX);
                 struct cmsghdr *c = &control.align;
                 c->cmsg_level = SOL_SOCKET;
                 c->cmsg_type = SCM_RIGHTS;
@@ -57,10 +60,16 @@ int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, co
                 r = wh_os_sendmsg(sock, &m, 0);
         while (r == -EINTR);
         if (r == -EINVAL && cred && tell_who(sock) == 0)
-                return wh_frame_send(sock, f, data, len, fds, false);
+                return wh_frame_send_parts(sock, f, part, fds, false);
         if (r == -ECONNRESET || r == -ENOTCONN || r == -ECONNREFUSED)
                 r = -EPIPE;
         return r < 0 ? (int)r : 0;
+}
+
+int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
+{
+        const struct iovec part[2] = {{(void *)(uintptr_t)data, len}};
+        return wh_frame_send_parts(sock, f, part, fds, cred);
 }
 
 int wh_frame_greet(int sock, struct wh_frame *f, const struct wh_hello *h)

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #ifndef SCM_PIDFD
 #define SCM_PIDFD 4 /* newer than some headers: comes with a datagram, like descriptors, where a socket asks for it */
@@ -123,6 +124,8 @@ struct wh_cred {
  * process's credentials for the other side to see. -EAGAIN: the socket is full; -EPIPE: nobody is there any more.
  */
 int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred);
+/* The same with data that lies in two places, each of which may be empty. */
+int wh_frame_send_parts(int sock, struct wh_frame *f, const struct iovec part[2], const int *fds, bool cred);
 /* The same with a HELLO. */
 int wh_frame_greet(int sock, struct wh_frame *f, const struct wh_hello *h);
 /* A doorbell. A full socket counts as rung. 0 or -EPIPE. */

@@ -157,6 +157,7 @@ int wh_port_share_links(wharf_task *t, wharf_name port, uint32_t total)
 enum {
         SHARE_MIN = 8,     /* links that a user may always have */
         USERS_SEEN = 1024, /* users that are told apart; more count as so many */
+        USERS_FEW = 64,    /* the same where there is no memory */
 };
 
 /* On whose account a link is: where the kernel has not named its user yet, its introducer's. */
@@ -177,17 +178,21 @@ int wh_port_may_link(const struct wh_port *p, uid_t uid)
 {
         if (!p->links_shared || p->n_links < SHARE_MIN)
                 return 0;
-        uid_t seen[USERS_SEEN] = {uid};
-        uint32_t users = 1, mine = 0;
+        static_assert(USERS_SEEN * sizeof(uid_t) <= WH_SCRATCH_BYTES, "they are counted in one scratch");
+        uid_t few[USERS_FEW], *scratch = wh_task_scratch_take(p->task), *seen = scratch ? scratch : few;
+        uint32_t users = 1, mine = 0, seen_max = scratch ? USERS_SEEN : USERS_FEW;
+        seen[0] = uid;
         wh_list_for (n, &p->links) {
                 uid_t his = link_user(p, wh_container(n, struct wh_link, in_port));
                 mine += his == uid;
                 uint32_t i = 0;
                 while (i < users && seen[i] != his)
                         i++;
-                if (i == users && users < USERS_SEEN)
+                if (i == users && users < seen_max)
                         seen[users++] = his;
         }
+        if (scratch)
+                wh_task_scratch_give(p->task, scratch);
         uint32_t share = p->links_shared / (users + 1);
         return mine < (share > SHARE_MIN ? share : SHARE_MIN) ? 0 : -EDQUOT;
 }

@@ -661,28 +661,13 @@ static int frame_sender(struct wh_link *l, const struct wh_cred *cred)
         return r;
 }
 
-static int link_pump(struct wh_link *l)
+/* Read the frames that are there now; `data` has room for one. `changed` as what was found before them. */
+static int pump_frames(struct wh_link *l, uint8_t *data, int changed)
 {
-        uint8_t data[WH_COLD_MAX + WH_FDS_MAX];
         int fds[WH_FDS_MAX];
         struct wh_frame f = {0};
         struct wh_cred cred = {0};
-        int changed = 0, sock = -1;
-
-        if (l->rx && l->rx->next && !l->hung_up)
-                return 0; /* what follows belongs to the ring that is not yet reached */
-        if (wh_unlikely(l->change.due)) {
-                int r = l->over ? 0 : link_change(l);
-                if (r < 0 && !shortage(r))
-                        return wh_link_break(l, r);
-                if (r <= 0)
-                        return r;
-                changed = 1;
-        }
-        if (!l->owner && l->rx && !l->hung_up && l->old_sock < 0 && l->undropped < 0 && discard_bells(l) > 0) {
-                l->sock_ready = false; /* what wakes a caller is seldom more than a doorbell */
-                return changed;
-        }
+        int sock = -1;
         for (int budget = PUMP_MAX; budget && !l->stash.full && !l->sock_ended && !l->over && !l->change.due;
              budget--) {
                 int r = link_look(l, &f, data, fds, &cred, &sock);
@@ -735,6 +720,32 @@ static int link_pump(struct wh_link *l)
                         break;
         }
         return changed;
+}
+
+static int link_pump(struct wh_link *l)
+{
+        int changed = 0;
+
+        if (l->rx && l->rx->next && !l->hung_up)
+                return 0; /* what follows belongs to the ring that is not yet reached */
+        if (wh_unlikely(l->change.due)) {
+                int r = l->over ? 0 : link_change(l);
+                if (r < 0 && !shortage(r))
+                        return wh_link_break(l, r);
+                if (r <= 0)
+                        return r;
+                changed = 1;
+        }
+        if (!l->owner && l->rx && !l->hung_up && l->old_sock < 0 && l->undropped < 0 && discard_bells(l) > 0) {
+                l->sock_ready = false; /* what wakes a caller is seldom more than a doorbell */
+                return changed;
+        }
+        uint8_t *data = wh_task_scratch_take(l->task);
+        if (!data)
+                return wh_trace(-ENOMEM);
+        int r = pump_frames(l, data, changed);
+        wh_task_scratch_give(l->task, data);
+        return r;
 }
 
 int wh_link_pump(struct wh_link *l)

@@ -100,7 +100,7 @@ bool wh_link_probe(struct wh_link *l, bool now)
         return true;
 }
 
-int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
+static int frame_parts(struct wh_link *l, struct wh_frame *f, const struct iovec part[2], const int *fds, bool cred)
 {
         _Atomic uint32_t *count = l->tx ? &l->tx->ring.out->frames : NULL;
         uint32_t n = 0;
@@ -109,7 +109,7 @@ int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_
                 n = atomic_load_explicit(count, memory_order_relaxed);
                 atomic_store_explicit(count, n + 1, memory_order_release);
         }
-        int r = wh_frame_send(l->sock, f, data, len, fds, cred);
+        int r = wh_frame_send_parts(l->sock, f, part, fds, cred);
         if (r < 0 && count)
                 atomic_store_explicit(count, n, memory_order_release);
         if (r == -EAGAIN)
@@ -117,6 +117,12 @@ int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_
         else if (r == -EPIPE && wh_link_probe(l, true) && !l->tx_over && !l->owner)
                 heed(l); /* an end that is just closing refuses before it hangs up; its last frame is here already */
         return r == -EPIPE && l->tx_over ? l->tx_over : r;
+}
+
+int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
+{
+        const struct iovec part[2] = {{(void *)(uintptr_t)data, len}};
+        return frame_parts(l, f, part, fds, cred);
 }
 
 void wh_link_bell(struct wh_link *l)
@@ -686,7 +692,6 @@ static uint32_t cold_tell(const struct wh_link *l, const struct wh_outgoing *o)
 static int send_cold(struct wh_link *l, struct wh_outgoing *o)
 {
         do {
-                uint8_t buf[WH_COLD_MAX + WH_FDS_MAX];
                 bool first = o->done == 0 && !o->started;
                 unsigned n_items = first ? o->n_items : 0;
                 uint64_t n = o->len - o->done < WH_COLD_MAX ? o->len - o->done : WH_COLD_MAX;
@@ -700,10 +705,9 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
                         .arg = (first ? WH_MSG_FIRST | cold_tell(l, o) | msg_refused(l) : 0) |
                                (o->done + n == o->len ? WH_MSG_LAST : 0),
                 };
-                memcpy(buf, o->kind, n_items);
-                if (n)
-                        memcpy(buf + n_items, (const uint8_t *)o->data + o->done, n);
-                int r = wh_link_frame(l, &f, buf, n_items + n, o->fd, false);
+                const struct iovec part[2] = {{o->kind, n_items},
+                                              {n ? (uint8_t *)(uintptr_t)o->data + o->done : NULL, n}};
+                int r = frame_parts(l, &f, part, o->fd, false);
                 if (r < 0)
                         return r;
                 o->done += n;

@@ -281,7 +281,7 @@ WHARF_API int wharf_notify(wharf_task *t, uint32_t what, wharf_name about, wharf
 
 WHARF_API int wharf_watch(wharf_task *t, wharf_name right, wharf_name port)
 {
-        return wh_fail(ask_dead_name(t, right, port), NULL);
+        return wharf_notify(t, WHARF_NOTICE_DEAD_NAME, right, port, 0);
 }
 
 WHARF_API int wharf_notify_cancel(wharf_task *t, uint32_t what, wharf_name about)

@@ -11,6 +11,39 @@
 #include <string.h>
 #include <sys/resource.h>
 
+enum { SCRATCH_KEPT = 4 }; /* more threads than that seldom read frames at one moment */
+
+struct wh_scratch {
+        struct wh_scratch *next;
+};
+
+void *wh_task_scratch_take(wharf_task *t)
+{
+        wh_lock(&t->lock);
+        struct wh_scratch *s = t->scratch;
+        if (s) {
+                t->scratch = s->next;
+                t->n_scratch--;
+        }
+        wh_unlock(&t->lock);
+        return s ? (void *)s : wh_os_malloc(WH_SCRATCH_BYTES);
+}
+
+void wh_task_scratch_give(wharf_task *t, void *scratch)
+{
+        struct wh_scratch *s = scratch;
+        wh_lock(&t->lock);
+        bool keep = t->n_scratch < SCRATCH_KEPT;
+        if (keep) {
+                s->next = t->scratch;
+                t->scratch = s;
+                t->n_scratch++;
+        }
+        wh_unlock(&t->lock);
+        if (!keep)
+                free(s);
+}
+
 /* Two descriptors that are always readable: P4. */
 static int wake_new(int ret[2])
 {
@@ -43,8 +76,9 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         wharf_task *t = wh_os_calloc(1, sizeof *t);
         if (!t)
                 return wh_fail(wh_trace(-ENOMEM), NULL);
-        void *page;
-        int r = wh_os_mmap(NULL, WH_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &page);
+        void *page, *scratch = wh_os_malloc(WH_SCRATCH_BYTES);
+        int r = scratch ? wh_os_mmap(NULL, WH_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &page)
+                        : -ENOMEM;
         if (r == 0) {
                 r = wh_os_madvise(page, WH_PAGE, MADV_WIPEONFORK);
                 if (r == 0)
@@ -53,9 +87,11 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
                         wh_os_munmap(page, WH_PAGE);
         }
         if (r < 0) {
+                free(scratch);
                 free(t);
                 return wh_fail(wh_trace(r), NULL);
         }
+        wh_task_scratch_give(t, scratch);
         atomic_store_explicit((_Atomic uint32_t *)page, 1, memory_order_relaxed);
         t->ours = page;
         t->quota.self = wh_os_geteuid();
@@ -114,6 +150,10 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
                         next = o->next_free;
                         free(o);
                 }
+        for (struct wh_scratch *s = t->scratch, *next; s; s = next) {
+                next = s->next;
+                free(s);
+        }
         wh_quota_done(&t->quota);
         wh_waits_done(&t->waits, wh_task_ours(t));
         wh_os_munmap((void *)(uintptr_t)t->ours, WH_PAGE);

@@ -45,7 +45,9 @@ struct wharf_task {
         struct wh_waits waits; /* what it says about itself to others */
         void *inherited;       /* what this process was given at its start: pattern/spawn.c, which has a lock for it */
         void (*inherited_free)(void *);
-        struct wh_quota quota; /* its descriptors, between the users of its senders */
+        struct wh_quota quota;      /* its descriptors, between the users of its senders */
+        struct wh_scratch *scratch; /* guarded by `lock`: those that nobody uses now */
+        unsigned n_scratch;
 };
 
 static inline bool wh_task_ours(const wharf_task *t)
@@ -62,6 +64,15 @@ void *wh_task_take(wharf_task *t, uint8_t kind, size_t size, size_t keep);
 void wh_task_limits(wharf_task *t);
 /* Back to the pool. It has no name any more. */
 void wh_task_give(wharf_task *t, struct wh_object *o);
+
+/*
+ * Room for what is too large for a stack of PTHREAD_STACK_MIN, for as long as one thread is in one function: the bytes
+ * of one frame, for one. Those given back are kept, so that this seldom asks for memory; the first one is there from
+ * the beginning. NULL: no memory.
+ */
+enum { WH_SCRATCH_BYTES = (16 << 10) + 128 };
+void *wh_task_scratch_take(wharf_task *t);
+void wh_task_scratch_give(wharf_task *t, void *scratch);
 
 /* A port is closed: where it was one of the task's own, the next asking makes another. */
 void wh_task_own_closed(wharf_task *t, wharf_name port);

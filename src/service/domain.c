@@ -157,9 +157,9 @@ int wh_domain_socket_path(const char *dir, char ret[WH_DOMAIN_SOCKET_MAX])
 
 int wh_domain_trylock(const char *dir, int *ret_fd)
 {
-        char path[PATH_MAX];
+        char path[WH_DOMAIN_SOCKET_MAX]; /* which is enough: the socket's own name there is longer */
         if (snprintf(path, sizeof path, "%s/lock", dir) >= (int)sizeof path)
-                return -ENAMETOOLONG;
+                return wh_fail(-ENAMETOOLONG, "the domain's path has %zu bytes", strlen(dir));
         int fd = wh_os_open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
         if (fd < 0)
                 return wh_fail(fd, "%s: %s", path, strerrordesc_np(-fd));
@@ -216,16 +216,14 @@ int wh_domain_listen(const char *dir, bool shared, int *ret_fd)
  */
 static bool wharfd_beside(char ret[PATH_MAX])
 {
-        char dir[PATH_MAX - 16];
-        ssize_t n = wh_os_readlink("/proc/self/exe", dir, sizeof dir - 1);
+        ssize_t n = wh_os_readlink("/proc/self/exe", ret, PATH_MAX - sizeof "/wharfd");
         if (n <= 0)
                 return false;
-        dir[n] = 0;
-        char *slash = strrchr(dir, '/');
+        ret[n] = 0;
+        char *slash = strrchr(ret, '/');
         if (!slash)
                 return false;
-        *slash = 0;
-        snprintf(ret, PATH_MAX, "%s/wharfd", dir);
+        strcpy(slash, "/wharfd");
         struct stat st;
         return wh_os_lstat(ret, &st) == 0 && S_ISREG(st.st_mode) && (st.st_uid == 0 || st.st_uid == wh_os_geteuid()) &&
                !(st.st_mode & 022) && wh_os_can_execute(ret) == 0;
@@ -270,10 +268,8 @@ static int wharfd_find(char ret[PATH_MAX])
 
 int wh_domain_spawn(const char *dir, int listen_fd)
 {
-        char path[PATH_MAX], *copy = strdup(dir);
-        if (!copy)
-                return wh_trace(-ENOMEM);
-        int r = wharfd_find(path);
+        char *path = wh_os_malloc(PATH_MAX), *copy = strdup(dir);
+        int r = path && copy ? wharfd_find(path) : wh_fail(wh_trace(-ENOMEM), NULL);
         if (r == 0) {
                 char *argv[] = {path, (char[]){"--domain"}, copy, (char[]){"--socket-fd"}, (char[]){"3"}, NULL};
                 r = wh_os_spawn_detached(argv, &listen_fd, 1, NULL, true);
@@ -281,6 +277,7 @@ int wh_domain_spawn(const char *dir, int listen_fd)
                         wh_fail(r, "%s cannot be started: %s", path, strerrordesc_np(-r));
         }
         free(copy);
+        free(path);
         return r;
 }
 
