@@ -88,6 +88,7 @@ WHARF_API uint64_t wharf_heap_bytes_needed(const struct wharf_heap_opts *opts);
  *
  * Errors: -EINVAL  opts asks for something no heap can do, or base is not aligned
  *         -ENOSPC  len_bytes is too small: wharf_heap_bytes_needed() says how much it takes
+ *         -ENOMEM
  */
 WHARF_API int wharf_heap_format(void *base, uint64_t len_bytes, const struct wharf_heap_opts *opts);
 

@@ -31,7 +31,7 @@ static void report_send(int sock, int error, int where, int fd)
         union {
                 struct cmsghdr align;
                 char space[CMSG_SPACE(sizeof fd)];
-        } control;
+        } control = {.space = {0}};
         struct report rep = {error, where};
         struct iovec iov = {&rep, sizeof rep};
         struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};

@@ -34,6 +34,10 @@ int wh_frame_send_parts(int sock, struct wh_frame *f, const struct iovec part[2]
                         iov[m.msg_iovlen++] = part[i];
         size_t used = 0;
         assert(f->n_fds <= WH_FDS_MAX);
+        /* What lies between the ends of two of them is passed to the kernel too: nothing of our stack. */
+        if (f->n_fds || cred)
+                memset(control.space, 0,
+                       CMSG_SPACE(f->n_fds * sizeof(int)) + (cred ? CMSG_SPACE(sizeof(struct ucred)) : 0));
         if (f->n_fds) {
                 struct cmsghdr *c = &control.align;
                 c->cmsg_level = SOL_SOCKET;

@@ -331,6 +331,7 @@ static int datagram_send(int sock, struct move_datagram *d, const int *fds)
                            .msg_iovlen = 1,
                            .msg_control = control.space,
                            .msg_controllen = CMSG_SPACE(d->n_fds * sizeof(int))};
+        memset(control.space, 0, m.msg_controllen); /* nothing of our stack in what pads it */
         control.align.cmsg_level = SOL_SOCKET;
         control.align.cmsg_type = SCM_RIGHTS;
         control.align.cmsg_len = CMSG_LEN(d->n_fds * sizeof(int));
