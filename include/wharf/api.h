@@ -22,7 +22,14 @@
 #define WHARF_END
 #endif
 
-/* A deadline that never comes. Deadlines are CLOCK_MONOTONIC nanoseconds; 0 means do not wait. */
+/*
+ * Deadlines are points in time: CLOCK_MONOTONIC nanoseconds; wharf_in_ms() makes one. They mean the same to every call:
+ *
+ *      0              do not wait. What would have to is -EAGAIN (for memory of a heap: -ENOMEM)
+ *      WHARF_FOREVER  no limit
+ *      any other      wait until then. One that has passed, as every negative one has, is no error: what can be had at
+ *                     once is had, and what cannot is -ETIMEDOUT (for a name that nobody has registered: -ENOENT)
+ */
 #define WHARF_FOREVER INT64_MAX
 
 #endif

@@ -15,8 +15,8 @@
  *          have taken one. Nothing that a dead task left stops the others.
  * Order:   first in, first out.
  * Errors:  0 or a count on success, a negative errno on failure. A failed call changes nothing.
- * Time:    deadlines are CLOCK_MONOTONIC nanoseconds; 0 means do not wait, WHARF_FOREVER means no limit. Waiting is
- *          for room or an item; the lock is waited for in any case: it is only held while an item is copied.
+ * Time:    deadlines are CLOCK_MONOTONIC nanoseconds: see wharf/api.h. Waiting is for room or an item; with deadline 0
+ *          the lock is waited for all the same: it is only held while an item is copied.
  * Threads: one wharf_buffer may be used by many threads at once, except wharf_buffer_close(), which must come last;
  *          of a circular one, by one that puts and one that gets.
  * Trust:   the tasks that share a buffer trust each other with its contents. What one of them overwrites by mistake is

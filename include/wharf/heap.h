@@ -10,7 +10,7 @@
  *          untouched, and what you passed in is still yours.
  * Damage:  a block that is freed twice, an offset that is no block, a header that was overwritten: the call answers
  *          -EALREADY, -EFAULT or -EUCLEAN and wharf_heap_why() tells the offset and the owner. It is never followed.
- * Time:    deadlines are CLOCK_MONOTONIC nanoseconds; 0 means do not wait, WHARF_FOREVER means no limit.
+ * Time:    deadlines are CLOCK_MONOTONIC nanoseconds: wharf/api.h. 0 means do not wait, WHARF_FOREVER means no limit.
  * Threads: one wharf_heap may be used by many threads at once, except wharf_heap_close(), which must come last.
  * Trust:   tasks that share a heap trust each other with its contents: they write the same pages. What one of them
  *          writes by mistake may cost blocks, but no call follows an offset out of the memory of the heap.

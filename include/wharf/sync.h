@@ -6,7 +6,7 @@
  * lock. A holder may be killed at any instruction: the next one gets the lock and is told.
  *
  * Errors:  0 (or the positive answer named below) on success, a negative errno on failure, which changes nothing.
- * Time:    deadlines are CLOCK_MONOTONIC nanoseconds; 0 means do not wait, WHARF_FOREVER means no limit.
+ * Time:    deadlines are CLOCK_MONOTONIC nanoseconds: wharf/api.h. 0 means do not wait, WHARF_FOREVER means no limit.
  * Threads: all of this may be used by many threads of many processes at once.
  * Holders: the holder is a task (a process). Death is learnt from the kernel, never from a time-out: a holder that is
  *          stopped keeps its lock. A sleeper looks after the holder's life every 20 to 320 ms, so a death costs the

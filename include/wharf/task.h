@@ -30,8 +30,8 @@
  *      -EMFILE, -ENFILE, -ENOMEM, -ENOSPC   this process, or the system, has no more of that
  *      -EINVAL          an argument makes no sense; wharf_why() says which and why
  *
- * Time:    deadlines are CLOCK_MONOTONIC nanoseconds (wharf_in_ms() makes one); 0 means do not wait, WHARF_FOREVER
- *          means no limit. Signals do not end a wait: it goes on until its deadline.
+ * Time:    deadlines are CLOCK_MONOTONIC nanoseconds: see wharf/api.h (wharf_in_ms() makes one). 0 means do not wait,
+ *          WHARF_FOREVER means no limit. Signals do not end a wait: it goes on until its deadline.
  * Threads: everything may be called by any thread at any time, on the same names too, except wharf_task_close(),
  *          which must come last.
  * Fork:    the child holds no right of its parent: the library's descriptors are closed there and every call on the
@@ -140,7 +140,10 @@ WHARF_API const char *wharf_strerror(int err);
  */
 WHARF_API const char *wharf_why(void);
 
-/* CLOCK_MONOTONIC, in ns, and the deadline that lies `ms` from now. */
+/*
+ * CLOCK_MONOTONIC, in ns, and the deadline that lies `ms` from now. Where that is farther than a deadline can say (292
+ * years) it is WHARF_FOREVER; with a negative `ms` it is one that has passed. It is never 0.
+ */
 WHARF_API int64_t wharf_now_ns(void);
 WHARF_API int64_t wharf_in_ms(int64_t ms);
 

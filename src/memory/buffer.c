@@ -314,7 +314,7 @@ static void unlock(wharf_buffer *b)
 static int lock(wharf_buffer *b, int64_t deadline_ns)
 {
         struct buffer_head *h = b->head;
-        int r = wharf_mutex_lock(&h->lock, deadline_ns > 0 ? deadline_ns : WHARF_FOREVER);
+        int r = wharf_mutex_lock(&h->lock, deadline_ns ? deadline_ns : WHARF_FOREVER);
         if (r < 0)
                 return r;
         /* Relaxed, all of these: the lock orders them. */
@@ -489,7 +489,7 @@ int wharf_buffer_put(wharf_buffer *b, const void *item, uint64_t bytes, int64_t 
                 int r = (int)try_put(b, item, bytes, deadline_ns);
                 if (r == 0)
                         wharf_event_wake(&b->head->has_item);
-                if (r != -EAGAIN || deadline_ns <= 0)
+                if (r != -EAGAIN || deadline_ns == 0)
                         return r;
                 if (wharf_event_wait(&b->head->has_room, key, deadline_ns) < 0) {
                         r = (int)try_put(b, item, bytes, 0); /* the last word, without waiting */
@@ -507,7 +507,7 @@ int64_t wharf_buffer_get(wharf_buffer *b, void *item, uint64_t cap, int64_t dead
                 int64_t r = try_get(b, item, cap, deadline_ns);
                 if (r >= 0)
                         wharf_event_wake(&b->head->has_room);
-                if (r != -EAGAIN || deadline_ns <= 0)
+                if (r != -EAGAIN || deadline_ns == 0)
                         return r;
                 if (wharf_event_wait(&b->head->has_item, key, deadline_ns) < 0) {
                         r = try_get(b, item, cap, 0); /* the last word, without waiting */

@@ -209,8 +209,8 @@ static __attribute__((noinline)) int alloc_slow(struct wharf_heap *h, uint64_t b
         if (r < 0)
                 return r;
         bool queue = atomic_load_explicit(&h->live->waiting, memory_order_relaxed) != 0;
-        r = queue && deadline_ns > 0 ? -ENOMEM : take(h, bytes, align, owner, TAG_USED, ret_u);
-        if (r == -ENOMEM && deadline_ns > 0)
+        r = queue && deadline_ns ? -ENOMEM : take(h, bytes, align, owner, TAG_USED, ret_u);
+        if (r == -ENOMEM && deadline_ns)
                 r = wait_in_queue(h, bytes, align, owner, deadline_ns, ret_u);
         else if (r == 0 && order < h->cache_orders && !queue)
                 refill(h, order);

@@ -66,7 +66,7 @@ int wh_mutex_lock_slow(struct wh_mutex *m, uint64_t me, uint64_t thread, int64_t
                         }
                         looked_at = holder;
                 }
-                if (deadline_ns <= 0)
+                if (deadline_ns == 0)
                         return -EAGAIN;
                 if (!(w & WH_MUTEX_SLEEP)) {
                         uint64_t marked = w | WH_MUTEX_SLEEP;

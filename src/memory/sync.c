@@ -71,7 +71,7 @@ uint32_t wharf_event_key(wharf_event *e)
 
 int wharf_event_wait(wharf_event *e, uint32_t key, int64_t deadline_ns)
 {
-        if (deadline_ns <= 0)
+        if (deadline_ns == 0)
                 return -EAGAIN;
         /* The longest sleep at once: the caller looks again, and the wake is the usual way to come back. */
         int r = event_wait((_Atomic uint32_t *)e->opaque, key, wh_sleep_until(4, deadline_ns));
@@ -106,7 +106,7 @@ static int take_plain(struct sem *s, int64_t deadline_ns)
                         if (atomic_compare_exchange_weak_explicit(&s->units, &is, is - 1, memory_order_acquire,
                                                                   memory_order_relaxed))
                                 return 0;
-                if (deadline_ns <= 0)
+                if (deadline_ns == 0)
                         return -EAGAIN;
                 if (deadline_ns != WHARF_FOREVER && rounds && wh_os_now_ns() >= deadline_ns)
                         return -ETIMEDOUT;
@@ -200,14 +200,14 @@ static int take_owned(struct sem *s, int64_t deadline_ns)
 {
         for (unsigned rounds = 0;;) {
                 uint32_t key = event_key(&s->turn);
-                int r = wh_mutex_lock(&s->lock, deadline_ns > 0 ? deadline_ns : WHARF_FOREVER);
+                int r = wh_mutex_lock(&s->lock, deadline_ns ? deadline_ns : WHARF_FOREVER);
                 if (r < 0)
                         return r;
                 r = take_owned_locked(s); /* that the lock's holder died needs no repair: see the head comment */
                 wh_mutex_unlock(&s->lock);
                 if (r != -EAGAIN)
                         return r;
-                if (deadline_ns <= 0)
+                if (deadline_ns == 0)
                         return -EAGAIN;
                 if (deadline_ns != WHARF_FOREVER && rounds && wh_os_now_ns() >= deadline_ns)
                         return -ETIMEDOUT;

@@ -698,12 +698,16 @@ uint64_t wh_os_ticks_per_us(void)
 #endif
 }
 
+/* What a `time_t` of 32 bits can hold as well: 31 years. */
+#define FARTHEST_NS ((int64_t)1000000000 * 1000000000)
+
 /* NULL for "for ever"; a deadline that is past becomes a zero wait. */
 static const struct timespec *time_left(int64_t deadline_ns, struct timespec *buf)
 {
         if (deadline_ns == WH_NEVER)
                 return NULL;
         int64_t left = deadline_ns <= 0 ? 0 : deadline_ns - wh_os_now_ns();
+        left = left < FARTHEST_NS ? left : FARTHEST_NS;
         left = left < 0 ? 0 : left;
         buf->tv_sec = left / 1000000000;
         buf->tv_nsec = left % 1000000000;
@@ -780,7 +784,7 @@ int wh_os_futex_wait(_Atomic uint32_t *word, uint32_t expect, int64_t deadline_n
         /* FUTEX_WAIT_BITSET takes an absolute time. */
         struct timespec ts = {0}, *until = NULL;
         if (deadline_ns != WH_NEVER) {
-                int64_t d = deadline_ns < 0 ? 0 : deadline_ns;
+                int64_t d = deadline_ns < 0 ? 0 : deadline_ns < 2 * FARTHEST_NS ? deadline_ns : 2 * FARTHEST_NS;
                 ts.tv_sec = d / 1000000000;
                 ts.tv_nsec = d % 1000000000;
                 until = &ts;

@@ -208,7 +208,10 @@ WHARF_API int64_t wharf_now_ns(void)
 
 WHARF_API int64_t wharf_in_ms(int64_t ms)
 {
-        return wh_os_now_ns() + ms * 1000000;
+        int64_t now = wh_os_now_ns(), at;
+        if (__builtin_mul_overflow(ms, 1000000, &at) || __builtin_add_overflow(at, now, &at))
+                return ms < 0 ? INT64_MIN : WHARF_FOREVER;
+        return at ? at : -1; /* 0 is no point in time */
 }
 
 WHARF_API const char *wharf_version(void)
