@@ -131,12 +131,17 @@ WHARF_API int wharf_task_notify(wharf_task *task, wharf_name *ret);
  */
 WHARF_API int wharf_drop(wharf_task *task, wharf_name name);
 
-/* One error in the words of this system ("the receiver is gone"), for any negative errno above; never NULL. */
+/*
+ * One error in the words of this system, and its name: "the receiver is gone (EPIPE)". For any errno; never NULL. What
+ * is not listed above lies in a buffer of this thread until its next call of this function.
+ */
 WHARF_API const char *wharf_strerror(int err);
 
 /*
- * More about the last failed call of this thread: which argument, which limit, which file. Never NULL; "" when there
- * is nothing to add. Borrowed until this thread's next call.
+ * More about the last failed call of this thread that had to do with a task: which argument, which limit, which file.
+ * Never NULL, and "" only before the first failure. Where no more is known, it is the errno's words. A call that
+ * succeeds leaves it alone (except where its own contract says that it tells something here). The calls of buffer.h,
+ * heap.h, segment.h and sync.h have no task and say nothing here. Borrowed until this thread's next call.
  */
 WHARF_API const char *wharf_why(void);
 

@@ -188,6 +188,8 @@ int wharf_buffer_format(void *base, uint64_t len_bytes, const struct wharf_buffe
 
 int wharf_buffer_open(void *base, uint64_t len_bytes, wharf_buffer **ret)
 {
+        if (wh_unlikely(!ret))
+                return -EINVAL;
         struct buffer_head *head = base;
         if (!base || (uintptr_t)base % WH_CACHE_LINE)
                 return wh_trace(-EINVAL);
@@ -482,6 +484,8 @@ static int64_t try_get(wharf_buffer *b, void *item, uint64_t cap, int64_t deadli
 
 int wharf_buffer_put(wharf_buffer *b, const void *item, uint64_t bytes, int64_t deadline_ns)
 {
+        if (wh_unlikely(!item && bytes))
+                return wh_trace(-EINVAL);
         if (bytes > ITEM_BYTES_MAX)
                 return wh_trace(-EMSGSIZE);
         for (;;) {
@@ -502,6 +506,8 @@ int wharf_buffer_put(wharf_buffer *b, const void *item, uint64_t bytes, int64_t 
 
 int64_t wharf_buffer_get(wharf_buffer *b, void *item, uint64_t cap, int64_t deadline_ns)
 {
+        if (wh_unlikely(!item && cap))
+                return -EINVAL;
         for (;;) {
                 uint32_t key = wharf_event_key(&b->head->has_item);
                 int64_t r = try_get(b, item, cap, deadline_ns);
@@ -520,6 +526,8 @@ int64_t wharf_buffer_get(wharf_buffer *b, void *item, uint64_t cap, int64_t dead
 
 int wharf_buffer_figures(wharf_buffer *b, struct wharf_buffer_figures *ret)
 {
+        if (wh_unlikely(!ret))
+                return -EINVAL;
         struct buffer_head *h = b->head;
         struct wharf_buffer_figures f = {.kind = b->kind, .places = b->n, .item_bytes_max = b->item_bytes_max};
         bool locks = b->kind != WHARF_BUFFER_CIRCULAR;

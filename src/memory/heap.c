@@ -300,6 +300,8 @@ WH_AUTO_DEFINE(heap_handle, struct wharf_heap, heap_handle_free);
 
 int wharf_heap_open(void *base, uint64_t len_bytes, wharf_heap **ret)
 {
+        if (wh_unlikely(!ret))
+                return -EINVAL;
         if (!base || (uintptr_t)base % WH_CACHE_LINE)
                 return -EINVAL;
         WH_AUTO(heap_handle) struct wharf_heap *h = wh_os_calloc(1, sizeof *h);
@@ -367,6 +369,8 @@ void *wharf_heap_at(wharf_heap *heap, uint64_t offset, uint64_t len_bytes)
 
 int wharf_heap_offset(wharf_heap *heap, const void *at, uint64_t *ret_offset)
 {
+        if (wh_unlikely(!ret_offset))
+                return -EINVAL;
         uint64_t rel = (uint64_t)((uintptr_t)at - (uintptr_t)heap->base) - heap->head.managed_at;
         if (rel >= heap->head.managed_bytes)
                 return -EFAULT;
@@ -376,6 +380,8 @@ int wharf_heap_offset(wharf_heap *heap, const void *at, uint64_t *ret_offset)
 
 int wharf_heap_root(wharf_heap *heap, uint32_t which, uint64_t *ret_offset)
 {
+        if (wh_unlikely(!ret_offset))
+                return -EINVAL;
         if (which >= WHARF_HEAP_ROOTS)
                 return -EINVAL;
         /* [root] Acquire, pairs with the exchange in wharf_heap_root_set(): what it leads to is whole. */

@@ -261,7 +261,7 @@ int wharf_heap_alloc(wharf_heap *heap, uint64_t bytes, uint64_t align_bytes, uin
                      uint64_t *ret_offset)
 {
         struct wharf_heap *h = heap;
-        if (wh_unlikely(!bytes || flags & ~(WHARF_ALLOC_ZERO | WHARF_ALLOC_NOBODY) ||
+        if (wh_unlikely(!ret_offset || !bytes || flags & ~(WHARF_ALLOC_ZERO | WHARF_ALLOC_NOBODY) ||
                         (align_bytes && (!wh_is_pow2(align_bytes) || align_bytes > h->head.align_max))))
                 return -EINVAL;
         if (wh_unlikely(bytes > h->bytes_max))
@@ -444,6 +444,8 @@ int wharf_heap_free(wharf_heap *heap, uint64_t offset)
 
 int wharf_heap_usable(wharf_heap *heap, uint64_t offset, uint64_t *ret_bytes)
 {
+        if (wh_unlikely(!ret_bytes))
+                return -EINVAL;
         struct wharf_heap *h = heap;
         uint32_t u;
         struct span s;
@@ -505,6 +507,8 @@ static int resize_here(struct wharf_heap *h, uint32_t u, uint64_t bytes, struct 
 
 int wharf_heap_resize(wharf_heap *heap, uint64_t offset, uint64_t bytes, uint32_t flags, uint64_t *ret_offset)
 {
+        if (wh_unlikely(!ret_offset))
+                return -EINVAL;
         struct wharf_heap *h = heap;
         uint32_t u;
         if (!bytes || flags & ~WHARF_ALLOC_ZERO)

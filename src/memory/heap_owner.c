@@ -24,6 +24,8 @@ int wh_heap_fault(struct wharf_heap *h, enum wharf_heap_fault_kind kind, uint32_
 
 void wharf_heap_why(wharf_heap *heap, struct wharf_heap_fault *ret)
 {
+        if (!ret)
+                return;
         wh_lock(&heap->fault_lock);
         *ret = heap->fault;
         wh_unlock(&heap->fault_lock);

@@ -14,6 +14,8 @@ const char *wharf_heap_policy_name(enum wharf_heap_policy policy)
 
 int wharf_heap_policy_by_name(const char *name, enum wharf_heap_policy *ret)
 {
+        if (wh_unlikely(!name || !ret))
+                return -EINVAL;
         for (unsigned i = 0; i < WHARF_HEAP_POLICIES; i++)
                 if (!strcmp(name, policy_names[i])) {
                         *ret = (enum wharf_heap_policy)i;
@@ -44,6 +46,8 @@ static unsigned class_of(uint64_t bytes)
 
 int wharf_heap_figures(wharf_heap *heap, struct wharf_heap_figures *ret)
 {
+        if (wh_unlikely(!ret))
+                return -EINVAL;
         struct wharf_heap *h = heap;
         int r = enter_and_lock(h);
         if (r < 0)
@@ -95,6 +99,8 @@ int wharf_heap_figures(wharf_heap *heap, struct wharf_heap_figures *ret)
 
 int wharf_heap_walk(wharf_heap *heap, int (*fn)(const struct wharf_block *block, void *arg), void *arg)
 {
+        if (wh_unlikely(!fn))
+                return -EINVAL;
         struct wharf_heap *h = heap;
         int r = enter_and_lock(h);
         if (r < 0)
@@ -120,6 +126,8 @@ int wharf_heap_walk(wharf_heap *heap, int (*fn)(const struct wharf_block *block,
 
 int64_t wharf_heap_frames(wharf_heap *heap, uint8_t *bits, uint64_t n_bytes)
 {
+        if (wh_unlikely(!bits && n_bytes))
+                return -EINVAL;
         struct wharf_heap *h = heap;
         int r = enter_and_lock(h);
         if (r < 0)
@@ -156,6 +164,8 @@ static struct wharf_heap_owner *owner_find(struct wharf_heap_owner *owners, uint
 
 int wharf_heap_owners(wharf_heap *heap, struct wharf_heap_owner *owners, uint32_t n)
 {
+        if (wh_unlikely(!owners && n))
+                return -EINVAL;
         struct wharf_heap *h = heap;
         int r = enter_and_lock(h);
         if (r < 0)

@@ -221,6 +221,8 @@ static int create_sysv(int32_t key, uint64_t bytes, uint32_t mode, bool sparse)
 
 int wharf_segment_create(const char *name, uint64_t bytes, const struct wharf_segment_opts *opts, wharf_segment **ret)
 {
+        if (wh_unlikely(!ret))
+                return -EINVAL;
         struct wharf_segment_opts o = {.size = sizeof o};
         if (opts && !wh_opts_take(&o, sizeof o, sizeof o, opts, opts->size))
                 return -EINVAL;
@@ -281,6 +283,8 @@ static int check_regular(int fd, struct stat *st)
 
 int wharf_segment_open(const char *name, uint32_t access, wharf_segment **ret)
 {
+        if (wh_unlikely(!ret))
+                return -EINVAL;
         struct wh_segment_name n;
         int r = wh_segment_name(name, &n);
         if (r < 0)
@@ -310,6 +314,8 @@ int wharf_segment_open(const char *name, uint32_t access, wharf_segment **ret)
 
 int wharf_segment_from_fd(int fd, uint32_t access, uint32_t flags, wharf_segment **ret)
 {
+        if (wh_unlikely(!ret))
+                return -EINVAL;
         if (!access_valid(access) || flags & ~WHARF_SEGMENT_SEALED)
                 return wh_trace(-EINVAL);
         struct stat st;
@@ -425,6 +431,8 @@ void *wharf_segment_at(const wharf_segment *seg, uint64_t offset, uint64_t len_b
 
 int wharf_segment_offset(const wharf_segment *seg, const void *at, uint64_t *ret_offset)
 {
+        if (wh_unlikely(!ret_offset))
+                return -EINVAL;
         uintptr_t a = (uintptr_t)at, base = (uintptr_t)seg->base;
         if (!seg->base || a < base || a - base >= seg->limit)
                 return -EFAULT;
@@ -643,6 +651,8 @@ void wh_segment_stat_sysv(int id, const struct shmid_ds *ds, struct wharf_segmen
 
 int wharf_segment_stat(const wharf_segment *seg, struct wharf_segment_stat *ret)
 {
+        if (wh_unlikely(!ret))
+                return -EINVAL;
         if (seg->kind == WHARF_SEGMENT_SYSV) {
                 struct shmid_ds ds;
                 int r = wh_os_shmctl(seg->id, IPC_STAT, &ds);

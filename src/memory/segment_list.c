@@ -64,6 +64,8 @@ static int list_sysv(struct listing *l)
 
 int wharf_segment_list(int (*fn)(const char *name, const struct wharf_segment_stat *st, void *arg), void *arg)
 {
+        if (!fn)
+                return -EINVAL;
         struct listing l = {fn, arg};
         int r = wh_os_readdir(WH_POSIX_DIR, list_posix, &l);
         if (r && r != -ENOENT)
@@ -193,6 +195,8 @@ int wharf_segment_users(const struct wharf_segment_stat *stats, uint32_t n,
                         int (*fn)(uint32_t i, const struct wharf_segment_user *user, void *arg), void *arg,
                         uint32_t *ret_unseen)
 {
+        if (!fn || (!stats && n))
+                return -EINVAL;
         WH_AUTO_MEM struct wharf_segment_user *users = wh_os_calloc(n ? n : 1, sizeof *users);
         WH_AUTO_MEM char *lines = wh_os_malloc(LINES_BYTES);
         if (!users || !lines)

@@ -252,6 +252,8 @@ static wharf_name memory_forget(void *address)
 
 WHARF_API kern_return_t wharf_vm_allocate(task_t task, void **address, size_t size)
 {
+        if (wh_unlikely(!address))
+                return KERN_INVALID_ARGUMENT;
         wharf_task *t = task_of(task);
         wharf_name name;
         if (!t)
@@ -830,6 +832,8 @@ WHARF_API mach_msg_return_t wharf_mach_msg(mach_msg_header_t *msg, mach_msg_opti
         int64_t deadline = timeout ? wharf_in_ms(timeout) : 0;
         if (!t)
                 return option & MACH_SEND_MSG ? MACH_SEND_NO_BUFFER : MACH_RCV_BODY_ERROR;
+        if (!msg && option & MACH_RCV_MSG)
+                return option & MACH_SEND_MSG ? MACH_SEND_MSG_TOO_SMALL : MACH_RCV_INVALID_DATA;
         if (option & MACH_SEND_MSG)
                 r = send_message(t, msg, option, send_size, option & MACH_SEND_TIMEOUT ? deadline : WHARF_FOREVER,
                                  notify);
@@ -866,6 +870,8 @@ static kern_return_t kern_error(int err)
 
 WHARF_API kern_return_t wharf_mach_port_construct(task_t task, const mach_port_options_t *options, mach_port_t *name)
 {
+        if (wh_unlikely(!name))
+                return KERN_INVALID_ARGUMENT;
         wharf_task *t = task_of(task);
         wharf_name port;
         /* In Mach a receive waits whoever is there. */
@@ -893,6 +899,8 @@ WHARF_API mach_port_t wharf_mach_reply_port(void)
 
 WHARF_API kern_return_t wharf_mach_port_allocate(task_t task, mach_port_right_t right, mach_port_t *name)
 {
+        if (wh_unlikely(!name))
+                return KERN_INVALID_ARGUMENT;
         if (right == MACH_PORT_RIGHT_RECEIVE)
                 return wharf_mach_port_construct(task, NULL, name);
         wharf_task *t = task_of(task);
@@ -931,6 +939,8 @@ WHARF_API kern_return_t wharf_mach_port_insert_right(task_t task, mach_port_t na
 WHARF_API kern_return_t wharf_mach_port_extract_right(task_t task, mach_port_t name, mach_msg_type_name_t disposition,
                                                       mach_port_t *poly, mach_msg_type_name_t *poly_poly)
 {
+        if (wh_unlikely(!poly || !poly_poly))
+                return KERN_INVALID_ARGUMENT;
         wharf_task *t = task_of(task);
         wharf_name got = WHARF_NONE, send;
         unsigned kind = MACH_MSG_TYPE_PORT_SEND;
@@ -987,6 +997,8 @@ WHARF_API kern_return_t wharf_mach_port_extract_right(task_t task, mach_port_t n
 
 WHARF_API kern_return_t wharf_mach_port_get_refs(task_t task, mach_port_t name, mach_port_right_t right, uint32_t *refs)
 {
+        if (wh_unlikely(!refs))
+                return KERN_INVALID_ARGUMENT;
         wharf_task *t = task_of(task);
         if (!t)
                 return KERN_INVALID_TASK;
@@ -1062,6 +1074,8 @@ WHARF_API kern_return_t wharf_mach_port_destroy(task_t task, mach_port_t name)
 
 WHARF_API kern_return_t wharf_mach_port_type(task_t task, mach_port_t name, mach_port_type_t *type)
 {
+        if (wh_unlikely(!type))
+                return KERN_INVALID_ARGUMENT;
         static const mach_port_type_t of_kind[] = {
                 [WHARF_KIND_PORT] = MACH_PORT_TYPE_RECEIVE,
                 [WHARF_KIND_SET] = MACH_PORT_TYPE_PORT_SET,
@@ -1171,6 +1185,7 @@ WHARF_API const char *wharf_mach_error_string(mach_msg_return_t code)
                 {MACH_RCV_TIMED_OUT, "(ipc/rcv) timed out"},
                 {MACH_RCV_TOO_LARGE, "(ipc/rcv) message too large"},
                 {MACH_RCV_PORT_CHANGED, "(ipc/rcv) port moved while waiting"},
+                {MACH_RCV_INVALID_DATA, "(ipc/rcv) no room for a message"},
                 {MACH_RCV_PORT_DIED, "(ipc/rcv) port died while waiting"},
                 {MACH_RCV_IN_SET, "(ipc/rcv) port is in a set"},
                 {MACH_RCV_BODY_ERROR, "(ipc/rcv) no memory or names for what the message carries"},

@@ -39,6 +39,8 @@ static_assert((int)NAMES_MAX <= (int)WH_COLD_MAX, "the names are one frame");
 
 static int opts_check(const struct wharf_spawn_opts *o, unsigned flags)
 {
+        if (!o)
+                return wh_fail_null("opts");
         if (o->size != sizeof *o)
                 return wh_fail(-EINVAL, "wharf_spawn_opts.size is %u, expected %zu", o->size, sizeof *o);
         if (o->flags & ~flags || o->reserved)
@@ -48,6 +50,8 @@ static int opts_check(const struct wharf_spawn_opts *o, unsigned flags)
         unsigned max = WHARF_ITEMS_MAX - !!(o->flags & WHARF_SPAWN_TALK);
         if (o->n_given > max)
                 return wh_fail(-EINVAL, "%u rights are given, at most %u", o->n_given, max);
+        if (!o->given && o->n_given)
+                return wh_fail_nowhere("wharf_spawn_opts.given", o->n_given);
         for (unsigned i = 0; i < o->n_given; i++) {
                 size_t n = o->given[i].name ? strnlen(o->given[i].name, WHARF_GIVEN_NAME_MAX + 1) : 0;
                 if (n == 0 || n > WHARF_GIVEN_NAME_MAX)
@@ -142,6 +146,8 @@ WHARF_API int wharf_spawn(wharf_task *t, const struct wharf_spawn_opts *o, int64
         int r = opts_check(o, WHARF_SPAWN_TALK | WHARF_SPAWN_WRAPPED);
         if (r < 0)
                 return r;
+        if (!ret)
+                return wh_fail_null("ret");
         if (ret->size != sizeof *ret)
                 return wh_fail(-EINVAL, "wharf_child.size is %u, expected %zu", ret->size, sizeof *ret);
         if (!wh_task_ours(t))
@@ -226,23 +232,27 @@ WHARF_API int wharf_exec(wharf_task *t, const struct wharf_spawn_opts *o, int64_
 
 WHARF_API int wharf_child_wait(struct wharf_child *c, int64_t deadline_ns, int *ret_status)
 {
+        if (!c)
+                return wh_fail_null("child");
+        if (!ret_status)
+                return wh_fail_null("ret_status");
         if (c->size != sizeof *c)
                 return wh_fail(-EINVAL, "wharf_child.size is %u, expected %zu", c->size, sizeof *c);
         if (c->pidfd < 0)
-                return wh_fail(-EBADF, NULL);
+                return wh_fail_plain(-EBADF, "this child was waited for already");
         int r, status;
         while ((r = wh_os_reap(c->pidfd, &status)) == -EAGAIN) {
                 if (deadline_ns == 0)
-                        return wh_fail(-EAGAIN, NULL);
+                        return wh_fail_plain(-EAGAIN, "the child has not ended, and the deadline is 0");
                 if (deadline_ns != WHARF_FOREVER && wh_os_now_ns() >= deadline_ns)
-                        return wh_fail(-ETIMEDOUT, NULL);
+                        return wh_fail_plain(-ETIMEDOUT, "the child did not end until the deadline");
                 struct pollfd p = {.fd = c->pidfd, .events = POLLIN};
                 wh_os_poll(&p, 1, deadline_ns);
         }
         if (r == -EINTR)
                 r = -EAGAIN;
         if (r < 0)
-                return wh_fail(r, NULL);
+                return wh_fail(r, r == -ECHILD ? "somebody else took its status, or SIGCHLD is ignored" : NULL);
         wh_os_close(c->pidfd);
         c->pidfd = -1;
         *ret_status = status;
@@ -251,9 +261,14 @@ WHARF_API int wharf_child_wait(struct wharf_child *c, int64_t deadline_ns, int *
 
 WHARF_API int wharf_child_kill(const struct wharf_child *c, int signal)
 {
+        if (!c)
+                return wh_fail_null("child");
         if (c->size != sizeof *c)
                 return wh_fail(-EINVAL, "wharf_child.size is %u, expected %zu", c->size, sizeof *c);
-        return wh_fail(c->pidfd < 0 ? -EBADF : wh_os_pidfd_kill(c->pidfd, signal), NULL);
+        int r = c->pidfd < 0 ? -EBADF : wh_os_pidfd_kill(c->pidfd, signal);
+        return r == -EBADF   ? wh_fail_plain(r, "this child was waited for already")
+               : r == -ESRCH ? wh_fail_plain(r, "the child has ended")
+                             : wh_fail(r, "signal %d: %s", signal, strerrordesc_np(-r));
 }
 
 /* ---- finding what was given ---- */
@@ -397,6 +412,10 @@ static int inherited_lock(wharf_task *t, struct inherited **ret)
 
 WHARF_API int wharf_inherited(wharf_task *t, const char *name, struct wharf_item *ret)
 {
+        if (!name)
+                return wh_fail_null("name");
+        if (!ret)
+                return wh_fail_null("ret");
         struct inherited *in;
         int r = inherited_lock(t, &in);
         if (r < 0)
@@ -414,6 +433,8 @@ WHARF_API int wharf_inherited(wharf_task *t, const char *name, struct wharf_item
 
 WHARF_API int wharf_inherited_list(wharf_task *t, char ***ret, size_t *ret_n)
 {
+        if (!ret || !ret_n)
+                return wh_fail_null(ret ? "ret_n" : "ret");
         struct inherited *in;
         int r = inherited_lock(t, &in);
         if (r == -ENOENT) {

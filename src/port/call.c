@@ -536,6 +536,10 @@ static int via_read(struct wh_link *l, struct wh_call *c)
 WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
                                uint32_t *ret_call)
 {
+        if (!req)
+                return wh_fail_null("req");
+        if (!ret_call)
+                return wh_fail_null("ret_call");
         struct wh_call *c = wh_os_calloc(1, sizeof *c);
         if (!c)
                 return wh_fail(wh_trace(-ENOMEM), NULL);
@@ -600,16 +604,28 @@ static int call_take_kept(struct wh_link *l, struct wh_call *c, struct wharf_msg
 WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, struct wharf_msg *m,
                                 int64_t deadline_ns)
 {
-        int err;
+        int err = wh_receive_check(m);
+        if (err < 0)
+                return err;
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, right);
         int r = wh_call_wait(l, right, call, m, deadline_ns);
         bool here = atomic_load_explicit(&l->o.name, memory_order_relaxed) == right;
         if (here && l->waiters && !l->leader)
                 wh_holder_turn(l);
         if (r < 0 && r != -EINVAL) { /* which has said why */
-                if (here)
+                if (r == -EAGAIN)
+                        wh_fail_plain(r, "the reply is not there, and the deadline is 0");
+                else if (r == -ETIMEDOUT)
+                        wh_fail_plain(r, "no reply came until the deadline");
+                else if (r == -EOVERFLOW)
+                        wh_fail(r, "the reply has %zu bytes and %u rights, and there is room for %zu and %u",
+                                m->len_bytes, m->n_items, m->cap_bytes, m->cap_items);
+                else if (r == -ECANCELED)
+                        wh_fail_plain(r, here ? "the server dropped the request without replying"
+                                              : "the right was dropped meanwhile");
+                else if (here)
                         wh_link_failed(l, r);
                 else
                         wh_fail(r, NULL);
@@ -710,7 +726,7 @@ WHARF_API int wharf_call_cancel(wharf_task *t, wharf_name right, uint32_t call)
         int err;
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, right);
         struct wh_call *c = call_find(l, call);
         if (c)
                 call_free(l, c, c->done);
@@ -721,10 +737,11 @@ WHARF_API int wharf_call_cancel(wharf_task *t, wharf_name right, uint32_t call)
 WHARF_API int wharf_callmsg(wharf_task *t, wharf_name right, struct wharf_msg *req, struct wharf_msg *reply,
                             int64_t deadline_ns)
 {
-        if (reply->size != sizeof *reply)
-                return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", reply->size, sizeof *reply);
         uint32_t call;
-        int r = wharf_call_start(t, right, req, deadline_ns, &call);
+        int r = wh_receive_check(reply);
+        if (r < 0)
+                return r;
+        r = wharf_call_start(t, right, req, deadline_ns, &call);
         if (r < 0)
                 return r;
         r = wharf_call_finish(t, right, call, reply, deadline_ns);
@@ -1003,10 +1020,27 @@ int wh_replies_detach(wharf_task *t, const struct wh_port *p)
         return d.result;
 }
 
+static int reply_failed(int err)
+{
+        switch (err) {
+        case -EPIPE:
+                return wh_fail_plain(err, "the caller is gone, or waits no more");
+        case -ENOBUFS:
+                return wh_fail_plain(err, "the caller does not read its replies: the link to it was closed");
+        case -EMSGSIZE:
+                return wh_fail_plain(err, "the reply is larger than its way allows");
+        case -EOPNOTSUPP:
+                return wh_fail_plain(err, "a reply of more than 64 KiB takes shared memory, and none can be made here");
+        default:
+                return wh_fail(err, NULL);
+        }
+}
+
 WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *m)
 {
-        if (m->size != sizeof *m)
-                return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
+        int r = wh_message_check(m);
+        if (r < 0)
+                return r;
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
         struct wh_object *named = wh_table_find(&t->names, reply);
@@ -1017,20 +1051,20 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
                 bool once = l && l->once;
                 if (l)
                         wh_unlock(&l->o.lock);
-                return once ? wh_send_message(t, reply, m, NULL, 0) : wh_fail(l ? -EPERM : err, NULL);
+                return once ? wh_send_message(t, reply, m, NULL, 0) : wh_fail_at(t, l ? -EPERM : err, reply);
         }
         struct wh_outgoing o;
         struct wh_items_out items;
         wh_outgoing_init(&o, m->data, m->len_bytes);
         o.id = m->id;
         o.how = m->how == WHARF_HOW_CHUNKS || m->how == WHARF_HOW_COLD ? WHARF_HOW_AUTO : m->how;
-        int r = wh_items_prepare(t, m, &o, &items, reply, 0);
+        r = wh_items_prepare(t, m, &o, &items, reply, 0);
         if (r < 0)
                 return r;
         struct wh_reply *y = reply_lock(t, reply, &r);
         if (!y) {
                 wh_items_finish(t, m, &items, false);
-                return wh_fail(r, NULL);
+                return wh_fail_at(t, r, reply);
         }
         o.call = y->call;
         struct wh_reply was = {.link = y->link, .via = y->via};
@@ -1043,7 +1077,7 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         if (used)
                 reply_done(&was);
         if (r < 0)
-                return wh_fail(r, NULL);
+                return reply_failed(r);
         if (wh_unlikely(refused))
                 wh_set_why("%s", wh_window_why(-refused));
         m->how = o.how;

@@ -115,6 +115,8 @@ static int memory_name(wharf_task *t, int fd, void *map, uint64_t len, enum wh_m
 
 WHARF_API int wharf_memory_new(wharf_task *t, size_t bytes, wharf_name *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
         if (bytes == 0 || bytes > PTRDIFF_MAX)
@@ -139,10 +141,12 @@ WHARF_API int wharf_memory_new(wharf_task *t, size_t bytes, wharf_name *ret)
 
 WHARF_API int wharf_memory_at(wharf_task *t, wharf_name name, void **ret, size_t *ret_bytes)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         int err;
         struct wh_memory *m = memory_lock(t, name, &err);
         if (!m)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, name);
         *ret = m->map;
         if (ret_bytes)
                 *ret_bytes = m->len;
@@ -152,13 +156,15 @@ WHARF_API int wharf_memory_at(wharf_task *t, wharf_name name, void **ret, size_t
 
 WHARF_API int wharf_memory_stat(wharf_task *t, wharf_name name, struct wharf_memory_stat *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         int err, r = 0;
         uint64_t written = 0;
         if (ret->size != sizeof *ret)
                 return wh_fail(-EINVAL, "wharf_memory_stat.size is %u, expected %zu", ret->size, sizeof *ret);
         struct wh_memory *m = memory_lock(t, name, &err);
         if (!m)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, name);
         if (m->state != WH_MEMORY_OPEN)
                 r = wh_os_private_bytes(m->map, m->len, &written);
         if (r == 0)

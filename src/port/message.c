@@ -56,10 +56,28 @@ void wh_link_failed(const struct wh_link *l, int err)
 {
         const bool refused = err == l->tx_over && (l->refusal || l->refused_max);
         const char *about = refused || err == -EDQUOT ? refused_about(l, err) : NULL;
+        const bool meets = l->hello.capacity_records == WHARF_RENDEZVOUS;
         if (about && refused && l->refused_max)
                 wh_fail(err, "%s: %" PRIu64, about, l->refused_max);
+        else if (about)
+                wh_fail_plain(err, about);
+        else if (err == -EAGAIN)
+                wh_fail_plain(err, meets ? "no receiver is there to take it, and the deadline is 0"
+                                         : "the queue is full, and the deadline is 0");
+        else if (err == -ETIMEDOUT)
+                wh_fail_plain(err, meets ? "no receiver took it until the deadline"
+                                         : "the queue stayed full until the deadline");
+        else if (err == -EMSGSIZE)
+                wh_fail(err, "larger than the port takes: at most %" PRIu64 " bytes (payload_bytes_max)",
+                        l->hello.payload_bytes_max);
+        else if (err == -EPERM)
+                wh_fail_plain(err, "a send-once right takes one message, and no calls");
+        else if (err == -EBUSY)
+                wh_fail_plain(err, "a message is left on this right already, and has not gone into the queue yet");
+        else if (err == -ECANCELED)
+                wh_fail_plain(err, "the right was dropped meanwhile, or the request was dropped without a reply");
         else
-                wh_fail(err, about ? "%s" : NULL, about);
+                wh_fail(err, NULL);
 }
 
 static int send_once(wharf_task *t, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns)
@@ -70,10 +88,12 @@ static int send_once(wharf_task *t, wharf_name right, const void *data, size_t l
 
 WHARF_API int wharf_send(wharf_task *t, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns)
 {
+        if (wh_unlikely(!data && len_bytes))
+                return wh_fail_nowhere("data", len_bytes);
         int r;
         struct wh_link *l = wh_holder_lock(t, right, &r);
         if (wh_unlikely(!l))
-                return r == -EPERM ? send_once(t, right, data, len_bytes, deadline_ns) : wh_fail(r, NULL);
+                return r == -EPERM ? send_once(t, right, data, len_bytes, deadline_ns) : wh_fail_at(t, r, right);
         struct wh_outgoing o;
         wh_outgoing_init(&o, data, len_bytes);
         if (wh_unlikely(l->once)) {
@@ -95,10 +115,16 @@ WHARF_API int wharf_send(wharf_task *t, wharf_name right, const void *data, size
         return r;
 }
 
-static int message_check(const struct wharf_msg *m)
+int wh_message_check(const struct wharf_msg *m)
 {
+        if (!m)
+                return wh_fail_null("msg");
         if (m->size != sizeof *m)
                 return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
+        if (!m->data && m->len_bytes)
+                return wh_fail_nowhere("wharf_msg.data", m->len_bytes);
+        if (!m->items && m->n_items)
+                return wh_fail_nowhere("wharf_msg.items", m->n_items);
         if (m->how > WHARF_HOW_DIRECT)
                 return wh_fail(-EINVAL, "wharf_msg.how is %u", m->how);
         if (m->how == WHARF_HOW_SECTION && m->len_bytes > WHARF_IN_PLACE_MAX)
@@ -114,7 +140,7 @@ static int message_check(const struct wharf_msg *m)
 /* With a call: its number on success, which the reply will carry. Otherwise 0, or 1 for a message that was left. */
 int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns)
 {
-        int err, r = message_check(m);
+        int err, r = wh_message_check(m);
         if (r < 0)
                 return r;
         const bool later = m->flags & WHARF_SEND_LATER;
@@ -152,7 +178,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l) {
                 wh_items_finish(t, m, &items, false);
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, right);
         }
         const bool once = l->once;
         r = 0;
@@ -199,13 +225,17 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
 
 WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m, int64_t deadline_ns)
 {
-        if (m->held[0] == HELD_RESERVED && m->n_items == 0 && m->how == WHARF_HOW_AUTO && m->size == sizeof *m &&
-            m->held[1] == right && m->len_bytes <= m->held[3]) {
+        if (wh_unlikely(!m || m->size != sizeof *m))
+                return wh_message_check(m);
+        if (m->held[0] == HELD_RESERVED && m->n_items == 0 && m->how == WHARF_HOW_AUTO && m->held[1] == right &&
+            m->len_bytes <= m->held[3]) {
                 int r;
                 struct wh_link *l = wh_holder_lock(t, right, &r);
                 if (wh_unlikely(!l))
-                        return wh_fail(r, NULL);
+                        return wh_fail_at(t, r, right);
                 r = wh_link_send_lent(l, m->id, (uint16_t)m->held[2], m->len_bytes);
+                if (wh_unlikely(r < 0))
+                        wh_link_failed(l, r);
                 wh_unlock(&l->o.lock);
                 if (wh_likely(r == 0)) {
                         m->how = WHARF_HOW_SECTION;
@@ -214,7 +244,7 @@ WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m
                         return 0;
                 }
                 if (r != -EAGAIN)
-                        return wh_fail(r, NULL);
+                        return r;
         }
         return wh_send_message(t, right, m, NULL, deadline_ns);
 }
@@ -241,13 +271,15 @@ static int reserve_try(struct wh_link *l, size_t len_bytes, uint16_t *ret_slot, 
 WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, struct wharf_msg *m, int64_t deadline_ns)
 {
         int err;
+        if (!m)
+                return wh_fail_null("msg");
         if (m->size != sizeof *m)
                 return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
         if (len_bytes > WHARF_IN_PLACE_MAX)
                 return wh_fail(-EMSGSIZE, "%zu bytes in one block, at most %u", len_bytes, WHARF_IN_PLACE_MAX);
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, right);
         uint16_t slot;
         void *mem;
         int r;
@@ -268,9 +300,13 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
                 if (r < 0)
                         break;
         }
+        if (r == -EPERM)
+                wh_fail_plain(r, "a send-once right has no memory to lend");
+        else if (r < 0)
+                wh_link_failed(l, r);
         wh_unlock(&l->o.lock);
         if (r < 0)
-                return wh_fail(r, NULL);
+                return r;
         m->data = mem;
         m->len_bytes = len_bytes;
         m->held[0] = HELD_RESERVED;
@@ -696,18 +732,51 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
         return r;
 }
 
+int wh_receive_check(const struct wharf_msg *m)
+{
+        if (!m)
+                return wh_fail_null("msg");
+        if (m->size != sizeof *m)
+                return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
+        if (!m->data && m->cap_bytes && !(m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC)))
+                return wh_fail_nowhere("wharf_msg.data", m->cap_bytes);
+        if (!m->items && m->cap_items)
+                return wh_fail_nowhere("wharf_msg.items", m->cap_items);
+        return 0;
+}
+
+/* Why nothing was received. */
+static int receive_failed(int err, const struct wharf_msg *m)
+{
+        switch (err) {
+        case -EAGAIN:
+                return wh_fail_plain(err, "no message is there, and the deadline is 0");
+        case -ETIMEDOUT:
+                return wh_fail_plain(err, "no message came until the deadline");
+        case -ECANCELED:
+                return wh_fail_plain(err, "what was received from was dropped, or moved, meanwhile");
+        case -ENOENT:
+                return wh_fail(err, "%" PRIu64 " is no sender of this port", m->from);
+        case -EOVERFLOW:
+                return wh_fail(err, "the message has %zu bytes and %u rights, and there is room for %zu and %u",
+                               m->len_bytes, m->n_items, m->cap_bytes, m->cap_items);
+        default:
+                return wh_fail(err, NULL);
+        }
+}
+
 WHARF_API int wharf_recvmsg(wharf_task *t, wharf_name name, struct wharf_msg *m, int64_t deadline_ns)
 {
         int r;
         struct wh_port *p;
-        if (wh_unlikely(m->size != sizeof *m))
-                return wh_fail(-EINVAL, "wharf_msg.size is %u, expected %zu", m->size, sizeof *m);
+        if (wh_unlikely((r = wh_receive_check(m)) < 0))
+                return r;
         struct wh_inbox *in = wh_inbox_lock(t, name, &p, &r);
         if (wh_unlikely(!in))
-                return wh_fail(r, NULL);
+                return wh_fail_at(t, r, name);
         r = receive(in, p, name, m, deadline_ns);
         wh_unlock(&in->lock);
-        return wh_likely(r == 0) ? 0 : wh_fail(r, NULL);
+        return wh_likely(r == 0) ? 0 : receive_failed(r, m);
 }
 
 /* The long way of wharf_recv(): whatever it is that comes. */
@@ -739,11 +808,13 @@ static ssize_t receive_bytes(wharf_task *t, wharf_name name, void *buf, size_t c
 WHARF_API ssize_t wharf_recv(wharf_task *t, wharf_name name, void *buf, size_t cap_bytes, struct wharf_sender *sender,
                              int64_t deadline_ns)
 {
+        if (wh_unlikely(!buf && cap_bytes))
+                return wh_fail_nowhere("buf", cap_bytes);
         int err;
         struct wh_port *p;
         struct wh_inbox *in = wh_inbox_lock(t, name, &p, &err);
         if (wh_unlikely(!in))
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, name);
         size_t len = 0;
         struct wh_link *l = NULL;
         /* Spin right here for a few microseconds, before the long way, which can do everything and takes longer. */
@@ -811,6 +882,8 @@ static bool release_held(struct wh_link *l, const struct wharf_msg *m, bool bloc
 
 WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
 {
+        if (!m)
+                return;
         uint64_t kind = m->held[0], slot = m->held[2];
         struct wh_link *l;
         int err;
@@ -898,6 +971,8 @@ int wh_link_pidfd(struct wh_link *l, int *ret)
 
 WHARF_API int wharf_sender_pidfd(wharf_task *t, uint64_t sender_id, int *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
         struct wh_link *l;
@@ -905,7 +980,7 @@ WHARF_API int wharf_sender_pidfd(wharf_task *t, uint64_t sender_id, int *ret)
         if (!in || !l->port) {
                 if (in)
                         wh_unlock(&in->lock);
-                return wh_fail(-ENOENT, NULL);
+                return wh_fail(-ENOENT, "%" PRIu64 " is no sender here, or not any more", sender_id);
         }
         int r = wh_link_pidfd(l, ret);
         wh_unlock(&in->lock);

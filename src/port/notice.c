@@ -252,6 +252,16 @@ static int ask_no_senders(wharf_task *t, wharf_name about, wharf_name port, uint
         return r;
 }
 
+/* Why no notice was asked for: because of `about`, or of where it shall go. */
+static int ask_failed(wharf_task *t, int err, wharf_name about, wharf_name port)
+{
+        if (err == -EBUSY)
+                return wh_fail(err, "this was asked for about %u already", about);
+        if (err == -EBADF || err == -EPERM)
+                return wh_fail_at(t, err, wharf_name_kind(t, port) == WHARF_KIND_PORT ? about : port);
+        return wh_fail(err, NULL);
+}
+
 WHARF_API int wharf_notify(wharf_task *t, uint32_t what, wharf_name about, wharf_name port, uint64_t sync)
 {
         int r = 0;
@@ -263,15 +273,15 @@ WHARF_API int wharf_notify(wharf_task *t, uint32_t what, wharf_name about, wharf
         case WHARF_NOTICE_DEAD_NAME:
                 if (sync)
                         return wh_fail(-EINVAL, "sync is for WHARF_NOTICE_NO_SENDERS");
-                return wh_fail(ask_dead_name(t, about, port), NULL);
+                return ask_failed(t, ask_dead_name(t, about, port), about, port);
         case WHARF_NOTICE_NO_SENDERS:
-                return wh_fail(ask_no_senders(t, about, port, sync), NULL);
+                return ask_failed(t, ask_no_senders(t, about, port, sync), about, port);
         case WHARF_NOTICE_SEND_POSSIBLE:
         case WHARF_NOTICE_SENT_LATER:
                 if (sync)
                         return wh_fail(-EINVAL, "sync is for WHARF_NOTICE_NO_SENDERS");
                 r = wh_room_ask(t, what, about, port);
-                return r == -EINVAL ? r : wh_fail(r, NULL);
+                return r == -EINVAL ? r : ask_failed(t, r, about, port);
         case WHARF_NOTICE_ONCE_UNUSED:
                 return wh_fail(-EINVAL, "an unused send-once right is told to its own port, without being asked");
         default:
@@ -291,7 +301,7 @@ WHARF_API int wharf_notify_cancel(wharf_task *t, uint32_t what, wharf_name about
         if (what == WHARF_NOTICE_DEAD_NAME) {
                 struct wh_link *l = wh_holder_lock(t, about, &r);
                 if (!l)
-                        return wh_fail(r, NULL);
+                        return wh_fail_at(t, r, about);
                 if (l->watch)
                         wh_watch_socket(l, false);
                 l->watch = NULL;
@@ -301,13 +311,13 @@ WHARF_API int wharf_notify_cancel(wharf_task *t, uint32_t what, wharf_name about
         } else if (what == WHARF_NOTICE_SEND_POSSIBLE || what == WHARF_NOTICE_SENT_LATER) {
                 struct wh_link *l = wh_holder_lock(t, about, &r);
                 if (!l)
-                        return wh_fail(r, NULL);
+                        return wh_fail_at(t, r, about);
                 n = wh_room_unask(l, what);
                 wh_unlock(&l->o.lock);
         } else if (what == WHARF_NOTICE_NO_SENDERS) {
                 struct wh_port *p = wh_port_lock(t, about, &r);
                 if (!p)
-                        return wh_fail(r, NULL);
+                        return wh_fail_at(t, r, about);
                 struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
                 n = p->no_senders;
                 p->no_senders = NULL;
@@ -317,5 +327,5 @@ WHARF_API int wharf_notify_cancel(wharf_task *t, uint32_t what, wharf_name about
         }
         r = n ? 0 : -ENOENT;
         wh_notice_free(t, n);
-        return wh_fail(r, NULL);
+        return wh_fail(r, "no such notice is asked for about %u, or it came already", about);
 }

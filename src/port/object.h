@@ -49,6 +49,10 @@ int wh_replies_detach(wharf_task *t, const struct wh_port *p);
 int wh_reply_socket(wharf_task *t, wharf_name reply);
 /* Undo wh_reply_new(), telling nobody. */
 void wh_reply_forget(wharf_task *t, wharf_name reply);
+/* Can it be sent? 0 or -EINVAL, and why. */
+int wh_message_check(const struct wharf_msg *m);
+/* Is there a place for what shall be received? 0 or -EINVAL, and why. */
+int wh_receive_check(const struct wharf_msg *m);
 int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns);
 /* Number a call and put it among the outstanding ones; the link is locked. */
 int wh_call_add(struct wh_link *l, struct wh_call *c);

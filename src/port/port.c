@@ -637,6 +637,8 @@ void wh_port_unmake(struct wh_port *p)
 
 WHARF_API int wharf_port_new(wharf_task *t, const struct wharf_port_opts *opts, wharf_name *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         struct wharf_port_opts o;
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
@@ -864,7 +866,7 @@ WHARF_API int wharf_port_heir(wharf_task *t, wharf_name port, wharf_name right)
         int err;
         struct wh_link *l = right ? wh_holder_lock(t, right, &err) : NULL;
         if (right && !l)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, right);
         bool once = l && l->once, circle = false;
         uint64_t leads_to = l ? l->hello.port_id : 0;
         if (l)
@@ -873,7 +875,7 @@ WHARF_API int wharf_port_heir(wharf_task *t, wharf_name port, wharf_name right)
                 return wh_fail(-EPERM, "a send-once right cannot be an heir");
         struct wh_port *p = wh_port_lock(t, port, &err);
         if (!p)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, port);
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
         if (right && p->opts.flags & WHARF_PORT_FIXED)
                 err = -EOPNOTSUPP;
@@ -884,7 +886,7 @@ WHARF_API int wharf_port_heir(wharf_task *t, wharf_name port, wharf_name right)
         if (err == 0)
                 p->heir = right;
         wh_unlock(&in->lock);
-        return wh_fail(err, circle ? "the right leads to that same port" : NULL);
+        return wh_fail(err, circle ? "the right leads to that same port" : "the port was made with WHARF_PORT_FIXED");
 }
 
 int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
@@ -1366,11 +1368,13 @@ int wh_watch_update(struct wh_link *l, struct wh_inbox *in)
 
 WHARF_API int wharf_port_fd(wharf_task *t, wharf_name name, int *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         int err;
         struct wh_port *p;
         struct wh_inbox *in = wh_inbox_lock(t, name, &p, &err);
         if (!in)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, name);
         if (!in->pollable)
                 inbox_bell(in, true); /* readable until a receive finds nothing: then everything is armed (P3) */
         in->pollable = true;
@@ -1384,7 +1388,7 @@ static int listen_no_more(wharf_task *t, wharf_name port)
         int err;
         struct wh_port *p = wh_port_lock(t, port, &err);
         if (!p)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, port);
         struct wh_inbox *in = p->inbox;
         if (p->listen_fd >= 0) {
                 wh_os_epoll_del(in->ep, p->listen_fd);
@@ -1409,7 +1413,7 @@ WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
                 return wh_fail(-EINVAL, "descriptor %d is no SOCK_SEQPACKET socket", fd);
         struct wh_port *p = wh_port_lock(t, port, &err);
         if (!p)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, port);
         struct wh_inbox *in = p->inbox;
         int r = p->listen_fd >= 0 ? -EBUSY : wh_os_nonblock(fd, true);
         if (r == 0)
@@ -1419,7 +1423,7 @@ WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
                 links_changed(p);
         }
         wh_unlock(&in->lock);
-        return r < 0 ? wh_fail(r, NULL) : 0;
+        return wh_fail(r, r == -EBUSY ? "port %u listens already, or is on its way to another task" : NULL, port);
 }
 
 void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret)
@@ -1453,12 +1457,14 @@ void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret)
 
 WHARF_API int wharf_port_stat(wharf_task *t, wharf_name port, struct wharf_port_stat *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         int err;
         if (ret->size != sizeof *ret)
                 return wh_fail(-EINVAL, "wharf_port_stat.size is %u, expected %zu", ret->size, sizeof *ret);
         struct wh_port *p = wh_port_lock(t, port, &err);
         if (!p)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, port);
         struct wh_inbox *in = p->inbox;
         wh_port_stat_locked(p, ret);
         wh_unlock(&in->lock);
@@ -1555,6 +1561,8 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
 
 WHARF_API int wharf_set_new(wharf_task *t, wharf_name *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
         struct wh_set *s = wh_task_take(t, WHARF_KIND_SET, sizeof *s, offsetof(struct wh_set, inbox.task));
@@ -1605,14 +1613,29 @@ static int set_change(wharf_task *t, wharf_name set, wharf_name port, bool add)
         return r;
 }
 
+/* Which of the two names it was. */
+static int set_fail(wharf_task *t, int err, wharf_name set, wharf_name port)
+{
+        if (err == -EBADF || err == -EPERM) {
+                int kind = wharf_name_kind(t, set);
+                return wh_fail_at(t, err, kind == WHARF_KIND_SET ? port : set);
+        }
+        return wh_fail(err, NULL);
+}
+
 WHARF_API int wharf_set_add(wharf_task *t, wharf_name set, wharf_name port)
 {
-        return wh_fail(set_change(t, set, port, true), NULL);
+        int r = set_change(t, set, port, true);
+        return r == -EBUSY ? wh_fail(r, "port %u is in a set already, or on its way to another task", port)
+                           : set_fail(t, r, set, port);
 }
 
 WHARF_API int wharf_set_remove(wharf_task *t, wharf_name set, wharf_name port)
 {
-        return wh_fail(set_change(t, set, port, false), NULL);
+        int r = set_change(t, set, port, false);
+        return r == -ENOENT  ? wh_fail(r, "port %u is not in set %u", port, set)
+               : r == -EBUSY ? wh_fail(r, "port %u is on its way to another task", port)
+                             : set_fail(t, r, set, port);
 }
 
 int wh_set_drop(wharf_task *t, struct wh_object *o, wharf_name name)

@@ -8,6 +8,7 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 enum { DRAIN_MAX = 1024 }; /* frames read for the last time; a socket holds 278, and the sender may send more */
 
@@ -50,7 +51,7 @@ WHARF_API int wharf_revoke(wharf_task *t, wharf_name port, uint64_t sender_id, u
                 return wh_fail(-EINVAL, "flags has unknown bits 0x%x", flags);
         struct wh_port *p = wh_port_lock(t, port, &r);
         if (!p)
-                return wh_fail(r, NULL);
+                return wh_fail_at(t, r, port);
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
         const bool branch = flags & WHARF_REVOKE_BRANCH;
         int n = 0;
@@ -68,5 +69,6 @@ WHARF_API int wharf_revoke(wharf_task *t, wharf_name port, uint64_t sender_id, u
                 wh_inbox_leave(in, false);
         }
         wh_unlock(&in->lock);
-        return n ? n : wh_fail(-ENOENT, NULL);
+        return n ? n
+                 : wh_fail(-ENOENT, "%" PRIu64 " sends nothing to port %u, and nobody below it does", sender_id, port);
 }

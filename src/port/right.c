@@ -13,6 +13,7 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,6 +35,22 @@ struct wh_link *wh_holder_lock(wharf_task *t, wharf_name name, int *err)
                 return NULL;
         }
         return (struct wh_link *)o;
+}
+
+int wh_fail_at(wharf_task *t, int err, wharf_name name)
+{
+        static const char *const kinds[] = {
+                [WHARF_KIND_SEND] = "a send right",  [WHARF_KIND_PORT] = "a port",
+                [WHARF_KIND_SET] = "a set of ports", [WHARF_KIND_REPLY] = "a send-once right",
+                [WHARF_KIND_MEMORY] = "a memory",
+        };
+        if (err == -EBADF)
+                return wh_fail(err, "this task has nothing of the name %u, or not any more", name);
+        if (err == -EBUSY)
+                return wh_fail(err, "port %u is in a set, through which it is received from", name);
+        int kind = err == -EPERM ? wharf_name_kind(t, name) : 0;
+        return kind > 0 ? wh_fail(err, "name %u is %s, which does not allow this", name, kinds[kind])
+                        : wh_fail(err, NULL);
 }
 
 int wh_right_from_socket(wharf_task *t, int sock, bool provisional, bool once, wharf_name *ret)
@@ -173,6 +190,8 @@ static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
 
 static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret, uint64_t *ret_id)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         int sock;
         uint32_t id;
         int r = mint(t, port, once, &sock, &id);
@@ -182,7 +201,7 @@ static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret,
         }
         if (r == 0)
                 *ret_id = id;
-        return wh_fail(r, NULL);
+        return wh_fail_at(t, r, port);
 }
 
 WHARF_API int wharf_right_new(wharf_task *t, wharf_name port, wharf_name *ret)
@@ -204,19 +223,25 @@ WHARF_API int wharf_once_new(wharf_task *t, wharf_name port, wharf_name *ret)
 
 WHARF_API int wharf_right_copy(wharf_task *t, wharf_name right, int64_t deadline_ns, wharf_name *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         int sock, err;
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, right);
         int r = introduce(l, deadline_ns, &sock);
         wh_unlock(&l->o.lock);
         if (r == 0 && (r = wh_right_from_socket(t, sock, true, false, ret)) < 0)
                 wh_os_close(sock);
-        return wh_fail(r, NULL);
+        return wh_fail_at(t, r, right);
 }
 
 WHARF_API int wharf_right_connect(wharf_task *t, const char *path, wharf_name *ret)
 {
+        if (!path)
+                return wh_fail_null("path");
+        if (!ret)
+                return wh_fail_null("ret");
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
         int sock = wh_os_socket_unix(SOCK_SEQPACKET);
@@ -231,7 +256,7 @@ WHARF_API int wharf_right_connect(wharf_task *t, const char *path, wharf_name *r
                 r = wh_right_from_socket(t, sock, false, false, ret);
         if (r < 0) {
                 wh_os_close(sock);
-                return wh_fail(r, "%s", path);
+                return wh_fail(r, "%s: %s", path, strerrordesc_np(-r));
         }
         return wh_fail(0, NULL);
 }
@@ -275,18 +300,18 @@ WHARF_API int wharf_drop(wharf_task *t, wharf_name name)
                 return wh_fail(-ESTALE, NULL);
         struct wh_object *o = wh_table_find(&t->names, name);
         if (!o || atomic_load_explicit(&o->name, memory_order_relaxed) != name)
-                return wh_fail(-EBADF, NULL);
+                return wh_fail_at(t, -EBADF, name);
         switch (o->kind) {
         case WHARF_KIND_SEND:
-                return wh_fail(wh_right_drop(t, o, name), NULL);
+                return wh_fail_at(t, wh_right_drop(t, o, name), name);
         case WHARF_KIND_PORT:
-                return wh_fail(wh_port_drop(t, o, name), NULL);
+                return wh_fail_at(t, wh_port_drop(t, o, name), name);
         case WHARF_KIND_SET:
-                return wh_fail(wh_set_drop(t, o, name), NULL);
+                return wh_fail_at(t, wh_set_drop(t, o, name), name);
         case WHARF_KIND_MEMORY:
-                return wh_fail(wh_memory_drop(t, o, name), NULL);
+                return wh_fail_at(t, wh_memory_drop(t, o, name), name);
         default:
-                return wh_fail(wh_reply_drop(t, o, name), NULL);
+                return wh_fail_at(t, wh_reply_drop(t, o, name), name);
         }
 }
 
@@ -296,13 +321,13 @@ WHARF_API int wharf_name_kind(wharf_task *t, wharf_name name)
                 return wh_fail(-ESTALE, NULL);
         struct wh_object *o = wh_table_find(&t->names, name);
         if (!o || atomic_load_explicit(&o->name, memory_order_relaxed) != name)
-                return wh_fail(-EBADF, NULL);
+                return wh_fail_at(t, -EBADF, name);
         if (o->kind != WHARF_KIND_SEND)
                 return o->kind;
         int err;
         struct wh_link *l = wh_holder_lock(t, name, &err);
         if (!l)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, name);
         int kind = l->once ? WHARF_KIND_REPLY : WHARF_KIND_SEND;
         wh_unlock(&l->o.lock);
         return kind;
@@ -310,12 +335,14 @@ WHARF_API int wharf_name_kind(wharf_task *t, wharf_name name)
 
 WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_right_stat *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         int err;
         if (ret->size != sizeof *ret)
                 return wh_fail(-EINVAL, "wharf_right_stat.size is %u, expected %zu", ret->size, sizeof *ret);
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
-                return wh_fail(err, NULL);
+                return wh_fail_at(t, err, right);
         wh_link_probe(l, true);
         if (l->tx)
                 wh_ring_refresh(&l->tx->ring);
@@ -443,6 +470,23 @@ static int items_distinct(const struct wharf_msg *m)
         return 0;
 }
 
+/* Which one it was, where what refused it has not said so already. */
+static void item_failed(wharf_task *t, const struct wharf_item *it, unsigned i, int err)
+{
+        bool fd = it->kind == WHARF_COPY_FD || it->kind == WHARF_MOVE_FD;
+        if (err == -EBADF && fd)
+                wh_fail(err, "items[%u] is the descriptor %d", i, it->fd);
+        else if (err == -EBADF || err == -EPERM) {
+                char what[200];
+                wh_fail_at(t, err, it->name);
+                snprintf(what, sizeof what, "%s", wharf_why());
+                wh_fail(err, "items[%u]: %s", i, what);
+        } else if (err == -EBUSY && (it->kind == WHARF_MOVE_MEMORY || it->kind == WHARF_COPY_MEMORY))
+                wh_fail(err, "items[%u]: the kernel still writes to that memory", i);
+        else if (err != -EINVAL && it->kind != WHARF_MOVE_RECEIVE)
+                wh_fail(err, NULL);
+}
+
 int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoing *o, struct wh_items_out *out,
                      wharf_name over, int64_t deadline_ns)
 {
@@ -495,8 +539,10 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                 if (r == 0)
                         o->n_items++;
         }
-        if (r < 0)
+        if (r < 0) {
+                item_failed(t, &m->items[o->n_items], o->n_items, r);
                 wh_items_finish(t, m, out, false);
+        }
         return r;
 }
 

@@ -114,8 +114,10 @@ WHARF_API int wharf_right_same(wharf_task *t, wharf_name a, wharf_name b, int64_
                 r = step(t, a, alive, 0, NULL);
         if (r == 0)
                 r = step(t, b, alive, 0, NULL);
+        if (r == -EAGAIN || r == -ETIMEDOUT)
+                return wh_fail_plain(r, "an owner has not answered yet: it must receive to do so");
         if (r < 0)
-                return wh_fail(r, NULL);
+                return wh_fail_at(t, r, wharf_name_kind(t, a) == WHARF_KIND_SEND ? b : a);
         if (x.port_id != y.port_id)
                 return 0;
         if (!x.owner.known || !y.owner.known || x.owner.pid == 0 || y.owner.pid == 0)

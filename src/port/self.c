@@ -10,6 +10,8 @@
 
 static int own_port(wharf_task *t, enum wh_own_port which, wharf_name *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
         struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};

@@ -66,6 +66,8 @@ static int wake_new(int ret[2])
 
 WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         struct wharf_task_opts o = {.size = sizeof o};
         if (opts && !wh_opts_take(&o, sizeof o, sizeof o.size, opts, opts->size))
                 return wh_fail(-EINVAL, "wharf_task_opts.size is %u, expected %zu, or more that is 0", opts->size,

@@ -3,21 +3,84 @@
 #include "wharf/task.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-static __thread char why[256] __attribute__((tls_model("initial-exec")));
+/* The line, and what it is in where it was put together. */
+static __thread const char *why __attribute__((tls_model("initial-exec"))) = "";
+static __thread char made[256] __attribute__((tls_model("initial-exec")));
+
+/* One errno a line: its words, alone and with its name. */
+#define WORDS(W)                                                                    \
+        W(EPIPE, "the receiver is gone")                                            \
+        W(ENOTCONN, "no sender is left, and none can come")                         \
+        W(ECONNRESET, "the server died before it replied")                          \
+        W(ECANCELED, "the request was dropped without a reply")                     \
+        W(EAGAIN, "it would have to wait")                                          \
+        W(ETIMEDOUT, "the deadline passed")                                         \
+        W(EMSGSIZE, "the message is larger than the port takes")                    \
+        W(EOVERFLOW, "the message does not fit the buffer")                         \
+        W(EBADF, "no right of this task has that name")                             \
+        W(EPERM, "this kind of right does not allow that")                          \
+        W(ESTALE, "the task belongs to the process before fork()")                  \
+        W(ENOENT, "nobody has registered that name")                                \
+        W(EEXIST, "somebody else has registered that name")                         \
+        W(EPROTO, "the other side broke the protocol")                              \
+        W(EPROTONOSUPPORT, "the other side speaks another version of the protocol") \
+        W(EMLINK, "the port has as many links as it accepts")                       \
+        W(EDQUOT, "the receiver accepts no more from one sender")                   \
+        W(EKEYREVOKED, "the receiver has revoked this right")                       \
+        W(ENOBUFS, "the receiver maps as much memory as it accepts in all")         \
+        W(ETOOMANYREFS, "too many rights are on their way unread")                  \
+        W(EMFILE, "this process has no more file descriptors")                      \
+        W(ENFILE, "the system has no more file descriptors")                        \
+        W(ENOMEM, "out of memory")                                                  \
+        W(ENOSPC, "no space left")                                                  \
+        W(EINVAL, "an argument makes no sense")                                     \
+        W(EBUSY, "it is in use")                                                    \
+        W(EHOSTDOWN, "no name server runs, and none could be started")              \
+        W(ELOOP, "a receive right cannot be sent into its own queue")               \
+        W(EOPNOTSUPP, "shared memory cannot be made here")                          \
+        W(ESRCH, "the process is dead")                                             \
+        W(EACCES, "this user may not do that")                                      \
+        W(EFAULT, "the payload cannot be read")
+
+static const char *words(int err)
+{
+#define ALONE(number, text) \
+        case number:        \
+                return text;
+        switch (err) {
+                WORDS(ALONE)
+        default:
+                return strerrordesc_np(err) ? strerrordesc_np(err) : "unknown error";
+        }
+}
+
+int wh_fail_plain(int err, const char *text)
+{
+        if (err < 0)
+                why = text;
+        return err;
+}
+
+static void put(const char *fmt, va_list ap)
+{
+        vsnprintf(made, sizeof made, fmt, ap);
+        why = made;
+}
 
 int wh_fail(int err, const char *fmt, ...)
 {
-        if (!fmt) {
-                why[0] = 0;
+        if (err >= 0)
                 return err;
-        }
+        if (!fmt)
+                return wh_fail_plain(err, words(-err));
         va_list ap;
         va_start(ap, fmt);
-        vsnprintf(why, sizeof why, fmt, ap);
+        put(fmt, ap);
         va_end(ap);
         return err;
 }
@@ -26,8 +89,18 @@ void wh_set_why(const char *fmt, ...)
 {
         va_list ap;
         va_start(ap, fmt);
-        vsnprintf(why, sizeof why, fmt, ap);
+        put(fmt, ap);
         va_end(ap);
+}
+
+int wh_fail_null(const char *what)
+{
+        return wh_fail(-EINVAL, "%s is NULL", what);
+}
+
+int wh_fail_nowhere(const char *what, size_t n)
+{
+        return wh_fail(-EINVAL, "%s is NULL, and there shall be %zu", what, n);
 }
 
 const char *wharf_why(void)
@@ -37,70 +110,21 @@ const char *wharf_why(void)
 
 const char *wharf_strerror(int err)
 {
-        switch (err < 0 ? -err : err) {
+        static __thread char other[96] __attribute__((tls_model("initial-exec")));
+        unsigned number = err < 0 ? 0u - (unsigned)err : (unsigned)err;
+#define WITH_NAME(number, text) \
+        case number:            \
+                return text " (" #number ")";
+        switch (number) {
         case 0:
                 return "done";
-        case EPIPE:
-                return "the receiver is gone";
-        case ENOTCONN:
-                return "no sender is left, and none can come";
-        case ECONNRESET:
-                return "the server died before it replied";
-        case ECANCELED:
-                return "the request was dropped without a reply";
-        case EAGAIN:
-                return "it would have to wait";
-        case ETIMEDOUT:
-                return "the deadline passed";
-        case EMSGSIZE:
-                return "the message is larger than the port takes";
-        case EOVERFLOW:
-                return "the message does not fit the buffer";
-        case EBADF:
-                return "no right of this task has that name";
-        case EPERM:
-                return "this kind of right does not allow that";
-        case ESTALE:
-                return "the task belongs to the process before fork()";
-        case ENOENT:
-                return "nobody has registered that name";
-        case EEXIST:
-                return "somebody else has registered that name";
-        case EPROTO:
-                return "the other side broke the protocol";
-        case EPROTONOSUPPORT:
-                return "the other side speaks another version of the protocol";
-        case EMLINK:
-                return "the port has as many links as it accepts";
-        case EDQUOT:
-                return "the receiver accepts no more from one sender";
-        case EKEYREVOKED:
-                return "the receiver has revoked this right";
-        case ENOBUFS:
-                return "the receiver maps as much memory as it accepts in all";
-        case ETOOMANYREFS:
-                return "too many rights are on their way unread";
-        case EMFILE:
-                return "this process has no more file descriptors";
-        case ENFILE:
-                return "the system has no more file descriptors";
-        case ENOMEM:
-                return "out of memory";
-        case ENOSPC:
-                return "no space left";
-        case EINVAL:
-                return "an argument makes no sense";
-        case EBUSY:
-                return "it is in use";
-        case EHOSTDOWN:
-                return "no name server runs, and none could be started";
-        case ELOOP:
-                return "a receive right cannot be sent into its own queue";
-        case EOPNOTSUPP:
-                return "shared memory cannot be made here";
-        case ESRCH:
-                return "the process is dead";
+                WORDS(WITH_NAME)
         default:
-                return strerrordesc_np(err < 0 ? -err : err) ? strerrordesc_np(err < 0 ? -err : err) : "unknown error";
+                if (number > INT_MAX || !strerrorname_np((int)number))
+                        snprintf(other, sizeof other, "unknown error (%d)", err);
+                else
+                        snprintf(other, sizeof other, "%s (%s)", strerrordesc_np((int)number),
+                                 strerrorname_np((int)number));
+                return other;
         }
 }

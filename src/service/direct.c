@@ -30,6 +30,7 @@
 #include "os/lock.h"
 #include "os/os.h"
 #include "port/items.h"
+#include "port/object.h"
 #include "port/port.h"
 #include "port/why.h"
 
@@ -323,7 +324,9 @@ WHARF_API int wharf_direct_sendmsg(wharf_direct *d, const char *peer, struct wha
 {
         wharf_name right = WHARF_NONE;
         char full[WHARF_NAME_MAX + 1];
-        int r = full_name(peer, full);
+        int r = wh_message_check(m);
+        if (r == 0)
+                r = full_name(peer, full);
         if (r == 0)
                 r = outlet_get(d, peer, deadline_ns, &right);
         if (r < 0)
@@ -876,7 +879,9 @@ WHARF_API int wharf_direct_recvmsg(wharf_direct *d, const char *peer, struct wha
                                    char who[WHARF_DIRECT_NAME_MAX + 1], int64_t deadline_ns)
 {
         char full[WHARF_NAME_MAX + 1];
-        int r = peer ? full_name(peer, full) : 0;
+        int r = wh_receive_check(m);
+        if (r == 0 && peer)
+                r = full_name(peer, full);
         if (r < 0)
                 return r;
         if (m->from)
@@ -947,6 +952,8 @@ static void direct_free(struct wharf_direct *d)
 
 WHARF_API int wharf_direct_join(wharf_task *t, const char *name, wharf_direct **ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         char full[WHARF_NAME_MAX + 1];
         int r = full_name(name, full);
         if (r < 0)

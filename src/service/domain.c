@@ -304,11 +304,11 @@ static int start_and_connect(wharf_task *task, const char *dir, const char *path
 }
 
 /* What a caller of this module sees: its own limits as they are, and anything else as "no wharfd". */
-static int connect_error(int r, const char *path)
+static int connect_error(int r)
 {
         if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ESTALE || r == -EDQUOT)
                 return r;
-        return *wharf_why() ? -EHOSTDOWN : wh_fail(-EHOSTDOWN, "%s: %s", path, strerrordesc_np(-r));
+        return -EHOSTDOWN; /* whatever failed has said why */
 }
 
 int wh_domain_connect(wharf_task *task, const char *dir, bool chosen, bool make, wharf_name *ret)
@@ -319,10 +319,9 @@ int wh_domain_connect(wharf_task *task, const char *dir, bool chosen, bool make,
         if (r == 0)
                 r = wh_domain_socket_path(dir, path);
         if (r < 0)
-                return connect_error(r, dir);
+                return connect_error(r);
         int64_t give_up_ns = wh_os_now_ns() + CONNECT_GIVE_UP_NS;
         for (;;) {
-                wh_fail(0, NULL);
                 r = wharf_right_connect(task, path, ret);
                 if (r == 0)
                         return 0;
@@ -330,7 +329,6 @@ int wh_domain_connect(wharf_task *task, const char *dir, bool chosen, bool make,
                         return wh_fail(-EHOSTDOWN, "no wharfd serves %s, and it is not for us to start one", dir);
                 if (r == -ENOENT || r == -ECONNREFUSED) {
                         int lock = -1;
-                        wh_fail(0, NULL);
                         r = wh_domain_trylock(dir, &lock);
                         if (r == 0) {
                                 r = start_and_connect(task, dir, path, ret);
@@ -340,7 +338,7 @@ int wh_domain_connect(wharf_task *task, const char *dir, bool chosen, bool make,
                         }
                 }
                 if (r != -EAGAIN) /* somebody else holds the lock, or too many connect at this moment */
-                        return connect_error(r, path);
+                        return connect_error(r);
                 int64_t now = wh_os_now_ns();
                 if (now >= give_up_ns)
                         return wh_fail(-EHOSTDOWN,

@@ -210,8 +210,6 @@ static int ask(struct service *s, struct conn *c, const struct wh_names_request 
                 if (reply->flags & WHARF_RECV_ALLOC)
                         wharf_release(s->task, reply);
         }
-        if (r == 0)
-                wh_fail(0, NULL);
         if (r == 0 && *ret_answer == -EACCES && line)
                 wh_set_why("line %u of the rules of that domain does not let this user %s %s", line,
                            req->op == WH_NAMES_REGISTER ? "own" : "use", req->name);
@@ -552,6 +550,10 @@ WHARF_API int wharf_names_unwatch(wharf_task *t, const char *pattern, wharf_name
 
 WHARF_API int wharf_names_event(wharf_task *t, const struct wharf_msg *m, struct wharf_name_event *ret)
 {
+        if (!m || !ret)
+                return wh_fail_null(m ? "ret" : "msg");
+        if (!m->data && m->len_bytes)
+                return wh_fail_nowhere("wharf_msg.data", m->len_bytes);
         struct service *s;
         int r = service_get(t, &s);
         if (r < 0)
@@ -618,6 +620,8 @@ static int ask_any(struct service *s, struct domain *d, struct wh_names_request 
 
 WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns, wharf_name *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         struct service *s;
         struct domain *d;
         int r = begin(t, &name, false, &s, &d);
@@ -631,7 +635,7 @@ WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns,
                 .size = sizeof reply, .data = buf, .cap_bytes = sizeof buf, .items = &got, .cap_items = 1};
         r = ask_any(s, d, &req, &reply, deadline_ns);
         if (r < 0)
-                return r == -ENOENT ? wh_fail(r, NULL) : r;
+                return r == -ENOENT ? wh_fail(r, "nobody has registered %s", name) : r;
         if (reply.n_items != 1 || got.kind != WHARF_GOT_SEND) {
                 wh_items_drop(t, &got, reply.n_items);
                 return link_error(d, wh_trace(-EPROTO));
@@ -643,6 +647,8 @@ WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns,
 
 WHARF_API int wharf_names_list(wharf_task *t, struct wharf_named **ret, size_t *ret_n)
 {
+        if (!ret || !ret_n)
+                return wh_fail_null(ret ? "ret_n" : "ret");
         struct service *s;
         int r = service_get(t, &s);
         if (r < 0)
@@ -659,6 +665,8 @@ WHARF_API int wharf_names_list(wharf_task *t, struct wharf_named **ret, size_t *
 
 WHARF_API int wharf_waits_list(wharf_task *t, struct wharf_wait **ret, size_t *ret_n)
 {
+        if (!ret || !ret_n)
+                return wh_fail_null(ret ? "ret_n" : "ret");
         struct service *s;
         int r = service_get(t, &s);
         if (r < 0)
@@ -689,6 +697,8 @@ WHARF_API int wharf_waits_list(wharf_task *t, struct wharf_wait **ret, size_t *r
 
 WHARF_API int wharf_names_fd(wharf_task *t, int *ret)
 {
+        if (!ret)
+                return wh_fail_null("ret");
         struct service *s;
         int r = service_get(t, &s);
         if (r < 0)

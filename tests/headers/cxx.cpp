@@ -1,13 +1,5 @@
-// A C++ program that uses the library: all public headers at once, calls that must link as C, and structs as they are
+// A C++ program that uses the library: wharf/wharf.h, which is all of them, calls that must link as C, and structs as they are
 // filled in from C++.
-#include <wharf/buffer.h>
-#include <wharf/heap.h>
-#include <wharf/message.h>
-#include <wharf/names.h>
-#include <wharf/port.h>
-#include <wharf/segment.h>
-#include <wharf/sync.h>
-#include <wharf/task.h>
 #include <wharf/wharf.h>
 
 #include <cstring>
@@ -41,6 +33,14 @@ static int messages()
                 return 2;
         if (std::strcmp(got, text) != 0 || in.n_items != 1 || taken.kind != WHARF_GOT_SEND)
                 return 3;
+        // What is only read may be const, and a literal.
+        wharf_msg literal = {};
+        literal.size = sizeof literal;
+        literal.payload = "a literal";
+        literal.len_bytes = 10;
+        if (literal.data != literal.payload || wharf_sendmsg(task, right, &literal, WHARF_FOREVER) != 0 ||
+            wharf_recv(task, port, got, sizeof got, nullptr, WHARF_FOREVER) != 10 || std::strcmp(got, "a literal") != 0)
+                return 5;
         if (wharf_send(task, taken.name, "x", 1, WHARF_FOREVER) != 0 ||
             wharf_recv(task, port, got, sizeof got, nullptr, WHARF_FOREVER) != 1)
                 return 4;

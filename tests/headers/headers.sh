@@ -23,6 +23,12 @@ for h in "$include"/wharf/*.h; do
         printf '#include <%s>\n#include <%s>\n' "$name" "$name" >"$dir/${h##*/}.c"
         printf '#include <%s>\n' "$name" >>"$all"
 done
+# wharf.h is all of it, but for Mach's names.
+for h in "$include"/wharf/*.h; do
+        name=${h##*/}
+        case $name in wharf.h | mach.h) continue ;; esac
+        try grep -q "^#include \"$name\"" "$include/wharf/wharf.h"
+done
 # All of them in the other order too: none may lean on what came before it.
 sed '1!G;h;$!d' "$all" >"$dir/all-backwards.c"
 cs=$cc cxxs=$cxx

@@ -69,7 +69,7 @@ TEST(a_revoked_right_is_a_dead_name_that_says_so)
         CHECK_EQ(wharf_revoke(w.h.task, w.h.port, w.id, 0), 1);
         CHECK_EQ(dead(w.other, w.right), -EKEYREVOKED);
         CHECK_EQ(wharf_send(w.other, w.right, "x", 1, WHARF_FOREVER), -EKEYREVOKED);
-        CHECK_STR(wharf_strerror(-EKEYREVOKED), "the receiver has revoked this right");
+        CHECK_STR(wharf_strerror(-EKEYREVOKED), "the receiver has revoked this right (EKEYREVOKED)");
         wharf_name copy;
         CHECK_EQ(wharf_right_copy(w.other, w.right, 0, &copy), -EKEYREVOKED);
         char buf[4];
