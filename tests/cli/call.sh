@@ -33,7 +33,7 @@ await sh -c "! ps -eo args | grep -q '^sleep 1000$'"
 start wharf serve slow -- sleep 1000
 await served slow
 run 4 wharf call --timeout 50ms --data x slow
-same "--timeout" "wharf call: slow: the deadline passed" "$err"
+same "--timeout" "wharf call: slow: no reply came until the deadline" "$err"
 
 run 2 wharf call
 same "no name" "usage: wharf call [--data TEXT] [--wait] [--timeout DURATION] [--size-limit SIZE] NAME" "$err"

@@ -15,7 +15,7 @@ same "under another" HELLO "$out"
 run 0 wharf run --send loud=upper --send upper "$child" upper hello
 same "several" HELLO "$out"
 run 1 wharf run --send loud=upper "$child" upper hello
-same "only under that" "nobody has registered that name; nothing was given as 'upper', or it was taken" "$out"
+same "only under that" "nobody has registered that name (ENOENT); nothing was given as 'upper', or it was taken" "$out"
 run 0 wharf run --fd out=1 -- "$child" out text
 same "a descriptor" text "$out"
 

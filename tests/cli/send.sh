@@ -46,7 +46,7 @@ rm "$dir/big"
 
 receive --size-limit 1K -n 1 box
 run 1 sh -c 'head -c 2000 /dev/zero | wharf send box'
-same "larger than the receiver takes" "wharf send: box: the message is larger than the port takes" "$err"
+same "larger than the receiver takes" "wharf send: box: larger than the port takes: at most 1024 bytes (payload_bytes_max)" "$err"
 run 1 wharf call --data question box
 same "recv answers nobody" "wharf call: box: the server dropped the request without a reply" "$err"
 wait $receiver
