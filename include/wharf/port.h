@@ -16,6 +16,16 @@
 
 WHARF_BEGIN
 
+/*
+ * More senders than may be: who comes by wharf_right_copy(), by WHARF_COPY_SEND or WHARF_MOVE_SEND, or from wharfd, was
+ * introduced by another sender. Where the port has no place for it (links_max), its introducer may introduce no more
+ * (introduced_max), or its user has his share, it waits until a link ends, and nothing that it has sent is lost. It
+ * waits in the queue of its introducer, so what that one sends behind it waits as well; others go on. A connection
+ * (wharf_port_listen()) waits in the listening socket for a place; but whose user has his share of the links is refused
+ * there, -EDQUOT, and so is the message that it may have sent before it was accepted. An introducer that is gone does
+ * not keep its place from those whom it introduced.
+ */
+
 /* The same for every right to one port, in every task; chosen at random when the port is made. */
 typedef struct {
         uint64_t v;
@@ -28,7 +38,7 @@ struct wharf_port_opts {
         uint32_t capacity_records;       /* messages that may wait on one link; default 1024, at most 65536; or: */
 #define WHARF_RENDEZVOUS UINT32_MAX      /* none: a send ends when a receiver has taken the message */
 #define WHARF_UNBOUNDED (UINT32_MAX - 1) /* as many as link_mapped_bytes_max holds: a send never waits */
-        uint32_t links_max;              /* senders at once; default 4096 */
+        uint32_t links_max;              /* senders at once; default 4096. More wait, see below */
         uint64_t payload_bytes_max; /* largest payload accepted, and largest sum of memories; default 1 GiB, at most 1
                                        TiB */
         uint64_t link_mapped_bytes_max; /* shared memory mapped for one sender; default 80 MiB */
@@ -84,8 +94,8 @@ WHARF_API int wharf_once_new(wharf_task *task, wharf_name port, wharf_name *ret)
 
 /*
  * Make a second send right to the same port, with a link and a queue of its own. The port's owner is told, through the
- * first right, who introduced it. May wait for room on that link. Where the owner accepts no more, it is the new right
- * that is told: its first message is -EMLINK, or -EDQUOT when too many came through this sender already.
+ * first right, who introduced it. May wait for room on that link. Where the owner accepts no more for now, what is sent
+ * over the new right waits, and so does what is sent over this one from here on: see struct wharf_port_opts.
  *
  * Errors: -EPIPE, -EAGAIN, -ETIMEDOUT, -EBADF, -EPERM, -EMFILE, -ENFILE, -ENOMEM, -ESTALE
  */
@@ -104,7 +114,8 @@ enum {
  * The holder has a dead name from then on: sending, waiting for room or for a reply, and calls that start later end
  * with -EKEYREVOKED (with -EPIPE if it never reads what comes to it, so that nothing can be told it), and so does a
  * right on its way in a message that nobody has read. Whoever asked is told (WHARF_NOTICE_DEAD_NAME). What the sender
- * had sent and nobody had received is dropped, rights inside too; what it sends at that moment is lost. What was
+ * had sent and nobody had received is dropped, rights inside too; what it sends at that moment is lost. Whom it had
+ * introduced and who still waits for a place is refused (-EMLINK, -EDQUOT). What was
  * received stays: rights that came in it, payloads in place; answering its calls is -EPIPE.
  *
  * It takes back this right and no other: who has another one, or gets one from somebody else, sends on.

@@ -77,15 +77,32 @@ void wh_branch_settle(struct wh_branch *b, struct wh_link *l)
                 b->living++;
 }
 
+bool wh_branch_may(const struct wh_link *introducer, uint32_t introduced_max)
+{
+        for (const struct wh_branch *b = introducer->branch; b; b = b->up)
+                if (b->living >= introduced_max)
+                        return false;
+        return true;
+}
+
+void wh_branch_fade(struct wh_link *l)
+{
+        struct wh_branch *b = l->branch;
+        if (!b || b->faded)
+                return;
+        b->faded = true;
+        while ((b = b->up))
+                b->living--;
+}
+
 void wh_branch_leave(struct wh_link *l)
 {
         struct wh_branch *b = l->branch;
         if (!b)
                 return;
-        l->branch = NULL;
         b->gone = true;
-        for (struct wh_branch *up = b->up; up; up = up->up)
-                up->living--;
+        wh_branch_fade(l);
+        l->branch = NULL;
         branch_unref(b);
 }
 

@@ -6,7 +6,8 @@
  *       one from its first introduction on, with no `up`.
  *   B2  A branch lives as long as its link or anything below it: who introduced whom is known when a link in the middle
  *       is gone.
- *   B3  b->living is the number of links below b, at any depth; the port's introduced_max is the most it can be. So
+ *   B3  b->living is the number of links below b, at any depth, but for those without a place (places.h, G2); the port's
+ *       introduced_max is the most it can be. So
  *       whatever one sender's right led to, the places of others are not taken by it.
  *   B4  A chain is at most WH_BRANCH_DEPTH long: beyond that one whose link is gone, with nothing below but this chain,
  *       is forgotten. A right can be handed on without end, and memory is bounded.
@@ -29,12 +30,17 @@ struct wh_branch {
         uint32_t refs;   /* its link, and the branches right below */
         uint32_t living; /* B3 */
         bool gone;       /* its link is */
+        bool faded;      /* its link is not counted in the `living` of those above any more */
 };
 
 /* A branch for a link that `introducer` introduces; -EDQUOT when it may introduce no more, -ENOMEM. */
 int wh_branch_new(struct wh_link *introducer, uint32_t introduced_max, struct wh_branch **ret);
 /* `l` has it from now on; or nobody, when `l` is NULL. */
 void wh_branch_settle(struct wh_branch *b, struct wh_link *l);
+/* Would wh_branch_new() find that it may introduce one more? */
+bool wh_branch_may(const struct wh_link *introducer, uint32_t introduced_max);
+/* `l` has only introductions left, and counts for nobody any more. */
+void wh_branch_fade(struct wh_link *l);
 /* `l` is no more. */
 void wh_branch_leave(struct wh_link *l);
 /* Is `l` the link `id`, or did it come through that? */

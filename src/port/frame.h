@@ -64,9 +64,10 @@ enum {
 enum wh_refusal {
         WH_REFUSAL_PLAIN = 0,
         WH_REFUSAL_INTRODUCED = 1, /* whoever introduced this link may introduce no more */
-        WH_REFUSAL_LINKS = 2,      /* the links of one user, at one port or in all of the task */
+        WH_REFUSAL_LINKS = 2,      /* the links of one user at one port */
         WH_REFUSAL_RIGHTS = 3,     /* the rights of one user that are read and not received */
         WH_REFUSAL_BYTES = 4,      /* the memory mapped for one user */
+        WH_REFUSAL_TASK_LINKS = 5, /* the links of one user in all of the task: half of its descriptors */
         WH_REFUSALS
 };
 

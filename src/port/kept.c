@@ -4,6 +4,7 @@
 #include "os/os.h"
 #include "port/branch.h"
 #include "port/object.h"
+#include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
 
@@ -148,6 +149,7 @@ int wh_port_share_links(wharf_task *t, wharf_name port, uint32_t total)
                 return wh_fail(err, NULL);
         struct wh_inbox *in = p->inbox;
         p->links_shared = total;
+        wh_place_freed(p); /* or as good as that */
         wh_unlock(&in->lock);
         return wh_fail(0, NULL);
 }

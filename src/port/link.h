@@ -75,8 +75,17 @@ enum {
         WH_ITEM_KINDS
 };
 
+/* What a link waits for: places.h. */
+enum wh_waits_for {
+        WH_WAITS_NOT = 0,
+        WH_WAITS_INTRODUCTION = 1, /* the frame that is next introduces somebody who finds no place */
+        WH_WAITS_USER = 2,         /* ... is of a user who has all the links that he may have */
+};
+/* What is told inside of such a link: nothing of it can be read now, and nothing has changed. */
+#define WH_LINK_WAITS (-EINPROGRESS)
+
 /* Why `revoked`. */
-enum { WH_REVOKED = 1, WH_REVOKED_BRANCH = 2 };
+enum { WH_REVOKED_NOT = 0, WH_REVOKED = 1, WH_REVOKED_BRANCH = 2 };
 
 /* Memory of the caller's own, into which one reply may be written: direct.h. */
 struct wh_window {
@@ -182,7 +191,11 @@ struct wh_link {
         struct wh_port *port;
         struct wh_inbox *inbox;
         struct wh_list in_port; /* of port->links */
-        struct wh_list hot;     /* of inbox->hot, while recently busy */
+        struct wh_list hot;     /* of inbox->hot, while recently busy; or of port->waiting */
+        uint8_t waits;          /* enum wh_waits_for */
+        uid_t waits_uid;        /* ... and on whose account it will be */
+        bool placeless;         /* its sender is gone, and its place given away, */
+        uint32_t place_to;      /* to this link */
         struct wh_cred cred;
         struct wh_branch *branch;      /* who introduced it, and whom it introduced: branch.h */
         uint8_t revoked;               /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
@@ -371,7 +384,7 @@ void wh_link_skip(struct wh_link *l, const struct wh_incoming *in);
 int wh_link_break(struct wh_link *l, int err);
 /* A message that is a sealed memory becomes the stash; takes the descriptor, also on failure. */
 int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, uint32_t call);
-/* Read what the socket has. 1: something changed; 0: nothing more; negative: as wh_link_next(). */
+/* Read what the socket has. 1: something changed; 0: nothing more; WH_LINK_WAITS; otherwise as wh_link_next(). */
 int wh_link_pump(struct wh_link *l);
 /* Stop putting chunks into a buffer that is about to be used otherwise. -ENOMEM ends the link. */
 void wh_link_privatise(struct wh_link *l);
@@ -389,11 +402,12 @@ bool wh_link_arm(struct wh_link *l);
  */
 int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder);
 
-/* ---- port.c, for link_rx.c: what only an owner's end receives ---- */
+/* ---- port.c and places.c, for link_rx.c: what only an owner's end receives ---- */
+/* Somebody is introduced. Takes `sock`. 0, also where he is refused; WH_LINK_WAITS or -ENOMEM: another time. */
 int wh_port_adopt(struct wh_link *introducer, int sock);
 /* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
 int wh_port_greet(const struct wh_link *l, uint64_t seq);
-/* Go over to the pair of l->change. On failure the system refused, and nothing has changed. */
+/* Go over to the pair of l->change. On failure the system refused, or it waits, and nothing has changed. */
 int wh_port_rebound(struct wh_link *l);
 /* Tell the holder that its port has moved; owed, where that is not possible now. */
 int wh_port_renew(struct wh_link *l);
@@ -402,7 +416,10 @@ uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which);
 /* May this link map `bytes` more? The bytes it may, or -EDQUOT / -ENOBUFS when none. */
 int64_t wh_port_may_map(struct wh_link *l);
 void wh_port_mapped(struct wh_link *l);
-/* The kernel has said whose a link is: from now on it takes of that user's share. -EDQUOT: he has had his. */
+/*
+ * The kernel has said whose a link is: from now on it takes of that user's share. WH_LINK_WAITS: he has had his, and
+ * the link is as it was.
+ */
 int wh_port_sender_known(struct wh_link *l);
 /* Descriptors were read for a message that is not received yet: 0 or -EDQUOT; and what of them is left. */
 int wh_port_hold_rights(struct wh_link *l, unsigned n);

@@ -31,6 +31,12 @@ static bool shortage(int r)
         return r == -ENOMEM || r == -ENOBUFS;
 }
 
+/* ... or a place is awaited: nothing has changed, and it can be tried again. */
+static bool later(int r)
+{
+        return shortage(r) || r == WH_LINK_WAITS;
+}
+
 /*
  * The frame that was looked at stays where it is until there is enough for it. Descriptors are waited for as far as the
  * port lets a sender have unread rights, and one for the payload's memory; whoever sends more at once is let go.
@@ -656,7 +662,7 @@ static int frame_sender(struct wh_link *l, const struct wh_cred *cred)
         struct wh_cred was = l->cred;
         l->cred = *cred;
         int r = wh_port_sender_known(l);
-        if (r == -ENOMEM)
+        if (r < 0)
                 l->cred = was;
         return r;
 }
@@ -698,7 +704,7 @@ static int pump_frames(struct wh_link *l, uint8_t *data, int changed)
                                 changed = 1;
                                 continue;
                         }
-                        return shortage(r) ? r : wh_link_break(l, r);
+                        return later(r) ? r : wh_link_break(l, r);
                 }
                 bool kept = false, had_rx = l->rx != NULL;
                 r = frame_sender(l, &cred);
@@ -707,7 +713,7 @@ static int pump_frames(struct wh_link *l, uint8_t *data, int changed)
                 if (!kept)
                         for (unsigned i = 0; i < f.n_fds; i++)
                                 wh_os_close(fds[i]);
-                if (r == -ENOMEM)
+                if (r == -ENOMEM || r == WH_LINK_WAITS)
                         return r; /* nothing of it was kept, and it is there for another try */
                 link_drop(l, sock);
                 if (r < 0)
@@ -726,11 +732,13 @@ static int link_pump(struct wh_link *l)
 {
         int changed = 0;
 
+        if (wh_unlikely(l->waits))
+                return WH_LINK_WAITS;
         if (l->rx && l->rx->next && !l->hung_up)
                 return 0; /* what follows belongs to the ring that is not yet reached */
         if (wh_unlikely(l->change.due)) {
                 int r = l->over ? 0 : link_change(l);
-                if (r < 0 && !shortage(r))
+                if (r < 0 && !later(r))
                         return wh_link_break(l, r);
                 if (r <= 0)
                         return r;
@@ -1114,6 +1122,8 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                 }
                 if (wh_unlikely(l->over))
                         return l->over;
+                if (wh_unlikely(l->waits))
+                        return 0;
                 struct wh_lane_rx *rx = l->rx;
                 if (wh_likely(rx)) {
                         int r = wh_ring_peek(&rx->ring, &in->rec);
@@ -1134,6 +1144,8 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                         return 1;
                                 if (r == 0)
                                         continue; /* a chunk, a memory, an end: it is taken, look again */
+                                if (r == WH_LINK_WAITS)
+                                        continue;
                                 if (shortage(r) || (r == -EMFILE && !l->over))
                                         return r; /* the record is where it was */
                         }
@@ -1156,6 +1168,8 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                 if (wh_unlikely(l->change.due)) {
                         /* The lane was just seen to be empty, so what is missing before the change never comes. */
                         int r = link_change(l);
+                        if (r == WH_LINK_WAITS)
+                                continue;
                         if (shortage(r))
                                 return r;
                         if (r <= 0)
@@ -1171,6 +1185,8 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                 if (pumps++ == PUMPS_MAX)
                         return 0;
                 int r = wh_link_pump(l);
+                if (wh_unlikely(r == WH_LINK_WAITS))
+                        continue;
                 if (r == 0 && l->once && l->owner && l->rx_seq)
                         wh_link_end(l, -EPIPE); /* its one message was taken, and no second one lies there */
                 else if (r == 0 || (r < 0 && !l->over))

@@ -39,7 +39,9 @@ static const char *refused_about(const struct wh_link *l, int err)
         case WH_REFUSAL_INTRODUCED:
                 return "whoever gave this right away may introduce no more (introduced_max of the port)";
         case WH_REFUSAL_LINKS:
-                return "links of one user: this one has his share of the receiver's (links_max of the port)";
+                return "links of one user: this one has his share of the port's (links_max)";
+        case WH_REFUSAL_TASK_LINKS:
+                return "links of one user: this one has his share of half the receiver's descriptors (RLIMIT_NOFILE)";
         case WH_REFUSAL_RIGHTS:
                 return "unread rights of one user: this one has his share of the receiver's descriptors";
         case WH_REFUSAL_BYTES:

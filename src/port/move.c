@@ -6,6 +6,7 @@
 #include "lane/sealed.h"
 #include "os/os.h"
 #include "port/branch.h"
+#include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
 
@@ -861,7 +862,7 @@ int wh_move_open(wharf_task *t, int carrier, wharf_name *ret)
                 };
                 r = wh_port_opts(&opts, &opts);
                 if (r == 0 &&
-                    (h->n_links > opts.links_max || opts.flags & WHARF_PORT_FIXED || h->unused_notices > UNUSED_MAX))
+                    (h->n_links > (uint64_t)opts.links_max + WH_PLACELESS_MAX || opts.flags & WHARF_PORT_FIXED || h->unused_notices > UNUSED_MAX))
                         r = wh_trace(-EPROTO);
         }
         if (r == 0)

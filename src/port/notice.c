@@ -3,6 +3,7 @@
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/object.h"
+#include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
 #include "wharf/message.h"
@@ -41,6 +42,11 @@ static void due(wharf_task *t, wharf_name name, int by)
 static void wake(struct wh_inbox *in, bool on)
 {
         wh_os_epoll_mod(in->ep, in->task->wake[1], on ? EPOLLIN : 0, wh_ep_tag(WH_EP_NOTICE, 0));
+}
+
+void wh_notices_wake(struct wh_inbox *in)
+{
+        wake(in, true);
 }
 
 struct wh_notice *wh_notice_new(wharf_task *t, uint32_t what, wharf_name about, wharf_name port)
@@ -101,6 +107,7 @@ void wh_notices_take(struct wh_inbox *in)
                 wh_list_push_back(&in->notices, n);
         wake(in, false);
         wh_unlock(&in->task->notices);
+        wh_places_look(in);
 }
 
 /* Those of `name` from one list to another, or nowhere. */

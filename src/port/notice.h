@@ -37,12 +37,15 @@ void wh_notice_free(wharf_task *t, struct wh_notice *n);
 /* Send it; consumes it. Any lock but task->notices may be held. */
 void wh_notice_fire(wharf_task *t, struct wh_notice *n);
 
+/* Have whoever receives there call wh_notices_take(). task->notices is held. */
+void wh_notices_wake(struct wh_inbox *in);
+
 /* Where it will be received; NULL when its port is closed. */
 struct wh_inbox *wh_notice_inbox(wharf_task *t, const struct wh_notice *n);
 
 /* ---- for the inbox, which is locked ---- */
 
-/* Those that were fired at this inbox can be received from it now. */
+/* Those that were fired at this inbox can be received from it now, and links that waited for a place go on. */
 void wh_notices_take(struct wh_inbox *in);
 /* It was delivered, or goes with its inbox: frees it. */
 void wh_notice_done(wharf_task *t, struct wh_notice *n);

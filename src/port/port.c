@@ -6,6 +6,7 @@
 #include "os/os.h"
 #include "port/branch.h"
 #include "port/move.h"
+#include "port/places.h"
 #include "port/status.h"
 #include "port/why.h"
 
@@ -84,6 +85,8 @@ void wh_inbox_leave_slow(struct wh_inbox *in, bool armed)
 
 static void make_hot(struct wh_inbox *in, struct wh_link *l)
 {
+        if (wh_unlikely(l->waits))
+                return; /* places.G1 */
         if (!wh_list_linked(&l->hot)) {
                 l->served = l->empty = 0;
                 wh_list_push_back(&in->hot, &l->hot);
@@ -128,6 +131,10 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
         if (!o || o->kind != WHARF_KIND_PORT || atomic_load(&o->name) != name || atomic_load(&p->inbox) != in)
                 return;
         for (int i = 0; i < 1024; i++) {
+                if (wh_port_places(p) >= p->opts.links_max) {
+                        p->accepts_owed = in->accepts_owed = true; /* what it has sent is not lost: it waits there */
+                        return;
+                }
                 int fd = wh_os_accept(p->listen_fd);
                 if (fd < 0) {
                         /* What has no place now waits for the next event or message that has us look. */
@@ -141,10 +148,11 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 socklen_t len = sizeof u;
                 bool known = wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0;
                 int r = wh_port_may_link(p, known ? u.uid : (uid_t)-1);
+                p->links_refused_for = WH_REFUSAL_LINKS;
                 if (r == 0)
                         r = wh_port_add_link(p, fd, known ? u.uid : (uid_t)-1, false, &l);
                 if (r < 0) {
-                        enum wh_refusal which = r == -EDQUOT ? WH_REFUSAL_LINKS : WH_REFUSAL_PLAIN;
+                        enum wh_refusal which = r == -EDQUOT ? p->links_refused_for : WH_REFUSAL_PLAIN;
                         struct wh_frame f = {.type = WH_FRAME_REFUSE,
                                              .arg = (uint32_t)-r,
                                              .id = which,
@@ -200,6 +208,8 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
                 l->sock_ready = true;
                 if (ev->events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR))
                         l->hung_up = true;
+                if (wh_unlikely(l->waits && l->hung_up))
+                        wh_place_unwait(l); /* places.G2 */
                 make_hot(in, l);
                 return;
         }
@@ -247,7 +257,11 @@ static bool link_has_something(const struct wh_link *l)
 {
         struct wh_rec rec;
         struct wh_ring_rx ring;
-        if (l->stash.full || l->over || l->hung_up || (!l->rx && l->sock_ready))
+        if (l->stash.full || l->over)
+                return true;
+        if (l->waits)
+                return false;
+        if (l->hung_up || (!l->rx && l->sock_ready))
                 return true;
         if (l->change.due)
                 return true;
@@ -615,6 +629,8 @@ int wh_port_make(wharf_task *t, const struct wharf_port_opts *opts, struct wh_po
         p->quota.max[WH_QUOTA_LINKS] = opts->links_max;
         p->quota.max[WH_QUOTA_BYTES] = opts->mapped_bytes_max;
         wh_list_init(&p->links);
+        wh_list_init(&p->waiting);
+        wh_list_init(&p->in_waiting);
         wh_list_init(&p->in_inbox);
         p->own.ep = -1;
         int r = inbox_init(&p->own, t);
@@ -994,6 +1010,7 @@ static int link_charge(struct wh_port *p, uid_t payer, bool force)
                 wh_task_limits(t);
                 r = wh_quota_take(&t->quota, payer, WH_QUOTA_LINKS, 1, force);
         }
+        p->links_refused_for = r == -EDQUOT ? WH_REFUSAL_TASK_LINKS : WH_REFUSAL_LINKS;
         if (r == 0 && (r = wh_quota_take(&p->quota, payer, WH_QUOTA_LINKS, 1, force)) < 0)
                 wh_quota_give(&t->quota, payer, WH_QUOTA_LINKS, 1);
         return r;
@@ -1011,11 +1028,13 @@ uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which)
         case WH_REFUSAL_INTRODUCED:
                 return p->opts.introduced_max;
         case WH_REFUSAL_LINKS:
-                return p->opts.links_max;
+                return p->links_shared && p->links_shared < p->opts.links_max ? p->links_shared : p->opts.links_max;
         case WH_REFUSAL_RIGHTS:
                 return p->task->quota.max[WH_QUOTA_RIGHTS];
         case WH_REFUSAL_BYTES:
                 return p->opts.mapped_bytes_max;
+        case WH_REFUSAL_TASK_LINKS:
+                return p->task->quota.max[WH_QUOTA_LINKS];
         case WH_REFUSAL_PLAIN:
         case WH_REFUSALS:
                 break;
@@ -1044,13 +1063,13 @@ int wh_port_sender_known(struct wh_link *l)
         if (was == now)
                 return 0;
         /* The link goes from one to the other: where it is the last that there may be, it must not count for both. */
+        const uint32_t freed = wh_places_freed(p->task);
         link_discharge(p, was);
-        int r = link_charge(p, now, false);
-        if (r == -EDQUOT)
-                l->refusal = WH_REFUSAL_LINKS;
+        int r = link_charge(p, now, l->revoked != WH_REVOKED_NOT);
         if (r < 0) {
+                const bool shared = p->links_refused_for == WH_REFUSAL_TASK_LINKS;
                 link_charge(p, was, true);
-                return r;
+                return r == -EDQUOT ? wh_place_wait(l, WH_WAITS_USER, now, shared, freed) : r;
         }
         /* What it has already goes along unasked. He is listed now, for the link, so there is memory for that (Q1). */
         uint64_t bytes = l->mapped + l->stash_held;
@@ -1059,6 +1078,7 @@ int wh_port_sender_known(struct wh_link *l)
         wh_quota_give(&p->quota, was, WH_QUOTA_BYTES, bytes);
         wh_quota_give(&p->task->quota, was, WH_QUOTA_RIGHTS, l->rights_held);
         l->payer = now;
+        wh_place_freed(p);
         return 0;
 }
 
@@ -1104,7 +1124,7 @@ int wh_port_hold_bytes(struct wh_link *l, uint64_t len)
 int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret)
 {
         wharf_task *t = p->task;
-        if (p->n_links >= p->opts.links_max)
+        if (wh_port_places(p) >= p->opts.links_max)
                 return -EMLINK;
         struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, true);
         if (!l)
@@ -1167,6 +1187,7 @@ void wh_port_remove_link(struct wh_link *l)
 {
         struct wh_port *p = l->port;
         struct wh_inbox *in = l->inbox;
+        wh_place_leave(l);
         wh_list_remove(&l->in_port);
         wh_list_remove(&l->hot);
         p->n_links--;
@@ -1193,6 +1214,7 @@ void wh_port_remove_link(struct wh_link *l)
         wh_branch_leave(l);
         wh_port_sender_gone(p, l);
         wh_link_unref(l);
+        wh_place_freed(p);
         if (in->waiters)
                 inbox_turn(in); /* one of them may receive from this sender alone, and nothing else would tell him */
 }
@@ -1224,46 +1246,6 @@ void wh_port_mapped(struct wh_link *l)
         l->mapped = now;
 }
 
-int wh_port_adopt(struct wh_link *introducer, int sock)
-{
-        struct wh_link *l;
-        wh_os_fd_private(sock);
-        int r = wh_frame_check_socket(sock);
-        if (r < 0) {
-                wh_os_close(sock); /* whatever it is, nothing of ours is written to it */
-                return r;
-        }
-        struct wh_port *p = introducer->port;
-        struct wh_branch *b = NULL;
-        if (introducer->revoked == WH_REVOKED_BRANCH)
-                r = -EKEYREVOKED;
-        else if (p->n_links >= p->opts.links_max)
-                r = -EMLINK;
-        else if ((r = wh_port_may_introduce(p, introducer)) == 0)
-                r = wh_branch_new(introducer, p->opts.introduced_max, &b);
-        enum wh_refusal which = r == -EDQUOT ? WH_REFUSAL_INTRODUCED : WH_REFUSAL_PLAIN;
-        if (r == 0) {
-                r = wh_port_add_link(p, sock, introducer->payer, false, &l);
-                wh_branch_settle(b, r == 0 ? l : NULL);
-                which = r == -EDQUOT ? WH_REFUSAL_LINKS : WH_REFUSAL_PLAIN;
-        }
-        if (r < 0) {
-                if (r == -ENOMEM) {
-                        wh_os_close(sock);
-                        return r; /* the frame has another: later */
-                }
-                /* The introduced one is told why; the introducer has done nothing wrong. */
-                struct wh_frame f = {
-                        .type = WH_FRAME_REFUSE, .arg = (uint32_t)-r, .id = which, .total = wh_port_limit(p, r, which)};
-                wh_frame_send(sock, &f, NULL, 0, NULL, false);
-                wh_os_close(sock);
-                p->refused += r != -EKEYREVOKED;
-                return 0;
-        }
-        make_hot(introducer->inbox, l); /* it may have sent already: look, rather than wait for an edge */
-        return 0;
-}
-
 int wh_port_rebound(struct wh_link *l)
 {
         struct wh_change *c = &l->change;
@@ -1279,10 +1261,10 @@ int wh_port_rebound(struct wh_link *l)
         struct wh_cred was = l->cred;
         l->cred = c->cred.known ? c->cred : (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1};
         int refused = wh_port_sender_known(l);
-        if (refused == -ENOMEM) {
+        if (refused < 0) {
                 l->cred = was;
                 wh_os_epoll_del(l->inbox->ep, c->sock);
-                return wh_trace(refused);
+                return refused;
         }
         struct wh_hello h;
         link_hello(l, &h);
@@ -1313,7 +1295,7 @@ int wh_port_rebound(struct wh_link *l)
         wh_unlock(&l->o.lock);
         l->connected = false;
         l->hung_up = false;
-        return refused; /* told on the new pair */
+        return 0;
 }
 
 int wh_port_renew(struct wh_link *l)
@@ -1538,7 +1520,8 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 wh_os_epoll_del(out->ep, l->sock);
                 if (r < 0)
                         continue;
-                wh_list_remove(&l->hot);
+                if (!l->waits)
+                        wh_list_remove(&l->hot);
                 l->inbox = to;
                 l->sock_ready = true;
                 make_hot(to, l);

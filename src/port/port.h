@@ -59,6 +59,12 @@ struct wh_port {
         struct wh_list in_inbox;
         struct wh_list links;
         uint32_t n_links, n_once; /* all; those that are send-once rights */
+        uint32_t n_placeless;     /* of all, those that take no place: places.h */
+        struct wh_list waiting;   /* links that wait for a place */
+        struct wh_list in_waiting;   /* of task->waiting; guard: task->notices */
+        bool listens;                /* it is in that list */
+        _Atomic bool place_freed;    /* elsewhere, since this port was last looked at */
+        uint8_t links_refused_for;   /* enum wh_refusal, when the last link was refused with -EDQUOT */
         struct wharf_port_opts opts;
         wharf_port_id id;
         uint8_t closing;              /* WH_PORT_* */
@@ -70,7 +76,7 @@ struct wh_port {
         uint64_t no_senders_sync;     /* ... and not before so many rights were made */
         uint64_t made;                /* send rights, ever: the make-send count */
         int listen_fd;                /* borrowed; -1 */
-        bool accepts_owed;            /* connections may wait that there was no descriptor for */
+        bool accepts_owed;            /* connections may wait that there was no descriptor for, or no place */
         uint32_t links_shared;        /* not 0: of so many links each user may have a share (kept.h) */
         uint64_t mapped;
         struct wh_quota quota; /* its places and its memory, between the users of its senders */

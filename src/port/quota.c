@@ -54,6 +54,16 @@ uint64_t wh_quota_left(struct wh_quota *q, uid_t uid, enum wh_quota_of of)
         return left;
 }
 
+bool wh_quota_might(struct wh_quota *q, uid_t uid, enum wh_quota_of of)
+{
+        bool found;
+        wh_lock(&q->lock);
+        size_t i = find(q, uid, &found);
+        bool might = !found || !q->users[i].used[of] || left_locked(q, uid, of);
+        wh_unlock(&q->lock);
+        return might;
+}
+
 int wh_quota_take(struct wh_quota *q, uid_t uid, enum wh_quota_of of, uint64_t amount, bool force)
 {
         if (!amount)

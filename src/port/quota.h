@@ -53,6 +53,8 @@ struct wh_quota {
 void wh_quota_done(struct wh_quota *q);
 /* How much more that user may take now. */
 uint64_t wh_quota_left(struct wh_quota *q, uid_t uid, enum wh_quota_of of);
+/* Has that user nothing, or might take more? Of one who takes from another user, where what is left is not told. */
+bool wh_quota_might(struct wh_quota *q, uid_t uid, enum wh_quota_of of);
 /* -EDQUOT, changing nothing, where that is more than `uid` may; not asked when `force`. -ENOMEM */
 int wh_quota_take(struct wh_quota *q, uid_t uid, enum wh_quota_of of, uint64_t amount, bool force);
 void wh_quota_give(struct wh_quota *q, uid_t uid, enum wh_quota_of of, uint64_t amount);

@@ -2,6 +2,7 @@
  * Revoking: the owner of a port ends the link of one sender, or everything that came through it.
  */
 #include "port/branch.h"
+#include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
 
@@ -38,6 +39,7 @@ static void end_link(struct wh_port *p, struct wh_link *l, bool branch)
         l->revoked = branch ? WH_REVOKED_BRANCH : WH_REVOKED;
         wh_notice_free(p->task, l->once_notice); /* the owner knows */
         l->once_notice = NULL;
+        wh_place_unwait(l);
         drain(l);
         struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = EKEYREVOKED};
         wh_frame_send(l->sock, &f, NULL, 0, NULL, false);

@@ -6,6 +6,7 @@
 #include "port/memory.h"
 #include "port/move.h"
 #include "port/object.h"
+#include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
 
@@ -119,7 +120,7 @@ static int mint(wharf_task *t, wharf_name port, bool once, int *ret, uint32_t *r
                 wh_unlock(&in->lock);
                 return wh_trace(-ENOMEM);
         }
-        if (p->n_links >= p->opts.links_max)
+        if (wh_port_places(p) >= p->opts.links_max)
                 wh_port_reap(p);
         wh_port_hello(p, &h);
         int r = pair_new(&h, &ours, &theirs);

@@ -96,6 +96,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         wh_task_scratch_give(t, scratch);
         atomic_store_explicit((_Atomic uint32_t *)page, 1, memory_order_relaxed);
         t->ours = page;
+        wh_list_init(&t->waiting);
         t->quota.self = wh_os_geteuid();
         wh_task_limits(t);
         t->cpus = wh_os_cpus();

@@ -4,6 +4,7 @@
 #ifndef WH_PORT_TASK_H
 #define WH_PORT_TASK_H
 
+#include "base/list.h"
 #include "port/quota.h"
 #include "port/table.h"
 #include "port/waits.h"
@@ -33,8 +34,11 @@ struct wharf_task {
         struct wh_table links; /* their numbers are the ids of senders */
         struct wh_lock lock;   /* the pools, and the service */
         struct wh_object *pool[WH_KINDS];
-        struct wh_lock notices;  /* see notice.h */
-        struct wh_lock own_lock; /* making them; taken before all others */
+        struct wh_lock notices;       /* see notice.h */
+        struct wh_list waiting;       /* ports with links that wait for others to end (places.h); guard: notices */
+        uint32_t freed;               /* changes whenever a link ends; guard: notices */
+        _Atomic uint32_t n_placeless; /* links: places.h */
+        struct wh_lock own_lock;      /* making them; taken before all others */
         _Atomic wharf_name own_port[WH_OWN_PORTS];
         int wake[2]; /* always readable; in every inbox's epoll: see port.h */
         uint32_t spin_us_max;

@@ -185,7 +185,7 @@ static int links_until_refused(void *arg)
                 ssize_t r = wharf_call(t, connected(t, s), "x", 1, &c, 1, WHARF_FOREVER);
                 if (r == -EDQUOT) {
                         CHECK(strstr(wharf_why(), "links of one user"));
-                        CHECK(strstr(wharf_why(), "(links_max of the port): "));
+                        CHECK(strstr(wharf_why(), "(RLIMIT_NOFILE): 512")); /* and not links_max, which is 4096 */
                         break;
                 }
                 CHECK_EQ(r, 1);
@@ -230,17 +230,19 @@ static int adopt_flood(void *arg)
         wharf_name right = connected(t, s), copy;
         char c;
         CHECK_EQ(wharf_call(t, right, "x", 1, &c, 1, WHARF_FOREVER), 1);
-        unsigned refused = 0;
+        unsigned waiting = 0, full = 0;
         for (unsigned i = 0; i < 2000; i++) {
-                CHECK_EQ(wharf_right_copy(t, right, WHARF_FOREVER, &copy), 0);
-                int r;
-                do
-                        r = wharf_call(t, copy, "x", 1, &c, 1, WHARF_FOREVER) < 0 ? -1 : 0;
-                while (r == 0 && i % 64 == 0 && refused);
-                refused += r < 0;
+                int r = wharf_right_copy(t, right, 0, &copy);
+                full += r == -EAGAIN; /* what waits lies in the introducer's own queue, which is full some time */
+                if (r == -EAGAIN)
+                        continue;
+                CHECK_EQ(r, 0);
+                r = (int)wharf_call(t, copy, "x", 1, &c, 1, waiting ? 0 : wharf_in_ms(200));
+                CHECK(r == 1 || r == -ETIMEDOUT || r == -EAGAIN);
+                waiting += r < 0;
         }
-        CHECK_GE(refused, 1500);
-        CHECK_EQ(wharf_call(t, right, "x", 1, &c, 1, WHARF_FOREVER), 1); /* the introducer has done nothing wrong */
+        CHECK_GE(waiting, 1);
+        CHECK_GE(full, 1000);
         stage_reach(&s->go);
         return pause();
 }

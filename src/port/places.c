@@ -1,0 +1,242 @@
+#include "port/places.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+#include "port/branch.h"
+
+#include <errno.h>
+
+/* A limit that ends by itself, when a link does. */
+static bool ends_by_itself(int r)
+{
+        return r == -EMLINK || r == -EDQUOT;
+}
+
+uint32_t wh_port_places(const struct wh_port *p)
+{
+        return p->n_links - p->n_placeless;
+}
+
+/* So many links of a task may be without a place: a sixteenth of its descriptors, and a few in any case. */
+static uint32_t placeless_max(const wharf_task *t)
+{
+        uint64_t most = t->quota.max[WH_QUOTA_LINKS] / 8;
+        return most > WH_PLACELESS_MAX ? WH_PLACELESS_MAX : most ? (uint32_t)most : 1;
+}
+
+static uint32_t places_given(wharf_task *t)
+{
+        return atomic_load_explicit(&t->n_placeless, memory_order_relaxed);
+}
+
+/* Whoever got the place of `l` is gone, or nobody has had it yet. */
+static bool place_is_back(const struct wh_link *l)
+{
+        struct wh_link *k = (struct wh_link *)wh_table_find(&l->task->links, l->place_to);
+        return !k || atomic_load_explicit(&k->o.name, memory_order_relaxed) != l->place_to || k->port != l->port;
+}
+
+/* G2: true where the place is its to give. */
+static bool give_place(struct wh_link *l)
+{
+        struct wh_port *p = l->port;
+        if (l->placeless)
+                return place_is_back(l);
+        if (!(l->hung_up || l->revoked))
+                return false;
+        /* Relaxed, here and below: a number, and nothing that it is of is looked at for it. */
+        if (atomic_fetch_add_explicit(&p->task->n_placeless, 1, memory_order_relaxed) >= placeless_max(p->task)) {
+                atomic_fetch_sub_explicit(&p->task->n_placeless, 1, memory_order_relaxed);
+                return false;
+        }
+        l->placeless = true;
+        p->n_placeless++;
+        wh_branch_fade(l);
+        return true;
+}
+
+void wh_place_leave(struct wh_link *l)
+{
+        wh_place_unwait(l);
+        if (l->placeless) {
+                l->placeless = false;
+                l->port->n_placeless--;
+                atomic_fetch_sub_explicit(&l->task->n_placeless, 1, memory_order_relaxed);
+        }
+}
+
+/* ---- waiting ---- */
+
+uint32_t wh_places_freed(wharf_task *t)
+{
+        wh_lock(&t->notices);
+        uint32_t freed = t->freed;
+        wh_unlock(&t->notices);
+        return freed;
+}
+
+/* The port is told of what becomes free anywhere in its task from here on. False: something has been since `freed`. */
+static bool listen_to_task(struct wh_port *p, uint32_t freed)
+{
+        wharf_task *t = p->task;
+        wh_lock(&t->notices);
+        if (!p->listens)
+                wh_list_push_back(&t->waiting, &p->in_waiting);
+        bool nothing = t->freed == freed;
+        wh_unlock(&t->notices);
+        p->listens = true;
+        return nothing;
+}
+
+static void listen_no_more(struct wh_port *p)
+{
+        wh_lock(&p->task->notices);
+        wh_list_remove(&p->in_waiting);
+        wh_unlock(&p->task->notices);
+        p->listens = false;
+}
+
+int wh_place_wait(struct wh_link *l, enum wh_waits_for why, uid_t uid, bool shared, uint32_t freed)
+{
+        struct wh_port *p = l->port;
+        wh_list_remove(&l->hot);
+        l->waits = (uint8_t)why;
+        l->waits_uid = uid;
+        wh_list_push_back(&p->waiting, &l->hot);
+        if (l->rx && wh_ring_idle(&l->rx->ring)) /* what was taken of it is told: it will not be looked at */
+                wh_link_bell(l);
+        if (shared && !listen_to_task(p, freed)) {
+                wh_place_unwait(l);
+                wh_port_look_at(l);
+        }
+        return WH_LINK_WAITS;
+}
+
+void wh_place_unwait(struct wh_link *l)
+{
+        if (!l->waits)
+                return;
+        l->waits = WH_WAITS_NOT;
+        wh_list_remove(&l->hot);
+        if (l->port->listens && wh_list_empty(&l->port->waiting))
+                listen_no_more(l->port);
+}
+
+/* Might it find its place now? Asks nobody, so that what cannot go on costs next to nothing. */
+static bool might_go_on(struct wh_port *p, const struct wh_link *l)
+{
+        if (l->waits == WH_WAITS_INTRODUCTION) {
+                if (l->hung_up && !l->placeless && places_given(p->task) < placeless_max(p->task))
+                        return true;
+                if (wh_port_places(p) >= p->opts.links_max || !wh_branch_may(l, p->opts.introduced_max))
+                        return false;
+                if (l->placeless && place_is_back(l))
+                        return true;
+        }
+        return wh_quota_might(&p->task->quota, l->waits_uid, WH_QUOTA_LINKS) &&
+               wh_quota_might(&p->quota, l->waits_uid, WH_QUOTA_LINKS);
+}
+
+/* G1: those that might go on are looked at, and whoever sleeps here or polls learns that there is something to do. */
+static void look_again(struct wh_port *p)
+{
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        bool any = p->accepts_owed && wh_port_places(p) < p->opts.links_max;
+        wh_list_for_safe (n, &p->waiting) {
+                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                if (!might_go_on(p, l))
+                        continue;
+                wh_place_unwait(l);
+                wh_port_look_at(l);
+                any = true;
+        }
+        if (any)
+                wh_inbox_wake_all(in);
+}
+
+void wh_place_freed(struct wh_port *p)
+{
+        wharf_task *t = p->task;
+        if (wh_unlikely(!wh_list_empty(&p->waiting) || p->accepts_owed) && !p->closing)
+                look_again(p);
+        wh_lock(&t->notices);
+        t->freed++;
+        wh_list_for (n, &t->waiting) {
+                struct wh_port *q = wh_container(n, struct wh_port, in_waiting);
+                if (q == p)
+                        continue;
+                atomic_store_explicit(&q->place_freed, true, memory_order_relaxed);
+                wh_notices_wake(atomic_load_explicit(&q->inbox, memory_order_relaxed));
+        }
+        wh_unlock(&t->notices);
+}
+
+void wh_places_look(struct wh_inbox *in)
+{
+        wh_list_for (n, &in->ports) {
+                struct wh_port *p = wh_container(n, struct wh_port, in_inbox);
+                if (wh_unlikely(atomic_load_explicit(&p->place_freed, memory_order_relaxed))) {
+                        atomic_store_explicit(&p->place_freed, false, memory_order_relaxed);
+                        look_again(p);
+                }
+        }
+}
+
+/* ---- introductions ---- */
+
+static int adopt(struct wh_link *introducer, int sock, bool force, struct wh_link **ret, enum wh_refusal *ret_which)
+{
+        struct wh_port *p = introducer->port;
+        struct wh_branch *b = NULL;
+        int r;
+        *ret_which = WH_REFUSAL_PLAIN;
+        if (introducer->revoked == WH_REVOKED_BRANCH)
+                return -EKEYREVOKED;
+        if (wh_port_places(p) >= p->opts.links_max)
+                return -EMLINK;
+        *ret_which = WH_REFUSAL_INTRODUCED;
+        if ((r = wh_port_may_introduce(p, introducer)) < 0 ||
+            (r = wh_branch_new(introducer, p->opts.introduced_max, &b)) < 0)
+                return r;
+        r = wh_port_add_link(p, sock, introducer->payer, force, ret);
+        wh_branch_settle(b, r == 0 ? *ret : NULL);
+        *ret_which = p->links_refused_for;
+        return r;
+}
+
+int wh_port_adopt(struct wh_link *introducer, int sock)
+{
+        struct wh_link *l;
+        wh_os_fd_private(sock);
+        int r = wh_frame_check_socket(sock);
+        if (r < 0) {
+                wh_os_close(sock); /* whatever it is, nothing of ours is written to it */
+                return r;
+        }
+        struct wh_port *p = introducer->port;
+        const uint32_t freed = wh_places_freed(p->task);
+        enum wh_refusal which;
+        r = adopt(introducer, sock, false, &l, &which);
+        if (ends_by_itself(r) && give_place(introducer) && (r = adopt(introducer, sock, true, &l, &which)) == 0)
+                introducer->place_to = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        if (r == 0) {
+                wh_port_look_at(l); /* it may have sent already: look, rather than wait for an edge */
+                return 0;
+        }
+        if (r == -ENOMEM || (ends_by_itself(r) && !introducer->revoked)) {
+                wh_os_close(sock);                                               /* the frame has another: later */
+                const bool dead = introducer->hung_up && !introducer->placeless; /* too many have given theirs away */
+                return r == -ENOMEM ? r
+                                    : wh_place_wait(introducer, WH_WAITS_INTRODUCTION, introducer->payer,
+                                                    dead || which == WH_REFUSAL_TASK_LINKS, freed);
+        }
+        /* The introduced one is told why; the introducer has done nothing wrong. */
+        struct wh_frame f = {.type = WH_FRAME_REFUSE,
+                             .arg = (uint32_t)-r,
+                             .id = r == -EDQUOT ? which : WH_REFUSAL_PLAIN,
+                             .total = wh_port_limit(p, r, r == -EDQUOT ? which : WH_REFUSAL_PLAIN)};
+        wh_frame_send(sock, &f, NULL, 0, NULL, false);
+        wh_os_close(sock);
+        p->refused += r != -EKEYREVOKED;
+        return 0;
+}
