@@ -74,7 +74,8 @@ WHARF_API int wharf_direct_sendmsg(wharf_direct *direct, const char *peer, struc
  * Errors: -ENOTCONN  the peer has died or left, or has lost its link to us, and all it sent was received; if it lives
  *                    after all, it is heard again over its next link
  *         -EAGAIN, -ETIMEDOUT  none came
- *         -EOVERFLOW  the message is larger than `cap_bytes`; it stays first in its queue
+ *         -EOVERFLOW  the message is larger than `cap_bytes`; it stays first in its queue, and others are heard:
+ *                     wharf_direct_recvmsg() from that peer receives it or drops it (wharf/message.h)
  *         -EBUSY      another thread is receiving
  *         -EINVAL, -EMFILE, -ENOMEM, -EHOSTDOWN, -ESTALE
  */
@@ -85,6 +86,7 @@ WHARF_API ssize_t wharf_direct_recv(wharf_direct *direct, const char *peer, void
  * Receive the next message of anyone. Peers that have something take turns.
  *
  * @who  NULL, or where the peer's name is written to, with a 0.
+ *       After -EOVERFLOW too: whose message it is.
  * @ret  as above. Others may always join, so it never ends with -ENOTCONN.
  */
 WHARF_API ssize_t wharf_direct_recv_any(wharf_direct *direct, void *buf, size_t cap_bytes,

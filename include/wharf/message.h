@@ -94,8 +94,10 @@ struct wharf_sender {
 
 enum {
         /* wharf_recvmsg(): */
-        WHARF_RECV_IN_PLACE = 1, /* `data` will point at the sender's memory where it can; give it back */
-        WHARF_RECV_ALLOC = 2,    /* `data` will point at private memory of the right size; give it back */
+        WHARF_RECV_IN_PLACE = 1,    /* `data` will point at the sender's memory where it can; give it back */
+        WHARF_RECV_ALLOC = 2,       /* `data` will point at private memory of the right size; give it back */
+        WHARF_RECV_NO_ITEMS = 16,   /* what the message carries beside bytes is dropped; `items` is not looked at */
+        WHARF_RECV_DROP_UNFIT = 32, /* a message for which there is no room is dropped, and the call is -EOVERFLOW */
         /* wharf_sendmsg(): */
         WHARF_SEND_LATER = 4, /* where the queue stays full, leave the message to be sent later */
         /* wharf_callmsg(), wharf_call_start(), in the request: */
@@ -219,7 +221,8 @@ WHARF_API int wharf_reserve(wharf_task *task, wharf_name right, size_t len_bytes
  * Errors: -EAGAIN     deadline_ns was 0 and there is none
  *         -ETIMEDOUT  none came
  *         -ENOTCONN   no sender is left and none can come
- *         -EOVERFLOW  the message is larger than `cap_bytes`; it stays first in its queue
+ *         -EOVERFLOW  the message is larger than `cap_bytes`. It stays first in its sender's queue, who is in *sender;
+ *                     the next call looks at all other senders first. wharf_recvmsg() gets it, or drops it
  *         -ECANCELED  the port was closed meanwhile
  *         -ENOMEM     there is no memory for what came. It stays where it is; the same call receives it later
  *         -EBADF, -EPERM, -EBUSY (the port is in a set), -ESTALE
@@ -232,7 +235,21 @@ WHARF_API ssize_t wharf_recv(wharf_task *task, wharf_name name, void *buf, size_
  * communication), whose end is then -ENOTCONN.
  *
  * After success: everything marked "out" in struct wharf_msg is set, and with the flags WHARF_RECV_IN_PLACE or
- * WHARF_RECV_ALLOC wharf_release() is owed. After -EOVERFLOW only len_bytes and n_items are set, to what is needed.
+ * WHARF_RECV_ALLOC wharf_release() is owed.
+ *
+ * A message that is larger than cap_bytes, or carries more than cap_items, is -EOVERFLOW, and then len_bytes and
+ * n_items are set to what is needed, and sender, port and id to whose it is and what; nothing else. It stays first in
+ * the queue of its sender, and of that one alone: the next call for any sender looks at all others first, so a loop
+ * that goes on after -EOVERFLOW hears everybody else. What to do about it, with msg->from at sender.id:
+ *
+ *      room for it           receives it. WHARF_RECV_ALLOC has room for any length, WHARF_ITEMS_MAX for any rights
+ *      WHARF_RECV_NO_ITEMS   receives it without its rights and descriptors, which are dropped; n_items is 0
+ *      WHARF_RECV_DROP_UNFIT drops it, with all that it carries, and is -EOVERFLOW once more: it has gone. Who called
+ *                            gets -ECANCELED. If another thread was faster, this is a receive of the next one, which is
+ *                            dropped only if there is no room for that either
+ *
+ * Or give WHARF_RECV_DROP_UNFIT at once (as mach_msg() does without MACH_RCV_LARGE): then -EOVERFLOW always says that
+ * one message was dropped, and whose.
  *
  * Errors: as wharf_recv(); -ENOENT (msg->from is no sender of this port)
  */
@@ -263,7 +280,8 @@ WHARF_API ssize_t wharf_call(wharf_task *task, wharf_name right, const void *req
                              size_t cap_bytes, int64_t deadline_ns);
 
 /*
- * The same with all a message can have, both ways. `reply` takes the flags of wharf_recvmsg().
+ * The same with all a message can have, both ways. `reply` takes the flags of wharf_recvmsg() but DROP_UNFIT, which is
+ * ignored.
  *
  * With WHARF_REPLY_DIRECT in req->flags a reply of up to req->cap_bytes is written by the server straight into memory
  * that the library maps here for it, where the kernel lets it; WHARF_RECV_ALLOC gives that memory without another copy.

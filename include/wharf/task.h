@@ -12,7 +12,8 @@
  *      -ETIMEDOUT       the deadline passed
  *      -EMSGSIZE        the message is larger than the port takes
  *      -EOVERFLOW       the message is larger than the buffer, or carries more rights than there is room for; it stays
- *                       where it is, and `len_bytes` and `n_items` say what it needs
+ *                       where it is, `sender` says whose it is, `len_bytes` and `n_items` what it needs; the next call
+ *                       looks at all other senders first
  *      -EBADF           no right of this task has that name (any more)
  *      -EPERM           the name is of a kind of right that does not allow this
  *      -ESTALE          the task belongs to the process before fork(); open one in the child

@@ -782,26 +782,22 @@ static mach_msg_return_t receive_message(wharf_task *t, mach_msg_header_t *h, ma
                 return MACH_RCV_TOO_LARGE;
         room -= trailer;
         for (;;) {
-                struct wharf_msg m = {
-                        .size = sizeof m, .data = h, .cap_bytes = room, .items = items, .cap_items = WHARF_ITEMS_MAX};
+                struct wharf_msg m = {.size = sizeof m,
+                                      .flags = option & MACH_RCV_LARGE ? 0 : WHARF_RECV_DROP_UNFIT,
+                                      .data = h,
+                                      .cap_bytes = room,
+                                      .items = items,
+                                      .cap_items = WHARF_ITEMS_MAX};
                 int r = wharf_recvmsg(t, name, &m, deadline_ns);
-                bool too_large = false;
-                if (r == -EOVERFLOW && option & MACH_RCV_LARGE) {
+                if (r == -EOVERFLOW && option & MACH_RCV_LARGE)
                         *h = (mach_msg_header_t){.msgh_size = (mach_msg_size_t)m.len_bytes};
+                if (r == -EOVERFLOW)
                         return MACH_RCV_TOO_LARGE;
-                }
-                if (r == -EOVERFLOW) { /* as in Mach, it goes; perhaps another thread was faster, and it has gone */
-                        m.flags = WHARF_RECV_ALLOC;
-                        r = wharf_recvmsg(t, name, &m, 0);
-                        if (r == -EAGAIN)
-                                continue;
-                        too_large = true;
-                }
                 if (r < 0)
                         return receive_error(t, name, r);
-                bool taken = !too_large && (m.notice          ? take_notice(&m, h, room)
-                                            : m.id == WIRE_ID ? take_message(t, &m, h)
-                                                              : take_foreign(&m, h, room));
+                bool taken = m.notice          ? take_notice(&m, h, room)
+                             : m.id == WIRE_ID ? take_message(t, &m, h)
+                                               : take_foreign(&m, h, room);
                 if (taken) {
                         mach_msg_security_trailer_t sender = {.msgh_trailer_size = sizeof sender,
                                                               .uid = m.sender.uid,
@@ -815,9 +811,7 @@ static mach_msg_return_t receive_message(wharf_task *t, mach_msg_header_t *h, ma
                         drop_item(t, &items[i]);
                 if (m.reply)
                         wharf_drop(t, m.reply);
-                if (too_large)
-                        wharf_release(t, &m);
-                if (too_large || m.id != WIRE_ID)
+                if (m.id != WIRE_ID)
                         return MACH_RCV_TOO_LARGE;
                 /* It was no message of Mach's after all, whatever its id says: on to the next. */
         }

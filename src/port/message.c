@@ -389,24 +389,53 @@ void wh_items_drop(wharf_task *t, const struct wharf_item *items, unsigned n)
         }
 }
 
+/* The message is taken and nobody gets it. m->reply is to be dropped, once the inbox is not locked. 0, or as
+ * wh_deliver(). */
+static int drop_message(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m)
+{
+        wharf_name reply = WHARF_NONE;
+        int r = in->call ? wh_reply_new(t, l, in->call, &reply) : 0;
+        if (r < 0)
+                return r;
+        if (in->how & WH_HOW_OFFERED && !wh_link_claim(l, in)) {
+                if (reply)
+                        wh_reply_forget(t, reply);
+                wh_link_skip(l, in);
+                return 1;
+        }
+        wh_link_took(l, in);
+        m->reply = reply;
+        return 0;
+}
+
+/* The caller learns whose it is and what it takes. Of a reply there is one: it is not first in anybody's way. */
+static int does_not_fit(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, bool reply)
+{
+        int r = m->flags & WHARF_RECV_DROP_UNFIT && !reply ? drop_message(t, l, in, m) : 0;
+        if (r != 0)
+                return r;
+        m->len_bytes = in->len;
+        m->n_items = in->n_items;
+        if (!reply)
+                m->id = in->id;
+        return -EOVERFLOW;
+}
+
 int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder)
 {
         bool whole = m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC), offered = in->how & WH_HOW_OFFERED;
+        const unsigned n_items = m->flags & WHARF_RECV_NO_ITEMS ? 0 : in->n_items;
         if (wh_unlikely(offered && !wh_link_still_offered(l, in))) {
                 wh_link_skip(l, in);
                 return 1;
         }
-        if (wh_unlikely((!whole && in->len > m->cap_bytes) || in->n_items > m->cap_items)) {
-                m->len_bytes = in->len;
-                m->n_items = in->n_items;
-                return -EOVERFLOW;
-        }
+        if (wh_unlikely((!whole && in->len > m->cap_bytes) || n_items > m->cap_items))
+                return does_not_fit(t, l, in, m, holder);
         wharf_name reply = WHARF_NONE;
         int r = 0;
         if (wh_unlikely(in->call && !holder) && (r = wh_reply_new(t, l, in->call, &reply)) < 0)
                 return r;
         struct wharf_item got[WHARF_ITEMS_MAX]; /* the user's are not touched before an offer is taken */
-        unsigned n_items = in->n_items;
         bool held = false;
         void *data = m->data;
         r = deliver_payload(l, in, m, holder, &held);
@@ -433,6 +462,8 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
         m->reply = reply;
         m->notice = 0;
         m->about = WHARF_NONE;
+        if (wh_unlikely(in->n_items && !n_items)) /* not asked for */
+                wh_items_done(&l->items);
         if (wh_unlikely(held)) {
                 wh_link_hold(l, in);
                 if (!holder)
@@ -602,11 +633,10 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                         return 1;
                 }
                 if (r < 0) {
-                        if (r == -EMFILE || r == -ENOMEM) {
-                                /* What this one has cannot be taken now: the next call begins with another. */
-                                wh_list_remove(&l->hot);
-                                wh_list_push_back(&in->hot, &l->hot);
-                        }
+                        /* What this one has cannot be taken now, or not like this: the next call sees to others first.
+                         */
+                        in->unfit = l;
+                        in->since_look = LOOK_EVERY;
                         return r;
                 }
                 if (r == LINK_GONE)
@@ -655,6 +685,20 @@ static struct wh_link *chosen_link(struct wh_inbox *in, const struct wharf_msg *
         return l;
 }
 
+/* The last receive could not take what one link has: all the others come before it, those too that have just sent. */
+static void others_first(struct wh_inbox *in)
+{
+        struct wh_link *l = in->unfit;
+        in->unfit = NULL;
+        if (!in->leader)
+                wh_inbox_look(in);
+        if (wh_list_linked(&l->hot) && !l->waits) {
+                l->served = 0;
+                wh_list_remove(&l->hot);
+                wh_list_push_back(&in->hot, &l->hot);
+        }
+}
+
 static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, struct wharf_msg *m, int64_t deadline_ns)
 {
         struct wh_incoming inc;
@@ -669,6 +713,8 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         break;
                 }
                 if (wh_likely(!m->from)) {
+                        if (wh_unlikely(in->unfit))
+                                others_first(in);
                         if (wh_unlikely(in->since_look >= LOOK_EVERY) && !in->leader)
                                 wh_inbox_look(in);
                         r = try_hot(in, m, &inc);
@@ -760,6 +806,9 @@ static int receive_failed(int err, const struct wharf_msg *m)
         case -ENOENT:
                 return wh_fail(err, "%" PRIu64 " is no sender of this port", m->from);
         case -EOVERFLOW:
+                if (m->flags & WHARF_RECV_NO_ITEMS)
+                        return wh_fail(err, "the message has %zu bytes, and there is room for %zu", m->len_bytes,
+                                       m->cap_bytes);
                 return wh_fail(err, "the message has %zu bytes and %u rights, and there is room for %zu and %u",
                                m->len_bytes, m->n_items, m->cap_bytes, m->cap_items);
         default:
@@ -776,30 +825,39 @@ WHARF_API int wharf_recvmsg(wharf_task *t, wharf_name name, struct wharf_msg *m,
         struct wh_inbox *in = wh_inbox_lock(t, name, &p, &r);
         if (wh_unlikely(!in))
                 return wh_fail_at(t, r, name);
+        const bool drops = m->flags & WHARF_RECV_DROP_UNFIT;
+        if (wh_unlikely(drops))
+                m->reply = WHARF_NONE;
         r = receive(in, p, name, m, deadline_ns);
         wh_unlock(&in->lock);
-        return wh_likely(r == 0) ? 0 : receive_failed(r, m);
+        if (wh_likely(r == 0))
+                return 0;
+        if (wh_unlikely(drops && r == -EOVERFLOW && m->reply)) {
+                wharf_drop(t, m->reply); /* who waits for the answer learns that there is none */
+                m->reply = WHARF_NONE;
+        }
+        return receive_failed(r, m);
 }
 
 /* The long way of wharf_recv(): whatever it is that comes. */
 static ssize_t receive_bytes(wharf_task *t, wharf_name name, void *buf, size_t cap_bytes, struct wharf_sender *sender,
                              int64_t deadline_ns)
 {
-        struct wharf_item items[WHARF_ITEMS_MAX];
         struct wharf_msg m;
         m.size = sizeof m;
-        m.flags = 0;
+        m.flags = WHARF_RECV_NO_ITEMS;
         m.data = buf;
         m.cap_bytes = cap_bytes;
-        m.items = items;
-        m.cap_items = WHARF_ITEMS_MAX;
+        m.items = NULL;
+        m.cap_items = 0;
         m.from = 0;
         do {
                 int r = wharf_recvmsg(t, name, &m, deadline_ns);
+                if (wh_unlikely(r == -EOVERFLOW) && sender)
+                        *sender = m.sender;
                 if (wh_unlikely(r < 0))
                         return r;
         } while (wh_unlikely(m.notice)); /* nobody asked this call for notices */
-        wh_items_drop(t, items, m.n_items);
         if (wh_unlikely(m.reply))
                 wharf_drop(t, m.reply);
         if (sender)

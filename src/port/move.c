@@ -861,8 +861,8 @@ int wh_move_open(wharf_task *t, int carrier, wharf_name *ret)
                         .introduced_max = h->introduced_max,
                 };
                 r = wh_port_opts(&opts, &opts);
-                if (r == 0 &&
-                    (h->n_links > (uint64_t)opts.links_max + WH_PLACELESS_MAX || opts.flags & WHARF_PORT_FIXED || h->unused_notices > UNUSED_MAX))
+                if (r == 0 && (h->n_links > (uint64_t)opts.links_max + WH_PLACELESS_MAX ||
+                               opts.flags & WHARF_PORT_FIXED || h->unused_notices > UNUSED_MAX))
                         r = wh_trace(-EPROTO);
         }
         if (r == 0)

@@ -34,7 +34,7 @@ static int inbox_init(struct wh_inbox *in, wharf_task *t)
         in->bell_set = in->pollable = in->leader = in->accepts_owed = in->leader_has_only = false;
         in->waiters = in->since_look = in->spin_misses = 0;
         in->spin_us = t->spin_us_max;
-        in->direct = NULL;
+        in->direct = in->unfit = NULL;
         wh_list_init(&in->hot);
         wh_list_init(&in->ports);
         wh_list_init(&in->notices);
@@ -1203,6 +1203,8 @@ void wh_port_remove_link(struct wh_link *l)
                 p->refused++;
         if (in->direct == l)
                 in->direct = NULL;
+        if (in->unfit == l)
+                in->unfit = NULL;
         wh_link_end(l, -EPIPE);
         wh_lock(&l->o.lock);
         wh_os_epoll_del(in->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
@@ -1532,6 +1534,8 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 return r;
         if (from->direct && from->direct->port == p)
                 from->direct = NULL;
+        if (from->unfit && from->unfit->port == p)
+                from->unfit = NULL;
         wh_list_remove(&p->in_inbox);
         wh_list_push_back(&to->ports, &p->in_inbox);
         wh_notices_move(p, p->o.name, to);

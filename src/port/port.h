@@ -46,6 +46,7 @@ struct wh_inbox {
         uint32_t since_look;    /* messages taken since epoll was last asked */
         uint32_t spin_us, spin_misses;
         struct wh_link *direct; /* the link whose chunks go into the running receive's buffer */
+        struct wh_link *unfit;  /* the link of which the last receive could not take what is next */
 };
 
 /* A port that is on its way to another task is left alone by all until the message has gone, or has failed. */
@@ -58,13 +59,13 @@ struct wh_port {
         _Atomic(struct wh_inbox *) inbox;
         struct wh_list in_inbox;
         struct wh_list links;
-        uint32_t n_links, n_once; /* all; those that are send-once rights */
-        uint32_t n_placeless;     /* of all, those that take no place: places.h */
-        struct wh_list waiting;   /* links that wait for a place */
-        struct wh_list in_waiting;   /* of task->waiting; guard: task->notices */
-        bool listens;                /* it is in that list */
-        _Atomic bool place_freed;    /* elsewhere, since this port was last looked at */
-        uint8_t links_refused_for;   /* enum wh_refusal, when the last link was refused with -EDQUOT */
+        uint32_t n_links, n_once;  /* all; those that are send-once rights */
+        uint32_t n_placeless;      /* of all, those that take no place: places.h */
+        struct wh_list waiting;    /* links that wait for a place */
+        struct wh_list in_waiting; /* of task->waiting; guard: task->notices */
+        bool listens;              /* it is in that list */
+        _Atomic bool place_freed;  /* elsewhere, since this port was last looked at */
+        uint8_t links_refused_for; /* enum wh_refusal, when the last link was refused with -EDQUOT */
         struct wharf_port_opts opts;
         wharf_port_id id;
         uint8_t closing;              /* WH_PORT_* */

@@ -822,7 +822,7 @@ again:
         r = wharf_recvmsg(d->task, d->set, m, 0);
         wh_list_for_safe (pos, &d->inlets) {
                 struct inlet *in = wh_container(pos, struct inlet, node);
-                if (r == 0 && who && in->port == m->port)
+                if ((r == 0 || r == -EOVERFLOW) && who && in->port == m->port)
                         strcpy(who, in->name);
                 else if (r == -ENOTCONN && in->in_set) /* all have ended, and all they sent was received */
                         inlet_end(d, in);
@@ -839,7 +839,7 @@ again:
                 r = recv_before(d, in, m);
                 if (r == -ENOTCONN)
                         goto again;
-                if (r == 0 && who)
+                if ((r == 0 || r == -EOVERFLOW) && who)
                         strcpy(who, in->name);
                 if (r != -EAGAIN)
                         return r;
@@ -890,7 +890,7 @@ WHARF_API int wharf_direct_recvmsg(wharf_direct *d, const char *peer, struct wha
         if (atomic_exchange_explicit(&d->receiving, true, memory_order_acquire))
                 return wh_fail(-EBUSY, "another thread is receiving as %s", d->name);
         r = peer ? recv_from(d, peer, m, deadline_ns) : recv_anyone(d, m, who, deadline_ns);
-        if (r == 0 && peer && who)
+        if ((r == 0 || r == -EOVERFLOW) && peer && who)
                 strcpy(who, peer);
         atomic_store_explicit(&d->receiving, false, memory_order_release);
         return r;
@@ -899,13 +899,10 @@ WHARF_API int wharf_direct_recvmsg(wharf_direct *d, const char *peer, struct wha
 static ssize_t recv_bytes(wharf_direct *d, const char *peer, void *buf, size_t cap_bytes, char *who,
                           int64_t deadline_ns)
 {
-        struct wharf_item items[WHARF_ITEMS_MAX];
-        struct wharf_msg m = {
-                .size = sizeof m, .data = buf, .cap_bytes = cap_bytes, .items = items, .cap_items = WHARF_ITEMS_MAX};
+        struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_NO_ITEMS, .data = buf, .cap_bytes = cap_bytes};
         int r = wharf_direct_recvmsg(d, peer, &m, who, deadline_ns);
         if (r < 0)
                 return r;
-        wh_items_drop(d->task, items, m.n_items);
         if (m.reply != WHARF_NONE)
                 wharf_drop(d->task, m.reply);
         return (ssize_t)m.len_bytes;

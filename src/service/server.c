@@ -565,9 +565,15 @@ static int serve_one(struct wh_server *s)
 {
         struct wharf_item items[WHARF_ITEMS_MAX];
         uint8_t buf[WH_NAMES_REQUEST_MAX]; /* private: what is parsed cannot change any more (N1) */
-        struct wharf_msg m = {
-                .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = WHARF_ITEMS_MAX};
+        struct wharf_msg m = {.size = sizeof m,
+                              .flags = WHARF_RECV_DROP_UNFIT,
+                              .data = buf,
+                              .cap_bytes = sizeof buf,
+                              .items = items,
+                              .cap_items = WHARF_ITEMS_MAX};
         int r = wharf_recvmsg(s->task, s->port, &m, 0);
+        if (r == -EOVERFLOW)
+                return 0; /* the port takes none such; if one came in spite of that, nobody else is to wait for it */
         if (r < 0)
                 return r;
         if (m.notice) {

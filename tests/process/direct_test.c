@@ -628,6 +628,23 @@ TEST(direct_messages_carry_rights_and_obey_flags_and_deadlines)
         say(d, "P", "myself");
         CHECK_EQ(wharf_direct_recv(d, "P", buf, 2, WHARF_FOREVER), -EOVERFLOW);
         hear(d, "P", "myself");
+        /* Of anyone: who it is, and others are heard. */
+        wharf_task *other = task();
+        wharf_direct *q = join(other, "Q");
+        char who[WHARF_DIRECT_NAME_MAX + 1];
+        say(d, "P", "myself");
+        CHECK_EQ(wharf_direct_recv_any(d, buf, 2, who, WHARF_FOREVER), -EOVERFLOW);
+        CHECK_STR(who, "P");
+        say(q, "P", "q");
+        ssize_t n;
+        while ((n = wharf_direct_recv_any(d, buf, 2, who, WHARF_FOREVER)) == -EOVERFLOW)
+                CHECK_STR(who, "P");
+        CHECK_EQ(n, 2);
+        CHECK_STR(who, "Q");
+        struct wharf_msg unfit = {.size = sizeof unfit, .flags = WHARF_RECV_DROP_UNFIT};
+        CHECK_EQ(wharf_direct_recvmsg(d, "P", &unfit, NULL, 0), -EOVERFLOW);
+        CHECK_EQ(unfit.len_bytes, 7);
+        leave(other, q);
         CHECK_EQ(wharf_direct_recv(d, "P", buf, sizeof buf, 0), -EAGAIN);
         CHECK_EQ(wharf_direct_recv(d, "P", buf, sizeof buf, wharf_in_ms(10)), -ETIMEDOUT);
 

@@ -117,15 +117,6 @@ static int receive(const struct verb *v, wharf_task *task, wharf_name port, stru
         return r;
 }
 
-static void drop_items(wharf_task *task, const struct wharf_msg *m)
-{
-        for (uint32_t i = 0; i < m->n_items; i++)
-                if (m->items[i].kind == WHARF_GOT_FD)
-                        close(m->items[i].fd);
-                else
-                        wharf_drop(task, m->items[i].name);
-}
-
 static int run(const struct verb *v, int argc, char **argv)
 {
         int64_t timeout_ns = -1;
@@ -167,9 +158,7 @@ static int run(const struct verb *v, int argc, char **argv)
         else
                 r = verb_register(v, task, name, port);
         while (r == EXIT_DONE && count) {
-                struct wharf_item items[WHARF_ITEMS_MAX];
-                struct wharf_msg m = {
-                        .size = sizeof m, .flags = WHARF_RECV_ALLOC, .items = items, .cap_items = WHARF_ITEMS_MAX};
+                struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC | WHARF_RECV_NO_ITEMS};
                 e = receive(v, task, port, &m, deadline_in(timeout_ns), &r);
                 if (r != EXIT_DONE)
                         break;
@@ -181,7 +170,6 @@ static int run(const struct verb *v, int argc, char **argv)
                         break;
                 if (!m.notice) {
                         r = print(v, name, &m, format);
-                        drop_items(task, &m);
                         if (m.reply != WHARF_NONE)
                                 wharf_drop(task, m.reply); /* we have nothing to say; the caller learns that */
                         count--;

@@ -242,19 +242,11 @@ static void job_end(struct server *s, struct job *j)
 /* One message, if there is one: 0, -EAGAIN, or what is wrong. */
 static int take_one(struct server *s)
 {
-        struct wharf_item items[WHARF_ITEMS_MAX];
-        struct wharf_msg m = {
-                .size = sizeof m, .flags = WHARF_RECV_ALLOC, .items = items, .cap_items = WHARF_ITEMS_MAX};
+        /* A command has no use for rights. */
+        struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC | WHARF_RECV_NO_ITEMS};
         int r = wharf_recvmsg(s->task, s->port, &m, 0);
         if (r < 0)
                 return r == -ETIMEDOUT ? -EAGAIN : r;
-        for (uint32_t i = 0; i < m.n_items; i++) /* a command has no use for rights */
-                if (m.items[i].kind == WHARF_GOT_FD)
-                        close(m.items[i].fd);
-                else
-                        wharf_drop(s->task, m.items[i].name);
-        m.items = NULL;
-        m.n_items = 0;
         if (m.notice) {
                 wharf_release(s->task, &m);
                 return 0;
