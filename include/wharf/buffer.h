@@ -44,11 +44,9 @@ enum wharf_buffer_kind {
 struct wharf_buffer_opts {
         uint32_t size; /* sizeof this struct; how it grows without breaking callers */
         uint32_t kind; /* enum wharf_buffer_kind */
-        /* The largest item, up to 1 GiB. Bounded and circular: each place is so large; default 64. Unbounded: no limit.
-         */
+        /* The largest item, up to 1 GiB. Bounded, circular: each place is so large; default 64. Unbounded: no limit. */
         uint64_t item_bytes_max;
-        /* Bounded and circular: how many places; default as many as fit. Circular: at least 2, one always stays empty.
-         */
+        /* Bounded and circular: how many places; default as many as fit. Circular: at least 2, one stays empty. */
         uint32_t places;
         uint32_t users_max; /* unbounded: tasks that have it open at once; default 64, up to 1022 */
         /* Unbounded: how much memory for items, what a heap needs beside them included; default all that is given. */

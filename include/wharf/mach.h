@@ -8,7 +8,7 @@
  * What differs, since the ports are of a library and not of a kernel:
  *      - the only task one can speak of is mach_task_self(); rights reach others inside messages
  *      - a send right that arrives gets a name of its own even where the task has one for that port already; compare
- * with wharf_right_same(). A port and the send rights its owner inserted share one name, as in Mach
+ *        with wharf_right_same(). A port and the send rights its owner inserted share one name, as in Mach
  *      - queue limits are per sender, and are set when the port is made (mach_port_construct())
  *      - MACH_SEND_INTERRUPT and MACH_RCV_INTERRUPT are accepted and never happen: signals do not end a wait
  *
@@ -222,8 +222,7 @@ enum {
 
 /* The task behind mach_task_self(), opened at first use; NULL when there is no memory. Owned by the library. */
 WHARF_API wharf_task *wharf_mach_task(void);
-/* Give everything back, as wharf_task_close() does; for whoever wants nothing left at exit. The next call opens anew.
- */
+/* Give everything back, as wharf_task_close() does; for who wants nothing left at exit. The next call reopens. */
 WHARF_API void wharf_mach_close(void);
 WHARF_API mach_port_t wharf_mach_task_self(void);
 WHARF_API mach_port_t wharf_mach_reply_port(void);
@@ -394,7 +393,9 @@ static inline kern_return_t bootstrap_check_in(mach_port_t bootstrap, const char
         return KERN_SUCCESS;
 }
 
-/* A send right to whoever serves `name` now. BOOTSTRAP_UNKNOWN_SERVICE, KERN_INVALID_VALUE, KERN_FAILURE (no wharfd).
+/*
+ * A send right to the task that serves `name` now. BOOTSTRAP_UNKNOWN_SERVICE, KERN_INVALID_VALUE, KERN_FAILURE (no
+ * wharfd).
  */
 static inline kern_return_t bootstrap_look_up(mach_port_t bootstrap, const char *name, mach_port_t *right)
 {

@@ -38,8 +38,11 @@ WHARF_BEGIN
  * @ret  the memory's name: it belongs to the caller, who gives it away in a message or lets go of it with
  *       wharf_drop().
  *
- * Errors: -EINVAL (0 bytes), -ENOMEM (more than can be had), -ENOSPC, -EMFILE, -ENFILE, -EFBIG (RLIMIT_FSIZE),
- * -EOPNOTSUPP (a sandbox forbids making memory to share), -ESTALE
+ * Errors: -EINVAL      0 bytes
+ *         -ENOMEM      more than can be had
+ *         -EFBIG       more than RLIMIT_FSIZE
+ *         -EOPNOTSUPP  a sandbox forbids making memory to share
+ *         -ENOSPC, -EMFILE, -ENFILE, -ESTALE
  */
 WHARF_API int wharf_memory_new(wharf_task *task, size_t bytes, wharf_name *ret);
 

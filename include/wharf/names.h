@@ -9,8 +9,8 @@
  *
  * The system's domain is /run/wharf, and all users' tasks may use it, as far as its rules allow (wharfd.conf(5)). A
  * task can use both: a name that begins with "system:" is asked of the system's domain, and any other of the task's
+ * own. ("system:" itself is not part of the name there.) WHARF_DOMAIN=/run/wharf makes the system's domain a task's
  * own.
- * ("system:" itself is not part of the name there.) WHARF_DOMAIN=/run/wharf makes the system's domain a task's own.
  *
  * A domain that $WHARF_DOMAIN names may belong to somebody else if it was made for sharing: nobody but its owner can
  * write to the directory, and its socket is open to all. Whoever names a domain trusts its owner.

@@ -133,20 +133,24 @@ WHARF_API int wharf_revoke(wharf_task *task, wharf_name port, uint64_t sender_id
  *
  * What the answer is worth. A port's id (wharf_right_stat()) is known to whoever has a right to it, so an owner that
  * lies can give its own port that id. Therefore the kernel is asked as well which process answered, over a connection
- * that nobody but the holder made: 1   the same process answered on both, and says that it is the same port. Another
- * process cannot bring that about by claiming the id, nor by passing questions and answers on, since it would be seen
- * itself. 0   they say different ids, or different processes answered. It does not say that nobody else can read:
- * whoever owned a right's port when that right was first used may have handed the connection to the true owner since,
- * and have kept a copy of it. Of two rights that are the same, go on with the one that you trust already. And a process
- * may always lie about its own ports.
+ * that nobody but the holder made:
+ *
+ *      1   the same process answered on both, and says that it is the same port. Another process cannot bring that
+ *          about by claiming the id, nor by passing questions and answers on, since it would be seen itself.
+ *      0   they say different ids, or different processes answered.
+ *
+ * It does not say that nobody else can read: whoever owned a right's port when that right was first used may have
+ * handed the connection to the true owner since, and have kept a copy of it. Of two rights that are the same, go on
+ * with the one that you trust already. And a process may always lie about its own ports.
  *
  * @ret  1 or 0
  *
  * Errors: -EAGAIN, -ETIMEDOUT   not answered yet
  *         -EPIPE, -EKEYREVOKED  one of them is a dead name
  *         -EOPNOTSUPP           the kernel does not say who answered: the owner is in a pid namespace not seen from
- * here -EPERM                no send right (a send-once right has no message to spare) -ECANCELED, -EBADF, -ENOMEM,
- * -ESTALE
+ *                               here
+ *         -EPERM                no send right (a send-once right has no message to spare)
+ *         -ECANCELED, -EBADF, -ENOMEM, -ESTALE
  */
 WHARF_API int wharf_right_same(wharf_task *task, wharf_name a, wharf_name b, int64_t deadline_ns);
 

@@ -18,9 +18,10 @@
  *          the size and the mode are there at once, but blocks are reserved after it appeared).
  * Memory:  the blocks are reserved when a segment is created or grown, so a later touch cannot fail (SIGBUS), unless
  *          WHARF_SEGMENT_SPARSE was asked for. What exceeds the memory that is left is refused before any is reserved.
- * What another task can still do to it: see wharf_segment_resize(). Errors:  0 or a count on success, a negative errno
- * on failure. A failed call changes nothing: outputs are untouched, and what you passed in is still yours. Threads: one
- * wharf_segment may be used by many threads at once for wharf_segment_at(), wharf_segment_offset() and
+ *          What another task can still do to it: see wharf_segment_resize().
+ * Errors:  0 or a count on success, a negative errno on failure. A failed call changes nothing: outputs are
+ *          untouched, and what you passed in is still yours.
+ * Threads: one wharf_segment may be used by many threads at once for wharf_segment_at(), wharf_segment_offset() and
  *          wharf_segment_stat(); the others need it for themselves.
  * Fork:    a child goes on using the parent's segment, attached where it was.
  * No call here waits, except for the file system.

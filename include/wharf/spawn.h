@@ -76,7 +76,7 @@ struct wharf_child {
  * when the program runs, or cannot: all or nothing, so after a failure every right is still here and no child is.
  *
  * @deadline_ns  when to give up waiting for room on the links of rights that are copied. The start itself is waited
- * for.
+ *               for.
  *
  * Errors: -EINVAL  a name that is empty, too long or there twice; unknown flags; wharf_why() says which
  *         -ENOENT, -EACCES, -ENOEXEC, ...  the program cannot be executed, and why; or what `prepare` answered

@@ -38,12 +38,12 @@
  * Fork:    the child holds no right of its parent: the library's descriptors are closed there and every call on the
  *          parent's task answers -ESTALE. Only wharf_task_close() still works, and frees the memory.
  * Cancellation: no call is a cancellation point of pthreads. A thread that is cancelled (pthread_cancel()) while it
- * waits in a call goes on waiting, leaves the call with its result, and ends at the first cancellation point after it:
- *          nothing stays locked or half done. To end such a wait at once, drop what it waits for. A thread whose
- *          cancellation is asynchronous must not call the library, as it must not call malloc().
+ *          waits in a call goes on waiting, leaves the call with its result, and ends at the first cancellation point
+ *          after it: nothing stays locked or half done. To end such a wait at once, drop what it waits for. A thread
+ *          whose cancellation is asynchronous must not call the library, as it must not call malloc().
  * Copies:  a process may hold several copies of the library (a shared one, others linked into plug-ins, other
- * versions). They share nothing: a task and its names belong to the copy that opened it, and copies exchange messages
- *          and rights like processes. A copy may be unloaded once its tasks are closed.
+ *          versions). They share nothing: a task and its names belong to the copy that opened it, and copies exchange
+ *          messages and rights like processes. A copy may be unloaded once its tasks are closed.
  * Signals: SIGPIPE is never raised. No function is async-signal-safe.
  */
 #ifndef WHARF_TASK_H
@@ -119,11 +119,11 @@ WHARF_API int wharf_task_notify(wharf_task *task, wharf_name *ret);
  *                       (threads that wait on it, for room or for a reply, return -ECANCELED)
  *      a port           every sender gets a dead name: sending, and waiting for room, end with -EPIPE. Unread messages
  *                       are lost. Rights in them are dropped: their ports see that sender go, and where they were
- *                       send-once rights are told so; where they were to answer a call, that ends with -ECANCELED. Who
- * waits for the reply to an unread request gets -ECONNRESET; to a request that was received, what wharf_reply() says,
- *                       which is -EPIPE to the server and -ECONNRESET to the caller. Threads that receive from it
- *                       return -ECANCELED. Notices to it, and about it, are dropped. Payloads held in place stay until
- *                       they are given back.
+ *                       send-once rights are told so; where they were to answer a call, that ends with -ECANCELED. The
+ *                       task that waits for the reply to an unread request gets -ECONNRESET; to a request that was
+ *                       received, what wharf_reply() says, which is -EPIPE to the server and -ECONNRESET to the
+ *                       caller. Threads that receive from it return -ECANCELED. Notices to it, and about it, are
+ *                       dropped. Payloads held in place stay until they are given back.
  *      a set            its ports leave it and live on; threads that receive from it return -ECANCELED
  *      a send-once right its port is told that it went unused; where it answers a call, the caller gets -ECANCELED
  *      a memory         it is unmapped here; others that have it keep it
