@@ -7,7 +7,7 @@
  *      idle N                the round trip of one sender while N others hold attached links and say nothing
  *      busy N                messages a second that a port takes from N senders at once, each a process
  *      moves N               a receive right that goes back and forth with N attached links: the time of one move, and
- * the longest that a sender which never stops sending had to wait in one call
+ *                            the longest that a sender which never stops sending had to wait in one call
  *
  * Method: `mint` to `second-moved` in one process, like setup.h; the others between processes, the server on the first
  * core and the one sender that is timed on the second.

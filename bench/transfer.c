@@ -5,7 +5,7 @@
  *      hand    the sender writes the first word, the receiver reads it, and answers
  *      read    the sender writes every byte, the receiver reads every byte, and answers
  *      reply   the sender asks, and the receiver answers with the payload, of which the first word is looked at:
- * copied, and written directly into the memory of the one that asked
+ *              copied, and written directly into the memory of the one that asked
  *
  * One transfer is a call with an empty reply. The sender of the first two ways has one buffer for ever; the one that
  * shares has one memory, which is all zero and which it never writes to. In `hand` the one that moves gets its memory

@@ -824,7 +824,8 @@ int main(int argc, char **argv)
                 if (!strcmp(argv[i], "--only") && i + 1 < argc)
                         only = argv[++i];
         }
-        /* Operation by operation, shortage by shortage; the quick tier takes one place for each, the next for the next.
+        /*
+         * Operation by operation, shortage by shortage; the quick tier takes one place for each, the next for the next.
          */
         for (unsigned o = 0; o < n_ops; o++)
                 for (unsigned s = 0; s < n_shortages; s++)

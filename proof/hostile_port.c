@@ -102,7 +102,8 @@ static bool of_another_record(const struct proof *p)
         return !memcmp(&came, &read, sizeof came);
 }
 
-/* Receives a message and gives back all that it brings; a send right is used once, which makes it the receiver's own.
+/*
+ * Receives a message and gives back all that it brings; a send right is used once, which makes it the receiver's own.
  */
 static int take_rights(struct proof *p, wharf_name port, unsigned n_expected)
 {

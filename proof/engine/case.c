@@ -26,7 +26,8 @@ static struct proof_ledger *ledger;
 
 uint64_t proof_hash(uint64_t h, const void *bytes, size_t len)
 {
-        /* Words, then the rest; multiply and fold as wyhash does. Speed matters: whole lanes are hashed at every kill.
+        /*
+         * Words, then the rest; multiply and fold as wyhash does. Speed matters: whole lanes are hashed at every kill.
          */
         const uint8_t *b = bytes;
         h ^= len * 0x9e3779b97f4a7c15u;

@@ -334,7 +334,8 @@ static bool was_seen(const struct proof_traced *t, bool now)
         }
 }
 
-/* The first load of this place in the code, in all its pieces if it is a copy; a datagram's head is told from its body.
+/*
+ * The first load of this place in the code, in all its pieces if it is a copy; a datagram's head is told from its body.
  */
 static bool is_first(const struct proof_op *op, const struct proof_traced *t, uint32_t k)
 {

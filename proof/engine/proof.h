@@ -40,7 +40,8 @@ struct proof_op {
         const char *name;
         /* In the case's process: make the objects; p->state is the operation's own, state_bytes zeroed bytes. */
         void (*setup)(struct proof *p);
-        /* In the victim's process, before it is armed; may be NULL. For what a victim must make or let go of by itself.
+        /*
+         * In the victim's process, before it is armed; may be NULL. For what a victim must make or let go of by itself.
          */
         void (*start)(struct proof *p);
         /* In the case's process, right after the victim was forked: let go of what is the victim's alone, so that its
@@ -97,7 +98,8 @@ struct proof_op {
         bool looks_again;
         /* hostile: whoever can write there is trusted with the contents: looking twice is no mistake. */
         bool trusted;
-        /* fail: nothing may have changed after a call that failed; p->result is what it answered. NULL: audit() does.
+        /*
+         * fail: nothing may have changed after a call that failed; p->result is what it answered. NULL: audit() does.
          */
         void (*unchanged)(struct proof *p);
 };

@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Shared memory whose bytes make the state; a multiple of 8 long. Mapped in this process and, after fork, in the next.
+/*
+ * Shared memory whose bytes make the state; a multiple of 8 long. Mapped in this process and, after fork, in the next.
  */
 void proof_step_show(const void *at, size_t len);
 /* Bytes of it that no reader may look at while the operation runs. */

@@ -10,15 +10,17 @@
  * The model: views, as in the operational reading of release and acquire (Kang et al., "A Promising Semantics for
  * Relaxed Memory Concurrency", 2017, without promises). Each location has a history; each party has a view, the oldest
  * entry it may still read; a release store carries its party's view, an acquire load takes it over; fences do the same
- * for the relaxed accesses around them; seq_cst fences share one view among all. E1  Plain accesses are checked, not
- * modelled: two that are not ordered by happens-before, one of them a store, are a data race and a failure, as are a
- * plain and an atomic access. So a plain load has one possible value. E2  Weaker than the machine here and as weak as
- * C11, except: a load never sees a store that comes later in the execution (no load buffering: RC11 forbids it, too),
- * stores to one location take effect in the order in which they run, compare-and-swap looks at the newest value, and
- * seq_cst accesses are as strong as with fences around. What these hide is not found here. E3  Sockets are the
- * kernel's own. What is sent on one is ordered before whatever hears of it, on any socket: a little more than the
- * kernel promises. No call sleeps there: a party that would is asleep here, and looks again when another has told the
- * kernel something. Memory that is mapped twice is one memory.
+ * for the relaxed accesses around them; seq_cst fences share one view among all.
+ *
+ *   E1  Plain accesses are checked, not modelled: two that are not ordered by happens-before, one of them a store, are
+ *       a data race and a failure, as are a plain and an atomic access. So a plain load has one possible value.
+ *   E2  Weaker than the machine here and as weak as C11, except: a load never sees a store that comes later in the
+ *       execution (no load buffering: RC11 forbids it, too), stores to one location take effect in the order in which
+ *       they run, compare-and-swap looks at the newest value, and seq_cst accesses are as strong as with fences around.
+ *       What these hide is not found here.
+ *   E3  Sockets are the kernel's own. What is sent on one is ordered before whatever hears of it, on any socket: a
+ *       little more than the kernel promises. No call sleeps there: a party that would is asleep here, and looks again
+ *       when another has told the kernel something. Memory that is mapped twice is one memory.
  */
 #ifndef PROOF_EXPLORE_EXPLORE_H
 #define PROOF_EXPLORE_EXPLORE_H

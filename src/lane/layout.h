@@ -117,7 +117,8 @@ struct wh_back {
         uint8_t pad0[WH_LINE - 16];
         /* [lane-asleep] 0: awake. Otherwise the generation of a sleep: ring once for each. */
         _Atomic uint32_t asleep;
-        /* [lane-renew] Changes when a RENEW frame waits on the sender's socket: in the line that a ringing sender has.
+        /*
+         * [lane-renew] Changes when a RENEW frame waits on the sender's socket: in the line that a ringing sender has.
          */
         _Atomic uint32_t renew;
         uint8_t pad1[WH_LINE - 8];

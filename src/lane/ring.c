@@ -141,7 +141,8 @@ bool wh_ring_publish_taken(struct wh_ring_rx *rx)
 {
         uint64_t lines = rx->holds ? rx->held_lines : rx->pos;
         rx->published_lines = lines;
-        /* [ring-taken] Release, pairs with the acquire in wh_ring_refresh(): we have read, now it may be overwritten.
+        /*
+         * [ring-taken] Release, pairs with the acquire in wh_ring_refresh(): we have read, now it may be overwritten.
          */
         atomic_store_explicit(&rx->back->taken_records, rx->holds ? rx->held_records : rx->records,
                               memory_order_release);

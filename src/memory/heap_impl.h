@@ -227,7 +227,8 @@ static inline bool heap_tag_load(const struct wharf_heap *h, uint32_t u, struct 
 static inline void heap_tag_store(const struct wharf_heap *h, uint32_t u, uint32_t value, uint32_t owner,
                                   uint32_t state, uint32_t small)
 {
-        /* [tag] Release, pairs with the acquire in heap_tag_load(). H1: the tags that it uncovers were written before.
+        /*
+         * [tag] Release, pairs with the acquire in heap_tag_load(). H1: the tags that it uncovers were written before.
          */
         atomic_store_explicit(heap_tag_at(h, u), heap_tag_make(h, u, value, owner, state, small), memory_order_release);
 }

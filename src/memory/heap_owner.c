@@ -92,7 +92,8 @@ bool wh_heap_retag(struct wharf_heap *h, const struct span *s, uint32_t value, u
 
 bool wh_heap_give_back(struct wharf_heap *h, const struct span *s)
 {
-        /* A buddy tag can be changed without the lock: win it first. Others cannot, and give() reads the extent in it.
+        /*
+         * A buddy tag can be changed without the lock: win it first. Others cannot, and give() reads the extent in it.
          */
         if (h->policy == &wh_heap_buddy && !wh_heap_retag(h, s, 0, s->tag.owner, TAG_FREE, 0))
                 return false;

@@ -78,7 +78,8 @@ int wh_mutex_lock_slow(struct wh_mutex *m, uint64_t me, uint64_t thread, int64_t
                 int r = wh_os_futex_wait(wh_mutex_low(m), (uint32_t)w, wh_sleep_until(rounds, deadline_ns), true);
                 if (r == 0 || r == -EAGAIN || r == -EINTR)
                         continue;
-                /* L2: look again. So too when the kernel would not let us sleep: waiting by looking is still waiting.
+                /*
+                 * L2: look again. So too when the kernel would not let us sleep: waiting by looking is still waiting.
                  */
                 looked_at = 0;
                 rounds++;

@@ -123,7 +123,8 @@ static int give_plain(struct sem *s)
         do {
                 if ((is & ~SLEEPS) == INT32_MAX)
                         return -EOVERFLOW;
-                /* [sem] Release, pairs with the acquire in take_plain(). All sleepers wake; who gets none sleeps again.
+                /*
+                 * [sem] Release, pairs with the acquire in take_plain(). All sleepers wake; who gets none sleeps again.
                  */
         } while (!atomic_compare_exchange_weak_explicit(&s->units, &is, (is & ~SLEEPS) + 1, memory_order_release,
                                                         memory_order_relaxed));

@@ -148,7 +148,8 @@ static int lock_and_say(void *arg)
         return 0;
 }
 
-/* Goal: the kernel's word about a holder, not a time-out: stopped is alive, killed is dead, and the next one is told.
+/*
+ * Goal: the kernel's word about a holder, not a time-out: stopped is alive, killed is dead, and the next one is told.
  */
 TEST(mutex_tells_of_a_dead_holder)
 {

@@ -81,7 +81,8 @@ int wh_os_mremap(void *p, size_t old_len, size_t len, int flags, void **ret);
 /* A memfd, mode 0600, that may be sealed and never be executed. Returns the descriptor. */
 int wh_os_memfd(const char *name);
 int wh_os_ftruncate(int fd, off_t len);
-/* Also reserves the blocks, so that a later touch cannot fail. -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less.
+/*
+ * Also reserves the blocks, so that a later touch cannot fail. -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less.
  */
 int wh_os_fallocate(int fd, int mode, off_t off, off_t len);
 int wh_os_seal(int fd, int seals);

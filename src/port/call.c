@@ -291,7 +291,8 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
         }
         if (at_once && r == -ETIMEDOUT)
                 r = -EAGAIN;
-        /* Who only ever tries must learn that the queue stays full for good: now and then it is looked, as in a stream.
+        /*
+         * Who only ever tries must learn that the queue stays full for good: now and then it is looked, as in a stream.
          */
         if (at_once && r == -EAGAIN && !mine && wh_link_probe(l, false) && l->tx_over)
                 r = l->tx_over;

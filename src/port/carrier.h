@@ -20,7 +20,8 @@ struct wh_carrier {
 int wh_carrier_pack(wharf_task *t, const struct wharf_msg *m, int64_t deadline_ns, struct wh_carrier *ret);
 /* It was inherited, or (not `sent`) nothing has happened. */
 void wh_carrier_done(wharf_task *t, const struct wharf_msg *m, struct wh_carrier *c, bool sent);
-/* Take the message from an inherited socket. -ENODATA: there is none any more. -EOVERFLOW, -EPROTO ... leave it empty.
+/*
+ * Take the message from an inherited socket. -ENODATA: there is none any more. -EOVERFLOW, -EPROTO ... leave it empty.
  */
 int wh_carrier_unpack(wharf_task *t, int sock, struct wharf_msg *m);
 

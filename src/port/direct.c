@@ -134,7 +134,8 @@ bool wh_direct_claim(struct wh_link *l, uint64_t number, int err)
         uint64_t word = wh_direct_word(WH_DIRECT_OFFERED, number, 0);
         uint64_t to =
                 err ? wh_direct_word(WH_DIRECT_REFUSED, number, -err) : wh_direct_word(WH_DIRECT_TAKEN, number, 0);
-        /* [direct] Release, pairs with the acquire in wh_direct_look(): the bytes were read before their place is free.
+        /*
+         * [direct] Release, pairs with the acquire in wh_direct_look(): the bytes were read before their place is free.
          */
         return atomic_compare_exchange_strong_explicit(&l->rx->ring.back->direct, &word, to, memory_order_acq_rel,
                                                        memory_order_relaxed) &&

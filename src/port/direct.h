@@ -35,7 +35,8 @@
  *   D3  What the record says is compared with the window that was announced for that call; nothing else of it is used.
  *   D4  The window of a call that was given up stays reserved, without memory and without access, until the server has
  *       answered or is gone: a late write meets EFAULT, and never what would have been mapped there since. Where
- * neither will be known, since the right was dropped, those addresses stay reserved for good. They cost no memory.
+ *       neither will be known, since the right was dropped, those addresses stay reserved for good. They cost no
+ *       memory.
  */
 #ifndef WH_PORT_DIRECT_H
 #define WH_PORT_DIRECT_H
@@ -71,7 +72,8 @@ const char *wh_direct_why(int err);
 
 /* Before the record of the offer `number` is published. */
 void wh_direct_offer(struct wh_link *l, uint64_t number);
-/* What became of the offer `number`: 0 TAKEN; -EAGAIN OFFERED still; -EPROTO nonsense; or with *ret_refused, why not.
+/*
+ * What became of the offer `number`: 0 TAKEN; -EAGAIN OFFERED still; -EPROTO nonsense; or with *ret_refused, why not.
  */
 int wh_direct_look(struct wh_link *l, uint64_t number, int *ret_refused);
 /* Stop waiting for it. 0: it was taken meanwhile; otherwise it never will be. */

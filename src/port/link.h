@@ -13,9 +13,9 @@
  *   K5  A link that came in a message is provisional: before its first message the holder makes a pair of its own and
  *       sends one end over the old one (REBIND), so whoever introduced it can neither read, write, hide nor forge.
  *       The same goes for a link whose port has moved: its new owner asks (RENEW), and what the former owner kept, be
- * it sockets or memory, is then of no use to it. K6  A lane, or a pair, ends at a message and a record that both sides
- * know (struct wh_change). The receiver goes over when it has taken all before that, and reads nothing that comes
- * behind it earlier.
+ *       it sockets or memory, is then of no use to it.
+ *   K6  A lane, or a pair, ends at a message and a record that both sides know (struct wh_change). The receiver goes
+ *       over when it has taken all before that, and reads nothing that comes behind it earlier.
  *
  * Guards: at the holder everything is under o.lock. At the owner, receiving (rx, stash, items, sock) is under the
  * inbox's lock and sending (tx, sock) under o.lock; `sock` changes only with both held.

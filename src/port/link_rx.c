@@ -909,7 +909,8 @@ static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct
         return 0;
 }
 
-/* Where a reply may be written. Kept until its request comes: whatever it says, it is looked at only with the kernel.
+/*
+ * Where a reply may be written. Kept until its request comes: whatever it says, it is looked at only with the kernel.
  */
 static int record_window(struct wh_link *l, const struct wh_rec *rec, const struct wh_rec_ext *ext)
 {

@@ -167,7 +167,8 @@ int wh_link_rebind(struct wh_link *l)
         int sv[2];
         int r = wh_os_socketpair(sv);
         if (r < 0) {
-                /* Forbidden in this sandbox, or no descriptors left: the link works as it is, on its introducer's word.
+                /*
+                 * Forbidden in this sandbox, or no descriptors left: the link works as it is, on its introducer's word.
                  */
                 if (r != -EMFILE && r != -ENFILE && r != -ENOMEM) {
                         l->provisional = false;

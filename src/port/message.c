@@ -16,7 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What msg->held[0] says: which wharf_release() it takes. [1] is a link's id or a right's name, [2] a slot or length.
+/*
+ * What msg->held[0] says: which wharf_release() it takes. [1] is a link's id or a right's name, [2] a slot or length.
  */
 enum {
         HELD_NOTHING = 0,
@@ -523,7 +524,8 @@ next:
         if (wh_likely(r == 1)) {
                 struct wh_port *p = l->port;
                 if (wh_unlikely(in->direct)) {
-                        /* Another link's chunks are in the buffer that this message needs; or ours in another thread's.
+                        /*
+                         * Another link's chunks are in the buffer that this message needs; or ours in another thread's.
                          */
                         if (in->direct != l || !l->stash.full || l->stash.bytes != m->data)
                                 wh_link_privatise(in->direct);

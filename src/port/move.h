@@ -13,9 +13,9 @@
  *   M3  The new owner only looks into the carrier (MSG_PEEK) until everything is there and checked, so a task that is
  *       short of memory or descriptors can try again.
  *   M4  All in the carrier is claimed by the former owner, who may lie: it is read once, from memory that the kernel
- * has made immutable, and checked like anything that comes from a sender. A liar can only hand over a bad port. M5  The
- * new owner asks every sender for a pair and a lane of its own (RENEW; K5 in link.h). Until a sender has seen to that,
- * the link is as trustworthy as the former owner, who may have kept copies; then it is as good as new.
+ *       has made immutable, and checked like anything that comes from a sender. A liar can only hand over a bad port.
+ *   M5  The new owner asks every sender for a pair and a lane of its own (RENEW; K5 in link.h). Until a sender has seen
+ *       to that, the link is as trustworthy as the former owner, who may have kept copies; then it is as good as new.
  */
 #ifndef WH_PORT_MOVE_H
 #define WH_PORT_MOVE_H

@@ -29,7 +29,8 @@ struct wh_notice {
         uint64_t count;  /* for NO_SENDERS: the make-send count */
 };
 
-/* A notice to `port` that may be fired some day; NULL when there is no memory. Threads that receive there wait for it.
+/*
+ * A notice to `port` that may be fired some day; NULL when there is no memory. Threads that receive there wait for it.
  */
 struct wh_notice *wh_notice_new(wharf_task *t, uint32_t what, wharf_name about, wharf_name port);
 /* It will not be fired. NULL is allowed. */

@@ -152,7 +152,8 @@ void wh_inbox_wake_all(struct wh_inbox *in);
 int wh_port_may_link(const struct wh_port *p, uid_t uid);
 int wh_port_may_introduce(const struct wh_port *p, const struct wh_link *by);
 
-/* Add the owner's end of a link, for `payer`, whose share is not asked for with `force`; takes `sock` only on success.
+/*
+ * Add the owner's end of a link, for `payer`, whose share is not asked for with `force`; takes `sock` only on success.
  */
 int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret);
 /* There may be something on this link that no event will tell of. */

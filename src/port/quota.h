@@ -11,6 +11,7 @@
  *      LINKS     the task's senders     half of its descriptors (RLIMIT_NOFILE); and each port: links_max
  *      RIGHTS    the task's senders     a quarter of its descriptors: rights read and not delivered yet
  *      BYTES     each port              mapped_bytes_max: lanes, sections, and large messages while they come
+ *
  * A quarter is left for everything else the task does, so no sender can make it run out.
  *
  * Who it is: the user that the kernel names for the link. Before that, whoever introduced the link; for one that the

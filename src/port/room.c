@@ -194,7 +194,8 @@ void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to)
 void wh_room_event(struct wh_link *l)
 {
         l->sock_ready = true;
-        /* Doorbells are thrown away, and what else there is told apart. A thread that reads for all does that itself.
+        /*
+         * Doorbells are thrown away, and what else there is told apart. A thread that reads for all does that itself.
          */
         while (!l->leader && !l->stash.full && !l->items.n && !l->sock_ended && wh_link_pump(l) > 0)
                 ;

@@ -52,7 +52,8 @@ static void let_go(struct keeper *k, const char *name)
         k->n = to;
 }
 
-/* The value of KEY=value on a line of its own; NULL when there is none, or when it is too long or could split a list.
+/*
+ * The value of KEY=value on a line of its own; NULL when there is none, or when it is too long or could split a list.
  */
 static const char *value_of(const char *text, const char *key, char ret[WH_FD_NAME_MAX])
 {

@@ -406,7 +406,8 @@ static int entry_add(struct service *s, struct domain *d, struct entry *e)
                 r = conn_get(s, d, &c, NULL);
                 if (r < 0)
                         break;
-                /* Where the answer is lost with its wharfd, the next attempt finds that it was done: the same cookie.
+                /*
+                 * Where the answer is lost with its wharfd, the next attempt finds that it was done: the same cookie.
                  */
                 r = announce(s, c, e);
                 if (r == 0) {

@@ -38,7 +38,8 @@ struct wh_who {
 
 struct wh_rules;
 
-/* What holds without a file. `open`: everybody who can connect may do everything (a user's own domain). NULL: -ENOMEM
+/*
+ * What holds without a file. `open`: everybody who can connect may do everything (a user's own domain). NULL: -ENOMEM
  */
 struct wh_rules *wh_rules_new(bool open);
 /*

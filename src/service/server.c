@@ -416,7 +416,8 @@ static void do_lookup(struct wh_server *s, const struct wh_names_request *req, c
                 answer(s, m->reply, WH_NAMES_LOOKUP, r);
 }
 
-/* What `wharf ls` shows of one name. The page is its owner's claim: each word is loaded once and believed as a number.
+/*
+ * What `wharf ls` shows of one name. The page is its owner's claim: each word is loaded once and believed as a number.
  */
 static struct wharf_named named_stat(struct wh_server *s, const struct named *e)
 {

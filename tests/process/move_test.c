@@ -203,8 +203,9 @@ static int send_and_die(wharf_task *t, wharf_name right, void *arg)
 
 /*
  * Goal:   what was sent and not received, in whatever way, is received by the new owner, in order, with the rights in
- * it. Method: senders that are idle, cold, attached, dead; payloads in frames, records, sections and memories of their
- * own; then all go on, some with calls.
+ *         it.
+ * Method: senders that are idle, cold, attached, dead; payloads in frames, records, sections and memories of their
+ *         own; then all go on, some with calls.
  */
 TEST(unread_messages_of_cold_attached_and_dead_senders_move_with_their_rights)
 {
@@ -1056,8 +1057,9 @@ static int serve_calls(wharf_task *t, wharf_name port, wharf_name hub, void *arg
 
 /*
  * Goal:   once a sender has made a pair and a lane of its own, a former owner that kept a copy of everything can
- * neither read, write, hide nor forge anything. Method: it writes to the old socket and shuts it down, both ways,
- * scribbles over the old page, and reads what it can; sender and new owner go on.
+ *         neither read, write, hide nor forge anything.
+ * Method: it writes to the old socket and shuts it down, both ways, scribbles over the old page, and reads what it can;
+ *         sender and new owner go on.
  */
 TEST(a_former_owner_that_kept_everything_has_nothing_after_the_rebind)
 {
@@ -1257,8 +1259,8 @@ static int refill(int from, uint8_t *state, size_t len, int *ret)
 
 /*
  * Goal:   a receive right from a former owner that lies is refused, or is a port that works badly; nothing is leaked
- * and nobody else is disturbed. Method: a true carrier with each word of its state replaced by boundary values; an
- * empty socket; one cut short.
+ *         and nobody else is disturbed.
+ * Method: a true carrier with each word of its state replaced by boundary values; an empty socket; one cut short.
  */
 TEST(forged_carriers_are_refused_and_leave_nothing)
 {

@@ -416,8 +416,8 @@ static int babbler(void *listener)
 
 /*
  * Goal:   a task with names that has met something in wharfd's place, and broken that link, goes on with the next
- * wharfd as if nothing had been. Method: wharfd and its keeper are killed, and something else listens there for a
- * while.
+ *         wharfd as if nothing had been.
+ * Method: wharfd and its keeper are killed, and something else listens there for a while.
  */
 TEST(a_link_to_wharfd_that_broke_is_made_anew)
 {

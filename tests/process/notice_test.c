@@ -145,7 +145,8 @@ static int use_and_leave(void *arg)
         return 0;
 }
 
-/* Senders that die by themselves, and a receiver that sleeps: to the same port, the notice comes behind the messages.
+/*
+ * Senders that die by themselves, and a receiver that sleeps: to the same port, the notice comes behind the messages.
  */
 TEST(no_senders_after_senders_were_killed)
 {

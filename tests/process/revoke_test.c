@@ -312,7 +312,8 @@ TEST(a_right_is_revoked_before_its_first_use)
         }
 }
 
-/* Used for the first time, so that it made a pair of its own, which the owner has not seen: it is told over that one.
+/*
+ * Used for the first time, so that it made a pair of its own, which the owner has not seen: it is told over that one.
  */
 TEST(a_right_is_revoked_between_its_rebind_and_the_owners_look)
 {

@@ -595,7 +595,8 @@ static int use_the_parents_task(void *arg)
         return (int)count_fds();
 }
 
-/* A forked child holds nothing of its parent: every call is refused, the descriptors are closed, the memory is freed.
+/*
+ * A forked child holds nothing of its parent: every call is refused, the descriptors are closed, the memory is freed.
  */
 TEST(forked_child_holds_nothing)
 {

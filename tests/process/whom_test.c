@@ -173,7 +173,8 @@ TEST(threads_asleep_before_the_page_was_handed_over_are_on_it)
                 mine = 0;
                 for (size_t i = 0; i < n; i++)
                         mine += all[i].pid == getpid() && all[i].what == WHARF_WAITS_RECEIVE;
-                /* What has no place is no secret either: a task with ports that are not shown has others to wait for.
+                /*
+                 * What has no place is no secret either: a task with ports that are not shown has others to wait for.
                  */
                 for (size_t i = 0; i < n; i++)
                         CHECK(all[i].what != WHARF_WAITS_RECEIVE || all[i].flags & WHARF_WAIT_OTHERS);
