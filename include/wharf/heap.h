@@ -41,7 +41,7 @@ enum wharf_heap_policy {
 
 /* "buddy", "first", "next", "best", "worst", "fixed"; NULL for anything else. */
 WHARF_API const char *wharf_heap_policy_name(enum wharf_heap_policy policy);
-/* -EINVAL for a name that is none of these. */
+/* The policy that has this name. Errors: -EINVAL: it is none of these. */
 WHARF_API int wharf_heap_policy_by_name(const char *name, enum wharf_heap_policy *ret);
 
 /* wharf_heap_opts.flags */
@@ -169,7 +169,7 @@ WHARF_API int wharf_heap_offset(wharf_heap *heap, const void *at, uint64_t *ret_
 
 /* Offsets that the heap keeps for its users, so that they find their data again; 0 at first. */
 #define WHARF_HEAP_ROOTS 8
-/* Errors: -EINVAL: no such root. */
+/* Read one of them. Errors: -EINVAL: no such root. */
 WHARF_API int wharf_heap_root(wharf_heap *heap, uint32_t which, uint64_t *ret_offset);
 /* Sets it if it is still `expect` (one atomic step). Errors: -EINVAL, -EAGAIN: it is something else by now. */
 WHARF_API int wharf_heap_root_set(wharf_heap *heap, uint32_t which, uint64_t expect, uint64_t offset);
@@ -186,7 +186,7 @@ struct wharf_heap_owner {
         uint64_t blocks, bytes;
 };
 
-/* This task's own id. Negative when the table is full in a forked child: -EUSERS. */
+/* Returns this task's own id. Errors: -EUSERS: in a forked child, the table is full. */
 WHARF_API int wharf_heap_self(wharf_heap *heap);
 /* Hand a block to another owner, or to WHARF_NOBODY. Errors as wharf_heap_free(); -ESRCH: there is no such owner. */
 WHARF_API int wharf_heap_give(wharf_heap *heap, uint64_t offset, uint32_t owner);

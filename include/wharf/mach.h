@@ -224,6 +224,7 @@ enum {
 WHARF_API wharf_task *wharf_mach_task(void);
 /* Give everything back, as wharf_task_close() does; for who wants nothing left at exit. The next call reopens. */
 WHARF_API void wharf_mach_close(void);
+/* What Mach's own names below stand for: they are macros and inline functions that call these. */
 WHARF_API mach_port_t wharf_mach_task_self(void);
 WHARF_API mach_port_t wharf_mach_reply_port(void);
 WHARF_API mach_msg_return_t wharf_mach_msg(mach_msg_header_t *msg, mach_msg_option_t option, mach_msg_size_t send_size,

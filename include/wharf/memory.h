@@ -57,7 +57,7 @@ WHARF_API int wharf_memory_new(wharf_task *task, size_t bytes, wharf_name *ret);
  */
 WHARF_API int wharf_memory_at(wharf_task *task, wharf_name memory, void **ret, size_t *ret_bytes);
 
-/* Clear it and set `size`. */
+/* How a memory stands. Clear it and set `size`. */
 struct wharf_memory_stat {
         uint32_t size;
         uint32_t shared;        /* 1 when it was sent or received: others may have the same pages */
@@ -65,6 +65,8 @@ struct wharf_memory_stat {
         uint64_t written_bytes; /* in pages that this task wrote to since, and of which it has copies of its own */
 };
 /*
+ * How a memory stands: whether it is shared, and how much of it this task has written to since.
+ *
  * Errors: -EBADF, -EPERM, -EINVAL, -ESTALE
  *         -EOPNOTSUPP  only /proc/self/pagemap tells which pages were written to, and it cannot be read here
  */

@@ -162,7 +162,7 @@ enum wharf_kind {
         WHARF_KIND_REPLY = 4,  /* a send-once right: made from a port, or to answer a call */
         WHARF_KIND_MEMORY = 5, /* wharf/memory.h */
 };
-/* The kind, or -EBADF or -ESTALE. */
+/* Returns what a name is, an enum wharf_kind. Errors: -EBADF, -ESTALE. */
 WHARF_API int wharf_name_kind(wharf_task *task, wharf_name name);
 
 /*
@@ -260,7 +260,7 @@ WHARF_API int wharf_port_listen(wharf_task *task, wharf_name port, int fd);
  */
 WHARF_API int wharf_right_connect(wharf_task *task, const char *path, wharf_name *ret);
 
-/* Clear it and set `size`. */
+/* How a port stands. Clear it and set `size`. */
 struct wharf_port_stat {
         uint32_t size;
         uint32_t senders; /* links that are open, those of send-once rights too */

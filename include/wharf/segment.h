@@ -119,7 +119,7 @@ WHARF_API int wharf_segment_open(const char *name, uint32_t access, wharf_segmen
 WHARF_API int wharf_segment_from_fd(int fd, uint32_t access, uint32_t flags, wharf_segment **ret);
 
 /*
- * The descriptor, to be sent in a message: whoever receives it can attach the segment with the access it was opened
+ * Returns the descriptor, to be sent in a message: whoever receives it can attach the segment with the access it was opened
  * for here. Borrowed: it is closed with the segment. It is close-on-exec; a child that runs another program needs a
  * dup() of it.
  * Errors: -EOPNOTSUPP: System V segments have none.
@@ -143,7 +143,7 @@ WHARF_API int wharf_segment_fd(const wharf_segment *seg);
  *         -ENOMEM, and -EPERM for addresses the kernel keeps for itself
  */
 WHARF_API int wharf_segment_attach(wharf_segment *seg, uint32_t access, void *at);
-/* Errors: -EINVAL: it is not attached. */
+/* Detach; it stays open. Errors: -EINVAL: it is not attached. */
 WHARF_API int wharf_segment_detach(wharf_segment *seg);
 
 /* ---- relocation and limit: the only way to follow an offset ---- */
@@ -217,6 +217,7 @@ struct wharf_segment_stat {
         int64_t attached;         /* how often, as the kernel counts (System V); -1 where it does not count */
         int64_t changed_s;        /* seconds since 1970: contents of a file, attributes of a System V segment */
 };
+/* How a segment stands now. */
 WHARF_API int wharf_segment_stat(const wharf_segment *seg, struct wharf_segment_stat *ret);
 
 /*

@@ -115,8 +115,15 @@ typedef struct wharf_event {
         uint64_t opaque[1];
 } wharf_event;
 
+/* The key of this moment, for wharf_event_wait(). */
 WHARF_API uint32_t wharf_event_key(wharf_event *e);
-/* 0: look again. -ETIMEDOUT: the deadline has passed (look once more all the same). -EAGAIN: deadline_ns was 0. */
+/*
+ * Wait until something has changed since the key.
+ *
+ * Answers: 0           look again
+ * Errors:  -EAGAIN     deadline_ns was 0
+ *          -ETIMEDOUT  the deadline has passed: look once more all the same
+ */
 WHARF_API int wharf_event_wait(wharf_event *e, uint32_t key, int64_t deadline_ns);
 /* Wakes all waiters; no system call when there are none. */
 WHARF_API void wharf_event_wake(wharf_event *e);
