@@ -2,7 +2,7 @@
 # Each verb installs what it takes, makes the build folder fit what is installed, and builds what it runs and no more.
 B ?= build
 PREFIX ?= /usr/local
-BUILD = scripts/configure $(B) --prefix=$(PREFIX) && ninja -C $(B) --quiet
+BUILD = scripts/configure $(B) && ninja -C $(B) --quiet
 
 all: deps
 	@$(BUILD) use
@@ -41,8 +41,12 @@ proof-mutants: proof-deps
 	@$(BUILD)
 	@proof/mutants/run $(B) $(ARGS)
 
-install: all
-	@meson install -C $(B) --no-rebuild
+# Both for PREFIX, whatever the folder was made for; DESTDIR comes before it.
+install: deps
+	@scripts/install $(B) $(PREFIX)
+
+uninstall: deps
+	@scripts/install --remove $(B) $(PREFIX)
 
 format:
 	@git ls-files -z '*.c' '*.h' | xargs -0 clang-format -i
@@ -53,4 +57,4 @@ hooks:
 clean:
 	@rm -rf $(B)
 
-.PHONY: all deps test-deps proof-deps demo test check bench proof proof-mutants install format hooks clean
+.PHONY: all deps test-deps proof-deps demo test check bench proof proof-mutants install uninstall format hooks clean

@@ -1,5 +1,6 @@
 #include "service/domain.h"
 
+#include "base/paths.h"
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/why.h"

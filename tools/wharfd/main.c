@@ -13,6 +13,7 @@
  * and the unlink is hung up on when server and keeper have ended, and tries again (service/names.c).
  */
 #include "base/cleanup.h"
+#include "base/paths.h"
 #include "os/os.h"
 #include "port/why.h"
 #include "service/domain.h"
