@@ -419,7 +419,8 @@ static int one_op(void *arg)
 {
         struct op *o = arg;
         uint64_t v = 100;
-        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+                return 1;
         raise(SIGSTOP);
         if (o->put)
                 return wharf_buffer_put(o->buf, &v, 8, 0) != 0;

@@ -1,8 +1,10 @@
 #include "test.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <grp.h>
+#include <link.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -62,6 +64,21 @@ void test_skip(const char *fmt, ...)
         printf("\n");
         fflush(stdout);
         _exit(0);
+}
+
+/* An emulator is a program for the machine that it runs on, which /proc/self/exe hides and the same by thread does not. */
+bool test_emulated(void)
+{
+        extern const ElfW(Ehdr) __ehdr_start; /* of this program; made by the linker */
+        char path[64];
+        ElfW(Ehdr) really;
+        snprintf(path, sizeof path, "/proc/self/task/%d/exe", (int)gettid());
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        bool other = fd >= 0 && read(fd, &really, sizeof really) == sizeof really &&
+                     really.e_machine != __ehdr_start.e_machine;
+        if (fd >= 0)
+                close(fd);
+        return other;
 }
 
 pid_t test_fork(int (*fn)(void *arg), void *arg)

@@ -94,6 +94,9 @@ __attribute__((noreturn, format(printf, 3, 4))) void test_fail(const char *file,
 /* A test that cannot run here says why, counts as skipped, and is printed as such. */
 __attribute__((noreturn, format(printf, 1, 2))) void test_skip(const char *fmt, ...);
 
+/* Whether a program runs this one instruction by instruction (qemu-user), and some of the kernel is missing therefore. */
+bool test_emulated(void);
+
 /* Run `fn(arg)` in a forked process; its return value is the exit status. */
 pid_t test_fork(int (*fn)(void *arg), void *arg);
 /* Waits; returns the exit status, or 128 + signal. */
