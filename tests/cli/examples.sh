@@ -9,6 +9,13 @@ for turn in 1 2; do
                 same "$e says nothing on standard error" "" "$err"
         done
 done
+run 0 "$ex/order"
+same "what order prints" "of A: 12345
+of B: 12345" "$out"
+run 0 "$ex/contents"
+same "what contents prints" "kind 1: 8 bytes, 0 items
+kind 2: 18 bytes, 0 items
+kind 3: 0 bytes, 2 items" "$out"
 run 0 "$ex/direct-symmetric"
 same "what direct-symmetric prints" "received RRRQQQ; and from R after that: no sender is left, and none can come (ENOTCONN)" "$out"
 run 0 "$ex/direct-asymmetric"
