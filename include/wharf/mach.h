@@ -156,7 +156,7 @@ enum {
         MACH_RCV_TOO_LARGE = 0x10004004, /* without MACH_RCV_LARGE the message is lost, as in Mach */
         MACH_RCV_PORT_CHANGED = 0x10004006,
         MACH_RCV_INVALID_DATA = 0x10004008, /* no room for a message was given */
-        MACH_RCV_PORT_DIED = 0x10004009, /* closed while this thread received */
+        MACH_RCV_PORT_DIED = 0x10004009,    /* closed while this thread received */
         MACH_RCV_IN_SET = 0x1000400a,
         MACH_RCV_BODY_ERROR = 0x1000400c, /* no memory or names for what the message carries; it stays queued */
         MACH_RCV_NO_SENDERS = 0x10004100, /* wharf's own: nobody can ever send, and waiting would never end */
@@ -381,7 +381,8 @@ static inline kern_return_t vm_deallocate(task_t task, void *address, size_t siz
 static inline kern_return_t bootstrap_check_in(mach_port_t bootstrap, const char *name, mach_port_t *port)
 {
         mach_port_t p;
-        kern_return_t kr = port ? mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &p) : KERN_INVALID_ARGUMENT;
+        kern_return_t kr =
+                port ? mach_port_allocate(mach_task_self(), MACH_PORT_RIGHT_RECEIVE, &p) : KERN_INVALID_ARGUMENT;
         int r = kr == KERN_SUCCESS ? wharf_register(wharf_mach_task(), name, p) : 0;
         (void)bootstrap;
         if (kr != KERN_SUCCESS)

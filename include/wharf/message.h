@@ -114,16 +114,16 @@ enum {
 
 /* A message, to send or received. Clear it, set `size`, then what you care about. */
 struct wharf_msg {
-        uint32_t size;    /* sizeof this struct */
-        uint32_t id;      /* what kind of message this is: yours, carried along */
-        uint32_t flags;   /* WHARF_RECV_* */
-        uint32_t how;     /* sending: how, usually WHARF_HOW_AUTO. After sending or receiving: how it was done */
+        uint32_t size;  /* sizeof this struct */
+        uint32_t id;    /* what kind of message this is: yours, carried along */
+        uint32_t flags; /* WHARF_RECV_* */
+        uint32_t how;   /* sending: how, usually WHARF_HOW_AUTO. After sending or receiving: how it was done */
         union {
                 void *data; /* sending: the payload, borrowed. Receiving: where to copy it, or where it is in place */
                 const void *payload; /* the same, to send what is const: a literal, say */
         };
-        size_t len_bytes; /* of the payload */
-        size_t cap_bytes; /* receiving: room at `data` */
+        size_t len_bytes;         /* of the payload */
+        size_t cap_bytes;         /* receiving: room at `data` */
         struct wharf_item *items; /* rights and descriptors; receiving: room for them */
         uint32_t n_items;
         uint32_t cap_items; /* receiving: room at `items` */

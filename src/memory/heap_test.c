@@ -138,8 +138,8 @@ TEST(formats_that_cannot_be)
         CHECK_EQ(wharf_heap_format(m, 100, NULL), -ENOSPC);
         CHECK_EQ(wharf_heap_format(m, wharf_heap_bytes_needed(&good) - 1, &good), -ENOSPC);
         CHECK_EQ(wharf_heap_format(m, wharf_heap_bytes_needed(&good), &good), 0);
-#define BAD(field, value)                                         \
-        do {                                                      \
+#define BAD(field, value)                                               \
+        do {                                                            \
                 later.o = good;                                         \
                 later.o.field = (value);                                \
                 CHECK_EQ(wharf_heap_format(m, LEN, &later.o), -EINVAL); \
