@@ -17,7 +17,9 @@
  * it may pass on whatever it is told.) Names are those of the task's own domain, registered there as "direct:NAME".
  *
  * Errors, time: see wharf/task.h. A peer's end is told once, by the call that meets it; the next call of that name
- * waits for, or finds, a new one. Nothing is kept of peers that have gone but that they have, of the last 1024.
+ * waits for, or finds, a new one. A process that was killed is not gone in one moment: the kernel closes what it had
+ * piece by piece, and a call in between may make another link to it, whose end is told again. For the last 1024 peers
+ * that left, only the fact that they left is kept.
  * Threads: any number may send. One at a time may receive, as one process has one place where it waits; another gets
  * -EBUSY. wharf_direct_leave() must come last.
  */
