@@ -1,8 +1,10 @@
 /*
- * Which system calls each role needs, shown by forbidding all others: docs/design/sandbox.md has this table.
+ * Which system calls each role needs, shown by forbidding all others. The table of docs/design/sandbox.md is what is
+ * allowed: it is read from there, so that what the document says is what was tried.
  *
- * A role is set up, enters a seccomp filter that ends the process at the first call that is not allowed, and then
- * works: first alone in all ways of its role, 200 messages of 1 to 3000 bytes. Calls that are "tried" answer EPERM.
+ * A role is set up, enters a seccomp filter that ends the process at the first call that is not in its row, and then
+ * works: alone in all ways of its role, 200 messages of 1 to 3000 bytes, at each pace that makes it spin, sleep, wait
+ * for room or wait with a deadline. Calls that are "tried" answer EPERM.
  */
 #include "hub.h"
 
@@ -14,37 +16,135 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-enum { MESSAGES = 200, CALLS_MAX = 24, FORBIDDEN = 98 };
+enum { MESSAGES = 200, CALLS_MAX = 40, FORBIDDEN = 98 };
+
+/* What is different in a run of a role. */
+struct pace {
+        unsigned other_pauses_us; /* the other side, after each of its first messages: the role sleeps each time */
+        unsigned spins_us; /* the role, after each of its first messages: the other side sleeps, or its queue fills */
+        unsigned capacity; /* of the hub's queue, or of the role's */
+        bool deadlines;    /* of a millisecond, again and again */
+        bool stops;        /* the role is stopped in its sleep, and goes on */
+        bool ends;         /* the other side goes away at the end, and the role meets that */
+};
+enum { PAUSES = 60 }; /* more than the sleeps after which a link is looked at as one that nobody reads */
 
 struct role {
-        const char *name;
+        const char *row; /* of the table */
         int (*before)(struct role *r);
         int (*run)(struct role *r); /* in the sandbox */
-        int needs[CALLS_MAX];       /* allowed; ended by -1 */
-        int tried[CALLS_MAX];       /* refused with EPERM */
+        struct pace pace;
         struct hub *hub;
         wharf_task *task;
         wharf_name right, port;
 };
 
-/* What every process needs to end, and for memory of its own. */
-static const int always[] = {SYS_exit_group, SYS_brk, SYS_mmap, SYS_munmap, SYS_write, SYS_rt_sigreturn, -1};
+/* ---- the table ---- */
+
+struct calls {
+        unsigned n;
+        struct {
+                const char *name;
+                int nr;
+        } of[CALLS_MAX];
+};
+
+/* As the document names them. Two with one name are one call in two versions of libc or of the kernel. */
+static const struct {
+        const char *name;
+        int nr;
+} known_calls[] = {
+/* clang-format off */
+#define CALL(name) {#name, SYS_##name}
+        CALL(brk), CALL(clock_gettime), CALL(close), CALL(epoll_ctl), CALL(epoll_pwait), CALL(epoll_pwait2),
+        CALL(exit_group), CALL(fallocate), CALL(fchmod), CALL(fcntl), CALL(fstat), CALL(fstatfs), CALL(ftruncate), CALL(futex),
+        CALL(getgid), CALL(getpid), CALL(getsockopt), CALL(getuid), CALL(ioctl), CALL(lseek), CALL(madvise),
+        CALL(memfd_create), CALL(mmap), CALL(mremap), CALL(munmap), CALL(ppoll), CALL(prlimit64), CALL(recvmmsg), CALL(recvmsg),
+        CALL(restart_syscall), CALL(sendmsg), CALL(sendto), CALL(setsockopt), CALL(shutdown), CALL(socketpair),
+#ifdef SYS_newfstatat
+        {"fstat", SYS_newfstatat},
+#endif
+#undef CALL
+        /* clang-format on */
+};
+
+static const char *call_name(int nr)
+{
+        for (size_t i = 0; i < sizeof known_calls / sizeof *known_calls; i++)
+                if (known_calls[i].nr == nr)
+                        return known_calls[i].name;
+        return "?";
+}
+
+/* Cell `n` of the row that begins with `row`. */
+static bool cell(const char *row, unsigned n, char *ret, size_t cap)
+{
+        FILE *f = fopen(SANDBOX_MD, "re");
+        char line[1024];
+        bool found = false;
+        CHECK(f != NULL);
+        while (!found && fgets(line, sizeof line, f)) {
+                if (strncmp(line, "| ", 2) || strncmp(line + 2, row, strlen(row)) ||
+                    strncmp(line + 2 + strlen(row), " |", 2))
+                        continue;
+                char *at = line;
+                for (unsigned i = 0; at && i <= n; i++)
+                        at = strchr(at + (i > 0), '|');
+                char *end = at ? strchr(at + 1, '|') : NULL;
+                CHECK(end != NULL);
+                *end = 0;
+                snprintf(ret, cap, "%s", at + 1);
+                found = true;
+        }
+        fclose(f);
+        return found;
+}
+
+/* Adds what a cell names; one that begins with "as ROW" has all of that row, and after a colon more. */
+static void take_cell(struct calls *c, const char *row, unsigned n)
+{
+        char text[1024];
+        char *save, *from = text;
+        if (!cell(row, n, text, sizeof text))
+                test_fail(__FILE__, __LINE__, "%s has no row \"%s\"", SANDBOX_MD, row);
+        if (!strncmp(text, " as ", 4)) {
+                from = text + strcspn(text, ":");
+                char *end = *from ? from++ : from;
+                while (end > text && (*end == ':' || *end == ' ' || !*end))
+                        *end-- = 0;
+                take_cell(c, text + 4, n);
+        }
+        for (char *word = strtok_r(from, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+                bool is_known = false;
+                for (size_t i = 0; i < sizeof known_calls / sizeof *known_calls; i++) {
+                        if (strcmp(known_calls[i].name, word))
+                                continue;
+                        is_known = true;
+                        CHECK(c->n < CALLS_MAX);
+                        c->of[c->n].name = known_calls[i].name;
+                        c->of[c->n++].nr = known_calls[i].nr;
+                }
+                if (!is_known)
+                        test_fail(__FILE__, __LINE__, "%s: \"%s\" is no call that this test knows", SANDBOX_MD, word);
+        }
+}
+
+/* ---- the filter ---- */
 
 static void on_forbidden(int sig, siginfo_t *info, void *context)
 {
+        char text[80];
         (void)sig, (void)context;
-        char text[] = "forbidden: call 0000\n";
-        for (int i = 19, n = info->si_syscall; i > 15; i--, n /= 10)
-                text[i] = (char)('0' + n % 10);
-        if (write(2, text, sizeof text - 1) < 0)
+        int n = snprintf(text, sizeof text, "forbidden: call %d, %s\n", info->si_syscall, call_name(info->si_syscall));
+        if (write(2, text, (size_t)n) < 0)
                 _exit(97);
         _exit(FORBIDDEN);
 }
 
-static unsigned add(struct sock_filter *f, unsigned n, const int *calls, uint32_t action)
+static unsigned add(struct sock_filter *f, unsigned n, const struct calls *c, uint32_t action)
 {
-        for (; *calls >= 0; calls++) {
-                f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)*calls, 0, 1);
+        for (unsigned i = 0; i < c->n; i++) {
+                f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)c->of[i].nr, 0, 1);
                 f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, action);
         }
         return n;
@@ -52,18 +152,41 @@ static unsigned add(struct sock_filter *f, unsigned n, const int *calls, uint32_
 
 static void enter(const struct role *r)
 {
-        struct sock_filter f[4 + 6 * CALLS_MAX];
+        struct sock_filter f[8 + 4 * CALLS_MAX];
+        struct calls may = {0}, tried = {0};
         unsigned n = 0;
+        take_cell(&may, "every role", 2);
+        take_cell(&may, r->row, 2);
+        take_cell(&tried, r->row, 3);
+        may.of[may.n++].nr = SYS_write; /* this test's own: to say which call it was */
         f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-        n = add(f, n, always, SECCOMP_RET_ALLOW);
-        n = add(f, n, r->needs, SECCOMP_RET_ALLOW);
-        n = add(f, n, r->tried, SECCOMP_RET_ERRNO | EPERM);
+        n = add(f, n, &may, SECCOMP_RET_ALLOW);
+        n = add(f, n, &tried, SECCOMP_RET_ERRNO | EPERM);
         f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
         struct sock_fprog prog = {(unsigned short)n, f};
         struct sigaction a = {.sa_sigaction = on_forbidden, .sa_flags = SA_SIGINFO};
         CHECK_EQ(sigaction(SIGSYS, &a, NULL), 0);
         CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         CHECK_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+}
+
+/* ---- the roles ---- */
+
+/* Sleeping would take a call of its own. */
+static void spin(unsigned us)
+{
+        for (int64_t until = wharf_now_ns() + us * 1000ll; us && wharf_now_ns() < until;)
+                ;
+}
+
+static int64_t until(const struct role *r)
+{
+        return r->pace.deadlines ? wharf_in_ms(1) : WHARF_FOREVER;
+}
+
+static bool late(int r)
+{
+        return r == -ETIMEDOUT || r == -EAGAIN;
 }
 
 static size_t len_of(unsigned i)
@@ -77,14 +200,32 @@ static int joins(struct role *r)
         return 0;
 }
 
+/* What came in a message was never used; so is a copy. */
+static int copies(struct role *r)
+{
+        wharf_name first;
+        r->task = hub_join(r->hub, &first);
+        CHECK_EQ(wharf_right_copy(r->task, first, WHARF_FOREVER, &r->right), 0);
+        return 0;
+}
+
 static int sends(struct role *r)
 {
         static char text[3000];
         for (unsigned i = 0; i < MESSAGES; i++) {
+                int e;
                 memset(text, (int)i, sizeof text);
-                if (wharf_send(r->task, r->right, text, len_of(i), WHARF_FOREVER) < 0)
+                do
+                        e = wharf_send(r->task, r->right, text, len_of(i), until(r));
+                while (late(e));
+                if (e < 0)
                         return 1;
+                if (i < PAUSES)
+                        spin(r->pace.spins_us);
         }
+        for (int e = 0; r->pace.ends && e != -EPIPE;)
+                if ((e = wharf_send(r->task, r->right, text, 1, WHARF_FOREVER)) < 0 && e != -EPIPE)
+                        return 2;
         return 0;
 }
 
@@ -93,12 +234,18 @@ static int calls(struct role *r)
         static char text[3000], back[3000];
         for (unsigned i = 0; i < MESSAGES; i++) {
                 memset(text, (int)i, sizeof text);
-                if (wharf_call(r->task, r->right, text, len_of(i), back, sizeof back, WHARF_FOREVER) !=
-                            (ssize_t)len_of(i) ||
+                /* A call that is given up is not made again: the answer of the first would come after it. */
+                if (wharf_call(r->task, r->right, text, len_of(i), back, sizeof back,
+                               r->pace.deadlines ? wharf_in_ms(60000) : WHARF_FOREVER) != (ssize_t)len_of(i) ||
                     memcmp(text, back, len_of(i)))
                         return 1;
+                if (i < PAUSES)
+                        spin(r->pace.spins_us);
         }
-        return 0;
+        if (!r->pace.ends)
+                return 0;
+        ssize_t e = wharf_call(r->task, r->right, text, 1, back, sizeof back, WHARF_FOREVER);
+        return e == -EPIPE || e == -ECONNRESET ? 0 : 2; /* gone before the request was queued, or after */
 }
 
 /* A lane, and in it a section for the largest message, while both may still be made. */
@@ -115,7 +262,7 @@ static int attaches(struct role *r)
 static int opens(struct role *r)
 {
         joins(r);
-        CHECK_EQ(wharf_port_new(r->task, NULL, &r->port), 0);
+        CHECK_EQ(wharf_port_new(r->task, PORT_OPTS(.capacity_records = r->pace.capacity), &r->port), 0);
         struct wharf_item give = {.kind = WHARF_MAKE_SEND, .name = r->port};
         struct wharf_msg m = MSG(.items = &give, .n_items = 1);
         CHECK_EQ(wharf_sendmsg(r->task, r->right, &m, WHARF_FOREVER), 0);
@@ -126,13 +273,21 @@ static int serves(struct role *r)
 {
         static char text[3000];
         for (unsigned i = 0; i < MESSAGES; i++) {
-                struct wharf_msg m = MSG(.data = text, .cap_bytes = sizeof text);
-                if (wharf_recvmsg(r->task, r->port, &m, WHARF_FOREVER) < 0 || m.len_bytes != len_of(i) ||
-                    text[0] != (char)i)
+                struct wharf_msg m;
+                int e;
+                do {
+                        m = MSG(.data = text, .cap_bytes = sizeof text);
+                        e = wharf_recvmsg(r->task, r->port, &m, until(r));
+                } while (late(e));
+                if (e < 0 || m.len_bytes != len_of(i) || text[0] != (char)i)
                         return 1;
                 if (m.reply && wharf_reply(r->task, m.reply, text, m.len_bytes) < 0)
                         return 2;
+                if (i < PAUSES)
+                        spin(r->pace.spins_us);
         }
+        if (r->pace.ends && wharf_recv(r->task, r->port, text, sizeof text, NULL, WHARF_FOREVER) != -ENOTCONN)
+                return 3;
         return 0;
 }
 
@@ -144,11 +299,19 @@ static int in_the_sandbox(void *arg)
         _exit(r->run(r)); /* a task cannot be closed in here, and need not be */
 }
 
-static int play(struct role *r, bool cold, bool call)
+/* The other side, after each of its first messages. */
+static void other_pauses(const struct role *r, pid_t pid)
 {
-        if (TEST_ASAN || TEST_TSAN)
-                test_skip("a sanitizer makes system calls of its own");
-        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        usleep(r->pace.other_pauses_us);
+        if (r->pace.stops && pid) {
+                kill(pid, SIGSTOP);
+                kill(pid, SIGCONT);
+        }
+}
+
+static int play_at(struct role *r, bool cold, bool call)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS, .capacity_records = r->pace.capacity));
         static char text[3000];
         r->hub = &h;
         pid_t pid = test_fork(in_the_sandbox, r);
@@ -166,88 +329,100 @@ static int play(struct role *r, bool cold, bool call)
                                      : wharf_sendmsg(h.task, got.name, &q, WHARF_FOREVER);
                         if (e < 0)
                                 break;
+                        if (i < PAUSES)
+                                other_pauses(r, pid);
                 }
         } else {
-                struct wharf_msg m = MSG(.data = text, .cap_bytes = sizeof text);
-                for (unsigned i = 0; i < MESSAGES && wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(20000)) == 0; i++) {
-                        if (m.len_bytes != len_of(i) || text[0] != (char)i)
-                                break;
+                for (unsigned i = 0; i < MESSAGES; i++) {
+                        struct wharf_msg m = MSG(.data = text, .cap_bytes = sizeof text);
+                        /* Its port stays, so a role that was ended is not told of: the wait ends now and then. */
+                        int e, st;
+                        while ((e = wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(200))) == -ETIMEDOUT && pid)
+                                if (waitpid(pid, &st, WNOHANG) == pid) {
+                                        pid = 0; /* it may have sent all */
+                                        CHECK_EQ(WIFEXITED(st) ? WEXITSTATUS(st) : 128 + WTERMSIG(st), 0);
+                                }
+                        CHECK_EQ(e, 0);
+                        CHECK_EQ(m.len_bytes, len_of(i));
+                        CHECK_EQ(text[0], (char)i);
                         if (m.reply)
                                 CHECK_EQ(wharf_reply(h.task, m.reply, text, m.len_bytes), 0);
-                        m = MSG(.data = text, .cap_bytes = sizeof text);
-                        int st;
-                        if (waitpid(pid, &st, WNOHANG) == pid) { /* it may have sent all */
-                                pid = 0;
-                                CHECK_EQ(WEXITSTATUS(st), 0);
-                        }
+                        if (i < PAUSES)
+                                other_pauses(r, pid);
                 }
         }
+        if (r->pace.ends && r->run == serves)
+                wharf_drop(h.task, r->right);
+        else if (r->pace.ends)
+                hub_close(&h);
         int status = pid ? test_wait(pid) : 0;
-        hub_close(&h);
+        if (h.task)
+                hub_close(&h);
         return status;
 }
 
-#define END -1
+/* Fast; with the other side slow, and the role; and with little room, where there is one. */
+static void play(struct role *r, bool cold, bool call)
+{
+        static const struct pace paces[] = {
+                {0},
+                {.other_pauses_us = 1000},
+                {.other_pauses_us = 1000, .deadlines = true, .ends = true},
+                {.other_pauses_us = 1000, .stops = true},
+                {.other_pauses_us = 1000, .deadlines = true, .stops = true},
+                {.spins_us = 200, .ends = true},
+                {.spins_us = 200, .capacity = 1},
+                {.other_pauses_us = 1000, .capacity = 1},
+                {.capacity = 1, .deadlines = true},
+        };
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own");
+        for (unsigned i = 0; i < sizeof paces / sizeof *paces; i++) {
+                r->pace = paces[i];
+                int st = play_at(r, cold, call);
+                if (st)
+                        test_fail(__FILE__, __LINE__, "%s, pace %u: ended with %d", r->row, i, st);
+        }
+}
 
 TEST(a_sender_that_may_make_no_shared_memory_sends_everything_as_frames)
 {
-        struct role r = {.before = joins,
-                         .run = sends,
-                         .needs = {SYS_sendmsg, SYS_recvmsg, SYS_ppoll, SYS_ioctl, END},
-                         .tried = {SYS_memfd_create, END}};
-        CHECK_EQ(play(&r, false, false), 0);
+        play(&(struct role){"sender of frames", joins, sends}, false, false);
 }
 
 TEST(a_sender_that_attached_before_goes_on_in_its_lane)
 {
-        struct role r = {.before = attaches,
-                         .run = sends,
-                         .needs = {SYS_sendto, SYS_recvmsg, SYS_ppoll, SYS_futex, END},
-                         .tried = {SYS_memfd_create, END}};
-        CHECK_EQ(play(&r, false, false), 0);
+        play(&(struct role){"sender in its lane", attaches, sends}, false, false);
+}
+
+TEST(a_sender_makes_its_lane_in_a_sandbox)
+{
+        play(&(struct role){"sender that makes its lane", joins, sends}, false, false);
+}
+
+TEST(a_sender_makes_a_pair_of_its_own_in_a_sandbox)
+{
+        play(&(struct role){"sender of a right that came in a message", copies, sends}, false, false);
 }
 
 TEST(a_caller_in_a_sandbox_gets_its_replies)
 {
-        struct role r = {.before = joins,
-                         .run = calls,
-                         .needs = {SYS_sendmsg, SYS_sendto, SYS_recvmsg, SYS_ppoll, SYS_fcntl, SYS_newfstatat,
-                                   SYS_fstat, SYS_fstatfs, SYS_madvise, SYS_close, SYS_recvmmsg, SYS_lseek, SYS_ioctl,
-                                   END},
-                         .tried = {SYS_memfd_create, END}};
-        CHECK_EQ(play(&r, false, true), 0);
+        play(&(struct role){"caller", joins, calls}, false, true);
 }
 
 TEST(a_receiver_of_frames_in_a_sandbox)
 {
-        struct role r = {.before = opens,
-                         .run = serves,
-                         .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
-                                   SYS_close, SYS_sendmsg, SYS_ppoll, END},
-                         .tried = {END}};
-        CHECK_EQ(play(&r, true, false), 0);
+        play(&(struct role){"receiver of frames", opens, serves}, true, false);
 }
 
 TEST(a_receiver_maps_the_lanes_of_its_senders_in_a_sandbox)
 {
-        struct role r = {.before = opens,
-                         .run = serves,
-                         .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
-                                   SYS_close, SYS_sendmsg, SYS_sendto, SYS_fcntl, SYS_newfstatat, SYS_fstat,
-                                   SYS_fstatfs, SYS_madvise, SYS_recvmmsg, SYS_ppoll, END},
-                         .tried = {END}};
-        CHECK_EQ(play(&r, false, false), 0);
+        play(&(struct role){"receiver that maps lanes", opens, serves}, false, false);
 }
 
 TEST(a_server_in_a_sandbox_answers_as_frames)
 {
-        struct role r = {.before = opens,
-                         .run = serves,
-                         .needs = {SYS_epoll_pwait, SYS_epoll_ctl, SYS_recvmsg, SYS_setsockopt, SYS_getsockopt,
-                                   SYS_close, SYS_sendmsg, SYS_sendto, SYS_fcntl, SYS_newfstatat, SYS_fstat,
-                                   SYS_fstatfs, SYS_madvise, SYS_recvmmsg, SYS_ioctl, SYS_ppoll, END},
-                         .tried = {SYS_memfd_create, END}};
-        CHECK_EQ(play(&r, false, true), 0);
+        play(&(struct role){"server", opens, serves}, false, true);
 }
 
 /* ---- attached before, and its shared memory is too small ---- */
@@ -349,12 +524,7 @@ static int play_larger(struct role *r, const struct wharf_port_opts *opts)
 
 static struct role attached(int (*before)(struct role *), int (*run)(struct role *))
 {
-        return (struct role){.before = before,
-                             .run = run,
-                             .needs = {SYS_sendmsg, SYS_sendto, SYS_recvmsg, SYS_recvmmsg, SYS_ppoll, SYS_ioctl,
-                                       SYS_futex, SYS_fcntl, SYS_newfstatat, SYS_fstat, SYS_fstatfs, SYS_madvise,
-                                       SYS_close, SYS_lseek, END},
-                             .tried = {SYS_memfd_create, END}};
+        return (struct role){.row = "sender in its lane, of what it does not hold", .before = before, .run = run};
 }
 
 /*
