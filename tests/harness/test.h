@@ -4,8 +4,10 @@
  *      TEST(ring_wraps) { CHECK_EQ(a, b); }
  *
  * The engine is the Check library: each test runs in a process of its own, with a time limit, and its crash is a
- * failure. Around each test the harness compares the world before and after: descriptors, mappings made shared,
- * /dev/shm and child processes; what is left behind fails the test.
+ * failure. Around each test the harness compares the world before and after: descriptors, mappings made shared, child
+ * processes, and names in the folders that all share (/dev/shm, /tmp, /var/tmp, /run), of which each test has its own
+ * where that is allowed; $TMPDIR and $XDG_RUNTIME_DIR are its own everywhere. What is left behind fails the test. No
+ * process outlives its test: a wharfd that lingers is told to end, and any other one fails the test.
  *
  *      main:   --only PART   run only the tests whose name contains PART      --seed N   replay a random run
  */
@@ -105,7 +107,7 @@ int test_wait(pid_t pid);
 void test_drop_root(void);
 /* Shared between this process and those it forks; zeroed; gone with them. */
 void *test_shared(size_t len);
-/* A fresh directory below /tmp, removed with all it holds after the test. */
+/* The test's directory, which all may write to; removed with all it holds. */
 const char *test_dir(void);
 
 #endif
