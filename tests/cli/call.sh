@@ -23,12 +23,12 @@ server=$!
 await served stuck
 wharf call --data x stuck >"$dir/out" 2>"$dir/err" &
 client=$!
-await sh -c "ps -o args= --ppid $server | grep -q 'sleep 1000'"
+await has_child "$server" 'sleep 1000'
 slay "$server"
 wait $client
 same "the server died: exit code" 1 $?
 same "the server died" "wharf call: stuck: the server died before it replied" "$(cat "$dir/err")"
-await sh -c "! ps -eo args | grep -q '^sleep 1000$'"
+await gone "$child"
 
 start wharf serve slow -- sleep 1000
 await served slow

@@ -63,7 +63,7 @@ if command -v mandoc >/dev/null; then
         same "mandoc has nothing to say of what is generated" "" \
                 "$(mandoc -T lint -W style man3/*.3 2>&1 | grep -v -e '\.so is fragile' | head -n 5)"
         same "what a page looks like" "int wharf_lookup(wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret);" \
-                "$(mandoc -T ascii man3/wharf_lookup.3 | col -b | grep -o 'int wharf_lookup(.*;')"
+                "$(mandoc -T ascii man3/wharf_lookup.3 | sed "s/.$(printf '\b')//g" | grep -o 'int wharf_lookup(.*;')"
 else
         echo "  skipped cli-man: lint (needs mandoc)"
 fi

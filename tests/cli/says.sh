@@ -10,7 +10,7 @@ B=$(cd "$1" && pwd)
 W=$B/wharf
 suite=cli-$(basename "$0" .sh)
 passed=0 failed=0
-dir=$(mktemp -d /tmp/wharf-cli-XXXXXX)
+dir=$(mktemp -d "${TMPDIR:-/tmp}/wharf-cli-XXXXXX")
 cd "$dir" || exit 1
 finish() {
         [ -z "${cleanup:-}" ] || eval "$cleanup" >/dev/null 2>&1

@@ -49,33 +49,61 @@ static inline int test_descriptors_of(pid_t pid)
         return n;
 }
 
-/* The server of a domain, or its keeper; 0 when none runs. */
+/* Is it a wharfd of that domain: its server, or its keeper, or one that is about to become that and to go? */
+static inline bool test_is_wharfd(const char *pid, const char *dir, bool server)
+{
+        char path[300], line[1024];
+        snprintf(path, sizeof path, "/proc/%s/cmdline", pid);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? 0 : read(fd, line, sizeof line - 1);
+        if (fd >= 0)
+                close(fd);
+        if (n <= 0)
+                return false;
+        line[n] = 0;
+        const char *arg = line + strlen(line) + 1;
+        bool is_server = arg < line + n && !strcmp(arg, "--server");
+        if (is_server != server)
+                return false;
+        arg += is_server ? sizeof "--server" : 0;
+        return strstr(line, "wharfd") && arg < line + n && !strcmp(arg, "--domain") &&
+               !strcmp(arg + sizeof "--domain", dir);
+}
+
+static inline pid_t test_parent_of(pid_t pid)
+{
+        char path[40], text[512];
+        int parent = 0;
+        snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+        FILE *f = fopen(path, "re");
+        if (f && fgets(text, sizeof text, f) && strrchr(text, ')'))
+                sscanf(strrchr(text, ')'), ") %*c %d", &parent);
+        if (f)
+                fclose(f);
+        return parent;
+}
+
+/*
+ * The server of a domain, or its keeper; 0 when none runs. Whoever starts a wharfd has the arguments of a keeper for a
+ * moment, and so has one that came too late: while there is a server, the keeper is its parent.
+ */
 static inline pid_t test_find_wharfd(const char *dir, bool server)
 {
         DIR *d = opendir("/proc");
         struct dirent *e;
         pid_t found = 0;
-        while (d && !found && (e = readdir(d))) {
-                char path[300], line[1024];
-                snprintf(path, sizeof path, "/proc/%s/cmdline", e->d_name);
-                int fd = open(path, O_RDONLY | O_CLOEXEC);
-                ssize_t n = fd < 0 ? 0 : read(fd, line, sizeof line - 1);
-                if (fd >= 0)
-                        close(fd);
-                if (n <= 0)
-                        continue;
-                line[n] = 0;
-                const char *arg = line + strlen(line) + 1;
-                bool is_server = arg < line + n && !strcmp(arg, "--server");
-                if (is_server != server)
-                        continue;
-                arg += is_server ? sizeof "--server" : 0;
-                if (strstr(line, "wharfd") && arg < line + n && !strcmp(arg, "--domain") &&
-                    !strcmp(arg + sizeof "--domain", dir))
+        while (d && !found && (e = readdir(d)))
+                if (test_is_wharfd(e->d_name, dir, server))
                         found = atoi(e->d_name);
-        }
         if (d)
                 closedir(d);
+        pid_t serving = found && !server ? test_find_wharfd(dir, true) : 0;
+        char parent[16];
+        if (serving) {
+                snprintf(parent, sizeof parent, "%d", (int)test_parent_of(serving));
+                if (test_is_wharfd(parent, dir, false))
+                        found = atoi(parent);
+        }
         return found;
 }
 

@@ -4,7 +4,7 @@
 set -u
 here=$(dirname "$0") include=$1 build=$2 cc=$3 cxx=$4
 passed=0 failed=0
-dir=$(mktemp -d /tmp/wharf-headers-XXXXXX)
+dir=$(mktemp -d "${TMPDIR:-/tmp}/wharf-headers-XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 
 try() {

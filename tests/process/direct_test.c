@@ -310,7 +310,7 @@ TEST_TIMEOUT(who_answers_many_short_lives_keeps_nothing_of_them, 120)
                 caller[k] = test_fork(asks_once_each_life, name[k]);
         }
         for (int i = 0; i < CALLERS * CALLS; i++) {
-                CHECK_GE(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(10000)), 5);
+                CHECK_GE(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(100000)), 5);
                 CHECK_STR(text, who);
                 say(d, who, text);
                 if (i % 100 == 0)

@@ -811,6 +811,66 @@ TEST(flood_of_bells)
         }
 }
 
+static struct {
+        int sock;
+        pthread_t thread;
+        unsigned bells;
+} flood;
+
+/* One more doorbell before each look of this thread at the sockets. */
+static int ring_at_each_look(enum wh_os_call call)
+{
+        if (call == WH_OS_epoll_wait && pthread_equal(pthread_self(), flood.thread)) {
+                const char byte = 0;
+                flood.bells += send(flood.sock, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+        }
+        return 0;
+}
+
+static bool is_readable(int fd)
+{
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        return poll(&p, 1, 0) == 1;
+}
+
+/*
+ * Goal:   a receive that may not wait and gives up, since something comes at each of its looks, does not say that all
+ *         is armed: the descriptor stays readable, or an event loop would sleep on a message that nobody rings for.
+ * Method: doorbells on one link at each look; the other link is awake, and stands behind it.
+ */
+TEST(a_receive_that_gives_up_leaves_the_descriptor_readable)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), good = right_attached(t, port), bad = right_new(t, port);
+        char buf[16];
+        int fd;
+        CHECK_EQ(wharf_port_fd(t, port, &fd), 0);
+        flood.sock = holder(t, bad)->sock;
+        flood.thread = pthread_self();
+        for (int round = 0; round < 3; round++) {
+                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                CHECK_EQ(wharf_recvmsg(t, port, &m, 0), -EAGAIN);
+                CHECK(!is_readable(fd)); /* everything is armed */
+                /* Both are awake now, in this order. */
+                wh_frame_bell(flood.sock);
+                wh_frame_bell(holder(t, good)->sock);
+                flood.bells = 0;
+                wh_os_gate = ring_at_each_look;
+                m = (struct wharf_msg){.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                int r = wharf_recvmsg(t, port, &m, 0);
+                wh_os_gate = NULL;
+                CHECK_EQ(r, -EAGAIN);
+                CHECK_GE(flood.bells, 2);
+                CHECK(is_readable(fd));
+                CHECK_EQ(wharf_send(t, good, "here", 4, 0), 0);
+                CHECK(is_readable(fd));
+                m = (struct wharf_msg){.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                CHECK_EQ(wharf_recvmsg(t, port, &m, 0), 0);
+                CHECK_EQ(m.len_bytes, 4);
+        }
+        wharf_task_close(t);
+}
+
 /* ---- rights and pieces ---- */
 
 /*

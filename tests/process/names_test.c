@@ -249,7 +249,7 @@ TEST(wharfd_and_keeper_may_be_killed)
                 CHECK(d > 0);
                 /* With its keeper first, so that nobody knows any name. */
                 CHECK_EQ(kill(test_find_wharfd(dir, false), SIGKILL), 0);
-                CHECK_EQ(kill(d, SIGKILL), 0);
+                CHECK(kill(d, SIGKILL) == 0 || errno == ESRCH);
                 struct pollfd pf = {.fd = fd, .events = POLLIN};
                 wharf_name again;
                 int r;
