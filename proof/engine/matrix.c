@@ -27,19 +27,37 @@ static char this_program[512]; /* as a path: what /proc/self/exe leads to lies i
 
 /* ---- what parties use ---- */
 
-void matrix_say(const char *fmt, ...)
+static const char why[] = "not here: ";
+
+static void say(const char *before, const char *fmt, va_list ap)
 {
         char line[512];
-        va_list ap;
-        va_start(ap, fmt);
-        int n = vsnprintf(line, sizeof line - 1, fmt, ap);
-        va_end(ap);
+        int k = snprintf(line, sizeof line, "%s", before),
+            n = vsnprintf(line + k, sizeof line - 1 - (size_t)k, fmt, ap);
         if (n < 0)
                 return;
+        n += k;
         if (n > (int)sizeof line - 2)
                 n = (int)sizeof line - 2;
         line[n++] = '\n';
         syscall(SYS_write, report_fd >= 0 ? report_fd : 2, line, (size_t)n); /* no cancellation point */
+}
+
+void matrix_say(const char *fmt, ...)
+{
+        va_list ap;
+        va_start(ap, fmt);
+        say("", fmt, ap);
+        va_end(ap);
+}
+
+int matrix_not_here(const char *fmt, ...)
+{
+        va_list ap;
+        va_start(ap, fmt);
+        say(why, fmt, ap);
+        va_end(ap);
+        return MATRIX_NOT_HERE;
 }
 
 int matrix_report_fd(void)
@@ -361,9 +379,10 @@ int matrix_main(const struct matrix *m, int argc, char **argv)
                                 works += !seen[c.work];
                                 seen[c.work] = true;
                         } else if (r == MATRIX_NOT_HERE) {
+                                const char *at = strstr(said, why);
                                 if (!missing++)
-                                        fprintf(stderr, "matrix %s: %s: not here: %s%s", m->area, row, said,
-                                                said[0] ? "" : "no reason given\n");
+                                        fprintf(stderr, "matrix %s: %s: %.*s\n", m->area, row,
+                                                at ? (int)strcspn(at, "\n") : (int)sizeof why, at ? at : why);
                         } else {
                                 failed++;
                                 fprintf(stderr,

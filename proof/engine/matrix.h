@@ -26,7 +26,7 @@
 enum {
         MATRIX_PASSED = 0,
         MATRIX_FAILED = 1,
-        MATRIX_NOT_HERE = 77, /* this machine has no such environment; matrix_say() said why */
+        MATRIX_NOT_HERE = 77, /* this machine has no such environment: matrix_not_here() */
 };
 
 /* What a case is told. */
@@ -57,6 +57,8 @@ int matrix_main(const struct matrix *m, int argc, char **argv);
 
 /* Any process of a case: a line for the case's report, of which the first counts. Safe in threads and after a fork. */
 __attribute__((format(printf, 1, 2))) void matrix_say(const char *fmt, ...);
+/* The same, for the one line of why an environment is not here: MATRIX_NOT_HERE. */
+__attribute__((format(printf, 1, 2))) int matrix_not_here(const char *fmt, ...);
 /* The descriptor that matrix_say() writes to, for a program that is executed; -1: standard error. */
 int matrix_report_fd(void);
 void matrix_report_to(int fd);

@@ -967,11 +967,11 @@ int party_meet(const struct matrix_case *c, const struct env *hub, const struct 
                         }
                 }
         }
-        int r = MATRIX_PASSED;
-        for (unsigned i = 0; i < 2; i++) {
-                if (status[i] == MATRIX_NOT_HERE && r == MATRIX_PASSED)
-                        r = MATRIX_NOT_HERE;
-                else if (status[i] && status[i] != MATRIX_NOT_HERE && status[i] != 128 + SIGKILL) {
+        /* Without its environment one of them leaves, and whatever the other makes of that is no result. */
+        bool here = status[0] != MATRIX_NOT_HERE && status[1] != MATRIX_NOT_HERE;
+        int r = here ? MATRIX_PASSED : MATRIX_NOT_HERE;
+        for (unsigned i = 0; here && i < 2; i++) {
+                if (status[i] && status[i] != 128 + SIGKILL) {
                         if (status[i] != MATRIX_FAILED)
                                 matrix_say("the %s ended with %d", i ? "peer" : "hub", status[i]);
                         r = MATRIX_FAILED;

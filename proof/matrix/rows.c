@@ -33,8 +33,7 @@ enum { NOBODY = 65534, SOMEBODY = 1234 };
 
 static int not_here(const char *what)
 {
-        matrix_say("%s: %s", what, strerror(errno));
-        return MATRIX_NOT_HERE;
+        return matrix_not_here("%s: %s", what, strerror(errno));
 }
 
 /* ---- processes ---- */
@@ -116,8 +115,7 @@ static int bits_32(struct party *p)
 #else
         if (p->executed)
                 return 0;
-        matrix_say("there is no compiler for 32 bits");
-        return MATRIX_NOT_HERE;
+        return matrix_not_here("the compiler made no program of 32 bits");
 #endif
 }
 
