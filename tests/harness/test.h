@@ -30,7 +30,7 @@
 struct test_case {
         const char *name, *file;
         void (*run)(void);
-        int timeout_s; /* 0: the default of 60 */
+        int timeout_s; /* if it takes more than the default */
         struct test_case *next;
 };
 void test_register(struct test_case *t);

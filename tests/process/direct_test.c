@@ -232,7 +232,7 @@ TEST(who_comes_and_goes_while_its_receiver_joins_is_heard)
                 usleep(test_random() % 4000);
                 wharf_direct *d = join(t, "host");
                 for (int k = 0; k < GUESTS; k++) {
-                        CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(5000)), 9);
+                        CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(10000)), 9);
                         CHECK_STR(text, "was here");
                 }
                 for (int k = 0; k < GUESTS; k++)
@@ -257,7 +257,7 @@ static int lives_shortly_and_often(void *name)
  * Goal:   nothing that was acknowledged is lost, however many come, speak and go while the receiver does not look.
  * Method: more lives than what wharfd has to tell of them finds room for; the receiver begins late.
  */
-TEST_TIMEOUT(many_short_lives_are_all_heard_by_one_who_listens_late, 60)
+TEST(many_short_lives_are_all_heard_by_one_who_listens_late)
 {
         test_domain();
         wharf_task *t = task();
@@ -297,7 +297,7 @@ static int asks_once_each_life(void *first)
  *         no descriptors of theirs, and no place that the next one would need.
  * Method: more names than there may be links to one process.
  */
-TEST_TIMEOUT(who_answers_many_short_lives_keeps_nothing_of_them, 120)
+TEST_TIMEOUT(who_answers_many_short_lives_keeps_nothing_of_them, 600)
 {
         test_domain();
         wharf_task *t = task();
@@ -310,7 +310,7 @@ TEST_TIMEOUT(who_answers_many_short_lives_keeps_nothing_of_them, 120)
                 caller[k] = test_fork(asks_once_each_life, name[k]);
         }
         for (int i = 0; i < CALLERS * CALLS; i++) {
-                CHECK_GE(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(100000)), 5);
+                CHECK_GE(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(10000)), 5);
                 CHECK_STR(text, who);
                 say(d, who, text);
                 if (i % 100 == 0)
@@ -580,8 +580,8 @@ static void second_links(bool any, bool drops)
                         wharf_drop(tq, right[i]);
         }
         for (int i = 0; i < 8; i++) {
-                CHECK_EQ(any ? wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(5000))
-                             : wharf_direct_recv(d, "Q", buf, sizeof buf, wharf_in_ms(5000)),
+                CHECK_EQ(any ? wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(10000))
+                             : wharf_direct_recv(d, "Q", buf, sizeof buf, wharf_in_ms(10000)),
                          2);
                 CHECK_EQ(buf[0], 'a' + i);
         }
@@ -594,7 +594,7 @@ static void second_links(bool any, bool drops)
         right[4] = link_again(tq, id); /* and now it is not */
         CHECK_EQ(wharf_send(tq, right[4], "m", 2, 0), 0);
         for (const char *c = drops ? "m" : "lm"; *c; c++) {
-                CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(5000)), 2);
+                CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(10000)), 2);
                 CHECK_EQ(buf[0], *c);
         }
         wharf_drop(tq, right[4]);
