@@ -16,7 +16,7 @@ int main(int argc, char **argv)
                 r = write(item.fd, argv[2], strlen(argv[2])) < 0;
                 close(item.fd);
         } else if (r == 0) {
-                ssize_t n = wharf_call(t, item.name, argv[2], strlen(argv[2]), reply, sizeof reply, wharf_in_ms(20000));
+                ssize_t n = wharf_call(t, item.name, argv[2], strlen(argv[2]), reply, sizeof reply, wharf_in_ms(60000));
                 r = n < 0 ? (int)n : 0;
                 if (n > 0)
                         fwrite(reply, 1, (size_t)n, stdout);

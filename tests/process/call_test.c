@@ -285,12 +285,12 @@ TEST(a_drop_that_cannot_be_told_ends_the_link)
         CHECK_EQ(wharf_right_new(t, port, &right), 0);
         struct wharf_msg request = MSG(.data = (char[]){"x"}, .len_bytes = 1), in = MSG(.flags = WHARF_RECV_ALLOC);
         CHECK_EQ(wharf_call_start(t, right, &request, 0, &call), 0);
-        CHECK_EQ(wharf_recvmsg(t, port, &in, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_recvmsg(t, port, &in, wharf_in_ms(60000)), 0);
         wh_os_gate = refuse_sends;
         CHECK_EQ(wharf_drop(t, in.reply), 0);
         wh_os_gate = NULL;
         struct wharf_msg reply = MSG(.flags = WHARF_RECV_ALLOC);
-        CHECK_EQ(wharf_call_finish(t, right, call, &reply, wharf_in_ms(5000)), -ECONNRESET);
+        CHECK_EQ(wharf_call_finish(t, right, call, &reply, wharf_in_ms(60000)), -ECONNRESET);
         wharf_release(t, &in);
         wharf_task_close(t);
 }
@@ -307,7 +307,7 @@ TEST(a_greeting_that_cannot_be_sent_ends_the_link)
         wh_os_gate = refuse_sends;
         CHECK_EQ(wharf_recv(h.task, h.port, &(char){0}, 1, NULL, 0), -EAGAIN);
         wh_os_gate = NULL;
-        while ((r = wharf_send(t, right, "x", 1, wharf_in_ms(5000))) == 0)
+        while ((r = wharf_send(t, right, "x", 1, wharf_in_ms(60000))) == 0)
                 CHECK_LE(n++, 1000);
         CHECK_EQ(r, -EPIPE);
         wharf_task_close(t);

@@ -232,7 +232,7 @@ TEST(who_comes_and_goes_while_its_receiver_joins_is_heard)
                 usleep(test_random() % 4000);
                 wharf_direct *d = join(t, "host");
                 for (int k = 0; k < GUESTS; k++) {
-                        CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(10000)), 9);
+                        CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(60000)), 9);
                         CHECK_STR(text, "was here");
                 }
                 for (int k = 0; k < GUESTS; k++)
@@ -268,7 +268,7 @@ TEST(many_short_lives_are_all_heard_by_one_who_listens_late)
                 guest[k] = test_fork(lives_shortly_and_often, name);
         usleep(500000);
         for (int i = 0; i < GUESTS * LIVES; i++) {
-                CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(10000)), sizeof name);
+                CHECK_EQ(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(60000)), sizeof name);
                 CHECK_STR(text, who);
         }
         for (int k = 0; k < GUESTS; k++)
@@ -310,7 +310,7 @@ TEST_TIMEOUT(who_answers_many_short_lives_keeps_nothing_of_them, 600)
                 caller[k] = test_fork(asks_once_each_life, name[k]);
         }
         for (int i = 0; i < CALLERS * CALLS; i++) {
-                CHECK_GE(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(10000)), 5);
+                CHECK_GE(wharf_direct_recv_any(d, text, sizeof text, who, wharf_in_ms(60000)), 5);
                 CHECK_STR(text, who);
                 say(d, who, text);
                 if (i % 100 == 0)
@@ -580,8 +580,8 @@ static void second_links(bool any, bool drops)
                         wharf_drop(tq, right[i]);
         }
         for (int i = 0; i < 8; i++) {
-                CHECK_EQ(any ? wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(10000))
-                             : wharf_direct_recv(d, "Q", buf, sizeof buf, wharf_in_ms(10000)),
+                CHECK_EQ(any ? wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(60000))
+                             : wharf_direct_recv(d, "Q", buf, sizeof buf, wharf_in_ms(60000)),
                          2);
                 CHECK_EQ(buf[0], 'a' + i);
         }
@@ -594,7 +594,7 @@ static void second_links(bool any, bool drops)
         right[4] = link_again(tq, id); /* and now it is not */
         CHECK_EQ(wharf_send(tq, right[4], "m", 2, 0), 0);
         for (const char *c = drops ? "m" : "lm"; *c; c++) {
-                CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(10000)), 2);
+                CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, wharf_in_ms(60000)), 2);
                 CHECK_EQ(buf[0], *c);
         }
         wharf_drop(tq, right[4]);

@@ -85,8 +85,8 @@ static void put_record(struct wh_link *l, enum wh_rec_kind kind, const void *bod
 static void still_serves(wharf_task *t, wharf_name port, wharf_name right)
 {
         char buf[16];
-        CHECK_EQ(wharf_send(t, right, "well", 4, wharf_in_ms(5000)), 0);
-        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(5000)), 4);
+        CHECK_EQ(wharf_send(t, right, "well", 4, wharf_in_ms(60000)), 0);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(60000)), 4);
         CHECK_MEM(buf, "well", 4);
 }
 
@@ -224,7 +224,7 @@ TEST(hidden_credentials_are_nobodys)
                         CHECK_EQ(setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &off, sizeof off), 0);
                         CHECK_EQ(wh_frame_send(sv[0], &m, "hi", 2, NULL, false), 0);
                 }
-                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, &from, wharf_in_ms(5000)), 2);
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, &from, wharf_in_ms(60000)), 2);
                 CHECK_EQ(from.pid, 0);
                 CHECK_EQ(from.uid, (uid_t)-1);
                 CHECK_EQ(from.gid, (gid_t)-1);
@@ -288,17 +288,17 @@ TEST(an_introducer_that_kept_both_ends_has_nothing_after_the_rebind)
                         for (int k = 0; k < 2; k++)
                                 shutdown(kept[k], SHUT_RDWR);
                 CHECK_EQ(wharf_sendmsg(u, right, &m, 0), 0);
-                CHECK_EQ(wharf_recv(t, port, got, sizeof got, &from, wharf_in_ms(5000)), sizeof got);
+                CHECK_EQ(wharf_recv(t, port, got, sizeof got, &from, wharf_in_ms(60000)), sizeof got);
                 CHECK_MEM(got, word, sizeof got);
                 if (i == 0)
                         first = from;
                 CHECK_EQ(from.id, first.id);
                 CHECK_EQ(from.pid, getpid());
                 CHECK_EQ(wharf_call_start(u, right, &m, 0, &call), 0);
-                CHECK_EQ(wharf_recvmsg(t, port, &in, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &in, wharf_in_ms(60000)), 0);
                 CHECK_MEM(got, word, sizeof got);
                 CHECK_EQ(wharf_reply(t, in.reply, "honest", 7), 0);
-                CHECK_EQ(wharf_call_finish(u, right, call, &back, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_call_finish(u, right, call, &back, wharf_in_ms(60000)), 0);
                 CHECK_MEM(got, "honest", 7);
                 CHECK_EQ(wharf_recv(t, port, got, sizeof got, NULL, 0), -EAGAIN);
         }
@@ -558,7 +558,7 @@ TEST(greeting_that_says_more)
                 struct wharf_right_stat st = {.size = sizeof st};
                 int r = 0;
                 for (unsigned i = 0; i < 3 && r == 0; i++) /* one may go before the greeting is read */
-                        r = wharf_send(t, right, bytes, 50, wharf_in_ms(5000));
+                        r = wharf_send(t, right, bytes, 50, wharf_in_ms(60000));
                 CHECK_EQ(r, k ? -EPROTO : 0);
                 CHECK_EQ(wharf_right_stat(t, right, &st), 0);
                 CHECK_EQ(st.id.v, k ? 0 : 7);
@@ -637,12 +637,12 @@ TEST(receive_from_one_ends_in_time)
                 CHECK_EQ(wharf_recvmsg(t, port, &m, 0), -EAGAIN);
                 CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(20)), -ETIMEDOUT);
                 CHECK_EQ(wharf_send(t, wanted, "333", 3, 0), 0);
-                CHECK_EQ(wharf_recvmsg(t, port, &m, way & 2 ? 0 : wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, way & 2 ? 0 : wharf_in_ms(60000)), 0);
                 CHECK_EQ(m.len_bytes, 3);
                 CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(20)), -ETIMEDOUT);
                 if (way & 2)
                         CHECK_EQ(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 1);
-                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(5000)), 2);
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(60000)), 2);
                 wharf_task_close(t);
         }
 }
@@ -717,7 +717,7 @@ TEST(send_without_room_ends_in_time)
                 ;
         CHECK_EQ(r, -EAGAIN);
         CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(20)), -ETIMEDOUT);
-        CHECK_EQ(wharf_call_finish(t, right, call, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_call_finish(t, right, call, &m, wharf_in_ms(60000)), 0);
         CHECK_EQ(m.len_bytes, 6);
         wharf_task_close(t);
 
@@ -737,7 +737,7 @@ TEST(send_without_room_ends_in_time)
         CHECK_EQ(wharf_send(t, right, data, len, wharf_in_ms(20)), -ETIMEDOUT);
         while (n--)
                 wharf_release(t, &held[n]);
-        CHECK_EQ(wharf_send(t, right, data, len, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_send(t, right, data, len, wharf_in_ms(60000)), 0);
         free(data);
         wharf_task_close(t);
 }
@@ -768,13 +768,13 @@ TEST(room_made_by_a_receiver_that_never_sleeps)
         pthread_t poller;
         CHECK_EQ(pthread_create(&poller, NULL, poll_for_messages, &o), 0);
         for (int i = 0; i < 100; i++)
-                CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(60000)), 0);
         pthread_join(poller, NULL);
         char buf[16];
         while (wharf_send(t, right, "x", 1, 0) == 0)
                 ;
         CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, 0), 1);
-        CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(60000)), 0);
         wharf_task_close(t);
 }
 
@@ -889,10 +889,10 @@ TEST(items_stay_with_their_message)
         CHECK_EQ(wharf_sendmsg(t, right, &big, 0), 0);
         CHECK_EQ(wharf_sendmsg(t, right, &with, 0), 0);
         struct wharf_msg m = {.size = sizeof m, .data = got, .cap_bytes = len, .items = items, .cap_items = 2};
-        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
         CHECK_EQ(m.len_bytes, len);
         CHECK_EQ(m.n_items, 0);
-        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
         CHECK_EQ(m.len_bytes, 1);
         CHECK_EQ(m.n_items, 1);
         close(items[0].fd);
@@ -940,7 +940,7 @@ TEST(delegated_reply_leaks_nothing)
                         CHECK_EQ(wharf_call_finish(t, right, call, &m, wharf_in_ms(10)), -ETIMEDOUT);
                 }
                 wharf_drop(t, got.name);
-                int r = wharf_call_finish(t, right, call, &m, wharf_in_ms(5000));
+                int r = wharf_call_finish(t, right, call, &m, wharf_in_ms(60000));
                 CHECK_EQ(r, way ? -ECANCELED : -EPROTO);
                 wharf_task_close(t); /* the harness counts what is left */
         }
@@ -1028,7 +1028,7 @@ TEST(rights_in_frames_are_forgotten_when_read)
                 m.n_items = 1;
                 CHECK_EQ(wharf_sendmsg(t, right, &m, 0), -ETOOMANYREFS);
                 struct wharf_msg g = {.size = sizeof g, .items = items, .cap_items = WHARF_ITEMS_MAX};
-                CHECK_EQ(wharf_recvmsg(t, port, &g, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &g, wharf_in_ms(60000)), 0);
                 for (unsigned i = 0; i < g.n_items; i++)
                         close(items[i].fd);
         }
@@ -1089,7 +1089,7 @@ static void *call_often(void *arg)
         for (int i = 0; i < 300 && o->r == 0; i++) {
                 char q[8] = {0}, a[8];
                 q[0] = (char)i;
-                ssize_t n = wharf_call(o->t, o->port, q, 8, a, sizeof a, wharf_in_ms(10000));
+                ssize_t n = wharf_call(o->t, o->port, q, 8, a, sizeof a, wharf_in_ms(60000));
                 o->r = n != 8 || a[0] != q[0];
         }
         return NULL;
@@ -1145,7 +1145,7 @@ TEST(calls_beyond_two_to_the_31)
                 uint32_t call;
                 struct wharf_msg q = {.size = sizeof q}, m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
                 CHECK_EQ(wharf_call_start(t, right, &q, 0, &call), 0);
-                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
                 CHECK_EQ(wharf_call_finish(t, right, call, &m, 0), -EAGAIN);
                 CHECK_EQ(wharf_reply(t, m.reply, "yes", 3), 0);
                 CHECK_EQ(wharf_call_finish(t, right, call, &m, 0), 0); /* it is there: no waiting */
@@ -1173,7 +1173,7 @@ TEST(notice_follows_the_port)
         CHECK_EQ(wharf_set_new(t, &set), 0);
         CHECK_EQ(wharf_set_add(t, set, watcher), 0);
         CHECK_EQ(wharf_drop(t, dying), 0);
-        CHECK_EQ(wharf_recvmsg(t, set, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_recvmsg(t, set, &m, wharf_in_ms(60000)), 0);
         CHECK_EQ(m.notice, WHARF_NOTICE_DEAD_NAME);
         CHECK_EQ(m.about, right);
         CHECK_EQ(m.port, watcher);
@@ -1216,7 +1216,7 @@ TEST(connections_without_descriptors)
         CHECK_LE(waits, 10);
         CHECK_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
         CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
-        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(5000)), 1);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(60000)), 1);
         close(listening);
         wharf_task_close(t);
 }

@@ -68,21 +68,21 @@ static int move_try(wharf_task *t, wharf_name port, wharf_name to, int64_t deadl
 
 static void move(wharf_task *t, wharf_name port, wharf_name to)
 {
-        CHECK_EQ(move_try(t, port, to, wharf_in_ms(5000)), 0);
+        CHECK_EQ(move_try(t, port, to, wharf_in_ms(60000)), 0);
         CHECK_EQ(wharf_name_kind(t, port), -EBADF);
 }
 
 static void send_text(wharf_task *t, wharf_name right, const char *text, uint32_t how)
 {
         struct wharf_msg m = MSG(.data = BYTES(text), .len_bytes = strlen(text), .how = how);
-        CHECK_EQ(wharf_sendmsg(t, right, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_sendmsg(t, right, &m, wharf_in_ms(60000)), 0);
 }
 
 /* The next message from anyone says `text`. */
 static void expect_text(wharf_task *t, wharf_name port, const char *text)
 {
         char buf[64];
-        ssize_t n = wharf_recv(t, port, buf, sizeof buf - 1, NULL, wharf_in_ms(5000));
+        ssize_t n = wharf_recv(t, port, buf, sizeof buf - 1, NULL, wharf_in_ms(60000));
         CHECK_GE(n, 0);
         buf[n] = 0;
         CHECK_STR(buf, text);
@@ -153,7 +153,7 @@ static int take_all(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
         for (int n = 0; n < 11; n++) {
                 struct wharf_item items[4];
                 struct wharf_msg m = MSG(.data = buf, .cap_bytes = 2 * BIG, .items = items, .cap_items = 4);
-                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
                 if (m.len_bytes == BIG) {
                         char *want = malloc(BIG);
                         pattern_fill(want, BIG, m.id);
@@ -185,11 +185,11 @@ static int take_all(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
         /* And it goes on: every sender is served as before. */
         for (int n = 0; n < 30; n++) {
                 struct wharf_msg m = MSG(.data = (char[8]){0}, .cap_bytes = 8);
-                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
                 if (m.reply)
                         CHECK_EQ(wharf_reply(t, m.reply, "yes", 3), 0);
         }
-        CHECK_EQ(wharf_recv(t, port, (char[8]){0}, 8, NULL, wharf_in_ms(5000)), -ENOTCONN);
+        CHECK_EQ(wharf_recv(t, port, (char[8]){0}, 8, NULL, wharf_in_ms(60000)), -ENOTCONN);
         return 0;
 }
 
@@ -241,9 +241,9 @@ TEST(unread_messages_of_cold_attached_and_dead_senders_move_with_their_rights)
         expect_text(t, mine, "from the new owner");
         stage_await(&taken);
         for (int i = 0; i < 10; i++) {
-                CHECK_EQ(wharf_send(t, warm, "w", 1, wharf_in_ms(5000)), 0);
-                CHECK_EQ(wharf_send(t, cold, "k", 1, wharf_in_ms(5000)), 0);
-                CHECK_EQ(wharf_call(t, i % 2 ? idle : big, "?", 1, (char[8]){0}, 8, wharf_in_ms(5000)), 3);
+                CHECK_EQ(wharf_send(t, warm, "w", 1, wharf_in_ms(60000)), 0);
+                CHECK_EQ(wharf_send(t, cold, "k", 1, wharf_in_ms(60000)), 0);
+                CHECK_EQ(wharf_call(t, i % 2 ? idle : big, "?", 1, (char[8]){0}, 8, wharf_in_ms(60000)), 3);
         }
         struct wharf_right_stat rs = {.size = sizeof rs};
         CHECK_EQ(wharf_right_stat(t, warm, &rs), 0);
@@ -269,10 +269,10 @@ static int send_thousand(wharf_task *t, wharf_name right, void *arg)
 static int count_thousand(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
 {
         for (uint32_t i = *(uint32_t *)arg, got; i < 1000; i++) {
-                CHECK_EQ(wharf_recv(t, port, &got, sizeof got, NULL, wharf_in_ms(5000)), sizeof got);
+                CHECK_EQ(wharf_recv(t, port, &got, sizeof got, NULL, wharf_in_ms(60000)), sizeof got);
                 CHECK_EQ(got, i);
         }
-        CHECK_EQ(wharf_recv(t, port, &(char){0}, 1, NULL, wharf_in_ms(5000)), -ENOTCONN);
+        CHECK_EQ(wharf_recv(t, port, &(char){0}, 1, NULL, wharf_in_ms(60000)), -ENOTCONN);
         return 0;
 }
 
@@ -299,11 +299,11 @@ static int call_once(wharf_task *t, wharf_name right, void *arg)
 {
         char buf[16] = "";
         const char *q = arg;
-        CHECK_EQ(wharf_call(t, right, q, strlen(q), buf, sizeof buf, wharf_in_ms(5000)), 6);
+        CHECK_EQ(wharf_call(t, right, q, strlen(q), buf, sizeof buf, wharf_in_ms(60000)), 6);
         CHECK_MEM(buf, "re:", 3);
         CHECK_MEM(buf + 3, q, 3);
         /* And once more, with whoever has the port now. */
-        CHECK_EQ(wharf_call(t, right, q, strlen(q), buf, sizeof buf, wharf_in_ms(5000)), 6);
+        CHECK_EQ(wharf_call(t, right, q, strlen(q), buf, sizeof buf, wharf_in_ms(60000)), 6);
         CHECK_MEM(buf + 3, q, 3);
         return 0;
 }
@@ -321,7 +321,7 @@ static int answer_all(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
         char q[16];
         for (;;) {
                 struct wharf_msg m = MSG(.data = q, .cap_bytes = sizeof q);
-                int r = wharf_recvmsg(t, port, &m, wharf_in_ms(5000));
+                int r = wharf_recvmsg(t, port, &m, wharf_in_ms(60000));
                 if (r == -ENOTCONN)
                         return 0;
                 CHECK_EQ(r, 0);
@@ -369,7 +369,7 @@ TEST(calls_are_answered_by_the_former_owner_the_new_one_or_whoever_has_the_reply
         struct wharf_item it[] = {{.kind = WHARF_MOVE_REPLY, .name = reply[1]},
                                   {.kind = WHARF_MOVE_RECEIVE, .name = p}};
         struct wharf_msg m = MSG(.data = q, .len_bytes = 8, .items = it, .n_items = 2);
-        CHECK_EQ(wharf_sendmsg(t, to, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_sendmsg(t, to, &m, wharf_in_ms(60000)), 0);
         answer(t, reply[0], "one");
         for (int i = 0; i < 3; i++)
                 CHECK_EQ(test_wait(callers[i]), 0);
@@ -396,12 +396,12 @@ TEST(a_payload_being_written_in_place_is_sent_to_the_new_owner)
         CHECK_EQ(wharf_reserve(t, r, 4, &m, 0), 0);
         move(t, p, to);
         memcpy(m.data, "lent", 4);
-        CHECK_EQ(wharf_sendmsg(t, r, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_sendmsg(t, r, &m, wharf_in_ms(60000)), 0);
         send_text(t, r, "then", 0);
         m = MSG(0);
-        CHECK_EQ(wharf_reserve(t, r, 5, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_reserve(t, r, 5, &m, wharf_in_ms(60000)), 0);
         memcpy(m.data, "fresh", 5);
-        CHECK_EQ(wharf_sendmsg(t, r, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_sendmsg(t, r, &m, wharf_in_ms(60000)), 0);
         CHECK_EQ(test_wait(pid), 0);
         hub_close(&h);
 }
@@ -422,7 +422,7 @@ static int take_huge(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
 {
         char *want = malloc(HUGE_BYTES), *got = malloc(HUGE_BYTES);
         pattern_fill(want, HUGE_BYTES, 5);
-        CHECK_EQ(wharf_recv(t, port, got, HUGE_BYTES, NULL, wharf_in_ms(20000)), HUGE_BYTES);
+        CHECK_EQ(wharf_recv(t, port, got, HUGE_BYTES, NULL, wharf_in_ms(60000)), HUGE_BYTES);
         CHECK_MEM(want, got, HUGE_BYTES);
         free(want);
         free(got);
@@ -473,15 +473,15 @@ static int count_away(wharf_task *t, wharf_name right, void *arg)
                 memcpy(buf, &c, sizeof c);
                 if (me == 3) {
                         struct counted back;
-                        CHECK_EQ(wharf_call(t, right, buf, len, &back, sizeof back, wharf_in_ms(20000)), sizeof back);
+                        CHECK_EQ(wharf_call(t, right, buf, len, &back, sizeof back, wharf_in_ms(60000)), sizeof back);
                         CHECK_EQ(back.number, i);
                 } else if (me == 4 && i % 2) {
                         struct wharf_msg m = MSG(0);
-                        CHECK_EQ(wharf_reserve(t, right, len, &m, wharf_in_ms(20000)), 0);
+                        CHECK_EQ(wharf_reserve(t, right, len, &m, wharf_in_ms(60000)), 0);
                         memcpy(m.data, buf, len);
-                        CHECK_EQ(wharf_sendmsg(t, right, &m, wharf_in_ms(20000)), 0);
+                        CHECK_EQ(wharf_sendmsg(t, right, &m, wharf_in_ms(60000)), 0);
                 } else {
-                        CHECK_EQ(wharf_send(t, right, buf, len, wharf_in_ms(20000)), 0);
+                        CHECK_EQ(wharf_send(t, right, buf, len, wharf_in_ms(60000)), 0);
                 }
         }
         free(buf);
@@ -538,7 +538,7 @@ static int ring_member(wharf_task *t, wharf_name mailbox, wharf_name hub, void *
                         break;
                 }
                 atomic_fetch_add(&ledger->moves, 1);
-                CHECK_EQ(move_try(t, port, next, wharf_in_ms(20000)), 0);
+                CHECK_EQ(move_try(t, port, next, wharf_in_ms(60000)), 0);
                 if (late)
                         CHECK_EQ(wharf_reply(t, late, &late_c, sizeof late_c), 0);
         }
@@ -609,7 +609,7 @@ static int take_many(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
         uint16_t *next = calloc(LINKS, sizeof *next);
         for (int n = 0; n < 3 * LINKS; n++) {
                 uint16_t m[2];
-                CHECK_EQ(wharf_recv(t, port, m, sizeof m, NULL, wharf_in_ms(20000)), sizeof m);
+                CHECK_EQ(wharf_recv(t, port, m, sizeof m, NULL, wharf_in_ms(60000)), sizeof m);
                 CHECK(m[0] < LINKS);
                 CHECK_EQ(m[1], next[m[0]]++);
         }
@@ -635,7 +635,7 @@ TEST_TIMEOUT(two_thousand_links_half_of_them_attached_move_at_once, 120)
         move(t, p, to);
         for (uint16_t k = 1; k < 3; k++)
                 for (uint16_t i = 0; i < LINKS; i++)
-                        CHECK_EQ(wharf_send(t, rights[i], (uint16_t[]){i, k}, 4, wharf_in_ms(20000)), 0);
+                        CHECK_EQ(wharf_send(t, rights[i], (uint16_t[]){i, k}, 4, wharf_in_ms(60000)), 0);
         CHECK_EQ(test_wait(pid), 0);
         free(rights);
         hub_close(&h);
@@ -781,7 +781,7 @@ TEST(a_move_that_is_refused_changes_nothing)
         CHECK_EQ(move_try(t, p, to, wharf_in_ms(5)), -ETIMEDOUT);
         still_serves(t, p, r);
         CHECK_EQ(wharf_drop(t, q), 0);
-        CHECK_EQ(move_try(t, p, to, wharf_in_ms(5000)), -EPIPE);
+        CHECK_EQ(move_try(t, p, to, wharf_in_ms(60000)), -EPIPE);
         still_serves(t, p, r);
         CHECK_EQ(wharf_port_listen(t, h.port, -1), 0);
         wharf_name q2 = port_new(t, NULL), to2 = right_new(t, q2);
@@ -810,7 +810,7 @@ TEST(a_port_in_a_set_leaves_it_when_it_is_moved)
         CHECK_EQ(wharf_recv(t, set, buf, sizeof buf, NULL, 0), -EAGAIN);
         send_text(t, other_right, "other", WHARF_HOW_AUTO);
         CHECK_EQ(wharf_recv(t, set, buf, sizeof buf, NULL, 0), 5);
-        CHECK_EQ(wharf_recv(t, got.name, buf, sizeof buf, NULL, wharf_in_ms(5000)), 5);
+        CHECK_EQ(wharf_recv(t, got.name, buf, sizeof buf, NULL, wharf_in_ms(60000)), 5);
         CHECK_MEM(buf, "waits", 5);
         still_serves(t, got.name, r);
         hub_close(&h);
@@ -881,11 +881,11 @@ static int receive_without_descriptors(wharf_task *t, wharf_name mailbox, wharf_
         CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
         unsigned before = count_fds();
         for (int i = 0; i < 3; i++) {
-                CHECK_EQ(wharf_recvmsg(t, mailbox, &m, wharf_in_ms(5000)), -EMFILE);
+                CHECK_EQ(wharf_recvmsg(t, mailbox, &m, wharf_in_ms(60000)), -EMFILE);
                 CHECK_LE(count_fds(), before + 1); /* that of the message itself */
         }
         CHECK_EQ(setrlimit(RLIMIT_NOFILE, &lim), 0);
-        CHECK_EQ(wharf_recvmsg(t, mailbox, &m, wharf_in_ms(5000)), 0);
+        CHECK_EQ(wharf_recvmsg(t, mailbox, &m, wharf_in_ms(60000)), 0);
         CHECK_EQ(it.kind, WHARF_GOT_RECEIVE);
         expect_text(t, it.name, "first");
         return 0;
@@ -929,7 +929,7 @@ TEST(a_new_owner_that_dies_with_the_message_unread_leaves_dead_names)
         send_text(t, cold, "lost", 0);
         kill_hard(pid);
         for (int i = 0; i < 2; i++) {
-                ssize_t n = wharf_call(t, i ? warm : cold, "", 0, (char[1]){0}, 1, wharf_in_ms(5000));
+                ssize_t n = wharf_call(t, i ? warm : cold, "", 0, (char[1]){0}, 1, wharf_in_ms(60000));
                 CHECK(n == -EPIPE || n == -ECONNRESET);
         }
         hub_close(&h);
@@ -967,12 +967,12 @@ TEST(a_mover_killed_before_it_sent_takes_the_port_along_and_after_it_does_not)
                 struct wharf_item it[] = {{.kind = WHARF_MOVE_RECEIVE, .name = p},
                                           {.kind = WHARF_MAKE_SEND, .name = q}};
                 struct wharf_msg m = MSG(.items = it, .n_items = 2);
-                CHECK_EQ(wharf_sendmsg(t, to, &m, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_sendmsg(t, to, &m, wharf_in_ms(60000)), 0);
                 if (full) {
                         await_asleep(pid);
                         kill_hard(pid);
                         char c;
-                        ssize_t n = wharf_call(t, r, "", 0, &c, 1, wharf_in_ms(5000));
+                        ssize_t n = wharf_call(t, r, "", 0, &c, 1, wharf_in_ms(60000));
                         CHECK(n == -EPIPE || n == -ECONNRESET);
                 } else {
                         CHECK_EQ(test_wait(pid), 128 + SIGKILL);
@@ -1045,7 +1045,7 @@ static int serve_calls(wharf_task *t, wharf_name port, wharf_name hub, void *arg
         char q[16];
         for (;;) {
                 struct wharf_msg m = MSG(.data = q, .cap_bytes = sizeof q);
-                int r = wharf_recvmsg(t, port, &m, wharf_in_ms(10000));
+                int r = wharf_recvmsg(t, port, &m, wharf_in_ms(60000));
                 if (r == -ENOTCONN)
                         return 0;
                 CHECK_EQ(r, 0);
@@ -1075,7 +1075,7 @@ TEST(a_former_owner_that_kept_everything_has_nothing_after_the_rebind)
         move(t, p, to);
         /* A few calls: then the sender was asked, and has done so. */
         for (int i = 0; i < 4; i++)
-                CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+                CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(60000)), 6);
         char old[8192];
         memcpy(old, k.out, sizeof old);
         memset((void *)k.back, 0xa5, 4096);
@@ -1084,7 +1084,7 @@ TEST(a_former_owner_that_kept_everything_has_nothing_after_the_rebind)
         shutdown(k.sock[0], SHUT_RDWR);
         for (int i = 0; i < 50; i++) {
                 send_text(t, r, "true", 0);
-                CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+                CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(60000)), 6);
                 CHECK_MEM(buf, "honest", 6);
         }
         CHECK_MEM(old, k.out, sizeof old); /* nothing was written where it can read */
@@ -1124,7 +1124,7 @@ static int use_introduced(wharf_task *t, wharf_name mailbox, wharf_name hub, voi
         struct wharf_item it;
         struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
         char buf[16];
-        CHECK_EQ(wharf_recvmsg(t, mailbox, &m, wharf_in_ms(10000)), 0);
+        CHECK_EQ(wharf_recvmsg(t, mailbox, &m, wharf_in_ms(60000)), 0);
         CHECK_EQ(m.n_items, 1);
         for (int i = 0; i < 54; i++) {
                 if (i == 4) {
@@ -1132,7 +1132,7 @@ static int use_introduced(wharf_task *t, wharf_name mailbox, wharf_name hub, voi
                         stage_await(&s->attacked);
                 }
                 send_text(t, it.name, "true", 0);
-                CHECK_EQ(wharf_call(t, it.name, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+                CHECK_EQ(wharf_call(t, it.name, "true", 4, buf, sizeof buf, wharf_in_ms(60000)), 6);
                 CHECK_MEM(buf, "honest", 6);
         }
         struct wharf_right_stat rs = {.size = sizeof rs};
@@ -1164,7 +1164,7 @@ TEST(an_introducer_that_kept_both_ends_has_nothing_after_the_first_use)
         pid_t owner = owner_start(&o, &to);
         move(t, p, to);
         for (int i = 0; i < 4; i++)
-                CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+                CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(60000)), 6);
         pid_t victim = owner_start(&v, &to_victim);
 
         CHECK_EQ(wh_os_socketpair(kept), 0);
@@ -1203,7 +1203,7 @@ TEST(an_introducer_that_kept_both_ends_has_nothing_after_the_first_use)
         }
         CHECK_EQ(recv(mine[0], buf, sizeof buf, MSG_DONTWAIT), -1);
         shutdown(kept[0], SHUT_RDWR);
-        CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(5000)), 6);
+        CHECK_EQ(wharf_call(t, r, "true", 4, buf, sizeof buf, wharf_in_ms(60000)), 6);
         stage_reach(&s.attacked);
         CHECK_EQ(test_wait(victim), 0);
         CHECK_EQ(wharf_drop(t, r), 0);
@@ -1357,7 +1357,7 @@ static int send_direct(wharf_task *t, wharf_name right, void *arg)
         char *bytes = malloc(HUGE_BYTES);
         pattern_fill(bytes, HUGE_BYTES, 5);
         struct wharf_msg m = MSG(.data = bytes, .len_bytes = HUGE_BYTES, .how = WHARF_HOW_DIRECT);
-        CHECK_EQ(wharf_sendmsg(t, right, &m, wharf_in_ms(20000)), 0);
+        CHECK_EQ(wharf_sendmsg(t, right, &m, wharf_in_ms(60000)), 0);
         free(bytes);
         send_text(t, right, "after", 0);
         return 0;

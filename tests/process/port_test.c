@@ -250,7 +250,7 @@ TEST(frames_by_choice_go_on_beyond_the_capacity)
                 for (uint32_t i = 0; i < cases[c].n; i++) {
                         uint32_t got;
                         struct wharf_msg m = MSG(.data = &i, .len_bytes = sizeof i, .how = cases[c].how);
-                        CHECK_EQ(wharf_sendmsg(h.task, right, &m, i % 2 ? wharf_in_ms(5000) : 0), 0);
+                        CHECK_EQ(wharf_sendmsg(h.task, right, &m, i % 2 ? wharf_in_ms(60000) : 0), 0);
                         CHECK_EQ(m.how, cases[c].how);
                         CHECK_EQ(wharf_recv(h.task, h.port, &got, sizeof got, NULL, 0), sizeof got);
                         CHECK_EQ(got, i);
@@ -549,7 +549,7 @@ TEST(a_message_sent_ahead_of_the_greeting_leaves_a_queue_of_one_again)
         CHECK_EQ(wharf_task_open(NULL, &t), 0);
         CHECK_EQ(wharf_right_connect(t, h.path, &right), 0);
         for (unsigned i = 0; i < 12; i++) {
-                CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(60000)), 0);
                 CHECK_EQ(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, WHARF_FOREVER), 1);
                 CHECK_EQ(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, 0), -EAGAIN); /* which tells it */
         }

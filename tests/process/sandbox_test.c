@@ -621,7 +621,7 @@ TEST(a_user_without_a_number_in_its_namespace_can_use_every_right)
         char text[8];
         struct wharf_sender from;
         for (ssize_t got = 0; got != 1;) {
-                got = wharf_recv(h.task, h.port, text, sizeof text, &from, wharf_in_ms(20000));
+                got = wharf_recv(h.task, h.port, text, sizeof text, &from, wharf_in_ms(60000));
                 CHECK(got == 3 || got == 1);
                 CHECK_EQ(from.uid, geteuid());
                 CHECK(from.pid > 0);
@@ -659,7 +659,7 @@ TEST(a_limit_of_file_size_is_no_signal)
         getrlimit(RLIMIT_FSIZE, &before);
         pid_t pid = test_fork(asks_for_much, &h);
         struct wharf_msg m = MSG(.data = text, .cap_bytes = sizeof text);
-        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(20000)), 0);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
         setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, before.rlim_max});
         CHECK_EQ(wharf_reply(h.task, m.reply, reply, sizeof reply), 0);
         setrlimit(RLIMIT_FSIZE, &before);

@@ -214,7 +214,7 @@ TEST(a_reply_for_which_there_is_no_memory_comes_later)
                         wh_os_gate = NULL;
                         CHECK(r == 0 || r == -ENOMEM);
                         if (r < 0)
-                                CHECK_EQ(wharf_call_finish(h.task, right, call[k], &a, wharf_in_ms(5000)), 0);
+                                CHECK_EQ(wharf_call_finish(h.task, right, call[k], &a, wharf_in_ms(60000)), 0);
                         CHECK_EQ(a.len_bytes, i % 2 ? 3000 : 10);
                         CHECK_EQ(got[9], i + k);
                 }
@@ -245,7 +245,7 @@ TEST(who_is_introduced_while_there_is_no_memory_is_let_in_later)
                 wh_os_gate = NULL;
                 CHECK(r == -EAGAIN || r == -ENOMEM);
                 CHECK_EQ(wharf_send(h.task, got.name, "b", 1, 0), 0);
-                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, wharf_in_ms(5000)), 1);
+                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, wharf_in_ms(60000)), 1);
         }
         hub_close(&h);
 }
@@ -280,7 +280,7 @@ TEST(a_receiver_short_of_descriptors_loses_no_message)
                 CHECK(r == 0 || r == -EMFILE || r == -EAGAIN || r == -ENOMEM);
                 if (r < 0) {
                         in_vain++;
-                        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(5000)), 0);
+                        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
                 }
                 CHECK_EQ(m.id, i % WAYS);
                 CHECK_EQ(m.n_items, ways[i % WAYS].item || ways[i % WAYS].memory);
@@ -316,7 +316,7 @@ TEST(a_reply_for_which_there_is_no_descriptor_comes_later)
                 CHECK(i ? r == 0 || r == -EMFILE : r == -EMFILE);
                 if (r < 0)
                         CHECK_EQ(wharf_reply(h.task, in.reply, answer, LEN), 0);
-                CHECK_EQ(wharf_call_finish(h.task, right, call, &a, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_call_finish(h.task, right, call, &a, wharf_in_ms(60000)), 0);
                 CHECK_EQ(a.len_bytes, LEN);
                 CHECK_EQ(got[LEN - 1], i);
         }
@@ -347,7 +347,7 @@ TEST(a_large_reply_without_shared_memory_is_refused_before_it_begins)
                 CHECK_EQ(wharf_reply(h.task, in.reply, answer, LEN), -EOPNOTSUPP);
                 CHECK_EQ(wharf_reply(h.task, in.reply, answer, 60000), 0);
                 wh_os_gate = NULL;
-                CHECK_EQ(wharf_call_finish(h.task, right, call, &a, wharf_in_ms(5000)), 0);
+                CHECK_EQ(wharf_call_finish(h.task, right, call, &a, wharf_in_ms(60000)), 0);
                 CHECK_EQ(a.len_bytes, 60000);
         }
         free(answer);
