@@ -16,8 +16,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -415,6 +417,11 @@ int wh_os_dup_above(int fd, int min)
         return (int)OS_CALL(dup, fcntl(fd, F_DUPFD_CLOEXEC, min));
 }
 
+int wh_os_dup_onto(int fd, int to)
+{
+        return (int)OS_CALL(dup, dup3(fd, to, O_CLOEXEC));
+}
+
 int wh_os_dup(int fd)
 {
         return wh_os_dup_above(fd, 0);
@@ -449,6 +456,45 @@ int wh_os_unlink(const char *path)
 int wh_os_mkdir(const char *path, mode_t mode)
 {
         return (int)OS_CALL(mkdir, mkdir(path, mode));
+}
+
+int wh_os_open_at(int dir, const char *name, int flags, mode_t mode)
+{
+        return (int)OS_CALL(open, RAW(openat, dir, name, flags | O_CLOEXEC, mode));
+}
+
+int wh_os_mkdir_at(int dir, const char *name, mode_t mode)
+{
+        return (int)OS_CALL(mkdir, mkdirat(dir, name, mode));
+}
+
+int wh_os_unlink_at(int dir, const char *name)
+{
+        return (int)OS_CALL(unlink, unlinkat(dir, name, 0));
+}
+
+int wh_os_lstat_at(int dir, const char *name, struct stat *ret)
+{
+        struct stat st;
+        int r = (int)OS_CALL(lstat, fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW));
+        if (r == 0)
+                *ret = st;
+        return r;
+}
+
+int wh_os_chmod_at(int dir, const char *name, mode_t mode)
+{
+        return (int)OS_CALL(chmod, fchmodat(dir, name, mode, 0));
+}
+
+int wh_os_inotify(void)
+{
+        return (int)OS_CALL(inotify, inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+}
+
+int wh_os_inotify_add(int fd, const char *path, uint32_t mask)
+{
+        return (int)OS_CALL(inotify, inotify_add_watch(fd, path, mask));
 }
 
 int wh_os_rename(const char *from, const char *to)
@@ -850,6 +896,37 @@ int wh_os_rlimit(int which, uint64_t *ret)
         return r;
 }
 
+bool wh_os_is_stopped(pid_t pid)
+{
+        char path[32], buf[1024];
+        snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+        int fd = wh_os_open(path, O_RDONLY, 0);
+        ssize_t n = fd < 0 ? fd : wh_os_read(fd, buf, sizeof buf - 1);
+        wh_os_close(fd);
+        if (n <= 0)
+                return false;
+        buf[n] = 0;
+        const char *p = strrchr(buf, ')'); /* the name before it may hold anything */
+        return p && p[1] == ' ' && (p[2] == 'T' || p[2] == 't');
+}
+
+int wh_os_self_exe(char *buf, size_t cap)
+{
+        ssize_t n = wh_os_readlink("/proc/self/exe", buf, cap - 1);
+        if (n > 0) {
+                buf[n] = 0;
+                return 0;
+        }
+        /* The kernel put it on our stack at exec(). Not for a program with rights that its caller has not. */
+        const char *at = (const char *)getauxval(AT_EXECFN); // NOLINT(performance-no-int-to-ptr)
+        char *full = !at || getauxval(AT_SECURE) ? NULL : realpath(at, NULL);
+        size_t len = full ? strlen(full) : cap;
+        if (len < cap)
+                memcpy(buf, full, len + 1);
+        free(full);
+        return len < cap ? 0 : -ENOENT;
+}
+
 int wh_os_cpus(void)
 {
         long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -877,20 +954,27 @@ int wh_os_getrandom(void *buf, size_t len)
  * In the grandchild: put each descriptor in its place and run. Between fork and exec only calls that are safe in a
  * child of a threaded process are allowed, so everything was prepared before.
  */
-static void spawn_grandchild(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet)
+static void spawn_grandchild(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet,
+                             int err_fd)
 {
         setsid();
+        int err = err_fd < 0 ? -1 : fcntl(err_fd, F_DUPFD, 3); /* it may be one of the three that are replaced */
         if (quiet) {
                 int null = open("/dev/null", O_RDWR);
                 for (int i = 0; i < 3 && null >= 0; i++)
                         dup2(null, i);
         }
-        /* First out of the way of every target, then down to it: the lists may overlap in any order. */
+        if (err >= 0)
+                dup2(err, STDERR_FILENO);
+        /*
+         * First out of the way of every target, then down to it: the lists may overlap in any order. No higher than
+         * that takes: where 64 descriptors are allowed, number 64 is none.
+         */
         int high[16];
         if (n_fds > sizeof high / sizeof *high)
                 end_child(126);
         for (unsigned i = 0; i < n_fds; i++)
-                if ((high[i] = fcntl(fds[i], F_DUPFD, 64)) < 0)
+                if ((high[i] = fcntl(fds[i], F_DUPFD, 3 + (int)n_fds)) < 0)
                         end_child(126);
         for (unsigned i = 0; i < n_fds; i++)
                 if (dup2(high[i], 3 + (int)i) < 0)
@@ -903,7 +987,7 @@ static void spawn_grandchild(char *const argv[], const int *fds, unsigned n_fds,
         end_child(127);
 }
 
-int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet)
+int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet, int err_fd)
 {
         int r = wh_os_enter(WH_OS_spawn);
         if (r < 0)
@@ -929,7 +1013,7 @@ int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, cha
         if (pid == 0) {
                 pid_t grand = _Fork();
                 if (grand == 0)
-                        spawn_grandchild(argv, fds, n_fds, all, quiet);
+                        spawn_grandchild(argv, fds, n_fds, all, quiet, err_fd);
                 end_child(grand < 0 ? 126 : 0);
         }
         r = pid < 0 ? -errno : 0;

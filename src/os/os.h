@@ -43,7 +43,7 @@
                                                         X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir)      \
                                                                 X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
                                                                         X(getfl) X(epoll_del) X(meminfo) X(lstat) X(access) X(pagemap) \
-                                                                                X(chmod) X(wait)
+                                                                                X(chmod) X(wait) X(inotify)
 /* clang-format on */
 
 enum wh_os_call {
@@ -124,6 +124,7 @@ static inline void wh_os_close_p(int *fd)
 #define WH_AUTO_FD __attribute__((cleanup(wh_os_close_p)))
 int wh_os_dup(int fd);                /* close-on-exec, the lowest free number */
 int wh_os_dup_above(int fd, int min); /* ... from `min` on */
+int wh_os_dup_onto(int fd, int to);   /* ... as `to`, which is closed first */
 ssize_t wh_os_read(int fd, void *buf, size_t len);
 ssize_t wh_os_write(int fd, const void *buf, size_t len);
 /* To a file or memfd, at an offset; -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less. */
@@ -131,11 +132,20 @@ ssize_t wh_os_write_at(int fd, const void *buf, size_t len, off_t at);
 int wh_os_open(const char *path, int flags, mode_t mode);
 int wh_os_unlink(const char *path);
 int wh_os_mkdir(const char *path, mode_t mode);
+/* The same four below a directory that is open (O_PATH is enough): whatever its path leads to by now. */
+int wh_os_open_at(int dir, const char *name, int flags, mode_t mode);
+int wh_os_mkdir_at(int dir, const char *name, mode_t mode);
+int wh_os_unlink_at(int dir, const char *name);
+int wh_os_lstat_at(int dir, const char *name, struct stat *ret);
+int wh_os_chmod_at(int dir, const char *name, mode_t mode); /* follows a link; for one's own directory */
 int wh_os_rename(const char *from, const char *to);
 int wh_os_lstat(const char *path, struct stat *ret); /* of the link itself, where it is one */
 /* May this process, with its effective ids, execute `path`? 0 or a negative errno. */
 int wh_os_can_execute(const char *path);
 int wh_os_flock(int fd, int op);
+/* A descriptor that is readable when something happened that was asked for; non-blocking. See inotify(7). */
+int wh_os_inotify(void);
+int wh_os_inotify_add(int fd, const char *path, uint32_t mask);
 /* For a descriptor that was inherited: it shall not be inherited further. -EBADF */
 int wh_os_cloexec(int fd);
 int wh_os_nonblock(int fd, bool on);
@@ -223,6 +233,13 @@ gid_t wh_os_getgid(void);
 int wh_os_pidfd_open(pid_t pid);
 int wh_os_pidfd_kill(int pidfd, int sig);
 int wh_os_kill(pid_t pid, int sig);
+/* Has a signal stopped this process? Without /proc nobody knows: false. */
+bool wh_os_is_stopped(pid_t pid);
+/*
+ * The program that this process runs, as an absolute path: what /proc says; without /proc what exec() was given, which
+ * may be another file by now. -ENOENT where neither is there.
+ */
+int wh_os_self_exe(char *buf, size_t cap);
 /* Soft limit; RLIM_INFINITY becomes UINT64_MAX. */
 int wh_os_rlimit(int which, uint64_t *ret);
 /* CPUs that are online, wherever this thread may run: those it talks to may run elsewhere. At least 1. */
@@ -233,10 +250,11 @@ ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_
 int wh_os_getrandom(void *buf, size_t len);
 /*
  * Start argv[0] (found by PATH), detached in a session of its own, with `fds[i]` as descriptor 3 + i and nothing else
- * but the standard three (from /dev/null when `quiet`). A grandchild, so the caller never has to wait for it. The
- * environment gains `env`, a NULL-terminated list of NAME=VALUE that may be NULL.
+ * but the standard three (from /dev/null when `quiet`; standard error is `err_fd` unless that is -1). A grandchild, so
+ * the caller never has to wait for it. The environment gains `env`, a NULL-terminated list of NAME=VALUE that may be
+ * NULL.
  */
-int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet);
+int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, char *const env[], bool quiet, int err_fd);
 /*
  * Start argv[0], a path, as a child of this process: with `fds[i]` as descriptor 3 + i and nothing else but the
  * standard three, no signal blocked, and `env` as all of its environment, in which LISTEN_PID= becomes the child's

@@ -102,7 +102,7 @@ TEST(a_detached_child_gets_its_descriptors_in_order)
         CHECK(pipe(p[0]) == 0 && pipe(p[1]) == 0);
         char *argv[] = {(char *)"sh", (char *)"-c", (char *)"echo a$X >&4; echo b >&3", NULL};
         char *env[] = {(char *)"X=yz", NULL};
-        CHECK_EQ(wh_os_spawn_detached(argv, (int[]){p[0][1], p[1][1]}, 2, env, true), 0);
+        CHECK_EQ(wh_os_spawn_detached(argv, (int[]){p[0][1], p[1][1]}, 2, env, true, -1), 0);
         for (int i = 0; i < 2; i++)
                 close(p[i][1]);
         char buf[8] = {0};

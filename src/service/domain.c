@@ -273,7 +273,7 @@ int wh_domain_spawn(const char *dir, int listen_fd)
         int r = path && copy ? wharfd_find(path) : wh_fail(wh_trace(-ENOMEM), NULL);
         if (r == 0) {
                 char *argv[] = {path, (char[]){"--domain"}, copy, (char[]){"--socket-fd"}, (char[]){"3"}, NULL};
-                r = wh_os_spawn_detached(argv, &listen_fd, 1, NULL, true);
+                r = wh_os_spawn_detached(argv, &listen_fd, 1, NULL, true, -1);
                 if (r < 0)
                         wh_fail(r, "%s cannot be started: %s", path, strerrordesc_np(-r));
         }

@@ -352,7 +352,7 @@ static int background(const struct options *o, int listen_fd)
         if (n < 0)
                 n = (ssize_t)strlen(strcpy(self, "/proc/self/exe"));
         self[n] = 0;
-        int r = wh_os_spawn_detached((char **)(uintptr_t)argv, &listen_fd, 1, NULL, !verbose);
+        int r = wh_os_spawn_detached((char **)(uintptr_t)argv, &listen_fd, 1, NULL, !verbose, -1);
         wh_os_close(listen_fd);
         return r < 0 ? fail(EXIT_REFUSED, "cannot go to the background: %s", strerror(-r)) : EXIT_DONE;
 }
