@@ -16,10 +16,13 @@
  * that died can still pass for that one: the kernel has only numbers. A peer may also let others send in its name, as
  * it may pass on whatever it is told.) Names are those of the task's own domain, registered there as "direct:NAME".
  *
- * Errors, time: see wharf/task.h. A peer's end is told once, by the call that meets it; the next call of that name
- * waits for, or finds, a new one. A process that was killed is not gone in one moment: the kernel closes what it had
- * piece by piece, and a call in between may make another link to it, whose end is told again. For the last 1024 peers
- * that left, only the fact that they left is kept.
+ * Errors: see wharf/task.h. Time: deadlines hold for all that a call does on its way, as in wharf/names.h. A receive
+ * that waits for others goes on while wharfd does not answer; who is new is let in once it does.
+ *
+ * A peer's end is told once, by the call that meets it; the next call of that name waits for, or finds, a new one. A
+ * process that was killed is not gone in one moment: the kernel closes what it had piece by piece, and a call in between
+ * may make another link to it, whose end is told again. For the last 1024 peers that left, only the fact that they left
+ * is kept.
  * Threads: any number may send. One at a time may receive, as one process has one place where it waits; another gets
  * -EBUSY. wharf_direct_leave() must come last.
  */
@@ -40,13 +43,14 @@ typedef struct wharf_direct wharf_direct; /* opaque; a process under its name */
  *
  * @ret  Owned by the caller; give it back with wharf_direct_leave(), before the task is closed.
  *
- * Errors: -EEXIST (somebody has that name), -EINVAL (not a name), and as wharf_register() and wharf_port_new()
+ * Errors: -EEXIST (somebody has that name), -EINVAL (not a name), -ETIMEDOUT (wharfd does not answer, within three
+ *         times what wharf_register() waits), and as wharf_register() and wharf_port_new()
  */
 WHARF_API int wharf_direct_join(wharf_task *task, const char *name, wharf_direct **ret);
 
 /*
- * Leave, and free it. Peers are told as of a death: what they sent and nobody received is lost, what was sent to them
- * stays sent. NULL is allowed. Returns NULL.
+ * Leave, and free it. Waits for wharfd as wharf_unregister() does, twice at most. Peers are told as of a death: what
+ * they sent and nobody received is lost, what was sent to them stays sent. NULL is allowed. Returns NULL.
  */
 WHARF_API wharf_direct *wharf_direct_leave(wharf_direct *direct);
 
@@ -58,6 +62,7 @@ WHARF_API wharf_direct *wharf_direct_leave(wharf_direct *direct);
  *
  * Errors: -ENOENT  nobody has joined as `peer`; or had until the deadline
  *         -EPIPE   the peer has died or left, or does not believe that this process is who it says
+ *         -ETIMEDOUT  wharfd does not answer, for a first message; with a deadline of 0, too
  *         -EAGAIN, -ETIMEDOUT  the queue is full, or for a first message, the peer does not receive and many others
  *                  wait to be let in; or so it stayed until the deadline
  *         and as wharf_send() and wharf_lookup()

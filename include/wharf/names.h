@@ -4,8 +4,8 @@
  * A server registers a right to its port under a name; a client looks it up and gets a right of its own. After that
  * no message passes through wharfd. A name whose port is gone is gone at once.
  *
- * The user's own domain lives in $XDG_RUNTIME_DIR/wharf, or in /tmp/wharf-UID where that is unset (both 0700), or in
- * $WHARF_DOMAIN, a directory. Its wharfd starts by itself on first use, and leaves when nobody needs it.
+ * The user's own domain lives in $XDG_RUNTIME_DIR/wharf (0700), or in $WHARF_DOMAIN, a directory. Its wharfd starts by
+ * itself on first use, and leaves when nobody needs it.
  *
  * The system's domain is /run/wharf, and all users' tasks may use it, as far as its rules allow (wharfd.conf(5)). A
  * task can use both: a name that begins with "system:" is asked of the system's domain, and any other of the task's
@@ -15,7 +15,21 @@
  * A domain that $WHARF_DOMAIN names may belong to somebody else if it was made for sharing: nobody but its owner can
  * write to the directory, and its socket is open to all. Whoever names a domain trusts its owner.
  *
- * Errors, time, threads: see wharf/task.h.
+ * No path is used only because the environment names it. $XDG_RUNTIME_DIR counts only if it is an absolute path to a
+ * directory that belongs to the effective user and that nobody else may write to. Where it is set to something else, as
+ * it is under `sudo -E` or `su -m`, or not at all, /run/user/UID does if there is such a directory, and otherwise
+ * /tmp/wharf-UID. A domain's own directory is made only in a directory of this user or of root, or in one for everybody
+ * such as /tmp; and $WHARFD is started only if the file and its directory belong to this user or to root and nobody
+ * else may change them. `wharf doctor` says which of them was refused, and why.
+ *
+ * Errors, threads: see wharf/task.h.
+ * Time: a deadline holds for all that a call does on its way: reaching wharfd, starting it, telling it of the task's
+ *       names again after a restart, asking, and waiting for the answer. -ETIMEDOUT means that wharfd, or what starts
+ *       it, has not answered until then, and wharf_why() says which process that is; a server that lives but is stopped
+ *       is not down (-EHOSTDOWN). A deadline that has passed already is good for one question of at most 100 ms.
+ *       Calls without a deadline, and those with a deadline of 0, wait WHARF_NAMES_ANSWER_MS for an answer of a wharfd
+ *       that is there, 200 ms if the kernel says that it was stopped by a signal, and WHARF_NAMES_START_MS in all where
+ *       it has to be started or was replaced meanwhile.
  */
 #ifndef WHARF_NAMES_H
 #define WHARF_NAMES_H
@@ -28,24 +42,32 @@ WHARF_BEGIN
 
 #define WHARF_SYSTEM_PREFIX "system:" /* before a name: of the system's domain */
 
+#define WHARF_NAMES_ANSWER_MS 3000 /* see "Time" above */
+#define WHARF_NAMES_START_MS 10000
+
 /*
  * Register a send right to `port`, a port of this task, under `name`.
  *
  * Errors: -EEXIST (somebody has it), -EINVAL (not a name), -EBADF, -EPERM, -ENOMEM,
  *         -EACCES (the rules of the domain do not let this user have it; wharf_why() names the line),
  *         -EDQUOT (this user has his share of names, or of connections to wharfd),
- *         -EHOSTDOWN (no wharfd, and none could be started; wharf_why() says why)
+ *         -EHOSTDOWN (no wharfd, and none could be started; wharf_why() says why),
+ *         -ETIMEDOUT (it does not answer; if it comes round, it forgets that it was asked)
  */
 WHARF_API int wharf_register(wharf_task *task, const char *name, wharf_name port);
 
-/* Take it back. Errors: -ENOENT (this task has not registered it). */
+/*
+ * Take it back. Errors: -ENOENT (this task has not registered it), -ETIMEDOUT (wharfd does not answer: the name is
+ * still this task's), -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ */
 WHARF_API int wharf_unregister(wharf_task *task, const char *name);
 
 /*
  * Get a send right to the port registered as `name`, waiting until `deadline_ns` for somebody to register it; 0 asks
  * only once.
  *
- * Errors: -ENOENT (nobody has registered it; or had until the deadline), -EINVAL, -EHOSTDOWN, -EMFILE, -ENOMEM,
+ * Errors: -ENOENT (nobody has registered it; or had until the deadline), -ETIMEDOUT (wharfd does not answer), -EINVAL,
+ *         -EHOSTDOWN, -EMFILE, -ENOMEM,
  *         -EACCES (the rules of the domain do not let this user use it, whether it is registered or not), -EDQUOT,
  *         -EAGAIN, -ETIMEDOUT (its owner has not looked at the port for so long that no more rights can be made, some
  *         200 wait, or that it has not been told of names that it watches; or had not until the deadline)
@@ -71,7 +93,7 @@ struct wharf_named {
  * @ret    an array; owned by the caller, free() it.
  * @ret_n  how many.
  *
- * Errors: -EHOSTDOWN, -ENOMEM
+ * Errors: -EHOSTDOWN, -ETIMEDOUT, -ENOMEM
  */
 WHARF_API int wharf_names_list(wharf_task *task, struct wharf_named **ret, size_t *ret_n);
 
@@ -113,7 +135,7 @@ struct wharf_wait {
  * @ret    an array; owned by the caller, free() it.
  * @ret_n  how many.
  *
- * Errors: -EHOSTDOWN, -ENOMEM
+ * Errors: -EHOSTDOWN, -ETIMEDOUT, -ENOMEM
  */
 WHARF_API int wharf_waits_list(wharf_task *task, struct wharf_wait **ret, size_t *ret_n);
 
@@ -151,7 +173,7 @@ struct wharf_name_event {
  */
 WHARF_API int wharf_names_watch(wharf_task *task, const char *pattern, wharf_name port);
 
-/* No more events for that pattern at that port; some may be on their way. Errors: -ENOENT */
+/* No more events for that pattern at that port; some may be on their way. Errors: -ENOENT, and as wharf_unregister() */
 WHARF_API int wharf_names_unwatch(wharf_task *task, const char *pattern, wharf_name port);
 
 /*
@@ -167,7 +189,8 @@ WHARF_API int wharf_names_event(wharf_task *task, const struct wharf_msg *msg, s
 /*
  * For servers that outlive wharfd. A wharfd that is killed is replaced within milliseconds, by its keeper or by the
  * system's service manager, and knows every name of a living task. Only when the keeper is killed as well the names are
- * forgotten; rights that were looked up before go on working even then. The next call of this header by a task
+ * forgotten; rights that were looked up before go on working even then. The same happens when the domain's directory is
+ * gone, or another one is in its place, and wharfd cannot make it again. The next call of this header by a task
  * registers the names of that task again. A server that makes no such call polls this descriptor beside its ports': it
  * is readable once wharfd is gone, until wharf_names_renew() is called, which does it (and starts a wharfd if there is
  * none yet).
@@ -182,6 +205,7 @@ WHARF_API int wharf_names_fd(wharf_task *task, int *ret);
  * Register the names of this task again, if wharfd has gone since. Does nothing otherwise.
  *
  * Errors: -EEXIST (somebody else has taken a name of this task meanwhile; it is no longer this task's),
+ *         -ETIMEDOUT (wharfd does not answer; the next call of this header goes on with it),
  *         -EHOSTDOWN, -EMFILE, -ENFILE, -ENOMEM, -ESTALE
  */
 WHARF_API int wharf_names_renew(wharf_task *task);

@@ -898,7 +898,7 @@ int wh_os_rlimit(int which, uint64_t *ret)
 
 bool wh_os_is_stopped(pid_t pid)
 {
-        char path[32], buf[1024];
+        char path[32], buf[256];
         snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
         int fd = wh_os_open(path, O_RDONLY, 0);
         ssize_t n = fd < 0 ? fd : wh_os_read(fd, buf, sizeof buf - 1);

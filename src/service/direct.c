@@ -33,6 +33,7 @@
 #include "port/object.h"
 #include "port/port.h"
 #include "port/why.h"
+#include "service/names.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -42,7 +43,9 @@
 
 #define PREFIX "direct:"
 #define RENEW_NS ((int64_t)100 * 1000000)
-#define TOLD_NS ((int64_t)10 * 1000000000) /* as long as wharfd is waited for anywhere */
+#define TOLD_NS ((int64_t)WHARF_NAMES_START_MS * 1000000) /* as long as wharfd is waited for anywhere */
+#define ASK_NS ((int64_t)100 * 1000000)    /* for one answer of the directory, before others are looked after again */
+#define ASK_NOW_NS ((int64_t)20 * 1000000) /* ... where the caller does not wait */
 static_assert(sizeof PREFIX - 1 + WHARF_DIRECT_NAME_MAX == WHARF_NAME_MAX, "the name is registered with its prefix");
 
 enum {
@@ -466,14 +469,21 @@ static int known_event(struct wharf_direct *d, const struct wharf_name_event *e)
         return 0;
 }
 
-/* The directory as it is now; for a hello that was faster than what the directory tells. */
-static int known_ask(struct wharf_direct *d)
+/*
+ * The directory as it is now; for a hello that was faster than what the directory tells. Where it does not answer in
+ * time the hello waits for the next call, which is no reason for this one to fail: -EAGAIN.
+ */
+static int known_ask(struct wharf_direct *d, int64_t deadline_ns)
 {
         struct wharf_named *all;
         size_t n;
-        int r = wharf_names_list(d->task, &all, &n);
+        int64_t now = wh_os_now_ns();
+        int64_t until_ns = deadline_ns <= now           ? now + ASK_NOW_NS
+                           : deadline_ns < now + ASK_NS ? deadline_ns
+                                                        : now + ASK_NS;
+        int r = wh_names_list_until(d->task, until_ns, &all, &n);
         if (r < 0)
-                return r;
+                return r == -ETIMEDOUT ? -EAGAIN : r;
         for (size_t i = 0; r == 0 && i < n; i++)
                 r = known_is(d, all[i].name, all[i].id.v, all[i].pid, all[i].uid);
         free(all);
@@ -610,9 +620,9 @@ static void claim_free(struct wharf_direct *d, struct claim *c)
 /*
  * Judges all claims. A claim that cannot be judged for want of something stays, and the error is returned; one that
  * does not hold stays until the door has been read to its end (`drained`), and if that never is, since somebody keeps
- * it busy, the directory is asked now and then.
+ * it busy, the directory is asked now and then. -EAGAIN: the directory does not answer.
  */
-static int claims_judge(struct wharf_direct *d, bool drained)
+static int claims_judge(struct wharf_direct *d, bool drained, int64_t deadline_ns)
 {
         bool asked = false;
         wh_list_for_safe (pos, &d->claims) {
@@ -621,7 +631,7 @@ static int claims_judge(struct wharf_direct *d, bool drained)
                 if (!holds && !drained && ++c->judged % DOOR_TURN)
                         continue;
                 if (!holds && !asked) {
-                        int r = known_ask(d);
+                        int r = known_ask(d, deadline_ns);
                         if (r < 0)
                                 return r;
                         asked = true;
@@ -703,8 +713,8 @@ static int door_serve(struct wharf_direct *d, int64_t deadline_ns)
                 if (r == -EAGAIN && !wh_list_empty(&d->claims))
                         r = (drained = is_drained(d, d->door)) == 0 ? 0 : r;
         }
-        int judged = drained < 0 ? drained : claims_judge(d, drained);
-        return judged < 0 ? judged : some && r == -EAGAIN ? 0 : r;
+        int judged = drained < 0 ? drained : claims_judge(d, drained, deadline_ns);
+        return judged == -EAGAIN && r == 0 ? 0 : judged < 0 ? judged : some && r == -EAGAIN ? 0 : r;
 }
 
 /* ---- receiving ---- */
@@ -794,7 +804,7 @@ static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg 
                         }
                 if (over || (deadline_ns == 0 && r == -EAGAIN))
                         return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
-                if (r == -EAGAIN && (r = door_serve(d, deadline_ns)) < 0)
+                if (r == -EAGAIN && (r = door_serve(d, deadline_ns)) < 0 && r != -EAGAIN)
                         return wh_fail(r, NULL);
         }
 }
@@ -868,7 +878,9 @@ static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, i
                 if (over || (deadline_ns == 0 && r == -EAGAIN))
                         return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
                 if (r == -EAGAIN) { /* a set without ports would seem ready: nothing can come there */
-                        r = wh_os_poll(p, d->n_inlets ? 2 : 1, deadline_ns);
+                        /* A claim that the directory did not answer for is judged again a little later. */
+                        int64_t again_ns = wh_list_empty(&d->claims) ? WH_NEVER : wh_os_now_ns() + ASK_NS;
+                        r = wh_os_poll(p, d->n_inlets ? 2 : 1, deadline_ns < again_ns ? deadline_ns : again_ns);
                         r = r >= 0 || r == -EINTR ? 0 : r;
                 }
         }
@@ -981,13 +993,17 @@ WHARF_API int wharf_direct_join(wharf_task *t, const char *name, wharf_direct **
         if (r == 0)
                 r = wharf_names_watch(t, PREFIX, d->door);
         bool watched = r == 0;
+        bool told = false; /* what is waited for, when the time is over */
         for (int64_t until = wh_os_now_ns() + TOLD_NS; r == 0 && !d->told_all;) {
+                told = true;
                 r = door_take(d, wh_os_now_ns() + RENEW_NS);
-                if (r == -ETIMEDOUT && wh_os_now_ns() < until)
+                if (r == -ETIMEDOUT && wh_os_now_ns() < until) {
                         r = wharf_names_renew(t); /* a wharfd that was killed tells nothing; the next one does */
+                        told = false;
+                }
         }
-        if (r == -ETIMEDOUT)
-                r = wh_fail(-EHOSTDOWN, "wharfd does not tell who has joined");
+        if (r == -ETIMEDOUT && told)
+                r = wh_fail(r, "the server at %s does not tell who has joined", wharf_domain_path());
         if (r == 0)
                 r = wharf_register(t, full, d->door);
         if (r < 0) {

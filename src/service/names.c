@@ -12,6 +12,10 @@
  *       asks for them again, with the same cookies: a wharfd that was replaced knows them, and nothing changes; one
  *       that was started anew has forgotten them.
  *   C3  Nothing is held while a call waits.
+ *   C4  What the caller said of time holds for all that a call does on its way: connecting, starting a wharfd,
+ *       telling it of names, asking, asking again. Where it said nothing, `struct when` does.
+ *   C5  An entry is known to the wharfd of a connection if it bears the number of that connection. What could not be
+ *       told in time is told by the next call (`behind`).
  */
 #include "base/list.h"
 #include "base/trace.h"
@@ -25,22 +29,35 @@
 #include "port/why.h"
 #include "service/domain.h"
 #include "service/graph.h"
+#include "service/names.h"
 #include "service/proto.h"
 #include "wharf/message.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* How long wharfd may take for an answer: it never waits for anybody, so this is a wharfd that was stopped. */
-#define ANSWER_NS ((int64_t)10 * 1000000000)
-#define ATTEMPTS_MAX 16 /* wharfds that die, or leave, between our connecting and their answer */
+/* For whoever gave no deadline. wharfd never waits for anybody, so one that is silent so long will not speak. */
+#define ALL_NS ((int64_t)WHARF_NAMES_START_MS * 1000000)     /* all of a call, with the start of a wharfd */
+#define ANSWER_NS ((int64_t)WHARF_NAMES_ANSWER_MS * 1000000) /* one answer of a wharfd that is there */
+#define LOOK_NS ((int64_t)200 * 1000000)   /* then it is looked whether it was stopped, which no answer will end */
+#define PASSED_NS ((int64_t)100 * 1000000) /* for one answer, where the deadline has passed already */
+#define ATTEMPTS_MAX 16                    /* wharfds that die, or leave, between our connecting and their answer */
 #define ASK_ITEMS_MAX 2
 #define RETRY_PAUSE_NS ((int64_t)10 * 1000000)
 
+/* Until when a call goes on. */
+struct when {
+        int64_t until_ns;
+        bool chosen; /* by the caller: then to the end, whatever wharfd does meanwhile */
+};
+
 struct conn {
         wharf_name right;
+        uint64_t number; /* never 0 */
         unsigned users;
+        bool behind;             /* some entry may not be known to its wharfd (C5) */
         bool owned;              /* it is the service's */
         _Atomic bool page_given; /* with the first question, wharfd gets the task's page */
 };
@@ -50,6 +67,7 @@ struct entry {
         struct wh_list node;
         wharf_name port;
         bool watch;
+        uint64_t known_to; /* the number of a connection (C5) */
         uint64_t sender; /* a watch: the id of the right that wharfd has to the port; events come from those it made */
         struct wh_cookie cookie;
         char name[WHARF_NAME_MAX + 1]; /* or a pattern, "" for all */
@@ -60,6 +78,7 @@ struct domain {
         bool chosen; /* by the user, or it is the system's: it may be shared */
         bool system;
         struct conn *conn; /* NULL: none */
+        uint64_t last_number;
         struct wh_list entries;
 };
 
@@ -156,6 +175,37 @@ static struct entry *find_cookie_locked(struct domain *d, const struct wh_cookie
         return NULL;
 }
 
+/* ---- time ---- */
+
+static struct when when_of(int64_t deadline_ns)
+{
+        int64_t now = wh_os_now_ns();
+        if (deadline_ns == 0)
+                return (struct when){.until_ns = now + ALL_NS};
+        return (struct when){.until_ns = deadline_ns > now ? deadline_ns : now + PASSED_NS, .chosen = true};
+}
+
+/* Before the same is tried again. False: the time is over. */
+static bool when_pause(const struct when *w)
+{
+        int64_t now = wh_os_now_ns(), next = now + RETRY_PAUSE_NS;
+        if (now >= w->until_ns)
+                return false;
+        wh_os_poll(NULL, 0, next < w->until_ns ? next : w->until_ns);
+        return true;
+}
+
+/* A living server that says nothing is not "down". */
+static int silent(const struct domain *d)
+{
+        pid_t pid = wh_domain_server(d->dir);
+        char of[40] = "";
+        if (pid > 0)
+                snprintf(of, sizeof of, ", pid %d,", (int)pid);
+        return wh_fail(-ETIMEDOUT, "the server at %s%s does not answer%s", d->dir, of,
+                       pid > 0 && wh_os_is_stopped(pid) ? ": it is stopped" : "");
+}
+
 /* ---- one connection ---- */
 
 static void conn_unref_locked(struct service *s, struct conn *c)
@@ -179,8 +229,9 @@ static void conn_disown_locked(struct domain *d, struct conn *c)
  * One question, one answer. Errors of the link, or -EPROTO; wharfd's own answer in *ret_answer. Only the answer 0
  * leaves an allocated reply to be released, and items to be dropped.
  */
-static int ask(struct service *s, struct conn *c, const struct wh_names_request *question, struct wharf_item *items,
-               uint32_t n_items, struct wharf_msg *reply, int64_t deadline_ns, int *ret_answer)
+static int ask(struct service *s, struct domain *d, struct conn *c, const struct wh_names_request *question,
+               struct wharf_item *items, uint32_t n_items, struct wharf_msg *reply, const struct when *w,
+               int *ret_answer)
 {
         uint8_t buf[WH_NAMES_REQUEST_MAX];
         struct wh_names_request asked = *question, *req = &asked;
@@ -198,9 +249,23 @@ static int ask(struct service *s, struct conn *c, const struct wh_names_request 
                               .len_bytes = wh_names_put_request(req, buf),
                               .items = items,
                               .n_items = n_items};
-        int r = wharf_callmsg(s->task, c->right, &m, reply, deadline_ns);
+        int64_t until_ns = w->until_ns, now = wh_os_now_ns();
+        if (!w->chosen && until_ns > now + ANSWER_NS)
+                until_ns = now + ANSWER_NS;
+        uint32_t call;
+        int r = wharf_call_start(s->task, c->right, &m, until_ns, &call);
         if (r == -ETOOMANYREFS && req->flags & WH_NAMES_PAGE) /* then without: `wharf ps` does not show this task */
-                return ask(s, c, question, n_items > 1 ? items : NULL, n_items - 1, reply, deadline_ns, ret_answer);
+                return ask(s, d, c, question, n_items > 1 ? items : NULL, n_items - 1, reply, w, ret_answer);
+        if (r < 0)
+                return r;
+        do {
+                int64_t look_ns = wh_os_now_ns() + LOOK_NS;
+                r = wharf_call_finish(s->task, c->right, call, reply,
+                                      w->chosen || look_ns > until_ns ? until_ns : look_ns);
+        } while (r == -ETIMEDOUT && !w->chosen && wh_os_now_ns() < until_ns &&
+                 !wh_os_is_stopped(wh_domain_server(d->dir)));
+        if (r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW || r == -ENOMEM || r == -EMFILE)
+                wharf_call_cancel(s->task, c->right, call); /* it is still outstanding */
         if (r < 0)
                 return r;
         uint32_t line = 0;
@@ -219,8 +284,12 @@ static int ask(struct service *s, struct conn *c, const struct wh_names_request 
         return r;
 }
 
-/* Tells wharfd about one name or watch of ours. 0, its answer, or an error of the link. */
-static int announce(struct service *s, struct conn *c, struct entry *e)
+/*
+ * Tells wharfd about one name or watch of ours: one that is new, or that an earlier wharfd knew. 0, its answer, or an
+ * error of the link.
+ */
+static int announce(struct service *s, struct domain *d, struct conn *c, struct entry *e, bool is_new,
+                    const struct when *w)
 {
         struct wh_names_request req = {.op = e->watch ? WH_NAMES_WATCH : WH_NAMES_REGISTER, .cookie = e->cookie};
         strcpy(req.name, e->name);
@@ -240,12 +309,12 @@ static int announce(struct service *s, struct conn *c, struct entry *e)
         uint8_t buf[sizeof(struct wh_names_reply_head)];
         struct wharf_msg reply = {.size = sizeof reply, .data = buf, .cap_bytes = sizeof buf};
         int answer = 0;
-        r = ask(s, c, &req, items, n, &reply, wh_os_now_ns() + ANSWER_NS, &answer);
+        r = ask(s, d, c, &req, items, n, &reply, w, &answer);
         if (r < 0 && e->watch)
                 wharf_drop(s->task, items[0].name); /* gone already if the request went out */
         if (before && wh_sender_lives(s->task, before))
                 e->sender = before; /* a wharfd that knows the watch has the earlier right, and drops the new one */
-        if (r == -ETIMEDOUT) {
+        if (r == -ETIMEDOUT && is_new) {
                 /* If it comes round after all, it must not believe that this is ours: this follows on its link. */
                 req.op = e->watch ? WH_NAMES_UNWATCH : WH_NAMES_UNREGISTER;
                 uint8_t undo[WH_NAMES_REQUEST_MAX];
@@ -254,8 +323,11 @@ static int announce(struct service *s, struct conn *c, struct entry *e)
         return r < 0 ? r : answer;
 }
 
-/* Asks a new connection for what the last wharfd knew (C2). -EEXIST: a name has another owner now. */
-static int announce_all(struct service *s, struct domain *d, struct conn *c)
+/*
+ * Asks a new connection for what the last wharfd knew (C2). -EEXIST: a name has another owner now. Where the time is
+ * over first, the rest is for the next call (C5).
+ */
+static int announce_all(struct service *s, struct domain *d, struct conn *c, const struct when *w)
 {
         /* A copy, since the list may change while we talk (C3). */
         size_t n = 0, k = 0;
@@ -264,15 +336,19 @@ static int announce_all(struct service *s, struct domain *d, struct conn *c)
                 n++;
         struct entry *again = n ? wh_os_calloc(n, sizeof *again) : NULL;
         if (again)
-                wh_list_for (pos, &d->entries)
-                        again[k++] = *wh_container(pos, struct entry, node);
+                wh_list_for (pos, &d->entries) {
+                        const struct entry *e = wh_container(pos, struct entry, node);
+                        if (e->known_to != c->number)
+                                again[k++] = *e;
+                }
+        c->behind = n && !again;
         wh_unlock(&s->lock);
         if (n && !again)
                 return wh_trace(-ENOMEM);
 
         int first = 0;
         for (size_t i = 0; i < k; i++) {
-                int r = announce(s, c, &again[i]);
+                int r = announce(s, d, c, &again[i], false, w);
                 struct entry *lost = NULL;
                 wh_lock(&s->lock);
                 struct entry *e = find_cookie_locked(d, &again[i].cookie);
@@ -281,11 +357,15 @@ static int announce_all(struct service *s, struct domain *d, struct conn *c)
                         wh_list_remove(&e->node);
                 } else if (e) {
                         e->sender = again[i].sender;
+                        e->known_to = r == -ETIMEDOUT ? 0 : c->number;
                 }
+                c->behind |= r == -ETIMEDOUT;
                 wh_unlock(&s->lock);
                 free(lost);
                 if (r < 0 && first == 0)
                         first = r;
+                if (r == -ETIMEDOUT)
+                        break;
         }
         free(again);
         return first;
@@ -311,16 +391,22 @@ static void conn_put(struct service *s, struct domain *d, struct conn *c, bool b
  * The task's connection, made if need be, with every name of this task registered (C2); give it back with conn_put().
  * *ret_renewed, which may be NULL: how registering them went.
  */
-static int conn_get(struct service *s, struct domain *d, struct conn **ret, int *ret_renewed)
+static int conn_get(struct service *s, struct domain *d, const struct when *w, struct conn **ret, int *ret_renewed)
 {
         wh_lock(&s->lock);
         prune_locked(s, d);
         struct conn *c = d->conn;
+        bool behind = c && c->behind;
         if (c)
                 c->users++;
         wharf_name watch = s->watch;
         wh_unlock(&s->lock);
+        int r = 0;
         if (c && !conn_dead(s, c)) {
+                if (behind)
+                        r = announce_all(s, d, c, w);
+                if (ret_renewed && behind)
+                        *ret_renewed = r;
                 *ret = c;
                 return 0;
         }
@@ -330,7 +416,7 @@ static int conn_get(struct service *s, struct domain *d, struct conn **ret, int 
         c = wh_os_calloc(1, sizeof *c);
         if (!c)
                 return wh_fail(wh_trace(-ENOMEM), NULL);
-        int r = wh_domain_connect(s->task, d->dir, d->chosen, !d->system, &c->right);
+        r = wh_domain_connect(s->task, d->dir, d->chosen, !d->system, w->until_ns, &c->right);
         if (r < 0) {
                 free(c);
                 return r;
@@ -346,11 +432,12 @@ static int conn_get(struct service *s, struct domain *d, struct conn **ret, int 
                 return 0;
         }
         c->owned = true;
+        c->number = ++d->last_number;
         d->conn = c;
         wh_unlock(&s->lock);
         if (watch != WHARF_NONE)
                 wharf_watch(s->task, c->right, watch);
-        r = announce_all(s, d, c);
+        r = announce_all(s, d, c, w);
         if (ret_renewed)
                 *ret_renewed = r;
         *ret = c;
@@ -381,7 +468,7 @@ static int link_error(const struct domain *d, int r)
         case -EPROTONOSUPPORT:
                 return wh_fail(r, "%s: the wharfd there is of another version of wharf", d->dir);
         case -ETIMEDOUT:
-                return wh_fail(-EHOSTDOWN, "%s: wharfd does not answer", d->dir);
+                return silent(d);
         default:
                 return wh_fail(-EHOSTDOWN, "%s: wharfd: %s", d->dir, wharf_strerror(r));
         }
@@ -399,28 +486,29 @@ static int name_check(const char *name)
 /* Make an entry known to wharfd, and put it into the list; takes it on success. */
 static int entry_add(struct service *s, struct domain *d, struct entry *e)
 {
+        struct when w = when_of(0);
         int r = wh_os_getrandom(&e->cookie, sizeof e->cookie);
         e->cookie.v[0] |= 1; /* never 0 */
         for (int i = 0; r == 0 && i < ATTEMPTS_MAX; i++) {
                 struct conn *c;
-                r = conn_get(s, d, &c, NULL);
+                r = conn_get(s, d, &w, &c, NULL);
                 if (r < 0)
-                        break;
+                        return r;
                 /*
                  * Where the answer is lost with its wharfd, the next attempt finds that it was done: the same cookie.
                  */
-                r = announce(s, c, e);
+                r = announce(s, d, c, e, true, &w);
                 if (r == 0) {
                         wh_lock(&s->lock);
+                        e->known_to = c->number;
                         wh_list_push_back(&d->entries, &e->node);
                         wh_unlock(&s->lock);
                         conn_put(s, d, c, false);
                         return wh_fail(0, NULL);
                 }
                 conn_put(s, d, c, gone(r));
-                if (!gone(r))
+                if (!gone(r) || !when_pause(&w))
                         break;
-                wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
                 r = i + 1 < ATTEMPTS_MAX ? 0 : r;
         }
         if (r == -EEXIST || r == -EBADF || r == -EPERM || r == -EINVAL || r == -EMLINK)
@@ -505,29 +593,34 @@ static int entry_remove(struct service *s, struct domain *d, bool watch, const c
         wh_unlock(&s->lock);
         if (!n)
                 return wh_fail(-ENOENT, "this task has not %s %s", watch ? "asked to watch" : "registered", name);
+        struct when w = when_of(0);
         int r = 0;
+        bool asked = false;
         for (int i = 0; i < ATTEMPTS_MAX; i++) {
                 /* The wharfd that knew it may be gone; but the next one may know it as well. */
                 struct conn *c;
-                if ((r = conn_get(s, d, &c, NULL)) < 0)
+                if ((r = conn_get(s, d, &w, &c, NULL)) < 0)
                         break;
+                asked = true;
                 struct wh_names_request req = {.op = watch ? WH_NAMES_UNWATCH : WH_NAMES_UNREGISTER,
                                                .cookie = n->cookie};
                 strcpy(req.name, n->name);
                 uint8_t buf[sizeof(struct wh_names_reply_head)];
                 struct wharf_msg reply = {.size = sizeof reply, .data = buf, .cap_bytes = sizeof buf};
                 int answer;
-                r = ask(s, c, &req, NULL, 0, &reply, wh_os_now_ns() + ANSWER_NS, &answer);
+                r = ask(s, d, c, &req, NULL, 0, &reply, &w, &answer);
                 conn_put(s, d, c, gone(r));
-                if (!gone(r))
+                if (!gone(r) || !when_pause(&w))
                         break;
-                wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
         }
         if (r < 0 && r != -EHOSTDOWN && !gone(r)) { /* nothing is known to have changed */
                 wh_lock(&s->lock);
+                n->known_to = 0; /* it may be taken back yet; so it is told again, and stays ours */
+                if (d->conn)
+                        d->conn->behind = true;
                 wh_list_push_back(&d->entries, &n->node);
                 wh_unlock(&s->lock);
-                return link_error(d, r);
+                return r == -ETIMEDOUT && !asked ? r : link_error(d, r);
         }
         free(n); /* where no wharfd is left, nobody knows of it */
         return wh_fail(0, NULL);
@@ -575,46 +668,61 @@ WHARF_API int wharf_names_event(wharf_task *t, const struct wharf_msg *m, struct
 }
 
 /*
- * Ask until a wharfd answers. `req->timeout_ns` is set from the deadline each time. reply's buffers serve every
- * attempt.
+ * Ask until a wharfd answers. reply's buffers serve every attempt.
+ *
+ * A look-up with a deadline asks first without waiting there. So it is known that wharfd answers, and that nobody has
+ * the name; and when the second question, which waits, is not answered until the deadline, that is still so.
  */
 static int ask_any(struct service *s, struct domain *d, struct wh_names_request *req, struct wharf_msg *reply,
                    int64_t deadline_ns)
 {
+        struct when w = when_of(deadline_ns);
+        bool waits = req->op == WH_NAMES_LOOKUP && w.chosen, missing = false;
         int r = 0;
         for (int i = 0; i < ATTEMPTS_MAX; i++) {
                 struct conn *c;
-                r = conn_get(s, d, &c, NULL);
+                r = conn_get(s, d, &w, &c, NULL);
                 if (r < 0)
                         return r;
                 int64_t now = wh_os_now_ns();
-                int64_t until_ns = (deadline_ns > now ? deadline_ns : now);
-                if (deadline_ns == WHARF_FOREVER)
-                        req->timeout_ns = WH_NAMES_FOREVER;
-                else
-                        req->timeout_ns = (uint64_t)(until_ns - now);
-                until_ns = until_ns > WHARF_FOREVER - ANSWER_NS ? WHARF_FOREVER : until_ns + ANSWER_NS;
+                req->timeout_ns = !missing                       ? 0
+                                  : deadline_ns == WHARF_FOREVER ? WH_NAMES_FOREVER
+                                  : deadline_ns > now            ? (uint64_t)(deadline_ns - now)
+                                                                 : 0;
                 int answer = 0;
-                r = ask(s, c, req, NULL, 0, reply, until_ns, &answer);
+                r = ask(s, d, c, req, NULL, 0, reply, &w, &answer);
                 conn_put(s, d, c, gone(r));
+                if (r == -ETIMEDOUT && missing)
+                        return -ENOENT;
+                if (r == 0 && answer == -ENOENT && waits && !missing) {
+                        missing = true;
+                        if (deadline_ns <= wh_os_now_ns())
+                                return answer;
+                        i = -1;
+                        continue;
+                }
                 if (r == 0 && answer == -EAGAIN) {
+                        missing = false;
                         if (wh_os_now_ns() >= deadline_ns)
                                 return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN,
                                                "the server of %s does not look at its port, where much waits already",
                                                req->name);
-                        int64_t next = wh_os_now_ns() + RETRY_PAUSE_NS;
-                        wh_os_poll(NULL, 0, next < deadline_ns ? next : deadline_ns);
-                        i = 0;
+                        when_pause(&w);
+                        i = -1;
                         continue;
                 }
                 if (r == 0)
                         return answer == -ENOENT ? answer : answer < 0 ? link_error(d, answer) : 0;
                 if (!gone(r))
                         break;
+                missing = false; /* the next wharfd has not been asked */
                 /* One that was killed while we waited is no sign that the next will be. */
                 if (wh_os_now_ns() - now > RETRY_PAUSE_NS * 100)
-                        i = 0;
-                wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
+                        i = -1;
+                if (!when_pause(&w)) {
+                        r = -ETIMEDOUT;
+                        break;
+                }
         }
         return link_error(d, r);
 }
@@ -646,7 +754,7 @@ WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns,
         return wh_fail(0, NULL);
 }
 
-WHARF_API int wharf_names_list(wharf_task *t, struct wharf_named **ret, size_t *ret_n)
+int wh_names_list_until(wharf_task *t, int64_t deadline_ns, struct wharf_named **ret, size_t *ret_n)
 {
         if (!ret || !ret_n)
                 return wh_fail_null(ret ? "ret_n" : "ret");
@@ -656,12 +764,17 @@ WHARF_API int wharf_names_list(wharf_task *t, struct wharf_named **ret, size_t *
                 return r;
         struct wh_names_request req = {.op = WH_NAMES_LIST};
         struct wharf_msg reply = {.size = sizeof reply, .flags = WHARF_RECV_ALLOC};
-        r = ask_any(s, &s->domain[0], &req, &reply, 0);
+        r = ask_any(s, &s->domain[0], &req, &reply, deadline_ns);
         if (r < 0)
                 return r;
         r = wh_names_get_list(reply.data, reply.len_bytes, ret, ret_n);
         wharf_release(t, &reply);
         return r < 0 ? link_error(&s->domain[0], r) : wh_fail(0, NULL);
+}
+
+WHARF_API int wharf_names_list(wharf_task *t, struct wharf_named **ret, size_t *ret_n)
+{
+        return wh_names_list_until(t, 0, ret, ret_n);
 }
 
 WHARF_API int wharf_waits_list(wharf_task *t, struct wharf_wait **ret, size_t *ret_n)
@@ -745,6 +858,7 @@ WHARF_API int wharf_names_fd(wharf_task *t, int *ret)
 
 static int renew(struct service *s, struct domain *d)
 {
+        struct when w = when_of(0);
         int r;
         for (int i = 0; i < ATTEMPTS_MAX; i++) {
                 wh_lock(&s->lock);
@@ -755,7 +869,7 @@ static int renew(struct service *s, struct domain *d)
                         return wh_fail(0, NULL);
                 struct conn *c;
                 int renewed = 0;
-                r = conn_get(s, d, &c, &renewed);
+                r = conn_get(s, d, &w, &c, &renewed);
                 if (r < 0)
                         return r;
                 conn_put(s, d, c, gone(renewed));
@@ -763,7 +877,8 @@ static int renew(struct service *s, struct domain *d)
                         return renewed == -EEXIST ? wh_fail(renewed, NULL)
                                : renewed < 0      ? link_error(d, renewed)
                                                   : wh_fail(0, NULL);
-                wh_os_poll(NULL, 0, wh_os_now_ns() + RETRY_PAUSE_NS);
+                if (!when_pause(&w))
+                        break;
         }
         return link_error(d, -EPIPE);
 }

@@ -5,6 +5,7 @@
 #include "port/items.h"
 #include "port/status.h"
 #include "port/task.h"
+#include "service/domain.h"
 #include "wharf/message.h"
 
 #include <errno.h>
@@ -610,6 +611,8 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
                 .payload_bytes_max = WH_NAMES_REQUEST_MAX, /* so that no request is larger than serve_one()'s buffer */
         };
         int r = wharf_port_new(task, &o, &s->port);
+        if (r == 0)
+                wh_os_listen(listen_fd, WH_DOMAIN_BACKLOG); /* S9; refused, nobody knows our number */
         if (r == 0)
                 r = wharf_port_listen(task, s->port, listen_fd);
         if (r == 0)

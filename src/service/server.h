@@ -15,6 +15,8 @@
  *       death at any instruction loses no name of a living task and no watch.
  *   S7  A task's page is kept as long as its process lives and the task is open, whoever has which link; it keeps
  *       nobody here, and whoever looks at the pages first lets go of the dead ones.
+ *   S9  The server listens once more on the socket that it was given, so that the kernel tells whoever connects from
+ *       then on that it is this process that serves there (SO_PEERCRED), and not the one that made the socket.
  *   S8  Who may do what, and how much of it, is decided from what the kernel says of the asker (rules.h).
  */
 #ifndef WH_SERVICE_SERVER_H

@@ -95,8 +95,21 @@ int wh_notify_open(void)
         const char *path = getenv("NOTIFY_SOCKET");
         if (!path || (*path != '/' && *path != '@'))
                 return -1;
+        /* What is sent there are rights of others: to nobody but root and this user, whoever has set the variable. */
+        struct stat st;
+        int at = *path == '/' ? wh_os_open(path, O_PATH, 0) : -1;
+        if (*path == '/' && (at < 0 || wh_os_fstat(at, &st) < 0 || (st.st_uid != 0 && st.st_uid != wh_os_geteuid()))) {
+                wh_os_close(at);
+                return -1;
+        }
+        char self[40];
         int fd = wh_os_socket_unix(SOCK_DGRAM);
-        if (fd >= 0 && wh_os_connect_unix(fd, path) < 0) {
+        snprintf(self, sizeof self, "/proc/self/fd/%d", at);
+        int r = fd < 0 ? fd : wh_os_connect_unix(fd, at < 0 ? path : self);
+        if (r == -ENOENT && at >= 0) /* without /proc, by its path */
+                r = wh_os_connect_unix(fd, path);
+        wh_os_close(at);
+        if (fd >= 0 && r < 0) {
                 wh_os_close(fd);
                 fd = -1;
         }
@@ -142,6 +155,13 @@ void wh_notify(int fd, const char *text)
 {
         if (fd >= 0)
                 notify_fds(fd, text, NULL, 0);
+}
+
+int wh_notify_keep(int fd, const char *name, int what)
+{
+        char text[WH_FD_NAME_MAX + 32];
+        snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s", name);
+        return fd < 0 ? -EBADF : notify_fds(fd, text, &what, 1);
 }
 
 /* ---- the journal ---- */

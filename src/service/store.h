@@ -44,6 +44,8 @@ void wh_given_done(struct wh_given *given, unsigned n);
 int wh_notify_open(void);
 /* "READY=1" and the like. Failing is harmless. */
 void wh_notify(int fd, const char *text);
+/* A descriptor to be held under this name. */
+int wh_notify_keep(int fd, const char *name, int what);
 
 enum wh_stored_kind { WH_STORED_NAME = 1, WH_STORED_WATCH = 2 };
 

@@ -676,6 +676,50 @@ TEST(direct_messages_carry_rights_and_obey_flags_and_deadlines)
         leave(t, d);
 }
 
+/* Goal: with a wharfd that is stopped nothing waits beyond its deadline, and who talk already go on. */
+TEST(a_stopped_wharfd_keeps_no_peer_beyond_the_deadline)
+{
+        const char *dir = test_domain();
+        test_need_proc();
+        wharf_task *ta, *tb, *tc;
+        wharf_direct *a, *b, *c = NULL;
+        char buf[8], who[WHARF_DIRECT_NAME_MAX + 1];
+        CHECK_EQ(wharf_task_open(NULL, &ta), 0);
+        CHECK_EQ(wharf_task_open(NULL, &tb), 0);
+        CHECK_EQ(wharf_task_open(NULL, &tc), 0);
+        CHECK_EQ(wharf_direct_join(ta, "a", &a), 0);
+        CHECK_EQ(wharf_direct_join(tb, "b", &b), 0);
+        CHECK_EQ(wharf_direct_send(a, "b", "1", 1, WHARF_FOREVER), 0);
+        CHECK_EQ(wharf_direct_recv(b, "a", buf, sizeof buf, WHARF_FOREVER), 1);
+        pid_t d = test_find_wharfd(dir, true);
+        CHECK_EQ(kill(d, SIGSTOP), 0);
+        struct timespec before, after;
+        clock_gettime(CLOCK_MONOTONIC, &before);
+        CHECK_EQ(wharf_direct_send(b, "a", "2", 1, wharf_in_ms(100)), -ETIMEDOUT); /* the first that way */
+        CHECK_EQ(wharf_direct_send(b, "a", "2", 1, 0), -ETIMEDOUT);
+        CHECK(strstr(wharf_why(), dir));
+        CHECK_EQ(wharf_direct_recv(b, "nobody", buf, sizeof buf, wharf_in_ms(50)), -ETIMEDOUT);
+        CHECK_EQ(wharf_direct_recv(b, "a", buf, sizeof buf, 0), -EAGAIN);
+        CHECK_EQ(wharf_direct_recv_any(b, buf, sizeof buf, who, wharf_in_ms(50)), -ETIMEDOUT);
+        CHECK_EQ(wharf_direct_send(a, "b", "3", 1, 0), 0);
+        CHECK_EQ(wharf_direct_recv_any(b, buf, sizeof buf, who, WHARF_FOREVER), 1);
+        CHECK_EQ(wharf_direct_join(tc, "c", &c), -ETIMEDOUT);
+        CHECK(!c && strstr(wharf_why(), dir));
+        clock_gettime(CLOCK_MONOTONIC, &after);
+        CHECK_LE(after.tv_sec - before.tv_sec, 8); /* each of them took ten seconds */
+        CHECK_EQ(kill(d, SIGCONT), 0);
+        CHECK_EQ(wharf_direct_join(tc, "c", &c), 0);
+        CHECK_EQ(wharf_direct_send(b, "a", "4", 1, WHARF_FOREVER), 0);
+        CHECK_EQ(wharf_direct_recv(a, "b", buf, sizeof buf, WHARF_FOREVER), 1);
+        CHECK_MEM(buf, "4", 1);
+        wharf_direct_leave(c);
+        wharf_direct_leave(b);
+        wharf_direct_leave(a);
+        wharf_task_close(tc);
+        wharf_task_close(tb);
+        wharf_task_close(ta);
+}
+
 /* Goal: a second thread that would receive is told so; the first goes on. */
 TEST(one_thread_receives_at_a_time)
 {

@@ -8,6 +8,8 @@
  * It is two processes: a keeper (service/keeper.h), and the server, which the keeper starts (--server) and starts again
  * when it was killed. Under a service manager that holds descriptors ($NOTIFY_SOCKET), that is the keeper.
  *
+ * Whoever starts it in the background reads its standard error until it serves (--starting; domain.h, D7).
+ *
  * How it leaves without losing a client: it takes the domain's lock, so that nobody starts another wharfd meanwhile;
  * looks once more whether a connection is pending; and unlinks the socket. A client that connected between that look
  * and the unlink is hung up on when server and keeper have ended, and tries again (service/names.c).
@@ -31,6 +33,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -39,6 +42,7 @@
 #include <unistd.h>
 
 #define LINGER_NS ((int64_t)500 * 1000000)
+#define PROBE_NS ((int64_t)1000000000)
 
 static bool verbose;
 
@@ -78,16 +82,78 @@ struct options {
         const char *linger;
         int64_t linger_ns;
         bool share, foreground;
+        bool starting;     /* somebody reads our standard error until we serve */
         bool socket_stays; /* it belongs to a service manager */
 };
 
-/* A client costs one descriptor here, and a name two: ask for all that we may have. */
-static void raise_descriptor_limit(void)
+enum { DESCRIPTORS_MIN = 64 };
+
+/* All that we may have; how much that is. */
+static rlim_t raise_limit(int what)
 {
         struct rlimit l;
-        if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+        if (getrlimit(what, &l) < 0)
+                return RLIM_INFINITY;
+        if (l.rlim_cur < l.rlim_max) {
                 l.rlim_cur = l.rlim_max;
-                setrlimit(RLIMIT_NOFILE, &l);
+                setrlimit(what, &l);
+        }
+        return l.rlim_cur;
+}
+
+/* A client costs one descriptor here, and a name two; memory that is shared is a file. */
+static int raise_limits(void)
+{
+        signal(SIGXFSZ, SIG_IGN); /* a log that has grown too large is no reason to die */
+        raise_limit(RLIMIT_FSIZE);
+        rlim_t fds = raise_limit(RLIMIT_NOFILE);
+        if (fds < DESCRIPTORS_MIN)
+                return fail(EXIT_REFUSED, "the limit of descriptors (ulimit -n, RLIMIT_NOFILE) is %llu; it needs %d",
+                            (unsigned long long)fds, DESCRIPTORS_MIN);
+        return EXIT_DONE;
+}
+
+/* Why it cannot serve. Limits are named: nobody who sees "File too large" thinks of one. */
+static int fail_to_serve(const char *dir, int r)
+{
+        struct rlimit l;
+        if (r == -EFBIG && getrlimit(RLIMIT_FSIZE, &l) == 0)
+                return fail(EXIT_REFUSED,
+                            "%s: the limit of a file's size (ulimit -f, RLIMIT_FSIZE) is %llu bytes, too few", dir,
+                            (unsigned long long)l.rlim_cur);
+        if (r == -EMFILE && getrlimit(RLIMIT_NOFILE, &l) == 0)
+                return fail(EXIT_REFUSED, "%s: the limit of descriptors (ulimit -n, RLIMIT_NOFILE) is %llu, too few",
+                            dir, (unsigned long long)l.rlim_cur);
+        return fail(EXIT_REFUSED, "%s: %s", dir, *wharf_why() ? wharf_why() : strerror(-r));
+}
+
+/* It serves: whoever reads our standard error need not any more (D7). */
+static void started(bool say_so)
+{
+        if (say_so)
+                wh_os_write(STDERR_FILENO, "", 1);
+        int null = wh_os_open("/dev/null", O_RDWR, 0);
+        if (null >= 0 && null != STDERR_FILENO) {
+                dup2(null, STDERR_FILENO);
+                wh_os_close(null);
+        }
+}
+
+/*
+ * Does somebody serve there? A wharfd that was killed is a process no more before its socket is closed, so that it can
+ * still be connected to: then the connection hangs up. One that lives greets, unless it was stopped.
+ */
+static bool is_served(const char *path)
+{
+        for (;;) {
+                int probe = wh_os_socket_unix(SOCK_SEQPACKET);
+                int r = probe < 0 ? probe : wh_os_connect_unix(probe, path);
+                struct pollfd p = {.fd = probe, .events = POLLIN};
+                if (r == 0)
+                        wh_os_poll(&p, 1, wh_os_now_ns() + PROBE_NS);
+                wh_os_close(probe);
+                if (r < 0 || !(p.revents & (POLLHUP | POLLERR)))
+                        return r == 0 || r == -EAGAIN;
         }
 }
 
@@ -105,10 +171,7 @@ static int listen_here(const char *dir, bool share, int *ret_fd)
                 wh_os_poll(NULL, 0, wh_os_now_ns() + 2000000); /* somebody is starting or leaving; that takes no time */
         if (r < 0)
                 return r;
-        int probe = wh_os_socket_unix(SOCK_SEQPACKET);
-        r = probe < 0 ? probe : wh_os_connect_unix(probe, path);
-        wh_os_close(probe);
-        if (r == 0 || r == -EAGAIN)
+        if (is_served(path))
                 r = wh_fail(-EADDRINUSE, "a wharfd serves %s already", dir);
         else {
                 mode_t mask = share ? umask(0) : 0; /* a socket for all is for all from its first moment */
@@ -191,12 +254,14 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
         if (r == 0)
                 r = wh_server_new(task, listen_fd, rules, store, &s);
         if (r < 0) {
-                fail(EXIT_REFUSED, "%s: %s", o->dir, *wharf_why() ? wharf_why() : strerror(-r));
+                fail_to_serve(o->dir, r);
                 wh_rules_free(rules);
         } else {
                 wh_server_restore(s, given, n);
                 wh_notify(status_fd, "READY=1");
                 say("serving %s", o->dir);
+                if (o->starting)
+                        started(true);
         }
         while (r >= 0) {
                 r = wh_server_run(s, stop_fd, o->linger_ns);
@@ -235,7 +300,18 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
 struct keep {
         char **argv;
         int stop_fd;
+        bool starting;
 };
+
+/* The server serves, and has said so to whoever started us. */
+static void keeper_said(void *arg, const char *text)
+{
+        struct keep *k = arg;
+        if (k->starting && strstr(text, "READY=1")) {
+                k->starting = false;
+                started(false);
+        }
+}
 
 static pid_t keeper_start(void *arg, const struct wh_given *given, unsigned n, int notify)
 {
@@ -288,10 +364,8 @@ static bool keeper_signalled(void *arg, pid_t server)
 static int keep(const struct options *o, int listen_fd)
 {
         char self[PATH_MAX];
-        ssize_t n = wh_os_readlink("/proc/self/exe", self, sizeof self - 1);
-        if (n < 0)
-                return fail(EXIT_REFUSED, "/proc is needed to find this program again: %s", strerror((int)-n));
-        self[n] = 0;
+        if (wh_os_self_exe(self, sizeof self) < 0)
+                return fail(EXIT_REFUSED, "it does not find its own program again");
         const char *argv[16];
         unsigned a = 0;
         argv[a++] = self;
@@ -310,13 +384,16 @@ static int keep(const struct options *o, int listen_fd)
                 argv[a++] = "--socket-stays";
         if (verbose)
                 argv[a++] = "--verbose";
+        if (o->starting)
+                argv[a++] = "--starting";
         argv[a] = NULL;
         sigset_t set;
-        struct keep k = {.argv = (char **)(uintptr_t)argv, .stop_fd = signals_open(&set)};
+        struct keep k = {.argv = (char **)(uintptr_t)argv, .stop_fd = signals_open(&set), .starting = o->starting};
         if (k.stop_fd < 0)
                 return fail(EXIT_REFUSED, "no descriptor for signals: %s", strerror(errno));
         struct wh_given listener = {.fd = listen_fd, .name = "socket"};
-        struct wh_keeper_ops ops = {.start = keeper_start, .signalled = keeper_signalled, .arg = &k};
+        struct wh_keeper_ops ops = {
+                .start = keeper_start, .signalled = keeper_signalled, .said = keeper_said, .arg = &k};
         int r = wh_keeper_run(&ops, &listener, 1, k.stop_fd);
         close(k.stop_fd);
         if (r == -ECANCELED)
@@ -347,14 +424,23 @@ static int background(const struct options *o, int listen_fd)
                 argv[a++] = "--verbose";
         argv[a++] = "--socket-fd";
         argv[a++] = "3";
+        if (!verbose)
+                argv[a++] = "--starting";
         argv[a] = NULL;
-        ssize_t n = wh_os_readlink("/proc/self/exe", self, sizeof self - 1);
-        if (n < 0)
-                n = (ssize_t)strlen(strcpy(self, "/proc/self/exe"));
-        self[n] = 0;
-        int r = wh_os_spawn_detached((char **)(uintptr_t)argv, &listen_fd, 1, NULL, !verbose, -1);
+        int r = wh_os_self_exe(self, sizeof self);
+        if (r < 0)
+                return fail(EXIT_REFUSED, "it does not find its own program again");
+        if (verbose) /* it goes on with our standard error */
+                r = wh_os_spawn_detached((char **)(uintptr_t)argv, &listen_fd, 1, NULL, false, -1);
+        else
+                r = wh_domain_run((char **)(uintptr_t)argv, listen_fd,
+                                  wh_os_now_ns() + (int64_t)WHARF_NAMES_START_MS * 1000000);
         wh_os_close(listen_fd);
-        return r < 0 ? fail(EXIT_REFUSED, "cannot go to the background: %s", strerror(-r)) : EXIT_DONE;
+        char path[WH_DOMAIN_SOCKET_MAX];
+        if (r < 0 && r != -ETIMEDOUT && wh_domain_socket_path(o->dir, path) == 0)
+                wh_os_unlink(path);
+        return r < 0 ? fail(EXIT_REFUSED, "in the background: %s", *wharf_why() ? wharf_why() : strerror(-r))
+                     : EXIT_DONE;
 }
 
 /* Which of the descriptors that we were given listens? It becomes the caller's; -1: none, or more than one. */
@@ -433,6 +519,7 @@ int main(int argc, char **argv)
                 {"socket-fd", 0, OPTION_COUNT, &socket, "FD", "serve this listening socket", 0, INT32_MAX},
                 {"socket-stays", 0, OPTION_FLAG, &o.socket_stays, NULL, "do not remove the socket when leaving"},
                 {"server", 0, OPTION_FLAG, &server, NULL, "what a keeper starts; never given by hand"},
+                {"starting", 0, OPTION_FLAG, &o.starting, NULL, "standard error is read until it serves; never by hand"},
                 {"version", 0, OPTION_FLAG, &version, NULL, "print the version"},
                 {0},
         };
@@ -465,7 +552,8 @@ int main(int argc, char **argv)
                 return fail(EXIT_USAGE, "--socket-fd: descriptor %d is not open", (int)socket);
         int socket_fd = socket <= INT32_MAX ? (int)socket : -1;
         umask(077);
-        raise_descriptor_limit();
+        if ((code = raise_limits()) != EXIT_DONE)
+                return code;
         struct wh_rules *rules; /* wrong ones are said here, where somebody reads it, rather than by a server later */
         if (load_rules(&o, &rules) < 0)
                 return fail(EXIT_REFUSED, "%s", wharf_why());

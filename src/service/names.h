@@ -1,0 +1,12 @@
+/*
+ * names - what other files of the library need of the client's side of wharfd, beside wharf/names.h.
+ */
+#ifndef WH_SERVICE_NAMES_H
+#define WH_SERVICE_NAMES_H
+
+#include "wharf/names.h"
+
+/* As wharf_names_list(), which gives it no deadline: 0. -ETIMEDOUT */
+int wh_names_list_until(wharf_task *task, int64_t deadline_ns, struct wharf_named **ret, size_t *ret_n);
+
+#endif
