@@ -21,6 +21,13 @@ struct keeper {
 
 static void hold(struct keeper *k, const char *name, const int *fds, unsigned n)
 {
+        for (unsigned i = 0; i < k->n_first && n; i++)
+                if (!strcmp(k->held[i].name, name)) {
+                        wh_os_dup_onto(fds[0], k->held[i].fd); /* refused, the old one stays */
+                        for (unsigned f = 0; f < n; f++)
+                                wh_os_close(fds[f]);
+                        return;
+                }
         for (unsigned i = 0; i < n; i++) {
                 if (k->n == k->room && k->room < HELD_MAX) {
                         unsigned room = k->room * 2;
@@ -186,7 +193,7 @@ int wh_keeper_run(const struct wh_keeper_ops *ops, const struct wh_given *given,
                 r = serve_once(&k, stop_fd, &status);
                 if (r < 0)
                         break;
-                if (WIFEXITED(status)) { /* H1 */
+                if (WIFEXITED(status) && (k.ending || WEXITSTATUS(status) != WH_KEEPER_AGAIN)) { /* H1 */
                         r = WEXITSTATUS(status);
                         break;
                 }

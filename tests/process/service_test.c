@@ -611,6 +611,212 @@ TEST(own_domain_and_the_systems_at_once)
         UNTIL(!test_find_wharfd(dir, true));
 }
 
+/* ---- a domain that loses its place ---- */
+
+static void path_in(char ret[320], const char *dir, const char *file)
+{
+        CHECK_LE(snprintf(ret, 320, "%s/%s", dir, file), 319);
+}
+
+/* Waits until the domain has a socket which is not the one of `old`. */
+static void await_socket(const char *dir, const struct stat *old)
+{
+        char path[320];
+        struct stat st;
+        path_in(path, dir, "bootstrap");
+        UNTIL(stat(path, &st) == 0 && (!old || st.st_ino != old->st_ino || st.st_ctim.tv_nsec != old->st_ctim.tv_nsec ||
+                                       st.st_ctim.tv_sec != old->st_ctim.tv_sec));
+}
+
+/* What a cleaner of /tmp does, or a logout. */
+static void remove_domain(const char *dir)
+{
+        char path[320];
+        path_in(path, dir, "lock");
+        unlink(path);
+        path_in(path, dir, "bootstrap");
+        CHECK_EQ(unlink(path), 0);
+        rmdir(dir); /* unless the server was faster, and has made something there again */
+}
+
+static void exchange(const char *a, const char *b)
+{
+        if (renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) < 0)
+                test_skip("this file system cannot exchange two directories: %s", strerror(errno));
+}
+
+/*
+ * Goal:   a server whose socket is gone makes another in the same place, and knows all names: of tasks that make calls,
+ *         and of those that sleep.
+ * Method: the socket removed, the directory removed, the directory replaced by another one, one above it moved away. A
+ *         task that was never there before looks up. No task makes a call before the server has come back by itself,
+ *         since whoever comes first starts one.
+ */
+enum { LOSE_SOCKET, LOSE_DIRECTORY, LOSE_TO_ANOTHER, LOSE_BY_MOVE, LOSE_WAYS };
+TEST(a_domain_that_is_removed_is_made_again_with_all_its_names)
+{
+        char dir[320], above[320], away[320], other[320], path[320];
+        test_domain();
+        test_need_proc();
+        path_in(above, test_dir(), "above");
+        path_in(away, test_dir(), "away");
+        path_in(dir, above, "domain");
+        path_in(other, above, "other");
+        path_in(path, dir, "bootstrap");
+        CHECK_EQ(mkdir(above, 0700), 0);
+        setenv("WHARF_DOMAIN", dir, 1);
+        pid_t a = test_fork(sleeping_owner, (char *)"sleeps");
+        wharf_task *t = task();
+        wharf_name right, mine = port(t);
+        CHECK_EQ(wharf_lookup(t, "sleeps", WHARF_FOREVER, &right), 0);
+        CHECK_EQ(wharf_register(t, "calls", mine), 0);
+        pid_t k = test_find_wharfd(dir, false);
+        for (int way = 0; way < LOSE_WAYS; way++) {
+                struct stat st;
+                await_socket(dir, NULL);
+                CHECK_EQ(stat(path, &st), 0);
+                if (way == LOSE_SOCKET) {
+                        CHECK_EQ(unlink(path), 0);
+                } else if (way == LOSE_DIRECTORY) {
+                        remove_domain(dir);
+                } else if (way == LOSE_TO_ANOTHER) {
+                        CHECK_EQ(mkdir(other, 0700), 0);
+                        exchange(dir, other);
+                } else {
+                        CHECK_EQ(mkdir(away, 0700), 0);
+                        exchange(above, away);
+                }
+                await_socket(dir, &st);
+                wharf_task *fresh = task();
+                CHECK_EQ(wharf_lookup(fresh, "sleeps", 0, &right), 0);
+                CHECK_EQ(wharf_lookup(fresh, "calls", 0, &right), 0);
+                CHECK_EQ(stat(dir, &st), 0);
+                CHECK_EQ(st.st_mode & 07777, 0700);
+                wharf_task_close(fresh);
+                CHECK_EQ(test_find_wharfd(dir, false), k); /* the only one there is */
+        }
+        char c;
+        CHECK_EQ(wharf_lookup(t, "calls", 0, &right), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+        CHECK_EQ(wharf_recv(t, mine, &c, 1, NULL, WHARF_FOREVER), 1);
+        CHECK_EQ(wharf_lookup(t, "sleeps", 0, &right), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+        CHECK_EQ(test_wait(a), 'x');
+        wharf_task_close(t);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
+/* The same for a domain that all users share: with the modes of one. */
+TEST(a_shared_domain_that_is_removed_is_made_again)
+{
+        const char *dir = test_domain();
+        test_need_proc();
+        char path[320];
+        struct stat st;
+        path_in(path, dir, "bootstrap");
+        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--share", "--linger", "forever", NULL}), 0);
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_register(t, "x", port(t)), 0);
+        CHECK_EQ(stat(path, &st), 0);
+        remove_domain(dir);
+        await_socket(dir, &st);
+        UNTIL(wharf_lookup(t, "x", 0, &right) == 0); /* between bind() and chmod() it is not for all */
+        CHECK_EQ(stat(path, &st), 0);
+        CHECK_EQ(st.st_mode & 07777, 0666);
+        CHECK_EQ(stat(dir, &st), 0);
+        CHECK_EQ(st.st_mode & 07777, 0755);
+        wharf_task_close(t);
+        stop_wharfd(dir);
+}
+
+/*
+ * Goal:   where it cannot be made again the server lets go, so that no second one comes beside it, and its tasks are
+ *         told why; once the place is theirs again, their names are registered anew by themselves.
+ * Method: the directory is exchanged for one that is somebody else's, or, for an ordinary user, open to all.
+ */
+TEST(a_domain_that_somebody_else_has_taken_is_let_go_of)
+{
+        const char *dir = test_domain();
+        test_need_proc();
+        char other[320];
+        int fd;
+        path_in(other, test_dir(), "other");
+        wharf_task *t = task(), *fresh = task();
+        wharf_name right;
+        CHECK_EQ(wharf_register(t, "x", port(t)), 0);
+        CHECK_EQ(wharf_names_fd(t, &fd), 0);
+        CHECK_EQ(mkdir(other, 0700), 0);
+        if (geteuid() == 0)
+                CHECK_EQ(chown(other, 65534, 65534), 0);
+        else
+                CHECK_EQ(chmod(other, 0777), 0);
+        exchange(dir, other);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+        CHECK_EQ(poll(&p, 1, -1), 1);
+        CHECK_EQ(wharf_lookup(fresh, "x", 0, &right), -EHOSTDOWN);
+        CHECK(strstr(wharf_why(), geteuid() == 0 ? "65534" : "open to others"));
+        CHECK_EQ(wharf_names_renew(t), -EHOSTDOWN);
+        exchange(dir, other);
+        CHECK_EQ(wharf_names_renew(t), 0);
+        CHECK_EQ(wharf_lookup(fresh, "x", 0, &right), 0);
+        if (geteuid() == 0)
+                CHECK_EQ(chown(other, 0, 0), 0);
+        wharf_task_close(fresh);
+        wharf_task_close(t);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
+/* Goal: without a keeper nobody could go on; then the owners do. */
+TEST(a_removed_domain_whose_keeper_is_dead_is_made_by_its_tasks)
+{
+        const char *dir = test_domain();
+        test_need_proc();
+        int fd;
+        wharf_task *t = task(), *fresh = task();
+        wharf_name right;
+        CHECK_EQ(wharf_register(t, "x", port(t)), 0);
+        CHECK_EQ(wharf_names_fd(t, &fd), 0);
+        pid_t d = test_find_wharfd(dir, true);
+        CHECK_EQ(kill(test_find_wharfd(dir, false), SIGKILL), 0);
+        UNTIL(!test_find_wharfd(dir, false));
+        remove_domain(dir);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        UNTIL(test_find_wharfd(dir, true) != d);
+        CHECK_EQ(poll(&p, 1, -1), 1);
+        CHECK_EQ(wharf_names_renew(t), 0);
+        CHECK_EQ(wharf_lookup(fresh, "x", 0, &right), 0);
+        wharf_task_close(fresh);
+        wharf_task_close(t);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
+/* Goal: rights of others are not handed to whoever is behind $NOTIFY_SOCKET, unless that is root's or this user's. */
+TEST(a_notify_socket_of_another_user_gets_nothing)
+{
+        char path[320];
+        path_in(path, test_dir(), "notify");
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        CHECK(strlen(path) < sizeof a.sun_path);
+        strcpy(a.sun_path, path);
+        int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), fd;
+        CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
+        setenv("NOTIFY_SOCKET", path, 1);
+        fd = wh_notify_open();
+        CHECK(fd >= 0);
+        wh_notify(fd, "READY=1");
+        char c;
+        CHECK_EQ(recv(s, &c, 1, 0), 1);
+        wh_os_close(fd);
+        if (geteuid() == 0) {
+                setenv("NOTIFY_SOCKET", path, 1);
+                CHECK_EQ(chown(path, 65534, 65534), 0);
+                CHECK_EQ(wh_notify_open(), -1);
+        }
+        close(s);
+}
+
 /* ---- watching ---- */
 
 struct seen {

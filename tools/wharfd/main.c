@@ -8,6 +8,11 @@
  * It is two processes: a keeper (service/keeper.h), and the server, which the keeper starts (--server) and starts again
  * when it was killed. Under a service manager that holds descriptors ($NOTIFY_SOCKET), that is the keeper.
  *
+ * Its socket must have the name by which clients find it. When that is gone (somebody emptied the directory, removed
+ * it, or put another in its place), which inotify tells, the server makes directory and socket again, hands the new
+ * socket to its keeper, and ends; the next server goes on with all names, as after a kill. Where that cannot be done it
+ * leaves: then every connection ends, and tasks register their names with the wharfd that is found there.
+ *
  * Whoever starts it in the background reads its standard error until it serves (--starting; domain.h, D7).
  *
  * How it leaves without losing a client: it takes the domain's lock, so that nobody starts another wharfd meanwhile;
@@ -36,6 +41,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
@@ -190,16 +196,49 @@ struct place {
         struct stat st;
 };
 
+static bool at_its_place(const struct place *at)
+{
+        struct stat st;
+        return wh_os_lstat(at->path, &st) == 0 && st.st_ino == at->st.st_ino && st.st_dev == at->st.st_dev;
+}
+
+/*
+ * Be told when the name of the socket may be gone: of what happens in the directory, and to those above it. -1 where
+ * that cannot be had (a user has 128 such descriptors): then only leave() notices.
+ */
+static int place_watch(const struct place *at)
+{
+        char path[WH_DOMAIN_SOCKET_MAX];
+        int fd = wh_os_inotify();
+        if (fd < 0)
+                return -1;
+        uint32_t events = IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF;
+        strcpy(path, at->path);
+        for (char *slash; (slash = strrchr(path, '/')) && slash != path; events = IN_DELETE_SELF | IN_MOVE_SELF) {
+                *slash = 0;
+                wh_os_inotify_add(fd, path, events);
+        }
+        return fd;
+}
+
+/* Something happened there. False: our socket has lost its name. */
+static bool place_look(const struct place *at, int watch_fd)
+{
+        char events[4096];
+        while (watch_fd >= 0 && wh_os_read(watch_fd, events, sizeof events) > 0)
+                ; /* what exactly does not matter */
+        return at_its_place(at);
+}
+
 /* Unlink the socket if nobody is about to use it. False: somebody is. */
 static bool leave(const struct place *at, struct wh_server *s, bool even_if_needed)
 {
         int lock;
-        struct stat st;
         int r = wh_domain_trylock(at->dir, &lock);
         if (r < 0) /* -EAGAIN: a client has it, who is about to connect. Otherwise the directory is gone. */
                 return even_if_needed || (r != -EAGAIN && !wh_server_pending(s));
         bool go = even_if_needed || !wh_server_pending(s);
-        if (go && wh_os_lstat(at->path, &st) == 0 && st.st_ino == at->st.st_ino && st.st_dev == at->st.st_dev)
+        if (go && at_its_place(at))
                 wh_os_unlink(at->path);
         wh_os_close(lock);
         return go;
@@ -229,12 +268,36 @@ static int signals_open(sigset_t *set)
         return signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/*
+ * Our socket has no name any more: make another, for the next server. The exit status; why it cannot be done is said.
+ * Somebody else may serve there already, with the names of those who found it. Then ours are of use to nobody.
+ */
+static int again(const struct options *o, int notify)
+{
+        int fd;
+        if (o->socket_stays)
+                return EXIT_DONE; /* whoever made it may make another */
+        say("the socket of %s is gone", o->dir);
+        int r = listen_here(o->dir, o->share, &fd);
+        if (r < 0)
+                return fail(EXIT_REFUSED, "the socket of %s is gone, and cannot be made again: %s", o->dir,
+                            *wharf_why() ? wharf_why() : wharf_strerror(r));
+        r = wh_notify_keep(notify, "socket", fd);
+        wh_os_close(fd);
+        if (r == 0)
+                return WH_KEEPER_AGAIN;
+        char path[WH_DOMAIN_SOCKET_MAX];
+        if (wh_domain_socket_path(o->dir, path) == 0)
+                wh_os_unlink(path); /* nobody listens: whoever comes makes it, and starts another wharfd */
+        return fail(EXIT_REFUSED, "the socket of %s is gone, and so is the keeper", o->dir);
+}
+
 /* Serve until there is a reason to leave. The descriptors that were given are taken or closed by the caller. */
 static int serve(const struct options *o, int listen_fd, int notify, struct wh_given *given, unsigned n)
 {
         sigset_t set;
-        int stop_fd = signals_open(&set);
-        if (stop_fd < 0)
+        int signal_fd = signals_open(&set), stop_fd = wh_os_epoll(), watch_fd = -1;
+        if (signal_fd < 0 || stop_fd < 0 || wh_os_epoll_add(stop_fd, signal_fd, EPOLLIN, 0) < 0)
                 return fail(EXIT_REFUSED, "no descriptor for signals: %s", strerror(errno));
 
         struct wharf_task_opts to = {.size = sizeof to, .spin_us_max = WHARF_NO_SPIN};
@@ -245,8 +308,12 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
         struct place at = {.dir = o->dir};
         int status_fd = notify >= 0 ? wh_os_dup(notify) : -1; /* the store closes its own when its keeper is dead */
         int r = wharf_task_open(&to, &task);
-        if (r == 0 && !o->socket_stays && (r = wh_domain_socket_path(o->dir, at.path)) == 0)
-                r = wh_os_lstat(at.path, &at.st);
+        if (r == 0 && (r = wh_domain_socket_path(o->dir, at.path)) == 0) {
+                watch_fd = place_watch(&at); /* first, so that nothing is missed in between */
+                /* A socket of somebody else's may as well have another name, or none. */
+                if (wh_os_lstat(at.path, &at.st) == 0 || !o->socket_stays)
+                        wh_os_epoll_add(stop_fd, watch_fd, EPOLLIN, 0);
+        }
         if (r == 0)
                 r = load_rules(o, &rules);
         if (r == 0 && notify >= 0)
@@ -263,10 +330,25 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
                 if (o->starting)
                         started(true);
         }
+        bool lost = r >= 0 && !o->socket_stays && !at_its_place(&at), told = false;
+        int code = EXIT_DONE;
         while (r >= 0) {
+                if (lost && !o->socket_stays) {
+                        code = again(o, status_fd);
+                        break;
+                }
+                if (lost && !told)
+                        fail(0, "%s is gone: nobody finds this server until whoever made the socket makes it again",
+                             at.path);
+                told = lost;
                 r = wh_server_run(s, stop_fd, o->linger_ns);
                 struct signalfd_siginfo si = {0};
-                if (r == WH_SERVER_STOPPED && read(stop_fd, &si, sizeof si) == sizeof si && si.ssi_signo == SIGHUP) {
+                bool by_signal = r == WH_SERVER_STOPPED && read(signal_fd, &si, sizeof si) == sizeof si;
+                if (r == WH_SERVER_STOPPED && !by_signal) {
+                        lost = !place_look(&at, watch_fd);
+                        continue;
+                }
+                if (by_signal && si.ssi_signo == SIGHUP) {
                         if (load_rules(o, &rules) == 0) {
                                 wh_server_set_rules(s, rules);
                                 say("the rules were read again");
@@ -291,8 +373,10 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
         wharf_task_close(task);
         wh_os_close(status_fd);
         wh_os_close(notify);
-        close(stop_fd);
-        return r < 0 ? EXIT_REFUSED : EXIT_DONE;
+        wh_os_close(watch_fd);
+        wh_os_close(stop_fd);
+        close(signal_fd);
+        return r < 0 ? EXIT_REFUSED : code;
 }
 
 /* ---- the keeper ---- */
