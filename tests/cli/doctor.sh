@@ -27,13 +27,16 @@ rmdir "$WHARF_DOMAIN"
 # Where a user's names live.
 run 0 env -u WHARF_DOMAIN XDG_RUNTIME_DIR="$dir" wharf doctor
 same "XDG_RUNTIME_DIR" "ok    domain           $dir/wharf, made on first use" "$(printf '%s\n' "$out" | tail -n 1)"
-same "neither variable" "/tmp/wharf-$(id -u)" \
+usual=/tmp/wharf-$(id -u)
+[ -O "/run/user/$(id -u)" ] && usual=/run/user/$(id -u)/wharf
+same "neither variable" "$usual" \
         "$(env -u WHARF_DOMAIN wharf doctor | sed -n 's/^[a-z]* *domain *\([^,: ]*\).*/\1/p')"
 domain_of() { printf '%s\n' "$out" | sed -n 's/^\([a-z]*\) *domain *\(.*\)/\1 \2/p'; }
-run 1 env -u WHARF_DOMAIN XDG_RUNTIME_DIR=/nonexistent wharf doctor
-same "XDG_RUNTIME_DIR that is not there" \
-        "fail /nonexistent/wharf cannot be made: /nonexistent: No such file or directory: XDG_RUNTIME_DIR must be a directory of this user; or set WHARF_DOMAIN" \
-        "$(domain_of)"
+for not in /nonexistent relative /dev/null; do
+        run 0 env -u WHARF_DOMAIN XDG_RUNTIME_DIR=$not wharf doctor
+        same "XDG_RUNTIME_DIR=$not" "warn $usual: used instead of what is not this user's: XDG_RUNTIME_DIR=$not" \
+                "$(domain_of | sed 's/, made on first use//; s/\(XDG_RUNTIME_DIR=[^ ]*\).*/\1/')"
+done
 run 1 env WHARF_DOMAIN=/proc/wharf/domain wharf doctor
 run 1 env WHARF_DOMAIN=/etc/hostname/domain wharf doctor
 same "WHARF_DOMAIN in a file" "fail" "$(domain_of | cut -d' ' -f1)"

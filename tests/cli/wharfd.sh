@@ -87,6 +87,53 @@ run 2 wharfd x
 same "an argument" "usage: wharfd [--domain DIR | --system] [--share] [--config FILE] [--linger DURATION|forever] [--foreground] [--verbose] [--version]" \
         "$err"
 run 1 wharfd --domain /proc/wharf
+
+# Limits: 64 descriptors are enough for it, and what is too little is named at the first attempt, by whom it hinders.
+no_descriptors="the limit of descriptors (ulimit -n, RLIMIT_NOFILE) is 63; it needs 64"
+run 1 sh -c 'ulimit -n 63; exec wharf ls'
+same "63 descriptors" "wharf ls: $WHARF_DOMAIN: $dir/bin/wharfd cannot serve: $no_descriptors" "$err"
+run 1 sh -c 'ulimit -n 63; exec wharfd'
+same "63 descriptors, by hand" "wharfd: $no_descriptors" "$err"
+no_file="$WHARF_DOMAIN: the limit of a file's size (ulimit -f, RLIMIT_FSIZE) is 0 bytes, too few"
+run 1 sh -c '{ (ulimit -f 0; exec wharf ls) 2>&1; echo $? >&3; } 3>"$0" | cat; exit "$(cat "$0")"' "$dir/rc"
+same "no files" "wharf ls: $WHARF_DOMAIN: $dir/bin/wharfd cannot serve: $no_file" "$out"
+run 1 sh -c '{ (ulimit -f 0; exec wharfd) 2>&1; echo $? >&3; } 3>"$0" | cat; exit "$(cat "$0")"' "$dir/rc"
+same "no files, by hand" "wharfd: in the background: $dir/bin/wharfd cannot serve: $no_file" "$out"
+start sh -c 'ulimit -n 64; exec wharf serve up -- tr a-z A-Z'
+await served up
+run 0 wharf call --data "with 64" up
+same "64 descriptors" "WITH 64" "$out"
+for p in $pids; do
+        slay "$p"
+done
+pids=
+await no_wharfd
+
+# The runtime directory of somebody else: root leaves nothing there, and the user is not locked out.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+        mkdir -m 700 "$dir/run"
+        chown 65534:65534 "$dir/run"
+        await_gone() { ! ps -eo args | grep -q "[w]harfd --domain $1 "; }
+        usual=/tmp/wharf-0
+        [ -O /run/user/0 ] && usual=/run/user/0/wharf
+        if [ ! -e "$usual" ]; then # a domain that is somebody's is not for tests
+                run 0 env -u WHARF_DOMAIN XDG_RUNTIME_DIR="$dir/run" wharf ls
+                same "what root leaves in a user's directory" "" "$(ls "$dir/run")"
+                same "where it went instead" "bootstrap lock" "$(ls $usual | tr '\n' ' ' | sed 's/ $//')"
+                await await_gone "$usual"
+                rm -rf "$usual"
+        fi
+        start setpriv --reuid=65534 --regid=65534 --clear-groups env -u WHARF_DOMAIN XDG_RUNTIME_DIR="$dir/run" \
+                wharf serve his -- cat
+        await setpriv --reuid=65534 --regid=65534 --clear-groups env -u WHARF_DOMAIN XDG_RUNTIME_DIR="$dir/run" \
+                wharf call --data x his
+        same "what the user has there" wharf "$(ls "$dir/run")"
+        for p in $pids; do
+                slay "$p"
+        done
+        pids=
+        await await_gone "$dir/run/wharf"
+fi
 run 0 wharfd --version
 
 # An ordinary user: refused in another's domain, served in one of his own.

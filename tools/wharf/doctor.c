@@ -327,6 +327,8 @@ static bool parent_is_fit(struct finding *f, const char *dir, const char *advice
                 find(f, FAIL, advice, "%.100s cannot be made: %.100s: %s", dir, parent, strerror(errno));
         else if (!S_ISDIR(st.st_mode))
                 find(f, FAIL, advice, "%.100s cannot be made: %.100s: %s", dir, parent, strerror(ENOTDIR));
+        else if (st.st_uid != geteuid() && st.st_uid != 0 && !(st.st_mode & S_ISVTX && st.st_mode & S_IWOTH))
+                find(f, FAIL, advice, "%.100s is not made in a directory of user %u", dir, (unsigned)st.st_uid);
         else if (faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) < 0)
                 find(f, FAIL, advice, "%.100s cannot be made in %.100s: %s", dir, parent, strerror(errno));
         else
@@ -337,11 +339,10 @@ static bool parent_is_fit(struct finding *f, const char *dir, const char *advice
 /* Where names live, in the words of the library. Looks only: a domain that is not there yet is made on first use. */
 static void check_domain(struct finding *f)
 {
-        const char *dir = wharf_domain_path(), *run = secure_getenv("XDG_RUNTIME_DIR");
+        const char *dir = wharf_domain_path();
         bool chosen = wh_domain_was_chosen(), shared = false;
-        const char *advice = chosen        ? "let WHARF_DOMAIN name a directory of this user, mode 0700, or unset it"
-                             : run && *run ? "XDG_RUNTIME_DIR must be a directory of this user; or set WHARF_DOMAIN"
-                                           : "set WHARF_DOMAIN to a directory of this user, mode 0700";
+        const char *advice = chosen ? "let WHARF_DOMAIN name a directory of this user, mode 0700, or unset it"
+                                    : "set WHARF_DOMAIN to a directory of this user, mode 0700";
         if (*dir != '/' || strlen(dir) + sizeof "/bootstrap" > sizeof((struct sockaddr_un *)0)->sun_path) {
                 find(f, FAIL, "set WHARF_DOMAIN to a short absolute path", "%.100s cannot hold a socket", dir);
                 return;
@@ -361,6 +362,11 @@ static void check_domain(struct finding *f)
         } else {
                 find(f, OK, "", "%.100s", dir);
         }
+        if (f->verdict == OK && *wh_domain_aside())
+                find(f, WARN, "", "%.100s", dir);
+        if (f->verdict == WARN)
+                snprintf(f->advice, sizeof f->advice, "used instead of what is not this user's: %.180s",
+                         wh_domain_aside());
 }
 
 static const struct {
