@@ -40,13 +40,6 @@ static inline const char *test_domain(void)
         return dir;
 }
 
-/* For tests that look at other processes, or at what this one has open. */
-static inline void test_need_proc(void)
-{
-        if (access("/proc/self/fd", F_OK) < 0)
-                test_skip("needs /proc, which is not mounted here");
-}
-
 /* How many descriptors a process has, and a few that are always the same. */
 static inline int test_descriptors_of(pid_t pid)
 {

@@ -99,6 +99,13 @@ __attribute__((noreturn, format(printf, 1, 2))) void test_skip(const char *fmt, 
 /* Whether a program runs this one instruction by instruction (qemu-user), and some of the kernel is missing therefore. */
 bool test_emulated(void);
 
+/* For tests that look at other processes, or at what this one has open. A plain chroot may have no /proc. */
+static inline void test_need_proc(void)
+{
+        if (access("/proc/self/fd", F_OK) < 0)
+                test_skip("needs /proc, which is not mounted here");
+}
+
 /* Run `fn(arg)` in a forked process; its return value is the exit status. */
 pid_t test_fork(int (*fn)(void *arg), void *arg);
 /* Waits; returns the exit status, or 128 + signal. */

@@ -9,7 +9,18 @@
 
 #include <wharf/spawn.h>
 
-#define SELF_EXE "/proc/self/exe"
+#include <sys/auxv.h>
+
+/* This program, for exec(). Without /proc, by the name that it was started with itself. */
+#define SELF_EXE self_exe()
+static inline char *self_exe(void)
+{
+        static char path[4096] = "/proc/self/exe";
+        const char *given = (const char *)getauxval(AT_EXECFN); // NOLINT(performance-no-int-to-ptr)
+        if (access("/proc/self/exe", F_OK) < 0 && given && !realpath(given, path))
+                path[0] = 0;
+        return path;
+}
 
 struct role {
         const char *name;
@@ -44,7 +55,7 @@ __attribute__((constructor(300))) static void role_play(int argc, char **argv)
                 }                                                                                    \
         } while (0)
 
-#define ARGV(...) ((char *[]){(char[]){SELF_EXE}, __VA_ARGS__, NULL})
+#define ARGV(...) ((char *[]){SELF_EXE, __VA_ARGS__, NULL})
 #define WORD(text) ((char[]){text})
 #define SPAWN_OPTS(...) (&(struct wharf_spawn_opts){.size = sizeof(struct wharf_spawn_opts), __VA_ARGS__})
 #define CHILD ((struct wharf_child){.size = sizeof(struct wharf_child)})

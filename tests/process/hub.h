@@ -102,6 +102,7 @@ static inline void stage_done(struct stage *s)
 static inline void await_asleep(pid_t pid)
 {
         char path[64], text[512];
+        test_need_proc();
         for (int seen = 0; seen < 5;) {
                 snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
                 FILE *f = fopen(path, "re");

@@ -1210,7 +1210,8 @@ static void two_containers(bool user)
         const char *dir = test_domain();
         pid_t probe = fork();
         if (probe == 0)
-                _exit(unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | (user ? CLONE_NEWUSER : 0)) < 0);
+                _exit(unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | (user ? CLONE_NEWUSER : 0)) < 0 ||
+                      mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0); /* in a chroot that is no mount */
         if (test_wait(probe))
                 test_skip("namespaces are forbidden here");
         char conf[300];

@@ -659,7 +659,7 @@ TEST(no_descriptor_of_the_library_leaks_into_a_program_started_otherwise)
         CHECK_EQ(wharf_port_fd(h.task, h.port, &fd), 0);
         CHECK_EQ(wharf_set_new(h.task, &set), 0);
         CHECK_EQ(wharf_set_add(h.task, set, h.port), 0);
-        char *argv[] = {WORD(SELF_EXE), WORD("@list_fds"), anyway, NULL};
+        char *argv[] = {SELF_EXE, WORD("@list_fds"), anyway, NULL};
         pid_t pid;
         CHECK_EQ(posix_spawn(&pid, SELF_EXE, NULL, NULL, argv, environ), 0);
         CHECK_EQ(status_of(pid), 0);
