@@ -11,6 +11,7 @@
 enum {
         MESSAGES = 14,
         HEARD_MS = 20,    /* that the victim waits for a message which may have been lied away */
+        SAID_MS = 200,    /* ... that a message is sent, for which the peer is looked up first */
         ANSWERED_MS = 40, /* after a lie: then wharfd is no more, and nobody waits for an answer that was lied away */
         WORD_GUARDED = 0,
 };
@@ -55,7 +56,7 @@ static int hear(struct proof *p, unsigned i, const char *from, char byte)
 
 static int say(struct proof *p, unsigned i, const char *to, char byte)
 {
-        int r = wharf_direct_send(direct(p)->d[i], to, &byte, 1, wharf_in_ms(HEARD_MS));
+        int r = wharf_direct_send(direct(p)->d[i], to, &byte, 1, wharf_in_ms(SAID_MS));
         proof_next_call();
         return r;
 }

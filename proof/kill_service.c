@@ -124,7 +124,7 @@ static void lookup_body(struct proof *p, struct service_clients *c)
         for (int i = 0; i < NAMES; i++)
                 reach(p, c, names[i]);
         PROOF_EQ(p, wharf_lookup(c->b, "s.none", 0, &right), -ENOENT);
-        PROOF_EQ(p, wharf_lookup(c->b, "s.none", wharf_in_ms(2), &right), -ENOENT);
+        PROOF_EQ(p, service_nobody(c->b, "s.none"), -ENOENT);
 }
 
 static wharf_name events; /* of the second client */
@@ -362,9 +362,8 @@ static void use_owner(struct proof *p, wharf_task *t)
 
 static int client_lookup(struct proof *p)
 {
-        wharf_name right;
         use_owner(p, client_task);
-        PROOF_EQ(p, wharf_lookup(client_task, "s.none", wharf_in_ms(2), &right), -ENOENT);
+        PROOF_EQ(p, service_nobody(client_task, "s.none"), -ENOENT);
         use_owner(p, client_task);
         client_task = wharf_task_close(client_task);
         return 0;

@@ -38,7 +38,7 @@
 
 enum {
         SERVICE_GIVEN_MAX = 64, /* descriptors that a proof's server leaves */
-        SERVICE_MS = 6000,      /* any one thing that is waited for; less than a client waits for wharfd's answer */
+        SERVICE_MS = 6000,      /* any one thing that is waited for */
 };
 
 /* Words of the ledger. */
@@ -391,6 +391,19 @@ static inline void service_meet(struct proof *p, struct service_clients *c)
         c->to_b = service_find(p, c->a, "s.b");
         c->to_a = service_find(p, c->b, "s.a");
         service_talk(p, c);
+}
+
+/*
+ * A look-up that waits, a short while, for a name that nobody has. wharfd may not answer in so short a time, since it was
+ * killed or the machine is busy; then it is asked again.
+ */
+static inline int service_nobody(wharf_task *t, const char *name)
+{
+        wharf_name right;
+        int r = -ETIMEDOUT;
+        for (int ms = 2; r == -ETIMEDOUT && ms < SERVICE_MS; ms *= 2)
+                r = wharf_lookup(t, name, wharf_in_ms(ms), &right);
+        return r;
 }
 
 /* What is registered, exactly: names in their order, and NULL. */

@@ -475,6 +475,7 @@ static int send_as_nobody(void *arg)
 /* Who sent it is what the kernel says: pid, uid and gid, and a pidfd of that very process. */
 TEST(identity_comes_from_the_kernel)
 {
+        test_need_proc();
         struct hub h = hub_open(NULL);
         pid_t pid = test_fork(send_as_nobody, &h);
         uint64_t ids[2];
@@ -792,6 +793,7 @@ static int hub_and_sender(void *arg)
 
 TEST(blocked_sender_learns_of_the_kill)
 {
+        test_need_proc();
         CHECK_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
         pid_t *sender = test_shared(sizeof *sender);
         pid_t pid = test_fork(hub_and_sender, sender);

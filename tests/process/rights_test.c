@@ -27,7 +27,7 @@ static int send_every_kind(void *arg)
         CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
         CHECK_EQ(wharf_right_new(t, port, &mine), 0);
         CHECK_EQ(wharf_right_new(t, port, &spare), 0);
-        int copied = open("/dev/null", O_RDONLY | O_CLOEXEC), moved = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+        int copied = open("/dev/null", O_RDONLY | O_CLOEXEC), moved = open("/dev/zero", O_RDONLY | O_CLOEXEC);
         struct wharf_item items[] = {
                 {.kind = WHARF_COPY_FD, .fd = copied},    {.kind = WHARF_MOVE_FD, .fd = moved},
                 {.kind = WHARF_MAKE_SEND, .name = port},  {.kind = WHARF_COPY_SEND, .name = mine},

@@ -509,6 +509,7 @@ static int no_new_privs(void *arg)
 
 TEST(a_child_has_what_it_was_given_and_a_clean_state_otherwise)
 {
+        test_need_proc();
         wharf_task *t = task_open();
         int fd[2], stray = open("/dev/null", O_RDONLY); /* not close-on-exec */
         sigset_t term;
@@ -644,6 +645,7 @@ static int status_of(pid_t pid)
 
 TEST(no_descriptor_of_the_library_leaks_into_a_program_started_otherwise)
 {
+        test_need_proc();
         char text[64], anyway[512];
         list_inherited_fds(anyway, sizeof anyway);
         struct hub h = hub_open(NULL);
