@@ -44,8 +44,11 @@ static int hear(struct proof *p, unsigned i, const char *from, char byte)
 {
         char c = 0, who[WHARF_DIRECT_NAME_MAX + 1];
         strcpy(who, from);
-        ssize_t n = byte % 2 ? wharf_direct_recv(direct(p)->d[i], from, &c, 1, wharf_in_ms(HEARD_MS))
+        ssize_t n;
+        do
+                n = byte % 2 ? wharf_direct_recv(direct(p)->d[i], from, &c, 1, wharf_in_ms(HEARD_MS))
                              : wharf_direct_recv_any(direct(p)->d[i], &c, 1, who, wharf_in_ms(HEARD_MS));
+        while (n == -ETIMEDOUT && !p->lied); /* the machine is busy */
         proof_next_call();
         if (n < 0)
                 return (int)n;
@@ -56,7 +59,10 @@ static int hear(struct proof *p, unsigned i, const char *from, char byte)
 
 static int say(struct proof *p, unsigned i, const char *to, char byte)
 {
-        int r = wharf_direct_send(direct(p)->d[i], to, &byte, 1, wharf_in_ms(SAID_MS));
+        int r;
+        do
+                r = wharf_direct_send(direct(p)->d[i], to, &byte, 1, wharf_in_ms(SAID_MS));
+        while (r == -ETIMEDOUT && !p->lied);
         proof_next_call();
         return r;
 }

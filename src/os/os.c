@@ -907,7 +907,7 @@ bool wh_os_is_stopped(pid_t pid)
                 return false;
         buf[n] = 0;
         const char *p = strrchr(buf, ')'); /* the name before it may hold anything */
-        return p && p[1] == ' ' && (p[2] == 'T' || p[2] == 't');
+        return p && p[1] == ' ' && p[2] == 'T'; /* not t: a tracer stops it now and then, and lets it go on */
 }
 
 int wh_os_self_exe(char *buf, size_t cap)

@@ -1022,6 +1022,7 @@ static int call_and_give_up(void *arg)
  */
 TEST(what_is_written_for_a_call_that_was_given_up_harms_nothing)
 {
+        test_need_proc();
         struct hub h = hub_open(NULL);
         struct given_up g = {.h = &h, .asked = stage_new(), .answered = stage_new()};
         pid_t pid = test_fork(call_and_give_up, &g);
