@@ -36,6 +36,7 @@ static void set_step(uint32_t step)
 
 TEST(task_ids_tell_processes_apart)
 {
+        test_need_proc();
         uint64_t me = wh_task_self();
         CHECK_EQ(wh_task_pid(me), getpid());
         CHECK(wh_task_alive(me));

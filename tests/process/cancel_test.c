@@ -38,6 +38,7 @@ static void *waiter_run(void *arg)
 static void await_thread_asleep(struct waiter *w)
 {
         char path[64], text[512];
+        test_need_proc();
         for (int seen = 0; seen < 5;) {
                 snprintf(path, sizeof path, "/proc/self/task/%d/stat", atomic_load(&w->tid));
                 FILE *f = fopen(path, "re");

@@ -152,6 +152,7 @@ static int move_one(void *arg)
  */
 TEST(out_of_line_memory_is_moved_without_copying)
 {
+        test_need_proc();
         struct hub h = hub_open(NULL);
         pid_t pid = test_fork(move_one, &h);
         unsigned long inode = 0;
@@ -233,6 +234,7 @@ static int share_one(void *arg)
  */
 TEST(only_written_pages_are_copied)
 {
+        test_need_proc();
         struct hub h = hub_open(NULL);
         struct shared_run run = {.h = &h, .sent = stage_new(), .read = stage_new(), .wrote = stage_new()};
         pid_t pid = test_fork(share_one, &run);
@@ -277,6 +279,7 @@ static void check_immutable(int fd)
  */
 TEST(the_kernel_refuses_to_write_to_sent_memory)
 {
+        test_need_proc();
         struct hub h = hub_open(NULL);
         wharf_name right;
         CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
@@ -359,6 +362,7 @@ TEST(writing_while_it_is_sent_loses_nothing_and_shows_nothing)
  */
 TEST(memory_passed_on_is_the_same_memory_until_it_is_written_to)
 {
+        test_need_proc();
         struct hub h = hub_open(NULL);
         wharf_name right;
         CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
@@ -388,6 +392,7 @@ static int no_pagemap(enum wh_os_call call)
 /* Where the kernel does not say which pages were written to, all are taken to be. */
 TEST(without_proc_kept_memory_is_sent_as_a_whole_copy)
 {
+        test_need_proc();
         struct hub h = hub_open(NULL);
         wharf_name right;
         CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
@@ -677,6 +682,7 @@ TEST(memory_goes_with_a_request_and_comes_back_with_its_reply)
 /* A payload that came as a memory of its own is shown where it is, and is the receiver's to write to. */
 TEST(a_payload_of_its_own_memory_is_writable_in_place)
 {
+        test_need_proc();
         struct hub h = hub_open(NULL);
         wharf_name right;
         CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
