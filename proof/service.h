@@ -394,8 +394,8 @@ static inline void service_meet(struct proof *p, struct service_clients *c)
 }
 
 /*
- * A look-up that waits, a short while, for a name that nobody has. wharfd may not answer in so short a time, since it was
- * killed or the machine is busy; then it is asked again.
+ * A look-up that waits, a short while, for a name that nobody has. wharfd may not answer in so short a time, since it
+ * was killed or the machine is busy; then it is asked again.
  */
 static inline int service_nobody(wharf_task *t, const char *name)
 {

@@ -906,7 +906,7 @@ bool wh_os_is_stopped(pid_t pid)
         if (n <= 0)
                 return false;
         buf[n] = 0;
-        const char *p = strrchr(buf, ')'); /* the name before it may hold anything */
+        const char *p = strrchr(buf, ')');      /* the name before it may hold anything */
         return p && p[1] == ' ' && p[2] == 'T'; /* not t: a tracer stops it now and then, and lets it go on */
 }
 

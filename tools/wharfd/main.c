@@ -603,7 +603,8 @@ int main(int argc, char **argv)
                 {"socket-fd", 0, OPTION_COUNT, &socket, "FD", "serve this listening socket", 0, INT32_MAX},
                 {"socket-stays", 0, OPTION_FLAG, &o.socket_stays, NULL, "do not remove the socket when leaving"},
                 {"server", 0, OPTION_FLAG, &server, NULL, "what a keeper starts; never given by hand"},
-                {"starting", 0, OPTION_FLAG, &o.starting, NULL, "standard error is read until it serves; never by hand"},
+                {"starting", 0, OPTION_FLAG, &o.starting, NULL,
+                 "standard error is read until it serves; never by hand"},
                 {"version", 0, OPTION_FLAG, &version, NULL, "print the version"},
                 {0},
         };
