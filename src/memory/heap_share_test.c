@@ -1,6 +1,7 @@
 /*
  * heap_share_test - one heap and several processes: owners, the queue, caches, and deaths between calls.
  */
+#include "memory/exec_testing.h"
 #include "memory/heap_testing.h"
 
 #include <pthread.h>
@@ -152,6 +153,29 @@ TEST(reclaim_what_a_dead_task_held)
                 CHECK_EQ(wharf_heap_check(h), 0);
                 wharf_heap_close(h);
         }
+}
+
+static int hold_ten(void *arg)
+{
+        for (int i = 0; i < 10; i++)
+                get(arg, 100);
+        return 0;
+}
+
+/* Goal: what a program held comes back when its process runs another one. */
+TEST(reclaim_what_a_program_held_before_exec)
+{
+        struct wharf_heap_owner owners[4];
+        wharf_heap *h = make_at(test_shared(LEN), LEN, opts(WHARF_HEAP_BEST_FIT, 65536, 0, 0));
+        struct exec_child e = exec_child_holds(hold_ten, h);
+        CHECK_EQ(wharf_heap_reclaim(h, NULL, NULL), 0);
+        exec_child_becomes(&e);
+        CHECK_EQ(wharf_heap_owners(h, owners, 4), 2);
+        CHECK(!owners[1].alive);
+        CHECK_EQ(wharf_heap_reclaim(h, NULL, NULL), 10);
+        CHECK_EQ(figures(h).used_bytes, 0);
+        exec_child_ends(&e);
+        wharf_heap_close(h);
 }
 
 static int open_and_leave_one(void *arg)

@@ -1,10 +1,16 @@
+#include "memory/exec_testing.h"
 #include "memory/mutex.h"
 #include "os/os.h"
 #include "test.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
 
 /* What the parties of these tests share. */
 static struct shared {
@@ -42,11 +48,14 @@ TEST(task_ids_tell_processes_apart)
         CHECK(wh_task_alive(me));
         CHECK(wh_task_alive(wh_task_self() & ~(uint64_t)0));
         CHECK(!wh_task_alive(0));
-        /* The same pid with another number is a process that is gone. */
+        /* The same pid with another number is a process that is gone; in pidfs, in time, or by the place of its lock.
+         */
         uint64_t parent = (uint64_t)getppid();
         CHECK(wh_task_alive(parent));
         CHECK(!wh_task_alive(parent | (uint64_t)0xfffffff0 << 32));
         CHECK(!wh_task_alive(parent | WH_TASK_BY_START | (uint64_t)0xfffffff0 << 32));
+        if (me & WH_TASK_BY_LOCK)
+                CHECK(!wh_task_alive((me & ~(uint64_t)WH_TASK_PID_MASK) | parent));
         char path[64], line[1024], *p;
         snprintf(path, sizeof path, "/proc/%d/stat", (int)getppid());
         FILE *f = fopen(path, "re");
@@ -363,4 +372,200 @@ TEST(event_is_seen_by_all)
         }
         for (int i = 0; i < 3; i++)
                 CHECK_EQ(test_wait(pid[i]), 0);
+}
+
+/* ---- exec() ---- */
+
+static int hold_both(void *arg)
+{
+        CHECK_EQ(wharf_mutex_lock(&sh->mutex, 0), 0);
+        CHECK_EQ(wharf_sem_take(&sh->sem, 0), 0);
+        return 0;
+}
+
+static void share_both(void)
+{
+        sh = test_shared(sizeof *sh);
+        CHECK_EQ(wharf_mutex_init(&sh->mutex), 0);
+        CHECK_EQ(wharf_sem_init(&sh->sem, 1, WHARF_SEM_OWNED), 0);
+}
+
+static void both_are_held(void)
+{
+        CHECK_EQ(wharf_mutex_lock(&sh->mutex, 0), -EAGAIN);
+        CHECK_EQ(wharf_sem_take(&sh->sem, 0), -EAGAIN);
+}
+
+static void both_are_left(void)
+{
+        CHECK_EQ(wharf_mutex_lock(&sh->mutex, 0), WHARF_HOLDER_DIED);
+        CHECK_EQ(wharf_sem_take(&sh->sem, 0), WHARF_HOLDER_DIED);
+}
+
+/* Goal: what a program held is free once its process runs another one, although the process lives. */
+TEST(a_holder_that_calls_exec_lets_go)
+{
+        share_both();
+        struct exec_child e = exec_child_holds(hold_both, NULL);
+        both_are_held();
+        exec_child_becomes(&e);
+        both_are_left();
+        exec_child_ends(&e);
+}
+
+static int lock_for_ever(void *arg)
+{
+        return wharf_mutex_lock(&sh->mutex, WHARF_FOREVER) == WHARF_HOLDER_DIED ? 0 : 1;
+}
+
+/* Goal: ... and whoever sleeps on it is told. */
+TEST(a_sleeper_outlives_the_exec_of_the_holder)
+{
+        share_both();
+        struct exec_child e = exec_child_holds(hold_both, NULL);
+        pid_t sleeper = test_fork(lock_for_ever, NULL);
+        while (!(atomic_load(&((struct wh_mutex *)&sh->mutex)->word) & WH_MUTEX_SLEEP))
+                sched_yield();
+        exec_child_becomes(&e);
+        CHECK_EQ(test_wait(sleeper), 0);
+        exec_child_ends(&e);
+}
+
+/* Goal: the same between users, of whom neither may look at the other. */
+static int hold_as_nobody(void *arg)
+{
+        CHECK_EQ(setresgid(65534, 65534, 65534), 0);
+        CHECK_EQ(setresuid(65534, 65534, 65534), 0);
+        return hold_both(arg);
+}
+
+static int left_for_another_user(void *arg)
+{
+        CHECK_EQ(setresgid(65533, 65533, 65533), 0);
+        CHECK_EQ(setresuid(65533, 65533, 65533), 0);
+        both_are_left();
+        return 0;
+}
+
+TEST(a_holder_that_calls_exec_lets_go_for_other_users)
+{
+        if (getuid() != 0)
+                test_skip("it takes root to be two other users");
+        share_both();
+        struct exec_child e = exec_child_holds(hold_as_nobody, NULL);
+        both_are_held();
+        exec_child_becomes(&e);
+        CHECK_EQ(test_wait(test_fork(left_for_another_user, NULL)), 0);
+        exec_child_ends(&e);
+}
+
+/*
+ * Goal: a child that runs none of the handlers of pthread_atfork() keeps nothing of its parent's that hides its end.
+ */
+static pid_t *bare_child;
+static int hold_and_make_a_bare_child(void *arg)
+{
+        hold_both(arg);
+        pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+        while (pid == 0)
+                pause();
+        *bare_child = pid;
+        return 0;
+}
+
+TEST(a_bare_clone_does_not_hold_on_for_its_parent)
+{
+        share_both();
+        bare_child = test_shared(sizeof *bare_child);
+        struct exec_child e = exec_child_holds(hold_and_make_a_bare_child, NULL);
+        CHECK_OP(*bare_child, >, 0);
+        both_are_held();
+        exec_child_becomes(&e);
+        both_are_left();
+        CHECK_EQ(kill(*bare_child, SIGKILL), 0); /* it was there until now; and it has a copy of the pipe */
+        exec_child_ends(&e);
+}
+
+/* Goal: a program that closes every descriptor it has not opened itself still holds what it holds. */
+static int hold_and_close_all(void *arg)
+{
+        hold_both(arg);
+        for (int fd = 3; fd < 1024; fd++)
+                if (fd != *(int *)arg)
+                        close(fd);
+        raise(SIGSTOP);
+        return 0;
+}
+
+TEST(closing_every_descriptor_lets_nothing_go)
+{
+        share_both();
+        int none = -1, st;
+        pid_t pid = test_fork(hold_and_close_all, &none);
+        CHECK_EQ(waitpid(pid, &st, WUNTRACED), pid);
+        both_are_held();
+        kill(pid, SIGKILL);
+        CHECK_EQ(test_wait(pid), 128 + SIGKILL);
+        both_are_left();
+}
+
+/* Goal: where /dev/zero is another file, what is in doubt is not taken away. */
+TEST(another_dev_zero_takes_nothing_away)
+{
+        if (getuid() != 0 || unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                test_skip("it takes root and a mount namespace to have another /dev/zero");
+        share_both();
+        int none = -1, st;
+        pid_t pid = test_fork(hold_and_close_all, &none);
+        CHECK_EQ(waitpid(pid, &st, WUNTRACED), pid);
+        CHECK_EQ(mount("tmpfs", "/mnt", "tmpfs", 0, NULL), 0);
+        CHECK_EQ(mknod("/mnt/zero", S_IFCHR | 0666, makedev(1, 5)), 0);
+        CHECK_EQ(mount("/mnt/zero", "/dev/zero", NULL, MS_BIND, NULL), 0);
+        both_are_held();
+        kill(pid, SIGKILL);
+        CHECK_EQ(test_wait(pid), 128 + SIGKILL);
+        both_are_left();
+}
+
+/*
+ * Goal: a program that starts itself anew is not the one that it was: what it held is that of a dead holder, and no
+ *       deadlock with itself.
+ * Method: this program again, told by its environment where the shared memory is.
+ */
+__attribute__((constructor)) static void run_again(void)
+{
+        const char *fd = getenv("WHARF_TEST_AGAIN");
+        if (!fd)
+                return;
+        sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED, atoi(fd), 0);
+        if (sh == MAP_FAILED)
+                _exit(3);
+        _exit(wharf_mutex_lock(&sh->mutex, 0) == WHARF_HOLDER_DIED &&
+                              wharf_sem_take(&sh->sem, 0) == WHARF_HOLDER_DIED &&
+                              wharf_mutex_lock(&sh->mutex, 0) == -EDEADLK
+                      ? 0
+                      : 1);
+}
+
+static int hold_and_start_anew(void *arg)
+{
+        char fd[16];
+        hold_both(arg);
+        snprintf(fd, sizeof fd, "%d", dup(*(int *)arg));
+        setenv("WHARF_TEST_AGAIN", fd, 1);
+        execl("/proc/self/exe", "again", (char *)NULL);
+        return 127;
+}
+
+TEST(a_program_that_starts_itself_anew_is_another_holder)
+{
+        int fd = memfd_create("wharf-again", MFD_CLOEXEC);
+        CHECK(fd >= 0 && ftruncate(fd, sizeof *sh) == 0);
+        sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        CHECK(sh != MAP_FAILED);
+        CHECK_EQ(wharf_mutex_init(&sh->mutex), 0);
+        CHECK_EQ(wharf_sem_init(&sh->sem, 1, WHARF_SEM_OWNED), 0);
+        CHECK_EQ(test_wait(test_fork(hold_and_start_anew, &fd)), 0);
+        munmap(sh, sizeof *sh);
+        close(fd);
 }

@@ -521,6 +521,20 @@ int wh_os_flock(int fd, int op)
         return (int)OS_CALL(flock, flock(fd, op));
 }
 
+int wh_os_lock_byte(int fd, int64_t at)
+{
+        struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
+        int r = (int)OS_CALL(lock_byte, fcntl(fd, F_OFD_SETLK, &l));
+        return r == -EACCES ? -EAGAIN : r;
+}
+
+int wh_os_byte_locked(int fd, int64_t at)
+{
+        struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
+        int r = (int)OS_CALL(byte_locked, fcntl(fd, F_OFD_GETLK, &l));
+        return r < 0 ? r : l.l_type != F_UNLCK;
+}
+
 int wh_os_cloexec(int fd)
 {
         return (int)OS_CALL(getfl, fcntl(fd, F_SETFD, FD_CLOEXEC));

@@ -43,7 +43,8 @@
                                                         X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir)      \
                                                                 X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
                                                                         X(getfl) X(epoll_del) X(meminfo) X(lstat) X(access) X(pagemap) \
-                                                                                X(chmod) X(wait) X(inotify)
+                                                                                X(chmod) X(wait) X(inotify) \
+                                                                                X(lock_byte) X(byte_locked)
 /* clang-format on */
 
 enum wh_os_call {
@@ -146,6 +147,13 @@ int wh_os_flock(int fd, int op);
 /* A descriptor that is readable when something happened that was asked for; non-blocking. See inotify(7). */
 int wh_os_inotify(void);
 int wh_os_inotify_add(int fd, const char *path, uint32_t mask);
+/*
+ * A lock on one byte of a file, there or not, for nobody but whoever has this very open file: a descriptor, its copies,
+ * and what was mapped from it. It ends with the last of them. -EAGAIN when another open file has it.
+ */
+int wh_os_lock_byte(int fd, int64_t at);
+/* 1 when another open file than this one has that byte locked, 0 when none, or a negative errno. */
+int wh_os_byte_locked(int fd, int64_t at);
 /* For a descriptor that was inherited: it shall not be inherited further. -EBADF */
 int wh_os_cloexec(int fd);
 int wh_os_nonblock(int fd, bool on);
