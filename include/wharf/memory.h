@@ -39,7 +39,8 @@ WHARF_BEGIN
  *       wharf_drop().
  *
  * Errors: -EINVAL      0 bytes
- *         -ENOMEM      more than can be had
+ *         -ENOMEM      more than can be had, on this machine or in a memory cgroup of this task, which
+ *                      wharf_why() names
  *         -EFBIG       more than RLIMIT_FSIZE
  *         -EOPNOTSUPP  a sandbox forbids making memory to share
  *         -ENOSPC, -EMFILE, -ENFILE, -ESTALE

@@ -80,7 +80,8 @@ struct wharf_segment_opts {
  *         -EEXIST        the name is taken
  *         -ENAMETOOLONG
  *         -ENOSPC        not enough room: on the file system, or of System V segments (kernel.shmmni, kernel.shmall)
- *         -ENOMEM        more than the memory that is left on this machine, or than kernel.shmmax
+ *         -ENOMEM        more than the memory that is left, on this machine or in a memory cgroup of this task, which
+ *                        wharf_why() names; or more than kernel.shmmax
  *         -EFBIG         more than RLIMIT_FSIZE or the file system allows
  *         -EACCES, -ENOENT  of the directory of a file, or of ftok()'s path
  *         -EMFILE, -ENFILE
@@ -179,6 +180,20 @@ WHARF_API int wharf_segment_resize(wharf_segment *seg, uint64_t bytes);
 
 /* Take over a size that another task has given it. Returns 1 when it had changed, else 0. Errors as for resizing. */
 WHARF_API int wharf_segment_refresh(wharf_segment *seg);
+
+/*
+ * Have the pages of [offset, offset + len_bytes) be there, so that writing to them cannot fail. A sparse segment has
+ * pages that nobody has touched, and whoever maps one cannot know: where there is no room for such a page when it is
+ * touched, even by a read, the task dies of SIGBUS. What is there already stays as it is. Not attached is no matter, but
+ * for System V.
+ *
+ * Errors: -EINVAL      the range lies outside, or a System V segment is not attached
+ *         -EACCES      opened, or attached, for reading only
+ *         -ENOSPC      not enough room on its file system; nothing has changed
+ *         -ENOMEM      more than the memory that is left: wharf_why() says of what
+ *         -EPERM       it is sealed against writing
+ */
+WHARF_API int wharf_segment_reserve(wharf_segment *seg, uint64_t offset, uint64_t len_bytes);
 
 /* Write the contents of an attached file to the disk, and wait for it. Does nothing for the others. */
 WHARF_API int wharf_segment_sync(wharf_segment *seg);

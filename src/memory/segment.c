@@ -17,9 +17,12 @@
 #include "base/cleanup.h"
 #include "base/opts.h"
 #include "base/trace.h"
+#include "base/why.h"
+#include "os/left.h"
 #include "os/os.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/shm.h>
@@ -55,14 +58,17 @@ static bool access_writes(uint32_t access)
 /* ---- size ---- */
 
 /*
- * Reserving memory without asking how much there is makes the kernel kill other processes before we hear of it: a
- * memfd's file system has no limit. -ENOMEM when it cannot be.
+ * Reserving memory without asking how much there is makes the kernel kill other processes, or this one, before we hear
+ * of it: a memfd's file system has no limit. -ENOMEM when it cannot be.
  */
 static int check_memory(uint64_t bytes)
 {
-        uint64_t left;
+        struct wh_os_left left;
         int r = wh_os_memory_left(&left);
-        return r < 0 ? r : bytes > left ? wh_trace(-ENOMEM) : 0;
+        if (r < 0 || bytes <= left.bytes)
+                return r;
+        wh_set_why("%" PRIu64 " bytes, of which %s leaves %" PRIu64, bytes, left.what, left.bytes);
+        return wh_trace(-ENOMEM);
 }
 
 /*
@@ -179,13 +185,10 @@ static int create_anonymous(const char *label, uint64_t bytes, uint32_t mode, ui
         return r < 0 ? r : wh_steal_fd(&fd);
 }
 
-/* Have every page of a System V segment made now, so that none is missing later. */
-static int populate(int id, uint64_t bytes)
+/* Have every page of a writable mapping made now, so that none is missing later. */
+static int populate(void *p, uint64_t bytes)
 {
-        void *p;
-        int r = wh_os_shmat(id, NULL, 0, &p);
-        if (r < 0)
-                return r;
+        int r = 0;
         for (uint64_t at = 0; r == 0 && at < bytes;) {
                 uint64_t step = bytes - at < RESERVE_STEP ? bytes - at : RESERVE_STEP;
                 r = wh_os_madvise((char *)p + at, wh_round_up(step, WH_PAGE), MADV_POPULATE_WRITE);
@@ -194,6 +197,16 @@ static int populate(int id, uint64_t bytes)
                 else if (r == 0)
                         at += step;
         }
+        return r;
+}
+
+static int populate_sysv(int id, uint64_t bytes)
+{
+        void *p;
+        int r = wh_os_shmat(id, NULL, 0, &p);
+        if (r < 0)
+                return r;
+        r = populate(p, bytes);
         wh_os_shmdt(p);
         return r == -EFAULT ? -ENOMEM : r; /* what would have been SIGBUS */
 }
@@ -206,7 +219,7 @@ static int create_sysv(int32_t key, uint64_t bytes, uint32_t mode, bool sparse)
         int id = wh_os_shmget(key, bytes, IPC_CREAT | IPC_EXCL | 0600);
         if (id < 0)
                 return id == -EINVAL ? -ENOMEM : id; /* above kernel.shmmax */
-        r = sparse ? 0 : populate(id, bytes);
+        r = sparse ? 0 : populate_sysv(id, bytes);
         struct shmid_ds ds;
         if (r == 0 && mode != 0600 && (r = wh_os_shmctl(id, IPC_STAT, &ds)) == 0) {
                 ds.shm_perm.mode = (unsigned short)mode;
@@ -537,6 +550,46 @@ int wharf_segment_refresh(wharf_segment *seg)
                 return wh_trace(r);
         remap_commit(seg, bytes, &m);
         return 1;
+}
+
+int wharf_segment_reserve(wharf_segment *seg, uint64_t offset, uint64_t len_bytes)
+{
+        uint64_t bytes, fs = 0;
+        int r = size_of(seg, &bytes);
+        if (r < 0)
+                return wh_trace(r);
+        if (!wh_inside(offset, len_bytes, bytes))
+                return wh_trace(-EINVAL);
+        if (!access_writes(seg->access))
+                return wh_trace(-EACCES);
+        if (!len_bytes)
+                return 0;
+        if (seg->kind == WHARF_SEGMENT_SYSV) {
+                if (!seg->base)
+                        return wh_trace(-EINVAL);
+                if (!(seg->prot & PROT_WRITE))
+                        return wh_trace(-EACCES);
+                uint64_t from = offset / WH_PAGE * WH_PAGE;
+                r = populate((char *)seg->base + from, offset + len_bytes - from);
+                return r == -EFAULT ? wh_trace(-ENOMEM) : r;
+        }
+        struct stat st;
+        r = wh_os_fstat(seg->fd, &st);
+        if (r == 0)
+                r = wh_os_fstatfs(seg->fd, &fs);
+        if (r == 0 && (fs == TMPFS_MAGIC || fs == RAMFS_MAGIC)) {
+                uint64_t there = (uint64_t)st.st_blocks * 512, missing = there < bytes ? bytes - there : 0;
+                r = check_memory(missing < len_bytes ? missing : len_bytes);
+        }
+        /* In one go: what a failure had reserved, the file system gives back, if it is one of memory. */
+        if (r == 0)
+                r = wh_os_fallocate(seg->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len_bytes);
+        if (r == -EOPNOTSUPP && seg->base && seg->prot & PROT_WRITE && wh_inside(offset, len_bytes, seg->limit)) {
+                uint64_t from = offset / WH_PAGE * WH_PAGE;
+                r = populate((char *)seg->base + from, offset + len_bytes - from);
+                r = r == -EFAULT ? -ENOSPC : r;
+        }
+        return r < 0 ? wh_trace(r) : 0;
 }
 
 int wharf_segment_sync(wharf_segment *seg)

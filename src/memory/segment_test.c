@@ -860,3 +860,33 @@ TEST(files_keep_their_contents)
         fclose(f);
         CHECK_STR(buf, "durable");
 }
+
+/* Goal: a page that cannot be had is told before anything is written, where touching it would be death. */
+TEST(pages_of_a_sparse_segment_are_reserved_or_refused)
+{
+        /* As root this test has a /dev/shm of its own already; a small one goes on top. */
+        if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=1m") < 0)
+                test_skip("no small file system can be mounted here");
+        wharf_segment *s, *readonly;
+        struct wharf_segment_stat st;
+        struct wharf_segment_opts o = {.size = sizeof o, .flags = WHARF_SEGMENT_SPARSE};
+        CHECK_EQ(wharf_segment_create("posix:wharf-sparse", 8 << 20, &o, &s), 0);
+        CHECK_EQ(wharf_segment_open("posix:wharf-sparse", WHARF_SEGMENT_READ, &readonly), 0);
+        CHECK_EQ(wharf_segment_reserve(s, 0, 2 << 20), -ENOSPC);
+        CHECK_EQ(wharf_segment_stat(s, &st), 0);
+        CHECK_EQ(st.allocated_bytes, 0);
+        CHECK_EQ(wharf_segment_reserve(s, 1 << 20, 512 << 10), 0);
+        CHECK_EQ(wharf_segment_stat(s, &st), 0);
+        CHECK_EQ(st.allocated_bytes, 512 << 10);
+        CHECK_EQ(st.bytes, 8 << 20);
+        CHECK_EQ(wharf_segment_reserve(s, 1 << 20, 512 << 10), 0); /* there already */
+        CHECK_EQ(wharf_segment_reserve(s, 8 << 20, 1), -EINVAL);
+        CHECK_EQ(wharf_segment_reserve(s, 1, UINT64_MAX), -EINVAL);
+        CHECK_EQ(wharf_segment_reserve(s, 8 << 20, 0), 0);
+        CHECK_EQ(wharf_segment_reserve(readonly, 0, 1), -EACCES);
+        wharf_segment_close(readonly);
+        wharf_segment_close(s);
+        CHECK_EQ(wharf_segment_remove("posix:wharf-sparse"), 0);
+        CHECK_EQ(umount2("/dev/shm", MNT_DETACH), 0);
+}

@@ -25,7 +25,6 @@
 #include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
-#include <sys/sysinfo.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
@@ -272,31 +271,6 @@ int wh_os_msync(void *p, size_t len)
         return (int)OS_CALL(msync, RAW(msync, p, len, MS_SYNC));
 }
 
-int wh_os_memory_left(uint64_t *ret_bytes)
-{
-        int r = wh_os_enter(WH_OS_meminfo);
-        if (r < 0)
-                return r;
-        unsigned long long kib, sum = 0;
-        unsigned found = 0;
-        char line[128];
-        int saved = errno;
-        FILE *f = fopen("/proc/meminfo", "rec"); /* c: no cancellation point (O5) */
-        while (f && fgets(line, sizeof line, f))
-                if (sscanf(line, "MemAvailable: %llu", &kib) == 1 || sscanf(line, "SwapFree: %llu", &kib) == 1) {
-                        sum += kib * 1024;
-                        found++;
-                }
-        if (f)
-                fclose(f);
-        struct sysinfo si;
-        if (found != 2 && sysinfo(&si) == 0)
-                sum = ((unsigned long long)si.totalram + si.totalswap) * si.mem_unit;
-        errno = saved;
-        *ret_bytes = sum;
-        return 0;
-}
-
 int wh_os_private_bytes(const void *p, size_t len, uint64_t *ret_bytes)
 {
         enum { ENTRIES = 128 }; /* a KiB of stack at a time */
@@ -430,6 +404,11 @@ int wh_os_dup(int fd)
 ssize_t wh_os_read(int fd, void *buf, size_t len)
 {
         return OS_CALL(read, RAW(read, fd, buf, len));
+}
+
+ssize_t wh_os_read_at(int fd, void *buf, size_t len, off_t at)
+{
+        return OS_CALL(read, RAW(pread64, fd, buf, len, at));
 }
 
 ssize_t wh_os_write(int fd, const void *buf, size_t len)

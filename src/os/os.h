@@ -10,6 +10,13 @@
  *   O3  Every descriptor made here is close-on-exec; every send carries MSG_NOSIGNAL.
  *   O4  No function restarts a wait after EINTR: callers know their deadlines, the seam does not.
  *   O5  No function is a cancellation point of pthreads: a thread that is cancelled leaves the library first.
+ *
+ * Newer than Linux 5.15, which is promised; what is done without each is in docs/design/kernels.md:
+ *      MFD_NOEXEC_SEAL       6.3   wh_os_memfd()
+ *      SO_PEERPIDFD          6.5   port/message.c, by way of wh_os_getsockopt()
+ *      SCM_PIDFD             6.5   port/frame.c, port/move.c: closed where it comes
+ *      numbers in pidfs      6.9   os/task.c
+ * Whoever adds one adds it there, and to the row linux-5.15 of proof/matrix/rows.c.
  */
 #ifndef WH_OS_OS_H
 #define WH_OS_OS_H
@@ -97,11 +104,6 @@ int wh_os_chmod(const char *path, mode_t mode);
 int wh_os_fchown(int fd, uid_t uid, gid_t gid);
 int wh_os_msync(void *p, size_t len);
 /*
- * How much memory can still be had without killing anybody, swap included: an estimate of the kernel, which other tasks
- * change all the time; without /proc, all that the machine has.
- */
-int wh_os_memory_left(uint64_t *ret_bytes);
-/*
  * How much of a private mapping of a file are pages of this process's own, because it wrote to them: told by
  * /proc/self/pagemap, and a negative errno where that cannot be read.
  */
@@ -127,6 +129,7 @@ int wh_os_dup(int fd);                /* close-on-exec, the lowest free number *
 int wh_os_dup_above(int fd, int min); /* ... from `min` on */
 int wh_os_dup_onto(int fd, int to);   /* ... as `to`, which is closed first */
 ssize_t wh_os_read(int fd, void *buf, size_t len);
+ssize_t wh_os_read_at(int fd, void *buf, size_t len, off_t at);
 ssize_t wh_os_write(int fd, const void *buf, size_t len);
 /* To a file or memfd, at an offset; -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less. */
 ssize_t wh_os_write_at(int fd, const void *buf, size_t len, off_t at);

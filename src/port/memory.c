@@ -3,12 +3,14 @@
 #include "base/bits.h"
 #include "base/trace.h"
 #include "lane/sealed.h"
+#include "os/left.h"
 #include "os/os.h"
 #include "port/link.h"
 #include "port/task.h"
 #include "port/why.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 enum { RESERVE_STEP = 64 << 20 }; /* a signal makes the kernel begin such a step anew */
@@ -24,16 +26,21 @@ static int memfd_new(const char *name)
         return fd;
 }
 
+/* The file system of memfds has no limit: asking it for more than there is makes the kernel kill processes. */
+static int memory_ask(uint64_t len)
+{
+        struct wh_os_left left;
+        int r = wh_os_memory_ask(len, &left);
+        if (r == -ENOMEM)
+                wh_set_why("%" PRIu64 " bytes, of which %s leaves %" PRIu64, len, left.what, left.bytes);
+        return r < 0 ? wh_trace(r) : 0;
+}
+
 static int memfd_reserve(int fd, uint64_t len)
 {
-        /*
-         * The file system of memfds has no limit: asking it for more than there is makes the kernel kill processes.
-         * What is left takes a tenth of a millisecond to ask, so little ones do not.
-         */
-        uint64_t left = len;
-        int r = len < RESERVE_STEP ? 0 : wh_os_memory_left(&left);
-        if (r < 0 || len > left)
-                return wh_trace(r < 0 ? r : -ENOMEM);
+        int r = memory_ask(len);
+        if (r < 0)
+                return r;
         r = wh_os_ftruncate(fd, (off_t)len);
         for (uint64_t at = 0; r == 0 && at < len;) {
                 uint64_t step = len - at < RESERVE_STEP ? len - at : RESERVE_STEP;
@@ -51,6 +58,11 @@ int wh_memory_of(const void *data, uint64_t len, int *ret)
         int fd = memfd_new("wharf-message");
         if (fd < 0)
                 return fd;
+        int r = memory_ask(len); /* only now: where memfds are forbidden, so may be what this looks at */
+        if (r < 0) {
+                wh_os_close(fd);
+                return r;
+        }
         for (uint64_t done = 0; done < len;) {
                 uint64_t n = len - done < (1u << 30) ? len - done : 1u << 30;
                 ssize_t k = wh_os_write_at(fd, (const uint8_t *)data + done, n, (off_t)done);
@@ -60,7 +72,7 @@ int wh_memory_of(const void *data, uint64_t len, int *ret)
                 }
                 done += k > 0 ? (uint64_t)k : 0;
         }
-        int r = wh_os_seal(fd, WH_SEALS_IMMUTABLE);
+        r = wh_os_seal(fd, WH_SEALS_IMMUTABLE);
         if (r < 0) {
                 wh_os_close(fd);
                 return wh_trace(r);
@@ -121,6 +133,7 @@ WHARF_API int wharf_memory_new(wharf_task *t, size_t bytes, wharf_name *ret)
                 return wh_fail(-ESTALE, NULL);
         if (bytes == 0 || bytes > PTRDIFF_MAX)
                 return wh_fail(-EINVAL, "a memory of %zu bytes", bytes);
+        wh_set_why("%zu bytes", bytes); /* or what memory_ask() has to say */
         int fd = memfd_new("wharf-memory");
         if (fd < 0)
                 return wh_fail(wh_forbidden(fd) ? -EOPNOTSUPP : fd, NULL);
@@ -134,6 +147,8 @@ WHARF_API int wharf_memory_new(wharf_task *t, size_t bytes, wharf_name *ret)
                 if (map)
                         wh_os_munmap(map, bytes);
                 wh_os_close(fd);
+                if (r == -ENOMEM)
+                        return wh_trace(r);
                 return wh_fail(wh_trace(r), "%zu bytes", bytes);
         }
         return wh_fail(0, NULL);

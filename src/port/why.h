@@ -6,13 +6,13 @@
 #ifndef WH_PORT_WHY_H
 #define WH_PORT_WHY_H
 
+#include "base/why.h"
 #include "wharf/task.h"
 
 /* Sets the line, if `err` is one, and returns it. A NULL `fmt`: the words for that errno, where nothing else is known. */
 __attribute__((format(printf, 2, 3))) int wh_fail(int err, const char *fmt, ...);
 /* The same with a line that stays where it is: nothing is written, which is for what fails often. */
 int wh_fail_plain(int err, const char *text);
-__attribute__((format(printf, 1, 2))) void wh_set_why(const char *fmt, ...);
 
 /* What `name` is that a call could not use, and why; for -EBADF and -EPERM, otherwise as wh_fail(err, NULL). right.c */
 int wh_fail_at(wharf_task *t, int err, wharf_name name);

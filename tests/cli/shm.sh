@@ -78,6 +78,26 @@ END
 says 1 '$W shm create posix:$ME 4000000G 2>&1 | same; $W shm create posix:$ME 4000000G 2>/dev/null' <<'END'
 wharf shm: posix:ME: more than the memory that is left on this machine
 END
+# A full /dev/shm: all or nothing, and what nobody wrote to reads as zeroes without a page. In one of its own, as root.
+full() {
+        unshare -m sh -c 'mount -t tmpfs -o size=1m tmpfs /dev/shm && mount -t tmpfs tmpfs /run && sh -c "$1"' full "$1"
+}
+if full true 2>/dev/null; then
+        export W
+        says 1 'full "\$W shm create posix:s 4M --sparse; head -c 2M /dev/zero | \$W shm write posix:s 2>&1"' <<'END'
+wharf shm: posix:s: not enough room there
+END
+        says 0 'full "\$W shm create posix:s 4M --sparse; head -c 2M /dev/zero | \$W shm write posix:s 2>/dev/null; \$W shm cat posix:s | wc -c; \$W shm stat posix:s | grep alloc; \$W shm cat posix:s --string"' <<'END'
+4194304
+allocated  0 B
+
+END
+        says 0 'full "\$W shm create posix:s 4M --sparse; echo hello | \$W shm write posix:s --offset 8K; \$W shm cat posix:s --offset 8K --bytes 6"' <<'END'
+hello
+END
+else
+        echo "shm.sh: skipped the full /dev/shm: it takes a mount namespace"
+fi
 says 2 '$W shm create posix:$ME 0' <<'END'
 wharf shm: '0' is no size: a number above 0, with K, M or G if you like
 END

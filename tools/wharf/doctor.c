@@ -8,6 +8,8 @@
 #include "print.h"
 #include "service/domain.h"
 
+#include "os/left.h"
+
 #include <getopt.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -241,19 +243,18 @@ static void check_fsize(struct finding *f)
 
 static void check_memory(struct finding *f)
 {
-        char line[128], text[16];
-        unsigned long long kb = 0;
-        FILE *m = fopen("/proc/meminfo", "re");
-        while (m && fgets(line, sizeof line, m))
-                if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1)
-                        break;
-        if (m)
-                fclose(m);
-        if (!kb)
+        struct wh_os_left left;
+        char text[16], limit[16];
+        int r = wh_os_memory_left(&left);
+        if (r < 0)
                 find(f, WARN, "mount /proc", "unknown");
+        else if (left.limit_bytes)
+                find(f, left.bytes < 64 << 20 ? WARN : OK, "a link with a lane takes up to some MiB",
+                     "%s available: %s is %s", format_size(left.bytes, text), left.what,
+                     format_size(left.limit_bytes, limit));
         else
-                find(f, kb < 64 << 10 ? WARN : OK, "a link with a lane takes up to some MiB", "%s available",
-                     format_size(kb << 10, text));
+                find(f, left.bytes < 64 << 20 ? WARN : OK, "a link with a lane takes up to some MiB", "%s available",
+                     format_size(left.bytes, text));
 }
 
 static void check_shm(struct finding *f)

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <wharf/segment.h>
+#include <wharf/task.h>
 
 WH_AUTO_DEFINE(segment, wharf_segment, (void)wharf_segment_close);
 
@@ -62,6 +63,9 @@ static const char *why(int err)
 
 static int refuse(const struct verb *v, const char *name, int err)
 {
+        if (err == -ENOMEM && strchr(wharf_why(), '/')) /* a cgroup's file, and not this machine */
+                return verb_fail(v, verb_exit_code(err), "%s: more than the memory that is left: %s", name,
+                                 wharf_why());
         return verb_fail(v, verb_exit_code(err), "%s: %s", name, why(err));
 }
 
@@ -359,6 +363,42 @@ static int attach(const char *name, uint32_t access, wharf_segment **ret)
         return r;
 }
 
+/* All of it to standard output. 0, or why it cannot be written; -EFAULT when it cannot be read. */
+static int output(const char *bytes, uint64_t len)
+{
+        /* The kernel reads it, so that memory cut short meanwhile is an error and not our death. */
+        for (uint64_t done = 0; done < len;) {
+                ssize_t n = wh_os_write(STDOUT_FILENO, bytes + done, len - done);
+                if (n < 0 && n != -EINTR)
+                        return (int)n;
+                done += n > 0 ? (uint64_t)n : 0;
+        }
+        return 0;
+}
+
+/*
+ * As a file, not through the mapping: what nobody has written to reads as zeroes there, where a mapping would need a
+ * page that there may be no room for. Answers as output() does.
+ */
+static int output_file(int fd, uint64_t from, uint64_t bytes, bool string)
+{
+        char buf[65536];
+        for (uint64_t done = 0; done < bytes;) {
+                uint64_t want = bytes - done < sizeof buf ? bytes - done : sizeof buf;
+                ssize_t n = wh_os_read_at(fd, buf, want, (off_t)(from + done));
+                if (n == -EINTR)
+                        continue;
+                if (n <= 0)
+                        return -EFAULT;
+                const char *end = string ? memchr(buf, 0, (size_t)n) : NULL;
+                int r = output(buf, end ? (uint64_t)(end - buf) : (uint64_t)n);
+                if (r || end)
+                        return r;
+                done += (uint64_t)n;
+        }
+        return 0;
+}
+
 static int run_cat(const struct verb *v, const struct options *o, int argc, char **argv)
 {
         WH_AUTO(segment) wharf_segment *s = NULL;
@@ -372,17 +412,12 @@ static int run_cat(const struct verb *v, const struct options *o, int argc, char
         if (!at)
                 return verb_fail(v, EXIT_USAGE, "%s: [%" PRIu64 ", +%" PRIu64 ") is outside: it has %" PRIu64 " bytes",
                                  argv[0], o->offset, bytes, all);
-        if (o->string)
-                bytes = strnlen(at, bytes);
-        /* The kernel reads it, so that a segment cut short meanwhile is an error and not our death. */
-        for (uint64_t done = 0; done < bytes;) {
-                ssize_t n = wh_os_write(STDOUT_FILENO, at + done, bytes - done);
-                if (n < 0 && n != -EINTR && n != -EFAULT) /* the segment is fine: it has no place to go to */
-                        return verb_fail(v, EXIT_REFUSED, "%s: standard output: %s", argv[0], standard_error((int)-n));
-                if (n < 0 && n != -EINTR)
-                        return refuse(v, argv[0], (int)n);
-                done += n > 0 ? (uint64_t)n : 0;
-        }
+        int fd = wharf_segment_fd(s);
+        r = fd >= 0 ? output_file(fd, o->offset, bytes, o->string) : output(at, o->string ? strnlen(at, bytes) : bytes);
+        if (r == -EFAULT)
+                return verb_fail(v, EXIT_REFUSED, "%s: it cannot be read, or was cut short meanwhile", argv[0]);
+        if (r < 0) /* the segment is fine: it has no place to go to */
+                return verb_fail(v, EXIT_REFUSED, "%s: standard output: %s", argv[0], standard_error(-r));
         if (o->string)
                 puts("");
         return EXIT_DONE;
@@ -432,6 +467,8 @@ static int run_write(const struct verb *v, const struct options *o, int argc, ch
         if (r < 0 && r != -EMSGSIZE)
                 return verb_fail(v, EXIT_REFUSED, "standard input: %s", standard_error(-r));
         char *at = r == 0 ? wharf_segment_at(s, o->offset, len) : NULL;
+        if (at && len && (r = wharf_segment_reserve(s, o->offset, len)) < 0)
+                return refuse(v, argv[0], r); /* before the first byte: a page that cannot be had would be our death */
         if (!at)
                 return verb_fail(v, EXIT_REFUSED, "%s: it does not fit: %" PRIu64 " bytes from offset %" PRIu64,
                                  argv[0], room, o->offset);
