@@ -37,6 +37,12 @@
  *          which must come last.
  * Fork:    the child holds no right of its parent: the library's descriptors are closed there and every call on the
  *          parent's task answers -ESTALE. Only wharf_task_close() still works, and frees the memory.
+ *          A child of _Fork() or of a bare clone() runs no handlers, so it keeps copies of the library's sockets until
+ *          it calls exec(), closes them or ends, and as long as it does, the death of its parent cannot be seen: sends to
+ *          the parent's ports go on returning 0 until the queue is full, and are lost; waits for it go on; its names stay
+ *          registered; notices of its end come when the child ends. The child itself must not call the library: it would
+ *          speak for its parent. Use fork(), posix_spawn() or vfork(), or let the child call exec() or close_range(3,
+ *          ~0u, 0) first of all. What a task holds in shared memory (wharf/sync.h) ends with it all the same.
  * Cancellation: no call is a cancellation point of pthreads. A thread that is cancelled (pthread_cancel()) while it
  *          waits in a call goes on waiting, leaves the call with its result, and ends at the first cancellation point
  *          after it: nothing stays locked or half done. To end such a wait at once, drop what it waits for. A thread

@@ -462,6 +462,74 @@ static int old_calls_only(struct party *p)
         return 0;
 }
 
+/*
+ * A kernel of the oldest kind that is promised, Linux 5.15: whatever came later answers as it does there. Calls that
+ * the library does not make are listed too, so that it cannot begin to without a way around; docs/design/kernels.md
+ * says what it does without each. What no filter can hide: that pidfds are files of their own (6.9).
+ */
+static const struct newer {
+        int call;
+        int arg; /* whose bits decide; -1: the call itself is new */
+        uint32_t mask, value;
+        int answer;
+} newer[] = {
+        {SYS_memfd_create, 1, 0x0008, 0x0008, EINVAL}, /* MFD_NOEXEC_SEAL 6.3 */
+        {SYS_memfd_create, 1, 0x0010, 0x0010, EINVAL}, /* MFD_EXEC 6.3 */
+        {SYS_getsockopt, 2, ~0u, 76, ENOPROTOOPT},     /* SO_PASSPIDFD 6.5 */
+        {SYS_getsockopt, 2, ~0u, 77, ENOPROTOOPT},     /* SO_PEERPIDFD 6.5 */
+        {SYS_setsockopt, 2, ~0u, 76, ENOPROTOOPT},     /* SO_PASSPIDFD 6.5, without which no SCM_PIDFD comes */
+        {SYS_setsockopt, 2, ~0u, 83, ENOPROTOOPT},     /* SO_PASSRIGHTS 6.16 */
+        {SYS_pidfd_open, 1, 0x0080, 0x0080, EINVAL},   /* PIDFD_THREAD 6.9 */
+        {SYS_pidfd_send_signal, 3, 0x0007, 0x0001, EINVAL},
+        {SYS_pidfd_send_signal, 3, 0x0007, 0x0002, EINVAL},
+        {SYS_pidfd_send_signal, 3, 0x0007, 0x0004, EINVAL}, /* PIDFD_SIGNAL_* 6.9 */
+        {SYS_ioctl, 1, 0xff00, 0xff00, ENOTTY},             /* of pidfs: PIDFD_GET_* 6.11, PIDFD_GET_INFO 6.13 */
+        {SYS_fcntl, 1, ~0u, 1024 + 3, EINVAL},              /* F_DUPFD_QUERY 6.10 */
+        {SYS_fcntl, 1, ~0u, 1024 + 4, EINVAL},              /* F_CREATED_QUERY 6.12 */
+        {SYS_madvise, 2, ~0u, 25, EINVAL},                  /* MADV_COLLAPSE 6.1 */
+        {449, -1, 0, 0, ENOSYS},                            /* futex_waitv 5.16 */
+        {450, -1, 0, 0, ENOSYS},                            /* set_mempolicy_home_node 5.17 */
+        {451, -1, 0, 0, ENOSYS},                            /* cachestat 6.5 */
+        {452, -1, 0, 0, ENOSYS},                            /* fchmodat2 6.6 */
+        {453, -1, 0, 0, ENOSYS},                            /* map_shadow_stack 6.6 */
+        {454, -1, 0, 0, ENOSYS},                            /* futex_wake 6.7 */
+        {455, -1, 0, 0, ENOSYS},                            /* futex_wait 6.7 */
+        {456, -1, 0, 0, ENOSYS},                            /* futex_requeue 6.7 */
+        {457, -1, 0, 0, ENOSYS},                            /* statmount 6.8 */
+        {458, -1, 0, 0, ENOSYS},                            /* listmount 6.8 */
+        {459, -1, 0, 0, ENOSYS},                            /* lsm_get_self_attr 6.8 */
+        {462, -1, 0, 0, ENOSYS},                            /* mseal 6.10 */
+        {463, -1, 0, 0, ENOSYS},                            /* setxattrat 6.13 */
+        {464, -1, 0, 0, ENOSYS},                            /* getxattrat 6.13 */
+        {467, -1, 0, 0, ENOSYS},                            /* open_tree_attr 6.15 */
+        {468, -1, 0, 0, ENOSYS},                            /* file_getattr 6.17 */
+};
+
+static int as_linux_5_15(struct party *p)
+{
+        struct sock_filter f[2 + 6 * (sizeof newer / sizeof *newer)];
+        unsigned at = 0;
+        for (unsigned i = 0; i < sizeof newer / sizeof *newer; i++) {
+                const struct newer *n = &newer[i];
+                const uint32_t nr = offsetof(struct seccomp_data, nr), args = offsetof(struct seccomp_data, args);
+                f[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, nr);
+                f[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)n->call, 0,
+                                                       n->arg < 0 ? 1 : 4);
+                if (n->arg >= 0) {
+                        f[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, args + 8 * (uint32_t)n->arg);
+                        f[at++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, n->mask);
+                        f[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, n->value, 0, 1);
+                }
+                f[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)n->answer);
+        }
+        f[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+        struct sock_fprog prog = {(unsigned short)at, f};
+        MATRIX_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        MATRIX_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+        MATRIX_CHECK(syscall(SYS_memfd_create, "", 0x0008) < 0 && errno == EINVAL);
+        return 0;
+}
+
 static int landlocked(struct party *p)
 {
         long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */);
@@ -672,6 +740,7 @@ const struct env envs[] = {
         {.name = "seccomp", .after = sandboxed, .no_memory = true, .no_files = true},
         {.name = "seccomp-no-memfd", .before = no_memfds, .no_memory = true},
         {.name = "seccomp-old-calls", .before = old_calls_only},
+        {.name = "linux-5.15", .before = as_linux_5_15},
         {.name = "landlock", .after = landlocked, .no_files = true},
         {.name = "stdio-closed", .before = closed_stdio},
         {.name = "clock-later", .before = later_clock, .forks = true},
