@@ -37,6 +37,8 @@ __attribute__((unused)) static struct exec_child exec_child_holds(int (*hold)(vo
 {
         int in[2], out[2];
         char c;
+        if (access("/dev/zero", R_OK | W_OK) < 0)
+                test_skip("there is no /dev/zero, by which exec() is noticed");
         CHECK_EQ(pipe2(in, O_CLOEXEC), 0);
         CHECK_EQ(pipe2(out, O_CLOEXEC), 0);
         struct exec_child_start s = {hold, arg, in[0], out[1]};

@@ -559,6 +559,8 @@ static int hold_and_start_anew(void *arg)
 
 TEST(a_program_that_starts_itself_anew_is_another_holder)
 {
+        if (access("/dev/zero", R_OK | W_OK) < 0)
+                test_skip("there is no /dev/zero, by which exec() is noticed");
         int fd = memfd_create("wharf-again", MFD_CLOEXEC);
         CHECK(fd >= 0 && ftruncate(fd, sizeof *sh) == 0);
         sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
