@@ -60,7 +60,7 @@ static void init_tight(void)
 static void init_wrap(void)
 {
         init_with(100, LINES, 3);
-        tx->pos = rx->pos = tx->taken_lines = rx->published_lines = LINES - 2;
+        tx->pos = rx->pos = tx->taken_lines = rx->settled_lines = LINES - 2;
         tx->cleared = 2 * LINES - 2;
         mem.back.taken_lines = LINES - 2;
 }
@@ -200,7 +200,6 @@ static unsigned delivered[4], passed;
 static void init_offers(void)
 {
         init_with(16, LINES, 2);
-        rx->batch_lines = 1;
         impatient = false;
         passed = 0;
         memset(outcome, 0, sizeof outcome);
@@ -460,7 +459,7 @@ static bool read_one(void)
         EXPLORE_CHECK(r >= 0);
         if (r == 0) {
                 /* Let go, the last one first, when all else is told: this alone must wake the sender. */
-                if (!n_held || rx->published_lines != rx->pos)
+                if (!n_held || rx->settled_lines != rx->pos)
                         return false;
                 n_held--;
                 let_go(&held[n_held].block, held[n_held].number);

@@ -22,7 +22,7 @@ static bool receiver_writes(struct proof *p, const void *at)
 /* The generation of a sender that waits: looked at each time that room was given, and each look decides for itself. */
 static void may_look_who_waits(const struct wh_lane_rx *rx)
 {
-        proof_may_refetch(&rx->ring.out->want, sizeof rx->ring.out->want,
+        proof_may_refetch(&rx->ring.back->want, sizeof rx->ring.back->want,
                           "a doorbell is rung once for each generation");
 }
 
@@ -47,6 +47,7 @@ static void setup_sent_near_the_end(struct proof *p)
 static void setup_small_section(struct proof *p)
 {
         lane_setup_section_of(p, WH_PAGE);
+        may_look_who_waits(((struct lane_state *)p->state)->rx);
 }
 
 static int receive_six(struct proof *p)

@@ -19,9 +19,13 @@
  * Payloads that are to be handed over or shared without any copy travel beside a message: see wharf/memory.h.
  *
  * Copying receive (the default) copies first and then looks, so it is safe with any sender. Receiving in place shows
- * you the sender's memory: it is read-only to you, and the sender can still change it while you read. Use it with
- * senders you trust, or look at every byte only once. (Not so with MEMORY: nobody can change that any more, and what
- * you write to it goes to pages of your own.)
+ * you the sender's memory where that saves a copy worth saving (SECTION): it is read-only to you, and the sender can
+ * still change it while you read. Use it with senders you trust, or look at every byte only once. (Not so with the
+ * other ways: of MEMORY nobody can change a byte any more, what you write to it goes to pages of your own, and the rest
+ * is private memory.)
+ *
+ * Payloads that the library gives out (received in place or allocated, reserved for writing, memories beside a message)
+ * begin at a multiple of WHARF_PAYLOAD_ALIGN, whatever their length and however they travelled.
  *
  * One thread's messages over one right arrive in the order it sent them. Nothing is promised between two rights.
  *
@@ -47,6 +51,7 @@ enum wharf_how {
 #define WHARF_INLINE_MAX 256          /* bytes that are copied into the ring by default */
 #define WHARF_IN_PLACE_MAX (8u << 20) /* largest payload that can be lent in one block */
 #define WHARF_ITEMS_MAX 64            /* rights and descriptors in one message */
+#define WHARF_PAYLOAD_ALIGN 64        /* what the address of every payload that is given out is a multiple of */
 
 /* A right or a descriptor inside a message. */
 struct wharf_item {
@@ -94,7 +99,7 @@ struct wharf_sender {
 
 enum {
         /* wharf_recvmsg(): */
-        WHARF_RECV_IN_PLACE = 1,    /* `data` will point at the sender's memory where it can; give it back */
+        WHARF_RECV_IN_PLACE = 1,    /* `data` will point at the sender's memory where that saves a copy; give it back */
         WHARF_RECV_ALLOC = 2,       /* `data` will point at private memory of the right size; give it back */
         WHARF_RECV_NO_ITEMS = 16,   /* what the message carries beside bytes is dropped; `items` is not looked at */
         WHARF_RECV_DROP_UNFIT = 32, /* a message for which there is no room is dropped, and the call is -EOVERFLOW */

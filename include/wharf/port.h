@@ -31,20 +31,39 @@ typedef struct {
         uint64_t v;
 } wharf_port_id;
 
+#define WHARF_SMALL_MAX 1024 /* payloads of up to so many bytes count as messages, and not as bytes */
+
+/*
+ * What one link holds. A queue is full when capacity_records messages are unread, however they travel, or when with one
+ * more the payloads of more than WHARF_SMALL_MAX bytes that are unread would have more than capacity_bytes together;
+ * alone, a message of any size goes. wharf_why() says which it was, and so does wharf_right_stat(). What is received is
+ * unread no more, also while it is held in place, and makes room at once.
+ *
+ * The sender's memory grows with what is unread, and shrinks again. A queue is full before that where
+ * link_mapped_bytes_max was set to less than its capacity takes (about twice capacity_bytes and 1.2 KiB a message),
+ * where the system has no memory for it, and with 512 payloads unread or held that are too large for a ring (more than
+ * 32 KiB) or were reserved. A sender that may make no shared memory (memfd_create() is forbidden in its sandbox) fills
+ * a socket: messages count as ever, and it takes 278 small ones or 208 KiB at most, unless net.core.wmem_default says
+ * otherwise. One that came into its sandbox with a lane keeps that, and it does not grow: 128 KiB, or 128 bytes for
+ * each of capacity_records, at least 8 KiB.
+ */
+
 /* Clear it, set `size`, then what you care about. A zero field asks for the default. */
 struct wharf_port_opts {
         uint32_t size;                   /* sizeof this struct */
         uint32_t flags;                  /* WHARF_PORT_* */
-        uint32_t capacity_records;       /* messages that may wait on one link; default 1024, at most 65536; or: */
+        uint32_t capacity_records;       /* messages that may be unread on one link; default 1024, at most 65536; or: */
 #define WHARF_RENDEZVOUS UINT32_MAX      /* none: a send ends when a receiver has taken the message */
 #define WHARF_UNBOUNDED (UINT32_MAX - 1) /* as many as link_mapped_bytes_max holds: a send never waits */
         uint32_t links_max;              /* senders at once; default 4096. More wait, see below */
         uint64_t payload_bytes_max; /* largest payload accepted, and largest sum of memories; default 1 GiB, at most 1
                                        TiB */
-        uint64_t link_mapped_bytes_max; /* shared memory mapped for one sender; default 80 MiB */
+        uint64_t link_mapped_bytes_max; /* shared memory mapped for one sender; default 80 MiB, or what the capacity
+                                           may take, if that is more */
         uint64_t mapped_bytes_max;      /* ... and for all senders of this port; default 4 GiB */
         uint32_t unread_rights_max;     /* rights and descriptors unread on one link; default 64, at most 250 */
         uint32_t introduced_max;        /* links introduced through one sender, at any depth; default links_max / 2 */
+        uint64_t capacity_bytes;        /* bytes that larger messages may have unread on one link; default 32 MiB */
 };
 
 enum {
@@ -282,11 +301,18 @@ struct wharf_right_stat {
         uint32_t attached; /* 1 when messages travel in shared memory, 0 while they are frames on a socket */
         wharf_port_id id;  /* of the port, as far as it is known; 0 otherwise */
         uint64_t sent_messages;
-        uint64_t unread_messages;   /* upper bound: the receiver reports in batches. Counts after its death too. */
+        uint64_t unread_messages;   /* upper bound. Counts after the receiver's death too. */
         uint64_t payload_bytes_max; /* what the port accepts */
         uint64_t shared_bytes;      /* shared memory this link pays for */
         int32_t dead;               /* 0, or why nothing can be sent any more: a negative errno */
-        uint32_t reserved;
+        uint32_t full;              /* WHARF_FULL_*: by what the queue is full */
+};
+
+enum {
+        WHARF_FULL_NOT = 0,
+        WHARF_FULL_RECORDS = 1, /* capacity_records messages are unread */
+        WHARF_FULL_BYTES = 2,   /* what is unread and the message that was refused last are more than capacity_bytes */
+        WHARF_FULL_MEMORY = 3,  /* the system, or link_mapped_bytes_max, had no memory for another place */
 };
 WHARF_API int wharf_right_stat(wharf_task *task, wharf_name right, struct wharf_right_stat *ret);
 

@@ -130,6 +130,40 @@ void wh_lane_ring_free(struct wh_out *out)
         wh_os_munmap(out, WH_PAGE + (uint64_t)out->ring_lines * WH_LINE);
 }
 
+void wh_lane_large_taken(struct wh_lane_tx *lane)
+{
+        while (lane->large_tail != lane->large_head) {
+                uint32_t at = lane->large_tail & (lane->large_size - 1);
+                if (lane->large[at].record >= lane->ring.taken_records)
+                        return;
+                lane->large_bytes -= lane->large[at].bytes;
+                lane->large_tail++;
+        }
+}
+
+enum { LARGE_FEW = 64 };
+
+bool wh_lane_large_room_slow(struct wh_lane_tx *lane)
+{
+        wh_ring_refresh(&lane->ring);
+        wh_lane_large_taken(lane);
+        uint32_t n = lane->large_head - lane->large_tail;
+        if (n < lane->large_size)
+                return true;
+        uint32_t size = lane->large_size ? 2 * lane->large_size : LARGE_FEW;
+        struct wh_lane_large *to = wh_os_malloc(size * sizeof *to);
+        if (!to)
+                return false;
+        for (uint32_t i = 0; i < n; i++)
+                to[i] = lane->large[(lane->large_tail + i) & (lane->large_size - 1)];
+        free(lane->large);
+        lane->large = to;
+        lane->large_size = size;
+        lane->large_tail = 0;
+        lane->large_head = n;
+        return true;
+}
+
 static void idle_flush(struct wh_lane_tx *lane);
 
 bool wh_lane_ring_switch(struct wh_lane_tx *lane, struct wh_out *out, bool end_sections)
@@ -148,11 +182,11 @@ bool wh_lane_ring_switch(struct wh_lane_tx *lane, struct wh_out *out, bool end_s
         struct wh_out *old = ring->out;
         atomic_store_explicit(&out->frames, atomic_load_explicit(&old->frames, memory_order_relaxed),
                               memory_order_relaxed);
-        atomic_store_explicit(&out->want, atomic_load_explicit(&old->want, memory_order_relaxed), memory_order_relaxed);
         atomic_store_explicit(&out->sent_messages, atomic_load_explicit(&old->sent_messages, memory_order_relaxed),
                               memory_order_relaxed);
         wh_shm_copy(body, &ext, sizeof ext);
         wh_ring_publish(ring, WH_REC_NEXT, sizeof ext);
+        wh_ring_uncount(ring);
         lane->behind_bytes = wh_lane_behind_bytes(lane) + lane->map_len;
         wh_os_munmap(old, lane->map_len);
         lane->map_len = WH_PAGE + (uint64_t)out->ring_lines * WH_LINE;
@@ -172,6 +206,7 @@ struct wh_lane_tx *wh_lane_tx_free(struct wh_lane_tx *lane)
                 wh_os_munmap((void *)(uintptr_t)lane->ring.back, WH_PAGE);
         wh_os_close(lane->out_fd);
         wh_os_close(lane->back_fd);
+        free(lane->large);
         free(lane);
         return NULL;
 }
@@ -457,23 +492,11 @@ static void sections_unmap(struct wh_lane_rx *lane)
         }
 }
 
-void wh_lane_rx_forget_old(struct wh_lane_rx *lane)
-{
-        while (lane->old) {
-                struct wh_lane_old *o = lane->old;
-                lane->old = o->next;
-                wh_os_munmap(o->map, o->len);
-                lane->mapped_bytes -= o->len;
-                free(o);
-        }
-}
-
 struct wh_lane_rx *wh_lane_rx_free(struct wh_lane_rx *lane)
 {
         if (!lane)
                 return NULL;
         sections_unmap(lane);
-        wh_lane_rx_forget_old(lane);
         if (lane->next)
                 wh_os_munmap(lane->next, lane->next_len);
         wh_os_close(lane->next_fd);
@@ -512,19 +535,10 @@ int wh_lane_rx_switch(struct wh_lane_rx *lane, bool end_sections)
 {
         if (!lane->next || (end_sections && lane->blocks_held))
                 return wh_trace(-EPROTO);
-        struct wh_lane_old *old = NULL;
-        if (lane->ring.holds && !(old = wh_os_malloc(sizeof *old)))
-                return wh_trace(-ENOMEM);
         if (end_sections)
                 sections_unmap(lane);
-        void *map = (void *)(uintptr_t)lane->ring.out;
-        if (old) {
-                *old = (struct wh_lane_old){lane->old, map, lane->map_len};
-                lane->old = old;
-        } else {
-                wh_os_munmap(map, lane->map_len);
-                lane->mapped_bytes -= lane->map_len;
-        }
+        wh_os_munmap((void *)(uintptr_t)lane->ring.out, lane->map_len);
+        lane->mapped_bytes -= lane->map_len;
         lane->map_len = lane->next_len;
         /* The size was checked against that of the memory: no need to believe the page a second time. */
         wh_ring_rx_continue(&lane->ring, lane->next, (uint32_t)((lane->next_len - WH_PAGE) / WH_LINE));

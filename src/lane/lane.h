@@ -48,6 +48,10 @@ enum {
         WH_ORDERS = 32,
 };
 
+struct wh_lane_large {
+        uint64_t record, bytes;
+};
+
 struct wh_lane_tx {
         struct wh_ring_tx ring;
         int out_fd, back_fd;   /* until they were handed over; then -1 */
@@ -65,7 +69,31 @@ struct wh_lane_tx {
         uint32_t released_seen; /* entries of back->released that were dealt with */
         uint32_t lent;          /* blocks ever lent: when to look for releases */
         unsigned blocks_out;    /* slots in use */
+        bool sections_grown;    /* for more than it usually has on its way */
+        /* Of large payloads that are unread: in which record each is, and all they have; a ring of `large_size`. */
+        struct wh_lane_large *large;
+        uint32_t large_size, large_head, large_tail;
+        uint64_t large_bytes;
 };
+
+/* Let go of those that were taken, as far as the ring has seen (wh_ring_refresh()). */
+void wh_lane_large_taken(struct wh_lane_tx *lane);
+/* Is there a place to remember one more? False for want of memory. */
+bool wh_lane_large_room_slow(struct wh_lane_tx *lane);
+static inline bool wh_lane_large_room(struct wh_lane_tx *lane)
+{
+        return wh_likely(lane->large_head - lane->large_tail < lane->large_size) || wh_lane_large_room_slow(lane);
+}
+/* There is room, as above: or it is forgotten. */
+static inline void wh_lane_large_sent(struct wh_lane_tx *lane, uint64_t record, uint64_t bytes)
+{
+        if (wh_unlikely(lane->large_head - lane->large_tail == lane->large_size))
+                return;
+        uint32_t at = lane->large_head++ & (lane->large_size - 1);
+        lane->large[at].record = record;
+        lane->large[at].bytes = bytes;
+        lane->large_bytes += bytes;
+}
 
 /*
  * Make a lane for `capacity` unread records in a ring of at least `ring_bytes`. The descriptors to hand over are
@@ -111,12 +139,6 @@ static inline uint64_t wh_lane_behind_bytes(const struct wh_lane_tx *lane)
 
 /* ---- the receiver's side ---- */
 
-struct wh_lane_old {
-        struct wh_lane_old *next;
-        void *map;
-        uint64_t len;
-};
-
 struct wh_lane_rx {
         struct wh_ring_rx ring;
         uint64_t map_len;
@@ -131,7 +153,6 @@ struct wh_lane_rx {
         struct wh_out *next;   /* the ring of a RING frame whose NEXT record is still to come */
         uint64_t next_len;
         int next_fd;                     /* kept or -1, as above */
-        struct wh_lane_old *old;         /* rings that ended, kept while records in them are held in place */
         uint32_t blocks_held;            /* shown to the user in place: as long as there are any, nothing is unmapped */
         uint32_t released;               /* entries of back->released written, and told */
         uint32_t number;                 /* of its link's lanes: what a held payload lies in */
@@ -150,10 +171,8 @@ int wh_lane_rx_add_section(struct wh_lane_rx *lane, int fd, uint64_t bytes_max);
 
 /* Map the ring that will follow; the same errors, and -EPROTO while another waits. */
 int wh_lane_rx_add_ring(struct wh_lane_rx *lane, int fd, uint64_t bytes_max);
-/* Go on in it: the NEXT record was taken. -ENOMEM (nothing changed). -EPROTO: sections end, but payloads are held. */
+/* Go on in it: the NEXT record was taken. -EPROTO: there is none; or sections end, but payloads are held. */
 int wh_lane_rx_switch(struct wh_lane_rx *lane, bool end_sections);
-/* After wh_ring_unhold(): unmap the old rings that nobody looks at any more. */
-void wh_lane_rx_forget_old(struct wh_lane_rx *lane);
 
 /* Where a block's bytes are, checked against its section: -EPROTO when outside. `b` is a private copy. */
 int wh_lane_at(const struct wh_lane_rx *lane, const struct wh_rec_block *b, const void **ret);

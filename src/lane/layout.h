@@ -6,9 +6,9 @@
  *      section   written by the sender, sealed like `out`: larger payloads, read in place
  *
  * Every field has one writer (two words are the exception, where both sides decide by compare-and-swap whether
- * something was taken or withdrawn: `claim` (ring.h, wh_ring_offer()) and `direct`). Fixed-width integers and offsets
- * only. A change here is a new WH_LANE_VERSION, and a peer of another version is refused by name (-EPROTONOSUPPORT),
- * never guessed at.
+ * something was taken or withdrawn: `claim` (ring.h, wh_ring_offer()) and `direct`), and all of a page the same one,
+ * but for those and `want`. Fixed-width integers and offsets only. A change here is a new WH_LANE_VERSION, and a peer
+ * of another version is refused by name (-EPROTONOSUPPORT), never guessed at.
  */
 #ifndef WH_LANE_LAYOUT_H
 #define WH_LANE_LAYOUT_H
@@ -23,7 +23,7 @@
 #define WH_LANE_MAGIC 0x656e616c66726877u /* "whrflane" */
 #define WH_SECTION_MAGIC 0x7463657366726877u
 #ifndef WH_LANE_VERSION /* proof/matrix/later.h */
-#define WH_LANE_VERSION 1u
+#define WH_LANE_VERSION 2u
 #endif
 
 enum {
@@ -96,20 +96,17 @@ struct wh_out {
         uint32_t version;
         uint32_t ring_lines; /* a power of two */
         uint8_t pad0[WH_LINE - 16];
-        /* [lane-want] Not 0: the sender waits for room, and this is its generation: ring once for each. */
-        _Atomic uint32_t want;
-        uint8_t pad1[WH_LINE - 4];
         /* [lane-frames] Frames other than doorbells that were, or are about to be, sent on the socket. */
         _Atomic uint32_t frames;
         uint8_t pad2[WH_LINE - 4];
         /* Statistics, for `wharf ls`; never decided upon. */
         _Atomic uint64_t sent_messages;
         _Atomic uint64_t sent_bytes;
-        uint8_t pad3[WH_PAGE - 3 * WH_LINE - 16];
+        uint8_t pad3[WH_PAGE - 2 * WH_LINE - 16];
 };
 static_assert(sizeof(struct wh_out) == WH_PAGE, "the ring starts on the second page");
 
-/* The one page of `back`. All by the receiver, but `claim` and `direct`. */
+/* The one page of `back`. All by the receiver, but `claim`, `direct` and `want`. */
 struct wh_back {
         /* [ring-taken] The receiver has finished with this many lines, and this many records. */
         _Atomic uint64_t taken_lines;
@@ -132,9 +129,15 @@ struct wh_back {
         uint8_t pad2[WH_LINE - 16];
         /* [section-released] How many entries of `released` were ever written. */
         _Atomic uint32_t released_count;
-        uint8_t pad3[1024 - 3 * WH_LINE - 4];
+        uint8_t pad3[WH_LINE - 4];
+        /*
+         * [lane-want] Not 0: the sender waits for room, and this is its generation: ring once for each. By the sender,
+         * and here rather than in `out`, since it has one place whichever of several rings the receiver is in.
+         */
+        _Atomic uint32_t want;
+        uint8_t pad4[1024 - 4 * WH_LINE - 4];
         _Atomic uint16_t released[WH_SLOTS]; /* slots, a ring */
-        uint8_t pad4[WH_PAGE - 1024 - 2 * WH_SLOTS];
+        uint8_t pad5[WH_PAGE - 1024 - 2 * WH_SLOTS];
 };
 static_assert(sizeof(struct wh_back) == WH_PAGE, "both processes rely on this layout");
 static_assert(offsetof(struct wh_back, released) == 1024, "both processes rely on this layout");

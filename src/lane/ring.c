@@ -1,5 +1,7 @@
 #include "lane/ring.h"
 
+#include <string.h>
+
 void wh_ring_tx_init(struct wh_ring_tx *tx, struct wh_out *out, const struct wh_back *back, uint64_t capacity)
 {
         *tx = (struct wh_ring_tx){
@@ -29,8 +31,43 @@ void wh_ring_rx_init(struct wh_ring_rx *rx, const struct wh_out *out, struct wh_
                 .back = back,
                 .ring = (const uint8_t *)out + WH_PAGE,
                 .lines = ring_lines,
-                .batch_lines = ring_lines / 4,
         };
+}
+
+void wh_ring_uncount(struct wh_ring_tx *tx)
+{
+        uint64_t number = tx->records - 1;
+        if (tx->capacity == WH_RING_UNBOUNDED)
+                return;
+        if (tx->n_runs && tx->run[tx->n_runs - 1].first + tx->run[tx->n_runs - 1].n == number) {
+                tx->run[tx->n_runs - 1].n++;
+        } else {
+                if (tx->n_runs == WH_RING_RUNS)
+                        return;
+                tx->run[tx->n_runs].first = number;
+                tx->run[tx->n_runs++].n = 1;
+        }
+        tx->uncounted++;
+        tx->capacity++;
+}
+
+/* Those of them that were taken. */
+static void uncounted_taken(struct wh_ring_tx *tx)
+{
+        unsigned i = 0;
+        while (i < tx->n_runs && tx->run[i].first < tx->taken_records) {
+                uint64_t n = tx->taken_records - tx->run[i].first;
+                n = n < tx->run[i].n ? n : tx->run[i].n;
+                tx->uncounted -= n;
+                tx->capacity -= n;
+                tx->run[i].first += n;
+                tx->run[i].n -= n;
+                if (tx->run[i].n)
+                        break;
+                i++;
+        }
+        tx->n_runs -= (uint8_t)i;
+        memmove(tx->run, tx->run + i, tx->n_runs * sizeof tx->run[0]);
 }
 
 bool wh_ring_refresh(struct wh_ring_tx *tx)
@@ -42,6 +79,7 @@ bool wh_ring_refresh(struct wh_ring_tx *tx)
          */
         uint64_t lines = atomic_load_explicit(&tx->back->taken_lines, memory_order_acquire);
         uint64_t records = atomic_load_explicit(&tx->back->taken_records, memory_order_acquire);
+        records = records < tx->told_records ? tx->told_records : records;
         if (lines - tx->seen_lines > tx->pos - tx->seen_lines ||
             records - tx->taken_records > tx->records - tx->taken_records) {
                 tx->broken = true;
@@ -50,6 +88,8 @@ bool wh_ring_refresh(struct wh_ring_tx *tx)
         tx->seen_lines = lines;
         tx->taken_lines = lines > tx->base ? lines : tx->base;
         tx->taken_records = records;
+        if (wh_unlikely(tx->uncounted))
+                uncounted_taken(tx);
         return true;
 }
 
@@ -107,7 +147,6 @@ void wh_ring_rx_continue(struct wh_ring_rx *rx, const struct wh_out *out, uint32
         rx->out = out;
         rx->ring = (const uint8_t *)out + WH_PAGE;
         rx->lines = ring_lines;
-        rx->batch_lines = ring_lines / 4;
 }
 
 void wh_ring_want(struct wh_ring_tx *tx, bool waiting)
@@ -120,7 +159,7 @@ void wh_ring_want(struct wh_ring_tx *tx, bool waiting)
                         g = atomic_fetch_add_explicit(&generations, 1, memory_order_relaxed) + 1;
                 while (g == 0);
         }
-        atomic_store_explicit(&tx->out->want, g, memory_order_relaxed);
+        atomic_store_explicit((_Atomic uint32_t *)(uintptr_t)&tx->back->want, g, memory_order_relaxed);
         /* [lane-want] Full fence, pairs with the one in wh_ring_wanted(): announce, then look again. */
         if (waiting)
                 atomic_thread_fence(memory_order_seq_cst);
@@ -130,29 +169,25 @@ bool wh_ring_wanted(struct wh_ring_rx *rx)
 {
         /* [lane-want] Full fence, pairs with the one in wh_ring_want(): give room, then look who waits. */
         atomic_thread_fence(memory_order_seq_cst);
-        uint32_t want = atomic_load_explicit(&rx->out->want, memory_order_relaxed);
-        if (wh_likely(want == 0 || want == rx->want_rung))
+        uint32_t want = atomic_load_explicit(&rx->back->want, memory_order_relaxed);
+        if (wh_likely(want == rx->want_rung))
                 return false;
         rx->want_rung = want;
-        return true;
+        return want != 0;
 }
 
 bool wh_ring_publish_taken(struct wh_ring_rx *rx)
 {
-        uint64_t lines = rx->holds ? rx->held_lines : rx->pos;
-        rx->published_lines = lines;
-        /*
-         * [ring-taken] Release, pairs with the acquire in wh_ring_refresh(): we have read, now it may be overwritten.
-         */
-        atomic_store_explicit(&rx->back->taken_records, rx->holds ? rx->held_records : rx->records,
-                              memory_order_release);
-        atomic_store_explicit(&rx->back->taken_lines, lines, memory_order_release);
+        rx->settled_lines = rx->pos;
+        /* [ring-taken] Release, pairs with the acquire in wh_ring_refresh(): as in wh_ring_advance(). */
+        atomic_store_explicit(&rx->back->taken_records, rx->records, memory_order_release);
+        atomic_store_explicit(&rx->back->taken_lines, rx->pos, memory_order_release);
         return wh_ring_wanted(rx);
 }
 
 bool wh_ring_sleep(struct wh_ring_rx *rx)
 {
-        bool ring = rx->published_lines != rx->pos && wh_ring_publish_taken(rx);
+        bool ring = wh_ring_idle(rx);
         if (++rx->generation == 0)
                 rx->generation = 1;
         atomic_store_explicit(&rx->back->asleep, rx->generation, memory_order_relaxed);

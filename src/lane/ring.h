@@ -22,6 +22,11 @@
  *       claims has taken nothing.
  *   R8  Positions and numbers go on when a ring is followed by another, larger or smaller: `base` is where this one
  *       began. What is unread in those before counts as unread, but takes no room here.
+ *   R9  What the receiver has taken it has told, record by record, by plain stores into its own line: the sender that
+ *       looks finds all its room. Who waits is looked for with a fence only before the receiver goes away or sleeps
+ *       and when `want` was seen to have changed, so a sender looks again for a moment before it sleeps (call.c).
+ *   R10 Of records that are no message of their own (a part that is not the last, the next ring) the sender keeps the
+ *       numbers until they are taken, and lets so many more wait: `capacity` is in messages.
  *
  * Not here: sections (section.h), making and checking the memory (lane.h), sleeping (the port layer).
  */
@@ -32,6 +37,9 @@
 
 #include <errno.h>
 #include <stdbool.h>
+
+#define WH_RING_UNBOUNDED ((uint64_t)INT64_MAX) /* a capacity */
+enum { WH_RING_RUNS = 40 };
 
 /* The sender's side; all of it private memory. */
 struct wh_ring_tx {
@@ -46,10 +54,16 @@ struct wh_ring_tx {
         uint64_t taken_lines;   /* what the receiver was last seen to have finished with; not less than base */
         uint64_t seen_lines;    /* the same, before base too */
         uint64_t taken_records; /* likewise */
+        uint64_t told_records;  /* so many were taken, as was said elsewhere: wh_ring_tx_told() */
         uint64_t records;       /* published so far; the next record's number */
-        uint64_t capacity;      /* records that may be unread at once */
+        uint64_t capacity;      /* records that may be unread at once: messages, and the `uncounted` (R10) */
+        uint64_t uncounted;     /* of those that are unread */
         uint32_t rung;          /* the last generation of back->asleep that was rung for */
         bool broken;            /* the receiver claimed what cannot be */
+        uint8_t n_runs;
+        struct {
+                uint64_t first, n;
+        } run[WH_RING_RUNS]; /* which they are; beyond so many stretches they count as messages */
 };
 
 struct wh_ring_rx {
@@ -59,13 +73,9 @@ struct wh_ring_rx {
         uint64_t lines;
         uint64_t pos;
         uint64_t records;
-        uint64_t published_lines; /* what back says */
-        uint32_t batch_lines;     /* publish at the latest when this many lines were taken since */
-        uint32_t holds;           /* records held in place by the user */
-        uint64_t held_lines;      /* with holds: where the first of them begins; not told beyond that */
-        uint64_t held_records;
-        uint32_t generation; /* of the last sleep */
-        uint32_t want_rung;  /* the last generation of out->want that was rung for */
+        uint64_t settled_lines; /* up to here the sender was told, and was looked for as one that waits (R9) */
+        uint32_t generation;    /* of the last sleep */
+        uint32_t want_rung;     /* the generation of back->want that was rung for, or 0 when that was 0 */
 };
 
 /* A record as its receiver found it: copied numbers, and the place of the body in shared memory. */
@@ -81,6 +91,11 @@ void wh_ring_tx_init(struct wh_ring_tx *tx, struct wh_out *out, const struct wh_
  * `unread` of them, which count against the capacity here. Before the lane is handed over.
  */
 void wh_ring_tx_follow(struct wh_ring_tx *tx, uint64_t records, uint64_t unread);
+/* Of what was numbered before the lane so many were taken, though the receiver has not come to the lane yet. */
+static inline void wh_ring_tx_told(struct wh_ring_tx *tx, uint64_t records)
+{
+        tx->told_records = records > tx->told_records && records <= tx->records ? records : tx->told_records;
+}
 /* `ring_lines` was read from `out` once, and checked, by wh_lane_open(). */
 void wh_ring_rx_init(struct wh_ring_rx *rx, const struct wh_out *out, struct wh_back *back, uint32_t ring_lines);
 
@@ -161,8 +176,8 @@ static inline bool wh_ring_must_ring(struct wh_ring_tx *tx)
  */
 static inline bool wh_ring_never_woke(const struct wh_ring_tx *tx)
 {
-        /* [lane-asleep] Relaxed: the stores are those of wh_ring_sleep() and wh_ring_awake(), and the kernel has told of the
-         * end of whoever made them. */
+        /* [lane-asleep] Relaxed: the stores are those of wh_ring_sleep() and wh_ring_awake(), and the kernel has told
+         * of the end of whoever made them. */
         return tx->rung != 0 && atomic_load_explicit(&tx->back->asleep, memory_order_relaxed) == tx->rung;
 }
 
@@ -180,8 +195,10 @@ void wh_ring_want(struct wh_ring_tx *tx, bool waiting);
 /* Upper bound of the records that were not taken. */
 static inline uint64_t wh_ring_unread(const struct wh_ring_tx *tx)
 {
-        return tx->records - tx->taken_records;
+        return tx->records - tx->taken_records - tx->uncounted;
 }
+/* The record just published is no message of its own (R10). */
+void wh_ring_uncount(struct wh_ring_tx *tx);
 
 /* Go on in another ring, of which nothing was used; the record that says so is the last that was published here. */
 void wh_ring_tx_continue(struct wh_ring_tx *tx, struct wh_out *out);
@@ -275,7 +292,12 @@ static inline bool wh_ring_advance(struct wh_ring_rx *rx, const struct wh_rec *r
 {
         rx->pos += wh_rec_lines(rec->len);
         rx->records++;
-        if (wh_likely(rx->pos - rx->published_lines < rx->batch_lines))
+        /* [ring-taken] Release, pairs with the acquire in wh_ring_refresh(): we have read, now it may be overwritten.
+         */
+        atomic_store_explicit(&rx->back->taken_records, rx->records, memory_order_release);
+        atomic_store_explicit(&rx->back->taken_lines, rx->pos, memory_order_release);
+        /* Relaxed, and a hint (R9): a line that the sender writes seldom, and no fence behind every record. */
+        if (wh_likely(atomic_load_explicit(&rx->back->want, memory_order_relaxed) == rx->want_rung))
                 return false;
         return wh_ring_publish_taken(rx);
 }
@@ -283,28 +305,7 @@ static inline bool wh_ring_advance(struct wh_ring_rx *rx, const struct wh_rec *r
 /* The receiver found nothing and goes away without sleeping. True when the sender must be rung. */
 static inline bool wh_ring_idle(struct wh_ring_rx *rx)
 {
-        return rx->holds == 0 && rx->published_lines != rx->pos && wh_ring_publish_taken(rx);
-}
-
-/*
- * Hold the record just peeked in place while going on to the next: its bytes stay until wh_ring_unhold(), and so does
- * all that comes after it. Instead of wh_ring_advance().
- */
-static inline void wh_ring_hold(struct wh_ring_rx *rx, const struct wh_rec *rec)
-{
-        if (rx->holds++ == 0) {
-                rx->held_lines = rx->pos;
-                rx->held_records = rx->records;
-        }
-        rx->pos += wh_rec_lines(rec->len);
-        rx->records++;
-}
-
-/* Let one go. Answers like wh_ring_advance(). */
-static inline bool wh_ring_unhold(struct wh_ring_rx *rx)
-{
-        assert(rx->holds > 0);
-        return --rx->holds == 0 && rx->pos != rx->published_lines && wh_ring_publish_taken(rx);
+        return rx->settled_lines != rx->pos && wh_ring_publish_taken(rx);
 }
 
 /*

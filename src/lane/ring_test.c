@@ -83,10 +83,11 @@ TEST(a_full_ring_refuses_by_records_and_by_bytes)
         for (int i = 0; i < 3; i++)
                 CHECK(put("x", 1));
         CHECK(!put("x", 1));
-        CHECK_EQ(get(big, &len), 1);
-        CHECK(!put("x", 1)); /* the receiver tells in batches */
-        wh_ring_publish_taken(&rx->ring);
-        CHECK(put("x", 1));
+        for (int i = 0; i < 100; i++) { /* what was taken is told at once */
+                CHECK_EQ(get(big, &len), 1);
+                CHECK(put("x", 1));
+                CHECK(!put("x", 1));
+        }
         lane_close();
 
         lane_open(8192, 1000);
@@ -270,29 +271,6 @@ TEST(a_block_outside_its_section_is_refused)
         CHECK_EQ(wh_lane_at(rx, &(struct wh_rec_block){.len = UINT64_MAX, .offset = 64}, &where), -EPROTO);
         CHECK_EQ(wh_lane_at(rx, &(struct wh_rec_block){.len = 1, .section = 1}, &where), -EPROTO);
         CHECK_EQ(wh_lane_at(rx, &(struct wh_rec_block){.len = 1, .slot = WH_SLOTS}, &where), -EPROTO);
-        lane_close();
-}
-
-TEST(a_held_record_keeps_its_place_until_let_go)
-{
-        lane_open(8192, 4);
-        struct wh_rec rec;
-        for (int i = 0; i < 4; i++)
-                CHECK(put("abcd", 4));
-        CHECK_EQ(wh_ring_peek(&rx->ring, &rec), 1);
-        wh_ring_hold(&rx->ring, &rec);
-        const char *held = (const char *)rec.body;
-        char buf[16];
-        uint32_t len;
-        for (int i = 0; i < 3; i++)
-                CHECK_EQ(get(buf, &len), 1);
-        wh_ring_publish_taken(&rx->ring);
-        CHECK(!put("efgh", 4));
-        CHECK_MEM(held, "abcd", 4);
-        wh_ring_unhold(&rx->ring);
-        wh_ring_publish_taken(&rx->ring);
-        for (int i = 0; i < 4; i++)
-                CHECK(put("efgh", 4));
         lane_close();
 }
 

@@ -101,6 +101,14 @@ void *wh_os_malloc(size_t size)
         return wh_os_enter(WH_OS_malloc) < 0 ? NULL : malloc(size);
 }
 
+void *wh_os_malloc_payload(size_t size)
+{
+        if (wh_os_enter(WH_OS_malloc) < 0 || size > SIZE_MAX - WH_PAYLOAD_ALIGN)
+                return NULL;
+        size_t up = size ? (size + WH_PAYLOAD_ALIGN - 1) / WH_PAYLOAD_ALIGN * WH_PAYLOAD_ALIGN : 1;
+        return aligned_alloc(WH_PAYLOAD_ALIGN, up);
+}
+
 void *wh_os_realloc(void *p, size_t size)
 {
         return wh_os_enter(WH_OS_malloc) < 0 ? NULL : realloc(p, size);

@@ -78,6 +78,9 @@ static inline int wh_os_enter(enum wh_os_call call)
 /* NULL when there is none; the gate can make it fail. Zeroed. Freed with free(). */
 void *wh_os_calloc(size_t n, size_t size);
 void *wh_os_malloc(size_t size);
+/* For payloads that are given out: aligned to a cache line (WHARF_PAYLOAD_ALIGN). free() takes it. */
+enum { WH_PAYLOAD_ALIGN = 64 };
+void *wh_os_malloc_payload(size_t size);
 void *wh_os_realloc(void *p, size_t size);
 int wh_os_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off, void **ret);
 int wh_os_munmap(void *p, size_t len);

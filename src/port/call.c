@@ -63,6 +63,21 @@ static bool room_came(const struct wh_link *l, const struct wh_room *seen)
                r.claim != seen->claim;
 }
 
+enum { ROOM_MOMENT = 64 }; /* relaxes: a microsecond or so, which is longer than a store waits to be seen */
+
+/*
+ * The last look of one that is about to sleep. The receiver tells what it takes by plain stores (R9): one that it made
+ * before it could see our announcement is visible a moment later.
+ */
+static bool room_soon(struct wh_link *l, const struct wh_room *seen)
+{
+        if (room_came(l, seen))
+                return true;
+        for (unsigned i = 0; i < ROOM_MOMENT; i++)
+                wh_relax();
+        return room_came(l, seen);
+}
+
 static bool file_replies(struct wh_link *l);
 
 /* What this wait is for is there. Whoever waits for room clears replies away: they are for others, or for later. */
@@ -160,7 +175,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 bool asleep = true;
                 if (room && l->tx) {
                         wh_ring_want(&l->tx->ring, true);
-                        asleep = !room_came(l, seen);
+                        asleep = !room_soon(l, seen);
                 }
                 struct pollfd p = {.fd = l->sock, .events = POLLOUT};
                 bool sock_full = room && l->sock_full;
@@ -182,7 +197,8 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                                 wh_link_bell(l);
                         if (l->room_waiters && l->tx)
                                 wh_ring_want(&l->tx->ring, true);
-                        found = holder_found(l, seen) || (l->over && !call_delegated(l));
+                        found = holder_found(l, seen) || (l->over && !call_delegated(l)) ||
+                                (room && l->tx && room_soon(l, seen));
                 }
                 struct pollfd few[2 + VIAS_FEW], *p = few;
                 unsigned vias = 0;
@@ -246,7 +262,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
         l->waiters--;
         l->room_waiters -= room;
         if (l->tx && l->room_waiters == 0 && !l->room_asked &&
-            atomic_load_explicit(&l->tx->ring.out->want, memory_order_relaxed))
+            atomic_load_explicit(&l->tx->ring.back->want, memory_order_relaxed))
                 wh_ring_want(&l->tx->ring, false);
         if (!l->leader && l->waiters)
                 wh_holder_turn(l);
@@ -261,6 +277,27 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
  */
 enum { WH_AT_ONCE_NS = 1000000 };
 
+/*
+ * A while right here. Each look takes the line from the receiver that writes there, so there are few, and a queue of
+ * many is left to empty a little, as it would be if what is taken were told in batches. Returns the spins that are
+ * left.
+ */
+static unsigned spin_for_room(const struct wh_link *l, const struct wh_room *seen, unsigned spins)
+{
+        uint64_t few = l->offer || l->detour || !l->tx ? 1 : l->tx->ring.capacity / 16;
+        few = few < 1 ? 1 : few > 32 ? 32 : few;
+        const unsigned step = few > 1 ? 8 : 1;
+        for (;;) {
+                for (unsigned i = 0; i < step; i++)
+                        wh_relax();
+                spins = spins > step ? spins - step : 0;
+                struct wh_room now = wh_room_now(l);
+                if (spins == 0 || few == 1 || now.records - seen->records >= few || now.released != seen->released ||
+                    now.claim != seen->claim)
+                        return spins;
+        }
+}
+
 int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
 {
         wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
@@ -270,16 +307,17 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
                 struct wh_room seen = wh_room_now(l);
                 if (wh_likely(!l->tx_busy || mine)) {
                         l->sock_full = false;
+                        l->grow = spins || o->started ? WH_GROW_NOT : WH_GROW_RING;
                         r = wh_link_try_send(l, o);
+                        l->grow = WH_GROW_NOT;
                         if (wh_likely(r != -EAGAIN))
                                 break;
                         if (o->started)
                                 mine = l->tx_busy = true; /* nobody else's message may come between the pieces */
                         if (l->offer && mine && deadline_ns == 0)
                                 deadline_ns = wh_os_now_ns() + WH_AT_ONCE_NS;
-                        if (spins && !l->sock_full) {
-                                spins--;
-                                wh_relax();
+                        if (spins) {
+                                spins = l->sock_full ? 0 : spin_for_room(l, &seen, spins);
                                 continue;
                         }
                 }
@@ -315,6 +353,8 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
 
 static void call_end(struct wh_link *l, struct wh_call *c, int result)
 {
+        if (result == 0 || result == -ECANCELED)
+                wh_link_told(l, c->seq);
         c->done = true;
         c->result = result;
         wh_stash_done(&c->part);
@@ -364,7 +404,7 @@ static int call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *i
                 c->reply = l->stash;
                 l->stash = (struct wh_stash){.full = true}; /* emptied by wh_link_took() */
         } else {
-                uint8_t *own = in->len ? wh_os_malloc(in->len) : NULL;
+                uint8_t *own = in->len ? wh_os_malloc_payload(in->len) : NULL;
                 if (in->len && !own)
                         return wh_trace(-ENOMEM);
                 if (in->len)
@@ -671,6 +711,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         if (for_call == c && !in.dropped && !c->done) {
                                 r = wh_deliver(l->task, l, &in, m, right);
                                 if (r == 0) {
+                                        wh_link_told(l, c->seq);
                                         call_answered(c, m->how, in.refused);
                                         call_free(l, c, true);
                                         return 0;

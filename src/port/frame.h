@@ -100,8 +100,11 @@ struct wh_hello {
         uint64_t link_mapped_bytes_max;
         uint32_t capacity_records;
         uint32_t unread_rights_max;
+        uint64_t capacity_bytes; /* of large payloads; 0, or missing: the default */
 };
-static_assert(sizeof(struct wh_hello) == 32, "both processes rely on this layout");
+static_assert(sizeof(struct wh_hello) == 40, "both processes rely on this layout");
+enum { WH_HELLO_MIN = 32 };                    /* bytes of a greeting that everybody knows */
+#define WH_CAPACITY_BYTES ((uint64_t)32 << 20) /* the default */
 
 /*
  * What grows while the version stays: a greeting, and what lies behind the head of an ATTACH, may be longer than this

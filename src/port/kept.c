@@ -32,7 +32,8 @@ int wh_right_keep(wharf_task *t, wharf_name right, int *ret_fd, struct wh_kept *
         if (r == 0) {
                 l->provisional = false; /* E1 */
                 l->kept = true;
-                *ret = (struct wh_kept){.hello = l->hello, .greeted = l->greeted};
+                *ret = (struct wh_kept){.greeted = l->greeted};
+                memcpy(ret->hello, &l->hello, sizeof ret->hello);
                 *ret_fd = l->sock;
         }
         wh_unlock(&l->o.lock);
@@ -49,7 +50,8 @@ int wh_right_resume(wharf_task *t, int fd, const struct wh_kept *kept, wharf_nam
                 return wh_fail(wh_trace(r), NULL);
         struct wh_link *l = wh_holder_lock(t, name, &err);
         l->kept = true;
-        l->hello = kept->hello;
+        memcpy(&l->hello, kept->hello, sizeof kept->hello);
+        l->hello.capacity_bytes = WH_CAPACITY_BYTES;
         l->greeted = kept->greeted != 0;
         wh_unlock(&l->o.lock);
         *ret = name;

@@ -21,7 +21,7 @@
 
 /* What has to be stored beside the socket. */
 struct wh_kept {
-        struct wh_hello hello;
+        uint64_t hello[WH_HELLO_MIN / 8]; /* of a greeting what every version knows: such a right stays cold */
         uint32_t greeted;
         uint32_t zero;
 };

@@ -45,7 +45,7 @@ struct wh_stash {
         };
         bool mapped;    /* `bytes` is a mapping of a descriptor (MEMORY), of `len` bytes */
         int memory;     /* when mapped: the descriptor, where it may have to be handed on; or -1 */
-        uint8_t *bytes; /* malloc()ed otherwise; NULL when len is 0 */
+        uint8_t *bytes; /* from wh_os_malloc_payload() otherwise; NULL when len is 0 */
         uint64_t len;   /* of the whole message */
         uint64_t have;  /* less than `len` while it is being put together */
         uint64_t room;  /* allocated */
@@ -99,6 +99,7 @@ struct wh_window {
 /* A call that waits for its reply; at the holder. */
 struct wh_call {
         struct wh_list node;
+        uint64_t seq; /* of its request, plus 1; 0 before it was sent */
         uint32_t number;
         bool done;
         int result; /* when done: 0 with `reply` full, or why there is none */
@@ -131,6 +132,12 @@ enum {
         WH_DETOUR_RENEW = 8,  /* at the owner: the holder was not told so yet, for its socket was full */
 };
 
+enum {
+        WH_GROW_NOT = 0,
+        WH_GROW_RING = 1,   /* a larger ring, and sections for what finds no place in one */
+        WH_GROW_BLOCKS = 2, /* sections for whatever it is */
+};
+
 struct wh_link {
         struct wh_object o; /* the name: at the holder of a send right, at the owner the sender's id */
         wharf_task *task;
@@ -151,6 +158,7 @@ struct wh_link {
         uint64_t tx_seq;
         uint32_t cold_sent; /* frames; few, then the lane is attached */
         uint32_t cold_bytes;
+        uint64_t cold_large;   /* bytes in those that count against capacity_bytes */
         uint32_t items_unread; /* sent since the receiver was last seen to have all */
         uint64_t items_record; /* the last record with items */
         bool no_lane;          /* shared memory cannot be made here: stay cold */
@@ -158,11 +166,15 @@ struct wh_link {
         int direct_refused;    /* why nothing can be sent directly here, as the receiver said: an errno, or 0 */
         uint64_t direct_last;  /* number of the last direct offer */
         uint8_t detour;        /* WH_DETOUR_*: why the short ways are closed */
+        uint8_t grow;          /* WH_GROW_*: what this attempt may make, rather than find the queue full */
+        bool grow_refused;     /* the last time it could not be made */
+        uint64_t short_bytes;  /* the last message that was too much for capacity_bytes had so many */
         bool sock_full;        /* what we wait for is room in the socket */
         uint64_t probed_at;    /* ticks: when the socket was last asked whether the receiver lives */
         uint64_t offer;        /* 0, or 1 + the number of the offer that stands; at the owner: that l->stash holds */
         int offer_slot;        /* its block, or -1 */
-        uint64_t cold_taken;   /* cold messages that the receiver said it took, where no lane counts them */
+        uint64_t cold_taken;   /* cold messages that the receiver said it took, before a lane counts them */
+        uint64_t attached_at;  /* messages before the lane */
 
         /* receiving */
         struct wh_lane_rx *rx;
@@ -295,6 +307,10 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns);
 int wh_link_leave(struct wh_link *l, struct wh_outgoing *o, int full);
 /* Publish one message behind a full queue. -EAGAIN: what is kept for it is used. */
 int wh_link_send_kept(struct wh_link *l, struct wh_outgoing *o);
+/* WHARF_FULL_*: by what the queue is full for what was tried last; 0 when it is not. */
+uint32_t wh_link_full_by(struct wh_link *l);
+/* The first `n` messages were taken, as the receiver says by frames and replies. */
+void wh_link_told(struct wh_link *l, uint64_t n);
 /* Would even a small message have to wait? */
 bool wh_link_full(struct wh_link *l);
 /* An offer ends without an answer, for `err`: withdrawn, and that is the result; or 0, since it was taken after all. */
@@ -373,8 +389,8 @@ enum { WH_HOW_OFFERED = 0x80 };
 int wh_link_next(struct wh_link *l, struct wh_incoming *in);
 /* Done with it; descriptors in l->items that nobody took are closed. */
 void wh_link_took(struct wh_link *l, const struct wh_incoming *in);
-/* The same, but a payload in shared memory stays until wh_link_unhold(). False when there is nothing to hold. */
-bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in);
+/* The same of a payload in a block, which stays until it is released. */
+void wh_link_hold(struct wh_link *l, const struct wh_incoming *in);
 /* Is an offer still standing? */
 bool wh_link_still_offered(const struct wh_link *l, const struct wh_incoming *in);
 /* Take the offer. False: it was withdrawn; then wh_link_skip() in place of wh_link_took(). */

@@ -79,7 +79,7 @@ static int stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t 
         int r = l->owner && total > WH_COLD_MAX ? wh_port_hold_bytes(l, total) : 0;
         if (r < 0)
                 return r;
-        if (total && !(bytes = wh_os_malloc(total)))
+        if (total && !(bytes = wh_os_malloc_payload(total)))
                 return -ENOMEM;
         *s = (struct wh_stash){
                 .bytes = bytes, .len = total, .room = total, .id = id, .call = call, .how = how, .building = true};
@@ -119,7 +119,7 @@ void wh_link_privatise(struct wh_link *l)
         if (!l->direct)
                 return;
         struct wh_stash *s = &l->stash;
-        uint8_t *own = wh_os_malloc(s->len);
+        uint8_t *own = wh_os_malloc_payload(s->len);
         if (own)
                 memcpy(own, s->bytes, s->have);
         s->bytes = own;
@@ -192,7 +192,7 @@ static void lane_retire(struct wh_link *l)
         l->rx = NULL;
         l->frames_got = l->arms = l->renews = 0;
         l->armed = false;
-        if (rx && (rx->ring.holds || rx->blocks_held)) {
+        if (rx && rx->blocks_held) {
                 rx->next_retired = l->retired;
                 l->retired = rx;
         } else {
@@ -214,7 +214,7 @@ struct wh_lane_rx *wh_link_lane(struct wh_link *l, uint32_t n)
 
 void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx)
 {
-        if (wh_likely(rx == l->rx) || rx->ring.holds || rx->blocks_held)
+        if (wh_likely(rx == l->rx) || rx->blocks_held)
                 return;
         struct wh_lane_rx **at = &l->retired;
         while (*at != rx)
@@ -368,15 +368,8 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
                 l->rx->ring.records = l->rx_seq; /* all that came cold is read */
                 if (wh_ring_publish_taken(&l->rx->ring))
                         wh_link_bell(l);
-                if (l->owner) {
-                        /* A sender with few places is told of each: the receiver may take one and go away. */
-                        uint32_t few = l->hello.capacity_records / 4 ? l->hello.capacity_records / 4 : 1;
-                        if (l->hello.capacity_records == WHARF_RENDEZVOUS)
-                                few = 1; /* what was withdrawn, and passed over */
-                        if (few < l->rx->ring.batch_lines)
-                                l->rx->ring.batch_lines = few;
+                if (l->owner)
                         wh_port_mapped(l);
-                }
         }
         return r;
 }
@@ -415,17 +408,18 @@ static int frame_taken(struct wh_link *l, const struct wh_frame *f)
 {
         if (l->owner || f->n_fds || f->seq >= l->tx_seq)
                 return -EPROTO;
-        if (f->seq >= l->cold_taken)
-                l->cold_taken = f->seq + 1;
+        wh_link_told(l, f->seq + 1);
         return 0;
 }
 
 static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, const struct wh_cred *cred)
 {
         struct wh_hello h;
-        if (l->owner || f->n_fds || f->len < sizeof h)
+        if (l->owner || f->n_fds || f->len < WH_HELLO_MIN)
                 return -EPROTO;
-        memcpy(&h, data, sizeof h);
+        h.capacity_bytes = 0;
+        memcpy(&h, data, f->len < sizeof h ? WH_HELLO_MIN : sizeof h);
+        h.capacity_bytes = h.capacity_bytes ? h.capacity_bytes : WH_CAPACITY_BYTES;
         if (h.capacity_records == 0 || h.payload_bytes_max == 0 ||
             (h.capacity_records > 65536 && h.capacity_records < WHARF_UNBOUNDED))
                 return -EPROTO;
@@ -1282,23 +1276,13 @@ void wh_link_skip(struct wh_link *l, const struct wh_incoming *in)
                 record_done(l, &in->rec); /* a block is the sender's again already */
 }
 
-bool wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
+void wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
 {
-        switch (in->where) {
-        case WH_IN_BLOCK:
-                l->rx->blocks_held++;
-                record_done(l, &in->rec);
-                break;
-        case WH_IN_RECORD:
-                wh_ring_hold(&l->rx->ring, &in->rec);
-                break;
-        case WH_IN_STASH:
-                return false;
-        }
+        l->rx->blocks_held++;
+        record_done(l, &in->rec);
         if (wh_unlikely(l->rights_held))
                 wh_port_rights_left(l);
         l->rx_seq++;
-        return true;
 }
 
 bool wh_link_arm(struct wh_link *l)

@@ -9,8 +9,9 @@
  *      on request, and for replies that must not wait: a sealed memory of its own
  *      on request: read by the receiver from where it is (direct.h)
  *
- * Where the port's capacity is zero each of them but chunks is offered instead (send_offer()); where it is unbounded, a
- * ring that is full is followed by a larger one (ring_grow()), and blocks that are not to be had by other ways.
+ * Where the port's capacity is zero each of them but chunks is offered instead (send_offer()). Otherwise a ring that is
+ * full is followed by a larger one (ring_grow()), and what finds no block goes into that: always where the queue is
+ * unbounded; where it is bounded, for a sender that would have to sleep or give up although its queue has a place.
  *
  * Every way first makes sure of its place and only then does what cannot be taken back, so -EAGAIN changes nothing
  * but o->done, the progress of a message in pieces.
@@ -28,11 +29,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WH_CAPACITY_NONE ((uint64_t)INT64_MAX) /* of the ring of an unbounded queue */
-
 enum {
         WH_COLD_FRAMES = 16,         /* far from filling a socket, which holds 278 */
         WH_COLD_BYTES = 64 << 10,    /* likewise: 208 KiB */
+        WH_COLD_COUNTED = 512,       /* capacities that frames may fill: each is told of when it was taken, */
+        WH_COLD_UNTOLD = 128,        /* and that is read before it fills the socket */
         WH_CHUNK = 128 << 10,        /* keeps both sides busy, and stays in the cache */
         WH_SECTION_BYTES = 64 << 10, /* the smallest section */
         WH_SECTION_BYTES_MAX = 64 << 20,
@@ -42,7 +43,7 @@ enum {
         WH_PROBE_EVERY = 8,              /* messages between two looks at the clock */
         WH_WITHDRAWN_MAX = 16,           /* offers withdrawn, and not passed over by the receiver yet */
         WH_RING_LINES = 2048,            /* of the ring of a port of the default capacity */
-        WH_RING_INLINE_MAX = 32 << 10,   /* in an unbounded ring, when blocks are short */
+        WH_RING_INLINE_MAX = 32 << 10,   /* in the ring, when blocks are short */
 };
 
 /* In o->how, beside the user's: it has begun, or has to go, in pieces. WH_HOW_WINDOW is another. */
@@ -50,12 +51,12 @@ enum { HOW_PIECES = WHARF_HOW_DIRECT + 1 };
 
 /*
  * A lane stays what it was made as, whatever a later greeting claims: only in a ring that began as an unbounded one are
- * there room for WH_RING_INLINE_MAX, and places that do not end by count.
+ * there places that do not end by count.
  */
 static bool unbounded(const struct wh_link *l)
 {
         if (l->tx)
-                return l->tx->ring.capacity == WH_CAPACITY_NONE;
+                return l->tx->ring.capacity == WH_RING_UNBOUNDED;
         return l->hello.capacity_records == WHARF_UNBOUNDED && !l->owner;
 }
 
@@ -257,7 +258,7 @@ int wh_link_attach(struct wh_link *l)
         if (capacity == WHARF_RENDEZVOUS)
                 capacity = WH_WITHDRAWN_MAX;
         else if (capacity == WHARF_UNBOUNDED)
-                capacity = WH_CAPACITY_NONE;
+                capacity = WH_RING_UNBOUNDED;
         struct wh_lane_tx *lane;
         uint64_t lines = capacity < WH_RING_LINES / 2 ? capacity * 2 : WH_RING_LINES;
         int r = wh_lane_tx_new((uint32_t)lines * WH_LINE, capacity, &lane);
@@ -276,6 +277,9 @@ int wh_link_attach(struct wh_link *l)
         /* Cold messages count against the capacity until the receiver has read them. */
         uint64_t unread = l->tx_seq - (l->known_taken > l->cold_taken ? l->known_taken : l->cold_taken);
         wh_ring_tx_follow(&lane->ring, l->tx_seq, unread);
+        l->attached_at = l->tx_seq;
+        if (unread && l->cold_large && !l->owner && wh_lane_large_room(lane))
+                wh_lane_large_sent(lane, l->tx_seq - 1, l->cold_large); /* unread until all are taken */
         l->renew_seen = 0;
         struct wh_frame f = {.type = WH_FRAME_ATTACH, .n_fds = 2};
         static const uint8_t later[WH_LATER_BYTES + 1];
@@ -294,7 +298,7 @@ int wh_link_attach(struct wh_link *l)
 }
 
 /* Hand a new section to the receiver. */
-static int section_add(struct wh_link *l, uint64_t len, unsigned blocks)
+static int section_add(struct wh_link *l, uint64_t len, uint64_t blocks)
 {
         struct wh_lane_tx *tx = l->tx;
         uint64_t limit = l->greeted ? l->hello.link_mapped_bytes_max : 80u << 20;
@@ -335,6 +339,9 @@ static int ring_change(struct wh_link *l, uint64_t lines, bool end_sections)
 {
         if (wh_link_shared_bytes(l) + lines * WH_LINE + WH_PAGE > l->hello.link_mapped_bytes_max)
                 return -EDQUOT;
+        /* Before the frame goes: the kept line may hold a message that was left there (room.c). */
+        if (!wh_ring_reserve_kept(&l->tx->ring))
+                return -EAGAIN;
         int fd;
         struct wh_out *out;
         int r = wh_lane_ring_new(lines, &fd, &out);
@@ -352,7 +359,7 @@ static int ring_change(struct wh_link *l, uint64_t lines, bool end_sections)
         return r;
 }
 
-/* The unbounded ring is full: one twice as large, in which a record of `need` lines has room. */
+/* The ring is full: one twice as large, in which a record of `need` lines has room. */
 static int ring_grow(struct wh_link *l, uint64_t need)
 {
         struct wh_ring_tx *ring = &l->tx->ring;
@@ -361,21 +368,105 @@ static int ring_grow(struct wh_link *l, uint64_t need)
                 lines *= 2;
         int r = ring_change(l, lines, false);
         if (wh_forbidden(r))
-                return -EAGAIN; /* then this queue ends with its ring */
-        return r == -ENOMEM || r == -ENOSPC || r == -EAGAIN ? -ENOBUFS : r;
+                r = -EAGAIN; /* then this queue ends with its ring */
+        else if (unbounded(l))
+                r = r == -ENOMEM || r == -ENOSPC || r == -EAGAIN ? -ENOBUFS : r;
+        else if (r < 0 && r != l->tx_over)
+                r = -EAGAIN; /* reading makes room in this one */
+        l->grow_refused = r < 0;
+        return r;
+}
+
+/* Has the queue a place, though no memory for one now, and may that be made? Not inside a message in pieces. */
+static bool may_grow(const struct wh_link *l)
+{
+        const struct wh_ring_tx *ring = &l->tx->ring;
+        return l->grow && !l->owner && !(l->detour & WH_DETOUR_OFFER) &&
+               ring->records - ring->taken_records < ring->capacity;
+}
+
+/* Do cold messages count that may have been taken? The receiver says so by frames until it has come to the lane. */
+static bool cold_told(struct wh_link *l)
+{
+        struct wh_ring_tx *ring = &l->tx->ring;
+        if (wh_likely(l->owner || ring->taken_records >= l->attached_at))
+                return false;
+        uint64_t taken = ring->taken_records;
+        read_waiting(l);
+        return wh_ring_refresh(ring) && ring->taken_records != taken;
+}
+
+/* ---- bytes ---- */
+
+/* What larger messages take of the port's capacity_bytes. Those that fit nowhere go when they are alone. */
+static bool bytes_fit(struct wh_link *l, uint64_t len)
+{
+        if (len <= WHARF_SMALL_MAX || unbounded(l) || l->owner || l->detour & WH_DETOUR_OFFER)
+                return true;
+        struct wh_lane_tx *tx = l->tx;
+        if (tx->large_bytes && tx->large_bytes + len > l->hello.capacity_bytes) {
+                wh_ring_refresh(&tx->ring);
+                cold_told(l);
+                wh_lane_large_taken(tx);
+                if (tx->large_bytes && tx->large_bytes + len > l->hello.capacity_bytes) {
+                        l->short_bytes = len;
+                        return false;
+                }
+        }
+        return wh_lane_large_room(tx);
+}
+
+/* The record just published carries so many bytes. */
+static void bytes_sent(struct wh_link *l, uint64_t len)
+{
+        if (len > WHARF_SMALL_MAX && !unbounded(l) && !l->owner && !(l->detour & WH_DETOUR_OFFER))
+                wh_lane_large_sent(l->tx, l->tx->ring.records - 1, len);
+}
+
+uint32_t wh_link_full_by(struct wh_link *l)
+{
+        if (l->tx_over || l->over || l->owner)
+                return 0;
+        if (!l->tx)
+                return l->sock_full ? WHARF_FULL_MEMORY : wh_link_full(l) ? WHARF_FULL_RECORDS : 0;
+        struct wh_ring_tx *ring = &l->tx->ring;
+        if (!wh_ring_refresh(ring) || unbounded(l))
+                return 0;
+        if (ring->records - ring->taken_records >= ring->capacity)
+                return WHARF_FULL_RECORDS;
+        if (l->short_bytes && !bytes_fit(l, l->short_bytes))
+                return WHARF_FULL_BYTES;
+        return l->grow_refused ? WHARF_FULL_MEMORY : 0;
 }
 
 /* When little is unread any more, a burst is not paid for longer. Now and then, with the receiver's numbers fresh. */
 static void ring_shrink(struct wh_link *l)
 {
         struct wh_lane_tx *tx = l->tx;
-        if (tx->ring.lines <= WH_RING_LINES && tx->section_bytes <= WH_SECTION_BYTES_BUSY)
+        /* The sections of a bounded queue that never needed more are made for what it sends, and stay. */
+        if (tx->ring.lines <= WH_RING_LINES &&
+            (unbounded(l) ? tx->section_bytes <= WH_SECTION_BYTES_BUSY : !tx->sections_grown))
                 return;
         if (!wh_ring_refresh(&tx->ring) || tx->ring.pos - tx->ring.seen_lines > WH_RING_LINES / 4)
                 return;
         bool end_sections = !wh_lane_blocks_out(tx);
         if (tx->ring.lines > WH_RING_LINES || (end_sections && tx->n_sections))
                 ring_change(l, WH_RING_LINES, end_sections); /* another time, where it fails */
+}
+
+/* One more section, as large as all so far; the last one for all that may wait. */
+static int section_grow(struct wh_link *l, uint64_t len)
+{
+        struct wh_lane_tx *tx = l->tx;
+        uint64_t need = wh_pow2_ceil(len < WH_SECTION_UNIT ? WH_SECTION_UNIT : len), want = tx->section_bytes;
+        if (tx->n_sections == WH_SECTIONS_MAX - 1 && want < 2 * l->hello.capacity_bytes)
+                want = 2 * l->hello.capacity_bytes;
+        want = want > WH_SECTION_BYTES_MAX ? WH_SECTION_BYTES_MAX : want;
+        uint64_t blocks = want / need < WH_SECTION_BLOCKS ? WH_SECTION_BLOCKS : want / need;
+        int r = tx->n_sections == WH_SECTIONS_MAX ? -EAGAIN : section_add(l, len, blocks);
+        l->grow_refused = r < 0;
+        tx->sections_grown |= r == 0;
+        return r;
 }
 
 int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret)
@@ -389,6 +480,9 @@ int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret
         else if (r == -EAGAIN && tx->n_sections < WH_SECTIONS_MAX && tx->section_bytes < WH_SECTION_BYTES_BUSY &&
                  tx->section_bytes < len * WH_SECTION_BLOCKS_BUSY && section_add(l, len, WH_SECTION_BLOCKS_BUSY) == 0)
                 r = 0; /* where it cannot grow, it waits */
+        else if (r == -EAGAIN && (l->grow == WH_GROW_BLOCKS || len > WH_RING_INLINE_MAX) && may_grow(l) &&
+                 tx->n_free_slots && section_grow(l, len) == 0)
+                r = 0;
         return r < 0 ? r : wh_lane_lend(tx, len, ret_slot, ret);
 }
 
@@ -426,7 +520,7 @@ static __attribute__((noinline)) int tx_unheard(struct wh_link *l)
 
 static __attribute__((noinline)) void tx_look(struct wh_link *l)
 {
-        if (wh_link_probe(l, false) && unbounded(l) && !l->tx_over)
+        if (wh_link_probe(l, false) && !l->owner && !l->tx_over)
                 ring_shrink(l);
 }
 
@@ -453,7 +547,12 @@ static int tx_full(struct wh_link *l)
 static void *reserve_full(struct wh_link *l, uint32_t len, int *err)
 {
         *err = tx_full(l);
-        if (*err == -EAGAIN && unbounded(l)) {
+        if (wh_unlikely(*err == -EAGAIN && cold_told(l))) {
+                void *body = wh_ring_reserve(&l->tx->ring, len);
+                if (body || (*err = tx_full(l)) != -EAGAIN)
+                        return body;
+        }
+        if (*err == -EAGAIN && (unbounded(l) || may_grow(l))) {
                 *err = ring_grow(l, wh_rec_lines(len));
                 if (*err == 0)
                         return wh_ring_reserve(&l->tx->ring, len);
@@ -515,6 +614,7 @@ static int send_inline(struct wh_link *l, struct wh_outgoing *o)
         wh_shm_copy(body, &ext, sizeof ext);
         wh_shm_copy(body + sizeof ext, o->data, o->len);
         wh_ring_publish(&l->tx->ring, WH_REC_INLINE, len);
+        bytes_sent(l, o->len);
         count_items(l, o);
         return tx_sent(l, o, WHARF_HOW_INLINE);
 }
@@ -529,6 +629,7 @@ static void publish_block(struct wh_link *l, struct wh_outgoing *o, uint8_t *bod
         wh_shm_copy(body + sizeof ext, &block, sizeof block);
         wh_lane_slot_sent(l->tx, slot);
         wh_ring_publish(&l->tx->ring, kind, sizeof ext + sizeof block);
+        bytes_sent(l, len);
 }
 
 enum {
@@ -541,16 +642,36 @@ enum {
 
 static int send_memory(struct wh_link *l, struct wh_outgoing *o);
 
-/* No block is free now: a bounded queue is full then, and an unbounded one has other ways. */
+/* No block is free now: there are other ways, where memory for them may be made. */
 static int send_blockless(struct wh_link *l, struct wh_outgoing *o, int why)
 {
         int r = tx_full(l);
-        if (r != -EAGAIN || !unbounded(l))
-                return r == -EAGAIN ? why : r;
+        if (r != -EAGAIN)
+                return r;
+        if (!unbounded(l)) {
+                uint64_t lines = wh_rec_lines((uint32_t)(sizeof(struct wh_rec_ext) + o->len));
+                if (why != -EAGAIN || o->slot >= 0 || o->len > WH_RING_INLINE_MAX || !may_grow(l))
+                        return why;
+                if (2 * lines > l->tx->ring.usable && (r = ring_grow(l, lines)) < 0)
+                        return r;
+                return send_inline(l, o);
+        }
         if (o->len <= WH_RING_INLINE_MAX)
                 return send_inline(l, o);
         r = send_memory(l, o);
         return r == -EAGAIN ? -ENOBUFS : r;
+}
+
+/* A part was published: no message of its own, but for the last. */
+static int part_sent(struct wh_link *l, struct wh_outgoing *o, uint64_t n)
+{
+        o->done += n;
+        o->started = true;
+        l->grow = WH_GROW_NOT;
+        if (o->done == o->len)
+                return 0;
+        wh_ring_uncount(&l->tx->ring);
+        return tx_published(l);
 }
 
 /* Parts that need no shared memory but the ring's. What fits into one record goes like any small message. */
@@ -576,9 +697,8 @@ static int send_pieces(struct wh_link *l, struct wh_outgoing *o)
                 wh_shm_copy(body + sizeof ext, &o->len, sizeof o->len);
                 wh_shm_copy(body + sizeof ext + sizeof o->len, (const uint8_t *)o->data + o->done, n);
                 wh_ring_publish(&l->tx->ring, WH_REC_PIECE, len);
-                o->done += n;
-                o->started = true;
-                if (o->done < o->len && (r = tx_published(l)) < 0)
+                bytes_sent(l, n);
+                if ((r = part_sent(l, o, n)) < 0)
                         return r;
         }
         count_items(l, o);
@@ -588,6 +708,8 @@ static int send_pieces(struct wh_link *l, struct wh_outgoing *o)
 static int send_block(struct wh_link *l, struct wh_outgoing *o)
 {
         int r;
+        if (wh_unlikely(!bytes_fit(l, o->len)))
+                return tx_full(l);
         uint8_t *body = reserve(l, BLOCK_BODY, &r);
         if (!body)
                 return r;
@@ -614,7 +736,7 @@ static int send_block(struct wh_link *l, struct wh_outgoing *o)
 
 int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len)
 {
-        if (wh_unlikely(l->tx_over | l->over || l->tx_busy || l->detour))
+        if (wh_unlikely(l->tx_over | l->over || l->tx_busy || l->detour) || wh_unlikely(!bytes_fit(l, len)))
                 return -EAGAIN;
         uint8_t *body = wh_ring_reserve(&l->tx->ring, BLOCK_BODY);
         if (wh_unlikely(!body))
@@ -631,6 +753,8 @@ static int send_chunks(struct wh_link *l, struct wh_outgoing *o)
         while (o->done < o->len) {
                 uint64_t n = o->len - o->done < WH_CHUNK ? o->len - o->done : WH_CHUNK;
                 int r;
+                if (!bytes_fit(l, n))
+                        return tx_full(l);
                 uint8_t *body = reserve(l, BLOCK_BODY, &r);
                 if (!body)
                         return r;
@@ -646,9 +770,7 @@ static int send_chunks(struct wh_link *l, struct wh_outgoing *o)
                         return r;
                 }
                 publish_block(l, o, body, slot, n, WH_REC_CHUNK);
-                o->done += n;
-                o->started = true;
-                if (o->done < o->len && (r = tx_published(l)) < 0)
+                if ((r = part_sent(l, o, n)) < 0)
                         return r;
         }
         count_items(l, o);
@@ -680,12 +802,17 @@ static bool cold_full(const struct wh_link *l)
         return capacity == 0 || (l->cold_sent == l->tx_seq && l->tx_seq - l->cold_taken >= capacity);
 }
 
-/* Should the receiver say when it has taken the next one? Each of a small queue, where frames may fill it. */
+/*
+ * Should the receiver say when it has taken the next one? Each of a queue that frames may fill, and of the few that
+ * come before the lane, where they count.
+ */
 static uint32_t cold_tell(const struct wh_link *l, const struct wh_outgoing *o)
 {
-        uint64_t capacity = cold_capacity(l), few = capacity <= WH_COLD_FRAMES ? 1 : capacity / 4;
-        if (capacity > WH_COLD_FRAMES && !l->no_lane && o->how == WHARF_HOW_AUTO)
-                return 0; /* a lane comes before the queue is full */
+        uint64_t capacity = cold_capacity(l), few = capacity / 4;
+        if (capacity <= WH_COLD_COUNTED || (!l->no_lane && o->how == WHARF_HOW_AUTO))
+                few = 1;
+        if (capacity == UINT64_MAX || (o->call && l->cold_taken == l->tx_seq))
+                return 0; /* or the answer says so */
         return (l->tx_seq + 1) % few == 0 ? WH_MSG_TELL : 0;
 }
 
@@ -717,6 +844,7 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
         count_items(l, o);
         l->cold_sent++;
         l->cold_bytes += (uint32_t)o->len;
+        l->cold_large = (l->cold_taken == l->tx_seq ? 0 : l->cold_large) + (o->len > WHARF_SMALL_MAX ? o->len : 0);
         l->tx_seq++;
         o->how = WHARF_HOW_COLD;
         return 0;
@@ -726,6 +854,8 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
 {
         uint8_t *body = NULL;
         int r;
+        if (l->tx && !bytes_fit(l, o->len))
+                return tx_full(l);
         if (l->tx && !(body = reserve(l, BLOCK_BODY, &r)))
                 return r;
         struct wh_outgoing with = *o;
@@ -769,6 +899,7 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
         wh_shm_copy(body, &ext, sizeof ext);
         wh_shm_copy(body + sizeof ext, &block, sizeof block);
         wh_ring_publish(&l->tx->ring, WH_REC_MEMORY, BLOCK_BODY);
+        bytes_sent(l, o->len);
         return tx_sent(l, o, WHARF_HOW_MEMORY);
 }
 
@@ -856,10 +987,20 @@ static int send_window(struct wh_link *l, struct wh_outgoing *o)
         wh_shm_copy(body, &ext, sizeof ext);
         wh_shm_copy(body + sizeof ext, &d, sizeof d);
         wh_ring_publish(&l->tx->ring, WH_REC_WINDOW, DIRECT_BODY);
+        wh_ring_uncount(&l->tx->ring);
         return tx_published(l);
 }
 
 /* ---- a full queue ---- */
+
+void wh_link_told(struct wh_link *l, uint64_t n)
+{
+        if (n <= l->cold_taken)
+                return;
+        l->cold_taken = n;
+        if (l->tx)
+                wh_ring_tx_told(&l->tx->ring, n < l->attached_at ? n : l->attached_at);
+}
 
 bool wh_link_full(struct wh_link *l)
 {
@@ -871,7 +1012,7 @@ bool wh_link_full(struct wh_link *l)
         if (!wh_ring_refresh(ring) || unbounded(l))
                 return false;
         return ring->records - ring->taken_records >= ring->capacity ||
-               ring->pos + 2 - ring->taken_lines > ring->usable;
+               (ring->pos + 2 - ring->taken_lines > ring->usable && l->grow_refused);
 }
 
 int wh_link_send_kept(struct wh_link *l, struct wh_outgoing *o)
@@ -923,6 +1064,7 @@ int wh_link_send_kept(struct wh_link *l, struct wh_outgoing *o)
         }
         wh_shm_copy(body + sizeof ext, &block, sizeof block);
         wh_ring_publish(&l->tx->ring, kind, BLOCK_BODY);
+        bytes_sent(l, o->len);
         return tx_sent(l, o, WHARF_HOW_MEMORY);
 }
 
@@ -1077,6 +1219,7 @@ static int send_abort(struct wh_link *l)
                         return r;
                 wh_shm_copy(body, &ext, sizeof ext);
                 wh_ring_publish(&l->tx->ring, WH_REC_ABORT, sizeof ext);
+                wh_ring_uncount(&l->tx->ring);
                 l->detour &= (uint8_t)~WH_DETOUR_ABORT;
                 return tx_published(
                         l); /* it may have taken the last place: the message behind it waits for a receiver */
@@ -1093,6 +1236,9 @@ static bool stays_cold(const struct wh_link *l, const struct wh_outgoing *o)
                 return true;
         if (cold_full(l))
                 return false; /* the lane counts what is unread, cold messages too */
+        if (o->how == WHARF_HOW_AUTO && l->greeted && !l->owner && o->len > WHARF_SMALL_MAX &&
+            l->cold_large + o->len > l->hello.capacity_bytes && l->hello.capacity_records < WHARF_UNBOUNDED)
+                return false; /* nor are these counted by frames */
         return o->how == WHARF_HOW_COLD ||
                (o->how == WHARF_HOW_AUTO && o->len <= WH_COLD_MAX && l->cold_sent < WH_COLD_FRAMES &&
                 l->cold_sent < cold_capacity(l) && l->cold_bytes + o->len <= WH_COLD_BYTES);
@@ -1162,7 +1308,8 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         if (!l->tx) {
                 if (l->no_lane && l->cold_sent % 64 == 63 && !o->started)
                         l->no_lane = false; /* what was short then may not be now */
-                if (!o->started && cold_full(l))
+                if (!o->started && (cold_full(l) || (l->tx_seq - l->cold_taken >= WH_COLD_UNTOLD &&
+                                                     cold_capacity(l) <= WH_COLD_COUNTED)))
                         read_waiting(l); /* a greeting, and what was taken */
                 if (!o->started && cold_full(l) && cold_capacity(l))
                         return -EAGAIN; /* also where a lane could be made: its frame is behind what is unread */

@@ -23,12 +23,10 @@ enum {
         HELD_NOTHING = 0,
         HELD_MALLOC = 1,
         HELD_MAP = 2,
-        HELD_OWNER_RECORD = 3, /* at a port's end */
-        HELD_OWNER_BLOCK = 4,
-        HELD_HOLDER_RECORD = 5, /* a reply in place */
-        HELD_HOLDER_BLOCK = 6,
-        HELD_RESERVED = 7,
-        HELD_WINDOW = 8, /* a direct reply; [2] is how much is mapped */
+        HELD_OWNER_BLOCK = 3,  /* at a port's end */
+        HELD_HOLDER_BLOCK = 4, /* a reply in place */
+        HELD_RESERVED = 5,
+        HELD_WINDOW = 6, /* a direct reply; [2] is how much is mapped */
 };
 
 /* ---- sending ---- */
@@ -55,8 +53,31 @@ static const char *refused_about(const struct wh_link *l, int err)
         }
 }
 
-void wh_link_failed(const struct wh_link *l, int err)
+/* By what the queue is full, if it can be said. */
+static bool full_failed(struct wh_link *l, int err)
 {
+        const char *full = err == -EAGAIN ? "the queue is full" : "the queue stayed full until the deadline";
+        switch (wh_link_full_by(l)) {
+        case WHARF_FULL_RECORDS:
+                if (l->hello.capacity_records >= WHARF_UNBOUNDED)
+                        return false;
+                wh_fail(err, "%s: %u messages are unread (capacity_records)", full, l->hello.capacity_records);
+                return true;
+        case WHARF_FULL_BYTES:
+                wh_fail(err, "%s: with these %" PRIu64 " bytes more than %" PRIu64 " were unread (capacity_bytes)",
+                        full, l->short_bytes, l->hello.capacity_bytes);
+                return true;
+        case WHARF_FULL_MEMORY:
+                wh_fail(err, "%s: no memory for another message (link_mapped_bytes_max, or the system)", full);
+                return true;
+        }
+        return false;
+}
+
+void wh_link_failed(struct wh_link *l, int err)
+{
+        if ((err == -EAGAIN || err == -ETIMEDOUT) && full_failed(l, err))
+                return;
         const bool refused = err == l->tx_over && (l->refusal || l->refused_max);
         const char *about = refused || err == -EDQUOT ? refused_about(l, err) : NULL;
         const bool meets = l->hello.capacity_records == WHARF_RENDEZVOUS;
@@ -206,6 +227,8 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 obstacle = l->direct_refused ? l->direct_refused : -EOPNOTSUPP;
         if (r < 0 && call && o.call)
                 wh_call_unsent(l, call, r);
+        else if (call)
+                call->seq = l->tx_seq;
         if (wh_unlikely(r < 0))
                 wh_link_failed(l, r);
         wh_unlock(&l->o.lock);
@@ -289,7 +312,9 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
         for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
                 struct wh_room seen = wh_room_now(l);
                 l->sock_full = false;
+                l->grow = spins ? WH_GROW_NOT : WH_GROW_BLOCKS;
                 r = reserve_try(l, len_bytes, &slot, &mem);
+                l->grow = WH_GROW_NOT;
                 if (wh_likely(r != -EAGAIN))
                         break;
                 if (spins) {
@@ -321,16 +346,17 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
 
 /* ---- receiving ---- */
 
+static_assert((int)WHARF_PAYLOAD_ALIGN == (int)WH_PAYLOAD_ALIGN, "what is promised is what is asked for");
+
 /* The payload to the user, in the way he asked for. Nothing is taken from the link yet but by holding. */
 static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder,
                            bool *ret_held)
 {
         *ret_held = false;
         m->held[0] = HELD_NOTHING;
-        if (m->flags & WHARF_RECV_IN_PLACE && in->where != WH_IN_STASH) {
+        if (m->flags & WHARF_RECV_IN_PLACE && in->where == WH_IN_BLOCK) {
                 m->data = (void *)(uintptr_t)in->bytes;
-                m->held[0] = in->where == WH_IN_BLOCK ? (holder ? HELD_HOLDER_BLOCK : HELD_OWNER_BLOCK)
-                                                      : (holder ? HELD_HOLDER_RECORD : HELD_OWNER_RECORD);
+                m->held[0] = holder ? HELD_HOLDER_BLOCK : HELD_OWNER_BLOCK;
                 m->held[1] = holder ? holder : atomic_load_explicit(&l->o.name, memory_order_relaxed);
                 m->held[2] = in->slot;
                 m->held[3] = l->rx->number;
@@ -352,7 +378,8 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wha
                         s->mapped = false;
                         return 0;
                 }
-                void *own = wh_os_malloc(in->len ? in->len : 1);
+                /* What lies in a record is copied, in place too: it shares a line with the record's head. */
+                void *own = wh_os_malloc_payload(in->len);
                 if (!own)
                         return wh_trace(-ENOMEM);
                 wh_shm_copy(own, in->bytes, in->len);
@@ -924,20 +951,13 @@ static struct wh_inbox *held_lock(wharf_task *t, uint32_t id, struct wh_link **r
 }
 
 /* What is held keeps its lane, so there is one. True when the sender waits for the room. */
-static bool release_held(struct wh_link *l, const struct wharf_msg *m, bool block)
+static bool release_held(struct wh_link *l, const struct wharf_msg *m)
 {
         struct wh_lane_rx *rx = wh_link_lane(l, (uint32_t)m->held[3]);
-        bool wanted = false;
         if (wh_unlikely(!rx))
                 return false;
-        if (!block) {
-                wanted = wh_ring_unhold(&rx->ring);
-                if (wh_unlikely(rx->old && rx->ring.holds == 0))
-                        wh_lane_rx_forget_old(rx);
-        } else {
-                rx->blocks_held--;
-                wanted = wh_lane_release(rx, (uint16_t)m->held[2]);
-        }
+        rx->blocks_held--;
+        bool wanted = wh_lane_release(rx, (uint16_t)m->held[2]);
         wh_link_unheld(l, rx);
         return wanted;
 }
@@ -968,22 +988,18 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                 wh_window_give(l, m->data, m->held[2]);
                 wh_unlock(&l->o.lock);
                 break;
-        case HELD_OWNER_RECORD:
         case HELD_OWNER_BLOCK: {
                 if (!wh_task_ours(t))
                         break;
                 struct wh_inbox *in = held_lock(t, (uint32_t)m->held[1], &l);
                 if (!in)
                         break;
-                if (release_held(l, m, kind == HELD_OWNER_BLOCK) && l->sock >= 0)
+                if (release_held(l, m) && l->sock >= 0)
                         wh_link_bell(l);
-                if (l->port)
-                        wh_port_mapped(l); /* an old ring may be gone */
                 wh_link_unref(l);
                 wh_unlock(&in->lock);
                 break;
         }
-        case HELD_HOLDER_RECORD:
         case HELD_HOLDER_BLOCK:
         case HELD_RESERVED:
                 l = wh_holder_lock(t, (wharf_name)m->held[1], &err);
@@ -991,7 +1007,7 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                         break; /* the right was dropped, and its memory with it */
                 if (kind == HELD_RESERVED)
                         wh_lane_unlend(l->tx, (uint16_t)slot);
-                else if (release_held(l, m, kind == HELD_HOLDER_BLOCK))
+                else if (release_held(l, m))
                         wh_link_bell(l);
                 wh_unlock(&l->o.lock);
                 break;

@@ -16,7 +16,7 @@
 
 #define MOVE_MAGIC 0x65766f6d66726877u /* "whrfmove" */
 #ifndef MOVE_VERSION                   /* proof/matrix/later.h */
-#define MOVE_VERSION 1u
+#define MOVE_VERSION 2u
 #endif
 
 enum {
@@ -48,8 +48,9 @@ struct move_head {
         uint32_t introduced_max;
         uint32_t unused_notices; /* of send-once rights, which the former owner had not received */
         uint64_t made;           /* send rights, ever */
+        uint64_t capacity_bytes;
 };
-static_assert(sizeof(struct move_head) == 120, "both processes rely on this layout");
+static_assert(sizeof(struct move_head) == 128, "both processes rely on this layout");
 
 enum move_flags {
         MOVE_LANE = 1,     /* requests travel in a lane: out, back, n_sections descriptors */
@@ -272,6 +273,7 @@ static int port_pack(struct wh_port *p, struct packed *k)
                 .refused = p->refused,
                 .flags = p->opts.flags,
                 .capacity_records = p->opts.capacity_records,
+                .capacity_bytes = p->opts.capacity_bytes,
                 .links_max = p->opts.links_max,
                 .unread_rights_max = p->opts.unread_rights_max,
                 .introduced_max = p->opts.introduced_max,
@@ -607,10 +609,7 @@ static int lane_open(struct wh_link *l, struct opened *o, const struct move_link
         rx->ring.records = m->records;
         rx->ring.generation = m->generation;
         rx->ring.want_rung = m->want_rung;
-        rx->ring.published_lines = m->pos - 1; /* whatever was published: it is said anew */
-        uint32_t few = l->hello.capacity_records / 4 ? l->hello.capacity_records / 4 : 1;
-        if (few < rx->ring.batch_lines)
-                rx->ring.batch_lines = few;
+        rx->ring.settled_lines = m->pos - 1; /* whatever was told: it is said anew */
         wh_port_mapped(l);
         for (unsigned i = 0; i < m->n_sections; i++) {
                 int fd = fd_take(o);
@@ -653,7 +652,7 @@ static int stash_open(struct wh_link *l, struct opened *o, const struct move_lin
                 uint64_t room = m->have ? wh_round_up(m->have, 8) : 0;
                 if (m->have > o->head->n_bytes || room > o->head->n_bytes - o->next_byte)
                         return wh_trace(-EPROTO);
-                uint8_t *own = m->len ? wh_os_malloc(m->len) : NULL;
+                uint8_t *own = m->len ? wh_os_malloc_payload(m->len) : NULL;
                 if (m->len && !own)
                         return wh_trace(-ENOMEM);
                 if (m->have)
@@ -853,6 +852,7 @@ int wh_move_open(wharf_task *t, int carrier, wharf_name *ret)
                         .size = sizeof opts,
                         .flags = h->flags,
                         .capacity_records = h->capacity_records,
+                        .capacity_bytes = h->capacity_bytes,
                         .links_max = h->links_max,
                         .payload_bytes_max = h->payload_bytes_max,
                         .link_mapped_bytes_max = h->link_mapped_bytes_max,

@@ -30,7 +30,7 @@ int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name);
  */
 int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room *seen);
 /* A failed call says which limit of the receiver's it was; the link is locked. */
-void wh_link_failed(const struct wh_link *l, int err);
+void wh_link_failed(struct wh_link *l, int err);
 /* Let every thread that waits on this link look again. */
 void wh_holder_turn(struct wh_link *l);
 /* Forget all calls; their threads have left. */

@@ -590,6 +590,16 @@ struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **
 
 /* ---- ports ---- */
 
+/* As much as the capacity may take: small ones in records, the others in blocks, and what is being made beside. */
+static uint64_t mapped_for(const struct wharf_port_opts *o)
+{
+        enum { LEAST = 80 << 20, BESIDE = 8 << 20, RECORD = WHARF_SMALL_MAX + 2 * WH_LINE };
+        if (o->capacity_records >= WHARF_UNBOUNDED)
+                return LEAST;
+        uint64_t bytes = 2 * o->capacity_bytes + (uint64_t)o->capacity_records * RECORD + BESIDE;
+        return bytes < LEAST ? LEAST : bytes;
+}
+
 int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret)
 {
         struct wharf_port_opts o = {.size = sizeof o};
@@ -602,6 +612,8 @@ int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret
                 return wh_fail(-EINVAL, "wharf_port_opts.flags has unknown bits 0x%x", o.flags);
         if (o.capacity_records > 65536 && o.capacity_records < WHARF_UNBOUNDED)
                 return wh_fail(-EINVAL, "wharf_port_opts.capacity_records is %u, at most 65536", o.capacity_records);
+        if (o.capacity_bytes > (uint64_t)1 << 40)
+                return wh_fail(-EINVAL, "wharf_port_opts.capacity_bytes is more than 1 TiB");
         if (o.unread_rights_max > 250)
                 return wh_fail(-EINVAL, "wharf_port_opts.unread_rights_max is %u, at most 250", o.unread_rights_max);
         if (o.payload_bytes_max > (uint64_t)1 << 40)
@@ -610,7 +622,8 @@ int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret
         o.links_max = o.links_max ? o.links_max : 4096;
         o.introduced_max = o.introduced_max ? o.introduced_max : (o.links_max + 1) / 2;
         o.payload_bytes_max = o.payload_bytes_max ? o.payload_bytes_max : (uint64_t)1 << 30;
-        o.link_mapped_bytes_max = o.link_mapped_bytes_max ? o.link_mapped_bytes_max : 80u << 20;
+        o.capacity_bytes = o.capacity_bytes ? o.capacity_bytes : WH_CAPACITY_BYTES;
+        o.link_mapped_bytes_max = o.link_mapped_bytes_max ? o.link_mapped_bytes_max : mapped_for(&o);
         o.mapped_bytes_max = o.mapped_bytes_max ? o.mapped_bytes_max : (uint64_t)4 << 30;
         o.unread_rights_max = o.unread_rights_max ? o.unread_rights_max : 64;
         *ret = o;
@@ -736,7 +749,7 @@ static void watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to
 
 static bool link_holds(const struct wh_link *l)
 {
-        return l->retired || (l->rx && (l->rx->ring.holds || l->rx->blocks_held));
+        return l->retired || (l->rx && l->rx->blocks_held);
 }
 
 /* Somebody is in the middle of using a reply right, which takes no longer than a few system calls. */
@@ -961,6 +974,7 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
                 .payload_bytes_max = p->opts.payload_bytes_max,
                 .link_mapped_bytes_max = p->opts.link_mapped_bytes_max,
                 .capacity_records = p->opts.capacity_records,
+                .capacity_bytes = p->opts.capacity_bytes,
                 .unread_rights_max = p->opts.unread_rights_max,
         };
 }
@@ -1465,12 +1479,9 @@ static void forget(struct wh_object *o, void *arg)
                         free(l->stash.bytes);
                 for (unsigned i = 0; l->tx && i < l->tx->n_sections; i++)
                         free(l->tx->section[i].buddy);
+                if (l->tx)
+                        free(l->tx->large);
                 free(l->tx);
-                while (l->rx && l->rx->old) {
-                        struct wh_lane_old *old = l->rx->old;
-                        l->rx->old = old->next;
-                        free(old);
-                }
                 free(l->rx);
                 wh_list_for_safe (n, &l->calls)
                         free(wh_container(n, struct wh_call, node));

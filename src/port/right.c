@@ -356,6 +356,7 @@ WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_rig
                 .payload_bytes_max = l->hello.payload_bytes_max,
                 .shared_bytes = wh_link_shared_bytes(l),
                 .dead = l->tx_over,
+                .full = wh_link_full_by(l),
         };
         wh_unlock(&l->o.lock);
         return wh_fail(0, NULL);

@@ -4,7 +4,7 @@ name=examples
 ex=$build/examples
 for turn in 1 2; do
         for e in notices revoke direct-asymmetric direct-symmetric rights call-reply contents mach epoll sandboxed-child sets full \
-                rendezvous later noone; do
+                rendezvous later noone capacity; do
                 run 0 "$ex/$e"
                 same "$e says nothing on standard error" "" "$err"
         done

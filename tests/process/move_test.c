@@ -769,7 +769,7 @@ TEST(a_move_that_is_refused_changes_nothing)
         CHECK_EQ(move_try(t, h.port, to, 0), -EBUSY); /* it listens */
         CHECK(strstr(wharf_why(), "listening"));
         CHECK_EQ(count_fds(), before);
-        send_text(t, r, "held", WHARF_HOW_INLINE);
+        send_text(t, r, "held", WHARF_HOW_SECTION);
         struct wharf_msg held = MSG(.flags = WHARF_RECV_IN_PLACE);
         CHECK_EQ(wharf_recvmsg(t, p, &held, 0), 0);
         CHECK_EQ(move_try(t, p, to, 0), -EBUSY);
@@ -830,7 +830,7 @@ TEST(a_port_that_could_not_be_moved_is_in_its_set_again)
         CHECK_EQ(wharf_send(t, to, "full", 4, 0), 0);
         CHECK_EQ(move_try(t, p, to, 0), -EAGAIN);
         still_serves(t, set, r);
-        send_text(t, r, "held", WHARF_HOW_INLINE);
+        send_text(t, r, "held", WHARF_HOW_SECTION);
         struct wharf_msg held = MSG(.flags = WHARF_RECV_IN_PLACE);
         CHECK_EQ(wharf_recvmsg(t, set, &held, 0), 0);
         CHECK_EQ(move_try(t, p, to, 0), -EBUSY);
