@@ -50,11 +50,12 @@ int wh_branch_new(struct wh_link *introducer, uint32_t introduced_max, struct wh
                 if (!own)
                         return wh_trace(-ENOMEM);
                 own->id = atomic_load_explicit(&introducer->o.name, memory_order_relaxed);
+                own->directory = introducer->directory;
                 introducer->branch = own;
         }
         unsigned depth = 1;
         for (struct wh_branch *b = introducer->branch; b; b = b->up, depth++)
-                if (b->living >= introduced_max)
+                if (b->living >= introduced_max && !b->directory)
                         return -EDQUOT;
         if (depth >= WH_BRANCH_DEPTH && !chain_shorten(introducer->branch))
                 return -EDQUOT;
@@ -80,7 +81,7 @@ void wh_branch_settle(struct wh_branch *b, struct wh_link *l)
 bool wh_branch_may(const struct wh_link *introducer, uint32_t introduced_max)
 {
         for (const struct wh_branch *b = introducer->branch; b; b = b->up)
-                if (b->living >= introduced_max)
+                if (b->living >= introduced_max && !b->directory)
                         return false;
         return true;
 }

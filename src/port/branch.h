@@ -6,11 +6,10 @@
  *       one from its first introduction on, with no `up`.
  *   B2  A branch lives as long as its link or anything below it: who introduced whom is known when a link in the middle
  *       is gone.
- *   B3  b->living is the number of links below b, at any depth, but for those without a place (places.h, G2); the port's
- *       introduced_max is the most it can be. So
- *       whatever one sender's right led to, the places of others are not taken by it.
- *   B4  A chain is at most WH_BRANCH_DEPTH long: beyond that one whose link is gone, with nothing below but this chain,
- *       is forgotten. A right can be handed on without end, and memory is bounded.
+ *   B3  b->living is the number of links below b, at any depth, but for those without a place (places.h, G2); the
+ * port's introduced_max is the most it can be. So whatever one sender's right led to, the places of others are not
+ * taken by it. B4  A chain is at most WH_BRANCH_DEPTH long: beyond that one whose link is gone, with nothing below but
+ * this chain, is forgotten. A right can be handed on without end, and memory is bounded.
  *
  * Guard: the inbox of the port.
  */
@@ -31,6 +30,7 @@ struct wh_branch {
         uint32_t living; /* B3 */
         bool gone;       /* its link is */
         bool faded;      /* its link is not counted in the `living` of those above any more */
+        bool directory;  /* it introduces whoever asks: links_max says how many, and B3 nothing */
 };
 
 /* A branch for a link that `introducer` introduces; -EDQUOT when it may introduce no more, -ENOMEM. */

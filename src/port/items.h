@@ -9,6 +9,12 @@
 
 #include "port/link.h"
 
+/*
+ * As WHARF_MAKE_SEND, for the directory that gives others rights to the port: no sender, so that its link takes no
+ * place of links_max, and it may introduce as many as there are places. Of this task's own port and by its own word.
+ */
+enum { WH_MAKE_DIRECTORY = 0x10000 };
+
 struct wh_items_out {
         struct wh_outgoing *o;
         bool close[WHARF_ITEMS_MAX];      /* o->fd[i] was made for this message */

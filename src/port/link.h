@@ -148,6 +148,7 @@ struct wh_link {
         bool provisional;     /* K5; at the holder */
         bool kept;            /* its socket stays as it is: kept.h */
         bool once;            /* a send-once right: one message and no more */
+        bool directory;       /* at the owner: no sender, but who gives others their rights */
         uint8_t refusal;      /* enum wh_refusal; at the holder: what REFUSE said */
         uint64_t refused_max; /* at the holder: the limit that it said, or 0 */
         struct wh_hello hello;

@@ -66,7 +66,8 @@ enum move_flags {
         MOVE_TELL = 1024, /* its sender waits to be told that it was taken */
         MOVE_CHANGE_CRED = 2048,
         MOVE_UNDROPPED = 4096, /* the first datagram of its socket was taken, and is there still */
-        MOVE_FLAGS = 8191,
+        MOVE_DIRECTORY = 8192, /* a directory's, and no sender */
+        MOVE_FLAGS = 16383,
 };
 
 struct move_cred {
@@ -149,7 +150,7 @@ static void link_pack(const struct wh_link *l, struct packed *k, struct move_lin
         *m = (struct move_link){
                 .cred = cred_pack(&l->cred),
                 .flags = (l->cred.known ? MOVE_CRED : 0) | (l->once ? MOVE_ONCE : 0) |
-                         (l->undropped >= 0 ? MOVE_UNDROPPED : 0),
+                         (l->directory ? MOVE_DIRECTORY : 0) | (l->undropped >= 0 ? MOVE_UNDROPPED : 0),
                 .frames_got = l->frames_got,
                 .lanes = l->lanes,
                 .renews = l->renews,
@@ -733,6 +734,7 @@ static int link_open(struct wh_port *p, struct opened *o, const struct move_link
                 wh_os_close(sock);
                 return wh_trace(-ENOMEM);
         }
+        l->directory = m->flags & MOVE_DIRECTORY;
         int r = wh_port_take_link(p, l, m->flags & MOVE_CRED ? m->cred.uid : (uid_t)-1, true);
         if (r < 0) {
                 wh_link_done(l);
@@ -840,6 +842,15 @@ static int open_error(int r)
         }
 }
 
+/* Of its links, those that are no senders. */
+static uint32_t directories(const struct opened *o)
+{
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < o->head->n_links; i++)
+                n += (o->links[i].flags & MOVE_DIRECTORY) != 0;
+        return n;
+}
+
 int wh_move_open(wharf_task *t, int carrier, wharf_name *ret)
 {
         struct opened o = {0};
@@ -861,7 +872,7 @@ int wh_move_open(wharf_task *t, int carrier, wharf_name *ret)
                         .introduced_max = h->introduced_max,
                 };
                 r = wh_port_opts(&opts, &opts);
-                if (r == 0 && (h->n_links > (uint64_t)opts.links_max + WH_PLACELESS_MAX ||
+                if (r == 0 && (h->n_links - directories(&o) > (uint64_t)opts.links_max + WH_PLACELESS_MAX ||
                                opts.flags & WHARF_PORT_FIXED || h->unused_notices > UNUSED_MAX))
                         r = wh_trace(-EPROTO);
         }

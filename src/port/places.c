@@ -14,7 +14,7 @@ static bool ends_by_itself(int r)
 
 uint32_t wh_port_places(const struct wh_port *p)
 {
-        return p->n_links - p->n_placeless;
+        return p->n_links - p->n_placeless - p->n_directory;
 }
 
 /* So many links of a task may be without a place: a sixteenth of its descriptors, and a few in any case. */

@@ -1016,7 +1016,7 @@ void wh_port_reap(struct wh_port *p)
 }
 
 /* One more link of that user, in the task and at the port. */
-static int link_charge(struct wh_port *p, uid_t payer, bool force)
+static int link_charge(struct wh_port *p, const struct wh_link *l, uid_t payer, bool force)
 {
         wharf_task *t = p->task;
         int r = wh_quota_take(&t->quota, payer, WH_QUOTA_LINKS, 1, force);
@@ -1025,14 +1025,15 @@ static int link_charge(struct wh_port *p, uid_t payer, bool force)
                 r = wh_quota_take(&t->quota, payer, WH_QUOTA_LINKS, 1, force);
         }
         p->links_refused_for = r == -EDQUOT ? WH_REFUSAL_TASK_LINKS : WH_REFUSAL_LINKS;
-        if (r == 0 && (r = wh_quota_take(&p->quota, payer, WH_QUOTA_LINKS, 1, force)) < 0)
+        if (r == 0 && !l->directory && (r = wh_quota_take(&p->quota, payer, WH_QUOTA_LINKS, 1, force)) < 0)
                 wh_quota_give(&t->quota, payer, WH_QUOTA_LINKS, 1);
         return r;
 }
 
-static void link_discharge(struct wh_port *p, uid_t payer)
+static void link_discharge(struct wh_port *p, const struct wh_link *l, uid_t payer)
 {
-        wh_quota_give(&p->quota, payer, WH_QUOTA_LINKS, 1);
+        if (!l->directory)
+                wh_quota_give(&p->quota, payer, WH_QUOTA_LINKS, 1);
         wh_quota_give(&p->task->quota, payer, WH_QUOTA_LINKS, 1);
 }
 
@@ -1078,11 +1079,11 @@ int wh_port_sender_known(struct wh_link *l)
                 return 0;
         /* The link goes from one to the other: where it is the last that there may be, it must not count for both. */
         const uint32_t freed = wh_places_freed(p->task);
-        link_discharge(p, was);
-        int r = link_charge(p, now, l->revoked != WH_REVOKED_NOT);
+        link_discharge(p, l, was);
+        int r = link_charge(p, l, now, l->revoked != WH_REVOKED_NOT);
         if (r < 0) {
                 const bool shared = p->links_refused_for == WH_REFUSAL_TASK_LINKS;
-                link_charge(p, was, true);
+                link_charge(p, l, was, true);
                 return r == -EDQUOT ? wh_place_wait(l, WH_WAITS_USER, now, shared, freed) : r;
         }
         /* What it has already goes along unasked. He is listed now, for the link, so there is memory for that (Q1). */
@@ -1135,14 +1136,13 @@ int wh_port_hold_bytes(struct wh_link *l, uint64_t len)
         return 0;
 }
 
-int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret)
+static int add_link(struct wh_port *p, int sock, uid_t payer, bool force, bool directory, struct wh_link **ret)
 {
         wharf_task *t = p->task;
-        if (wh_port_places(p) >= p->opts.links_max)
-                return -EMLINK;
         struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, true);
         if (!l)
                 return wh_trace(-ENOMEM);
+        l->directory = directory;
         int r = wh_port_take_link(p, l, payer, force);
         if (r < 0) {
                 l->sock = -1;
@@ -1151,6 +1151,18 @@ int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struc
         }
         *ret = l;
         return 0;
+}
+
+int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret)
+{
+        if (wh_port_places(p) >= p->opts.links_max)
+                return -EMLINK;
+        return add_link(p, sock, payer, force, false, ret);
+}
+
+int wh_port_add_directory(struct wh_port *p, int sock, struct wh_link **ret)
+{
+        return add_link(p, sock, p->task->quota.self, true, true, ret);
 }
 
 int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool force)
@@ -1164,7 +1176,7 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
         int on = 1;
         bool charged = false;
         int r = wh_table_add(&t->links, &l->o);
-        if (r == 0 && (r = link_charge(p, payer, force)) < 0)
+        if (r == 0 && (r = link_charge(p, l, payer, force)) < 0)
                 wh_table_remove(&t->links, &l->o);
         if (r == 0) {
                 charged = true;
@@ -1176,13 +1188,14 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
                         wh_table_remove(&t->links, &l->o);
         }
         if (r < 0 && charged)
-                link_discharge(p, payer);
+                link_discharge(p, l, payer);
         if (r == -ENOSPC || r == -ENOBUFS) /* of what the kernel keeps for watching it: later, as any memory */
                 r = -ENOMEM;
         if (r < 0)
                 return wh_trace(r);
         wh_list_push_back(&p->links, &l->in_port);
         p->n_links++;
+        p->n_directory += l->directory;
         links_changed(p);
         return 0;
 }
@@ -1206,10 +1219,11 @@ void wh_port_remove_link(struct wh_link *l)
         wh_list_remove(&l->hot);
         p->n_links--;
         p->n_once -= l->once;
+        p->n_directory -= l->directory;
         p->mapped -= l->mapped;
         wh_quota_give(&p->quota, l->payer, WH_QUOTA_BYTES, l->mapped + l->stash_held);
         wh_quota_give(&p->task->quota, l->payer, WH_QUOTA_RIGHTS, l->rights_held);
-        link_discharge(p, l->payer);
+        link_discharge(p, l, l->payer);
         l->mapped = l->stash_held = l->rights_held = 0;
         wh_items_done(&l->items); /* now, and not with the last reply right: nobody is charged for them any more */
         links_changed(p);

@@ -61,6 +61,7 @@ struct wh_port {
         struct wh_list links;
         uint32_t n_links, n_once;  /* all; those that are send-once rights */
         uint32_t n_placeless;      /* of all, those that take no place: places.h */
+        uint32_t n_directory;      /* ... nor these, of directories, which are no senders */
         struct wh_list waiting;    /* links that wait for a place */
         struct wh_list in_waiting; /* of task->waiting; guard: task->notices */
         bool listens;              /* it is in that list */
@@ -156,6 +157,8 @@ int wh_port_may_introduce(const struct wh_port *p, const struct wh_link *by);
  * Add the owner's end of a link, for `payer`, whose share is not asked for with `force`; takes `sock` only on success.
  */
 int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret);
+/* One for a directory (WH_MAKE_DIRECTORY). */
+int wh_port_add_directory(struct wh_port *p, int sock, struct wh_link **ret);
 /* There may be something on this link that no event will tell of. */
 void wh_port_look_at(struct wh_link *l);
 /* Let go of the links whose senders are gone and have left nothing unread. Not from inside an event or a pump. */

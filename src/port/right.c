@@ -106,8 +106,9 @@ static int pair_new(const struct wh_hello *h, int *ret_owner, int *ret_holder)
 }
 
 /* A new link to a port of this task, for one message or for many; *ret is the holder's end. */
-static int mint(wharf_task *t, wharf_name port, bool once, int *ret, uint32_t *ret_id)
+static int mint(wharf_task *t, wharf_name port, uint32_t kind, int *ret, uint32_t *ret_id)
 {
+        const bool once = kind == WHARF_MAKE_ONCE;
         int err, ours, theirs;
         struct wh_hello h;
         struct wh_link *l;
@@ -124,7 +125,8 @@ static int mint(wharf_task *t, wharf_name port, bool once, int *ret, uint32_t *r
                 wh_port_reap(p);
         wh_port_hello(p, &h);
         int r = pair_new(&h, &ours, &theirs);
-        if (r == 0 && (r = wh_port_add_link(p, ours, t->quota.self, true, &l)) < 0) {
+        if (r == 0 && (r = kind == WH_MAKE_DIRECTORY ? wh_port_add_directory(p, ours, &l)
+                                                     : wh_port_add_link(p, ours, t->quota.self, true, &l)) < 0) {
                 wh_os_close(ours);
                 wh_os_close(theirs);
         }
@@ -195,7 +197,7 @@ static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret,
                 return wh_fail_null("ret");
         int sock;
         uint32_t id;
-        int r = mint(t, port, once, &sock, &id);
+        int r = mint(t, port, once ? WHARF_MAKE_ONCE : WHARF_MAKE_SEND, &sock, &id);
         if (r == 0 && (r = wh_right_from_socket(t, sock, !once, once, ret)) < 0) {
                 wh_os_close(sock);
                 unmint(t, port, id);
@@ -512,8 +514,9 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                         break;
                 case WHARF_MAKE_SEND:
                 case WHARF_MAKE_ONCE:
+                case WH_MAKE_DIRECTORY:
                         o->kind[i] = it->kind == WHARF_MAKE_ONCE ? WH_ITEM_REPLY : WH_ITEM_SEND;
-                        r = mint(t, it->name, it->kind == WHARF_MAKE_ONCE, &o->fd[i], &out->minted[i]);
+                        r = mint(t, it->name, it->kind, &o->fd[i], &out->minted[i]);
                         out->close[i] = r == 0;
                         break;
                 case WHARF_COPY_SEND:
@@ -564,7 +567,8 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
                         wh_os_close(out->via[i]);
                 }
                 if (!sent) {
-                        if (m->items[i].kind == WHARF_MAKE_SEND || m->items[i].kind == WHARF_MAKE_ONCE)
+                        if (m->items[i].kind == WHARF_MAKE_SEND || m->items[i].kind == WHARF_MAKE_ONCE ||
+                            m->items[i].kind == WH_MAKE_DIRECTORY)
                                 unmint(t, m->items[i].name, out->minted[i]);
                         continue;
                 }

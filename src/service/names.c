@@ -293,7 +293,7 @@ static int announce(struct service *s, struct domain *d, struct conn *c, struct 
 {
         struct wh_names_request req = {.op = e->watch ? WH_NAMES_WATCH : WH_NAMES_REGISTER, .cookie = e->cookie};
         strcpy(req.name, e->name);
-        struct wharf_item items[2] = {{.kind = WHARF_MAKE_SEND, .name = e->port}, {.kind = WHARF_COPY_FD}};
+        struct wharf_item items[2] = {{.kind = WH_MAKE_DIRECTORY, .name = e->port}, {.kind = WHARF_COPY_FD}};
         uint32_t n = 1;
         uint64_t before = 0;
         int r = 0;

@@ -161,6 +161,37 @@ TEST(name_of_a_port_that_moved_leads_to_its_new_owner)
         wharf_task_close(b);
 }
 
+/* As many may send as the port says, the first of them too: the directory is none, and may introduce them all. */
+TEST(links_max_of_a_registered_port_is_in_senders)
+{
+        test_domain();
+        wharf_task *a = task(), *b = task();
+        for (uint32_t max = 1; max <= 5; max++) {
+                struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .links_max = max};
+                wharf_name p, right[5];
+                char name[8], c;
+                CHECK_EQ(wharf_port_new(a, &o, &p), 0);
+                snprintf(name, sizeof name, "few%u", max);
+                CHECK_EQ(wharf_register(a, name, p), 0);
+                for (uint32_t round = 0; round < 3; round++) {
+                        for (uint32_t i = 0; i < max; i++) {
+                                CHECK_EQ(wharf_lookup(b, name, 0, &right[i]), 0);
+                                CHECK_EQ(wharf_send(b, right[i], "m", 1, 0), 0);
+                                CHECK_EQ(wharf_recv(a, p, &c, 1, NULL, wharf_in_ms(10000)), 1);
+                        }
+                        for (uint32_t i = 0; i < max; i++)
+                                CHECK_EQ(wharf_send(b, right[i], "m", 1, 0), 0);
+                        for (uint32_t i = 0; i < max; i++)
+                                CHECK_EQ(wharf_recv(a, p, &c, 1, NULL, wharf_in_ms(10000)), 1);
+                        for (uint32_t i = 0; i < max; i++)
+                                CHECK_EQ(wharf_drop(b, right[i]), 0);
+                        CHECK_EQ(wharf_recv(a, p, &c, 1, NULL, 0), -EAGAIN);
+                }
+        }
+        wharf_task_close(a);
+        wharf_task_close(b);
+}
+
 TEST(name_arguments)
 {
         const char *dir = test_domain();
