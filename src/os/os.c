@@ -659,9 +659,25 @@ int wh_os_send_byte(int fd)
         return (int)OS_CALL(send, RAW(sendto, fd, &byte, (size_t)1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, (socklen_t)0));
 }
 
-ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags)
+static ssize_t recvmsg_once(int fd, struct msghdr *m, int flags)
 {
         return OS_CALL(recvmsg, RAW_RECVMSG(fd, m, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+}
+
+ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags)
+{
+        const size_t room = m->msg_controllen;
+        ssize_t r = recvmsg_once(fd, m, flags);
+        /*
+         * The kernel looks into the queue first, and then whether the other end is closed. Who sends and closes between
+         * the two looks has the end told before what it sent. After the close nothing comes any more, so what the second
+         * call says is so (O6).
+         */
+        if (__builtin_expect(r == 0 && m->msg_controllen == 0, 0)) {
+                m->msg_controllen = room;
+                r = recvmsg_once(fd, m, flags);
+        }
+        return r;
 }
 
 int wh_os_discard(int fd, unsigned n)

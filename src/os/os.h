@@ -10,6 +10,7 @@
  *   O3  Every descriptor made here is close-on-exec; every send carries MSG_NOSIGNAL.
  *   O4  No function restarts a wait after EINTR: callers know their deadlines, the seam does not.
  *   O5  No function is a cancellation point of pthreads: a thread that is cancelled leaves the library first.
+ *   O6  A socket's end is told when nothing lies before it any more: what a peer sent before it closed is never passed.
  *
  * Newer than Linux 5.15, which is promised; what is done without each is in docs/design/kernels.md:
  *      MFD_NOEXEC_SEAL       6.3   wh_os_memfd()
@@ -195,7 +196,7 @@ int wh_os_accept(int fd); /* non-blocking, close-on-exec */
 ssize_t wh_os_sendmsg(int fd, const struct msghdr *m, int flags);
 /* One byte, the cheapest datagram there is; flags as wh_os_sendmsg(). */
 int wh_os_send_byte(int fd);
-/* `flags` beside MSG_DONTWAIT | MSG_CMSG_CLOEXEC, which are always there. */
+/* `flags` beside MSG_DONTWAIT | MSG_CMSG_CLOEXEC, which are always there. 0 is the end (O6), or an empty datagram. */
 ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags);
 /* Throw away up to `n` datagrams that wait, reading one byte of each and no descriptors. How many. */
 int wh_os_discard(int fd, unsigned n);

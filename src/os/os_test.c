@@ -96,6 +96,51 @@ TEST(waits_end_at_their_deadline)
         wh_os_close(ep);
 }
 
+static int swapped_fd, ended_fd, kept_fd;
+
+/*
+ * The kernel's two looks, one at a time: the first is given a socket that has ended, as it is with a peer that sends and
+ * closes behind the look into the queue; the next one is given the socket itself, in which the peer's last words lie.
+ */
+static int send_and_close_between_the_looks(enum wh_os_call call)
+{
+        if (call != WH_OS_recvmsg)
+                return 0;
+        if (kept_fd < 0) {
+                kept_fd = dup(swapped_fd);
+                CHECK_GE(dup2(ended_fd, swapped_fd), 0);
+        } else if (ended_fd >= 0) {
+                CHECK_GE(dup2(kept_fd, swapped_fd), 0);
+                close(kept_fd);
+                close(ended_fd);
+                ended_fd = -1;
+        }
+        return 0;
+}
+
+/* Goal: O6, also where the peer sends and closes while the kernel looks. */
+TEST(the_end_of_a_socket_is_told_behind_what_was_sent_before_it)
+{
+        int sv[2], over[2];
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        CHECK_EQ(wh_os_socketpair(over), 0);
+        CHECK_EQ(send(sv[1], "last words", 10, 0), 10);
+        close(sv[1]);
+        close(over[1]);
+        swapped_fd = sv[0];
+        ended_fd = over[0];
+        kept_fd = -1;
+        char buf[16], control[64];
+        struct iovec iov = {buf, sizeof buf};
+        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+        wh_os_gate = send_and_close_between_the_looks;
+        CHECK_EQ(wh_os_recvmsg(sv[0], &m, 0), 10);
+        wh_os_gate = NULL;
+        CHECK_MEM(buf, "last words", 10);
+        CHECK_EQ(wh_os_recvmsg(sv[0], &m, 0), 0);
+        close(sv[0]);
+}
+
 TEST(a_detached_child_gets_its_descriptors_in_order)
 {
         int p[2][2];

@@ -129,6 +129,59 @@ TEST(empty_datagram_leaks_nothing)
         wharf_task_close(t);
 }
 
+static wharf_task *last_task;
+static wharf_name last_right;
+static int last_sock, last_ended, last_kept;
+
+/*
+ * The kernel looks into the queue, which is empty, and then whether the other end is closed. Between the two looks the
+ * sender sends, and closes: so the first call is answered from a socket that has ended, and the next one from its own.
+ */
+static int last_words_between_the_looks(enum wh_os_call call)
+{
+        if (call != WH_OS_recvmsg || !last_right)
+                return 0;
+        if (last_kept < 0) {
+                last_kept = dup(last_sock);
+                CHECK_GE(dup2(last_ended, last_sock), 0);
+                return 0;
+        }
+        wharf_name right = last_right;
+        last_right = WHARF_NONE;
+        CHECK_GE(dup2(last_kept, last_sock), 0);
+        close(last_kept);
+        close(last_ended);
+        CHECK_EQ(wharf_send(last_task, right, "last words", 10, 0), 0);
+        CHECK_EQ(wharf_drop(last_task, right), 0);
+        return 0;
+}
+
+/* Goal: a message whose sender drops its right, or dies, just when its receiver looks is received, and only then ends it. */
+TEST(message_sent_just_before_its_sender_s_end_is_received)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL);
+        int over[2], err;
+        last_task = t;
+        last_right = right_new(t, port);
+        still_serves(t, port, last_right);
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        CHECK(p);
+        last_sock = wh_container(p->links.next, struct wh_link, in_port)->sock;
+        wh_unlock(&p->inbox->lock);
+        CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, over), 0);
+        close(over[1]);
+        last_ended = over[0];
+        last_kept = -1;
+        char buf[16];
+        wh_os_gate = last_words_between_the_looks;
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(60000)), 10);
+        wh_os_gate = NULL;
+        CHECK_MEM(buf, "last words", 10);
+        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(60000)), -ENOTCONN);
+        wharf_task_close(t);
+}
+
 #ifndef SO_PASSPIDFD
 #define SO_PASSPIDFD 76
 #endif
