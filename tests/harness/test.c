@@ -276,8 +276,9 @@ static void world_of_its_own(int number)
                         for (unsigned i = 0; i < SHARED_DIRS; i++)
                                 dir_is_ours[i] = own_dir(shared_dirs[i]);
         }
+        /* A name that nobody else has, also where the folder is private: wharfds are found by their domains in /proc. */
         if (dir_is_ours[1])
-                snprintf(dir_path, sizeof dir_path, "/tmp/wharf-test");
+                snprintf(dir_path, sizeof dir_path, "/tmp/%s-%d", strrchr(base_path, '/') + 1, number);
         else
                 snprintf(dir_path, sizeof dir_path, "%s/%d", base_path, number);
         snprintf(private_dir[0], sizeof private_dir[0], "%s/tmp", dir_path);

@@ -340,6 +340,39 @@ static void *wait_in_vain(void *arg)
         return (void *)(intptr_t)wharf_lookup(arg, "never", WHARF_FOREVER, &right);
 }
 
+/*
+ * Goal:   a test that ends the wharfd of its domain does not end that of another one, which runs at the same time with
+ *         a /tmp of its own: both are seen in /proc, where only the path of the domain tells them apart.
+ * Method: this test, run once more by itself, says where its domain is.
+ */
+TEST(tests_that_run_at_one_time_have_domains_of_different_paths)
+{
+        const char *dir = test_domain(), *say = getenv("WHARF_TEST_SAY_DOMAIN");
+        char self[512], fd[16], theirs[256] = "";
+        int p[2];
+        if (say) {
+                CHECK_EQ(write(atoi(say), dir, strlen(dir)), strlen(dir));
+                return;
+        }
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+        if (n <= 0)
+                test_skip("it needs /proc to run itself");
+        self[n] = 0;
+        CHECK_EQ(pipe(p), 0);
+        snprintf(fd, sizeof fd, "%d", p[1]);
+        pid_t pid = fork();
+        if (pid == 0) {
+                setenv("WHARF_TEST_SAY_DOMAIN", fd, 1);
+                execl(self, self, "--only", "tests_that_run_at_one_time_have_domains_of_different_paths", NULL);
+                _exit(99);
+        }
+        CHECK_EQ(test_wait(pid), 0);
+        CHECK_GE(read(p[0], theirs, sizeof theirs - 1), 10);
+        CHECK(strcmp(dir, theirs));
+        close(p[0]);
+        close(p[1]);
+}
+
 /* Anyone may register a name, so a look-up waits; but not for a wharfd that is dead and that none can follow. */
 TEST(lookup_that_waits_ends_when_no_wharfd_can_be_started)
 {
