@@ -259,8 +259,11 @@ void print_wrapped(size_t indent, const char *text)
                 size_t n = room;
                 while (n && at[n] != ' ')
                         n--;
-                if (!n) /* one long word */
-                        n = strcspn(at, " ");
+                if (!n) /* one long word: a path, most likely */
+                        for (n = room; n && at[n - 1] != '/'; n--)
+                                ;
+                if (!n)
+                        n = room;
                 printf("%.*s\n%*s", (int)n, at, (int)indent, "");
                 at += n + strspn(at + n, " ");
         }
