@@ -701,7 +701,8 @@ static void work_names(struct party *p, unsigned stream)
         MATRIX_EQ(wharf_unregister(p->task, name), 0);
         MATRIX_EQ(wharf_unregister(p->task, name), -ENOENT);
         int64_t deadline = soon(4);
-        MATRIX_EQ(wharf_lookup(p->task, nobody, deadline, &to), -ENOENT);
+        int r = wharf_lookup(p->task, nobody, deadline, &to);
+        MATRIX_CHECK(r == -ENOENT || r == -ETIMEDOUT); /* on a busy machine nobody may answer in such a time */
         MATRIX_CHECK(wharf_now_ns() >= deadline);
         MATRIX_EQ(wharf_drop(p->task, port), 0);
 }
