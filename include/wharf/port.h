@@ -55,7 +55,7 @@ struct wharf_port_opts {
         uint32_t capacity_records;       /* messages that may be unread on one link; default 1024, at most 65536; or: */
 #define WHARF_RENDEZVOUS UINT32_MAX      /* none: a send ends when a receiver has taken the message */
 #define WHARF_UNBOUNDED (UINT32_MAX - 1) /* as many as link_mapped_bytes_max holds: a send never waits */
-        uint32_t links_max;              /* senders at once; default 4096. More wait, see below. wharfd, which gives others
+        uint32_t links_max;         /* senders at once; default 4096. More wait, see below. wharfd, which gives others
                                             rights to a registered port, is none */
         uint64_t payload_bytes_max; /* largest payload accepted, and largest sum of memories; default 1 GiB, at most 1
                                        TiB */
