@@ -159,7 +159,7 @@ WHARF_API const char *wharf_why(void);
 WHARF_API int64_t wharf_now_ns(void);
 WHARF_API int64_t wharf_in_ms(int64_t ms);
 
-/* "0.1.0" */
+/* "0.2.0" */
 WHARF_API const char *wharf_version(void);
 
 WHARF_END
