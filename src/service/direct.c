@@ -56,6 +56,7 @@ enum {
         HELLO_ID = 0x68656c6c,
         DOOR_TURN = 64,     /* receives from anyone between two looks at the door */
         ROUNDS_AT_ONCE = 4, /* of a receive that may not wait */
+        BUCKETS = 256,      /* so that a message costs the same, however many peers there are */
 };
 
 /* What a hello says: the id of its sender's door, and the name, without the prefix and without a 0. */
@@ -66,32 +67,41 @@ struct hello {
 enum { HELLO_HEAD = offsetof(struct hello, name), DOOR_BYTES_MAX = 1024 };
 static_assert(sizeof(struct wharf_name_event) <= DOOR_BYTES_MAX, "what the door takes is as large as an event");
 
-struct outlet {
-        struct wh_list node;
-        wharf_name right;
+/* What outlets, inlets and what is known have first: a place in a roll. */
+struct entry {
+        struct wh_list node, in_bucket;
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
 
+/* Entries in their order, and by their names; those of one name have the same order in both. */
+struct roll {
+        struct wh_list all, bucket[BUCKETS];
+};
+
+struct outlet {
+        struct entry e;
+        wharf_name right;
+};
+
 struct inlet {
-        struct wh_list node;
+        struct entry e;
+        struct wh_list by_port; /* in a bucket of d->ports */
         wharf_name port;
         bool in_set;
         bool follows; /* another of that name, which is read first */
         bool met;     /* received from by its name: who had that name before has been told of */
         uint64_t id;  /* of the registration */
-        char name[WHARF_DIRECT_NAME_MAX + 1];
 };
 
 /* A registration of a name, in the directory's words. */
 struct known {
-        struct wh_list node;
+        struct entry e;
         uint64_t id;
         pid_t pid;
         uid_t uid;
         bool gone;
         bool told;  /* who receives from it has been told that it is gone, or will be */
         bool stale; /* not named again yet since the directory began anew */
-        char name[WHARF_DIRECT_NAME_MAX + 1];
 };
 
 /* A hello that has come and was not judged yet. */
@@ -109,12 +119,15 @@ struct wharf_direct {
         wharf_name door, set;
         uint64_t id; /* of the door */
         struct wh_lock lock, making;
-        struct wh_list outlets, outlets_gone;
+        struct roll outlets, outlets_gone;
         unsigned n_outlets, n_outlets_gone, sweep_at;
         _Atomic bool receiving;
-        struct wh_list inlets, inlets_gone, known, claims;
+        struct roll inlets, inlets_gone, known, known_gone;
+        struct wh_list ports[BUCKETS]; /* inlets by their ports */
+        struct wh_list claims;
         struct claim *spare; /* for the next hello */
         bool told_all;       /* the directory has told of all names that there were when we joined */
+        bool placed;         /* all inlets that follow no other are in the set */
         unsigned n_inlets, n_inlets_gone, n_following, n_gone, turn;
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
@@ -129,16 +142,68 @@ static int full_name(const char *name, char ret[WHARF_NAME_MAX + 1])
         return 0;
 }
 
-/* ---- sending ---- */
+/* ---- rolls ---- */
 
-static struct outlet *outlet_find(struct wh_list *outlets, const char *name)
+static void buckets_init(struct wh_list *bucket)
 {
-        wh_list_for (pos, outlets) {
-                struct outlet *o = wh_container(pos, struct outlet, node);
-                if (!strcmp(o->name, name))
-                        return o;
+        for (unsigned i = 0; i < BUCKETS; i++)
+                wh_list_init(&bucket[i]);
+}
+
+static void roll_init(struct roll *r)
+{
+        wh_list_init(&r->all);
+        buckets_init(r->bucket);
+}
+
+static struct wh_list *roll_bucket(struct roll *r, const char *name)
+{
+        uint32_t h = 2166136261u; /* FNV-1a */
+        for (; *name; name++)
+                h = (h ^ (uint8_t)*name) * 16777619u;
+        return &r->bucket[(h ^ h >> 16) % BUCKETS];
+}
+
+static void roll_push(struct roll *r, struct entry *e)
+{
+        wh_list_push_back(&r->all, &e->node);
+        wh_list_push_back(roll_bucket(r, e->name), &e->in_bucket);
+}
+
+static void roll_remove(struct entry *e)
+{
+        wh_list_remove(&e->node);
+        wh_list_remove(&e->in_bucket);
+}
+
+/* The first of that name behind `behind`, or of all. */
+static struct entry *roll_find(struct roll *r, const char *name, const struct entry *behind)
+{
+        struct wh_list *bucket = roll_bucket(r, name);
+        for (struct wh_list *pos = behind ? behind->in_bucket.next : bucket->next; pos != bucket; pos = pos->next) {
+                struct entry *e = wh_container(pos, struct entry, in_bucket);
+                if (!strcmp(e->name, name))
+                        return e;
         }
         return NULL;
+}
+
+/* The oldest is taken out; NULL when there is none. */
+static struct entry *roll_pop(struct roll *r)
+{
+        if (wh_list_empty(&r->all))
+                return NULL;
+        struct entry *e = wh_container(r->all.next, struct entry, node);
+        roll_remove(e);
+        return e;
+}
+
+/* ---- sending ---- */
+
+static struct outlet *outlet_find(struct roll *outlets, const char *name)
+{
+        struct entry *e = roll_find(outlets, name, NULL);
+        return e ? wh_container(e, struct outlet, e) : NULL;
 }
 
 static wharf_name outlet_right(struct wharf_direct *d, const char *name)
@@ -156,7 +221,7 @@ static bool outlet_was(struct wharf_direct *d, const char *name)
         wh_lock(&d->lock);
         struct outlet *o = outlet_find(&d->outlets_gone, name);
         if (o) {
-                wh_list_remove(&o->node);
+                roll_remove(&o->e);
                 d->n_outlets_gone--;
         }
         wh_unlock(&d->lock);
@@ -170,18 +235,18 @@ static void outlet_gone(struct wharf_direct *d, wharf_name right)
 {
         struct outlet *o = NULL, *old = NULL;
         wh_lock(&d->lock);
-        wh_list_for (pos, &d->outlets) {
-                o = wh_container(pos, struct outlet, node);
+        wh_list_for (pos, &d->outlets.all) {
+                o = wh_container(pos, struct outlet, e.node);
                 if (o->right == right)
                         break;
                 o = NULL;
         }
         if (o) {
-                wh_list_remove(&o->node);
+                roll_remove(&o->e);
                 d->n_outlets--;
-                wh_list_push_back(&d->outlets_gone, &o->node);
+                roll_push(&d->outlets_gone, &o->e);
                 if (++d->n_outlets_gone > GONE_MAX) {
-                        old = wh_container(wh_list_pop_front(&d->outlets_gone), struct outlet, node);
+                        old = wh_container(roll_pop(&d->outlets_gone), struct outlet, e);
                         d->n_outlets_gone--;
                 }
         }
@@ -201,8 +266,8 @@ static void outlets_sweep(struct wharf_direct *d)
         size_t n = 0;
         wh_lock(&d->lock);
         if (d->n_outlets >= d->sweep_at && (right = wh_os_malloc(d->n_outlets * sizeof *right)))
-                wh_list_for (pos, &d->outlets)
-                        right[n++] = wh_container(pos, struct outlet, node)->right;
+                wh_list_for (pos, &d->outlets.all)
+                        right[n++] = wh_container(pos, struct outlet, e.node)->right;
         wh_unlock(&d->lock);
         if (!right)
                 return;
@@ -262,10 +327,10 @@ static int outlet_make(struct wharf_direct *d, const char *name, wharf_name door
                 free(o);
                 return wh_fail(r, "no link to %s could be made", name);
         }
-        strcpy(o->name, name);
+        strcpy(o->e.name, name);
         o->right = right;
         wh_lock(&d->lock);
-        wh_list_push_back(&d->outlets, &o->node);
+        roll_push(&d->outlets, &o->e);
         d->n_outlets++;
         wh_unlock(&d->lock);
         outlets_sweep(d);
@@ -305,13 +370,13 @@ static void outlet_end(struct wharf_direct *d, const char *name, wharf_name righ
         wh_lock(&d->lock);
         struct outlet *o = outlet_find(&d->outlets, name), *gone = outlet_find(&d->outlets_gone, name);
         if (o && o->right == right) {
-                wh_list_remove(&o->node);
+                roll_remove(&o->e);
                 d->n_outlets--;
         } else {
                 o = NULL;
         }
         if (gone && gone->right == right) { /* a thread that swept was faster; ours is told now */
-                wh_list_remove(&gone->node);
+                roll_remove(&gone->e);
                 d->n_outlets_gone--;
         } else {
                 gone = NULL;
@@ -351,14 +416,27 @@ WHARF_API int wharf_direct_send(wharf_direct *d, const char *peer, const void *d
 
 /* ---- what is known of others ---- */
 
+/* The next one of `name` behind `k`, or the first. */
+static struct known *known_next(struct roll *r, const char *name, const struct known *k)
+{
+        struct entry *e = roll_find(r, name, k ? &k->e : NULL);
+        return e ? wh_container(e, struct known, e) : NULL;
+}
+
 static struct known *known_find(struct wharf_direct *d, const char *name, uint64_t id)
 {
-        wh_list_for (pos, &d->known) {
-                struct known *k = wh_container(pos, struct known, node);
-                if (k->id == id && !strcmp(k->name, name))
-                        return k;
-        }
+        struct roll *rolls[] = {&d->known, &d->known_gone};
+        for (int i = 0; i < 2; i++)
+                for (struct known *k = known_next(rolls[i], name, NULL); k; k = known_next(rolls[i], name, k))
+                        if (k->id == id)
+                                return k;
         return NULL;
+}
+
+/* The registration of `name` that has not ended, or NULL. */
+static struct known *known_living(struct wharf_direct *d, const char *name)
+{
+        return known_next(&d->known, name, NULL);
 }
 
 /* The end of that registration is told by nobody from now on. */
@@ -371,21 +449,13 @@ static void known_told(struct wharf_direct *d, const char *name, uint64_t id)
 
 static void known_end(struct wharf_direct *d, struct known *k)
 {
-        if (k->gone)
-                return;
         k->gone = true;
-        wh_list_remove(&k->node);
-        wh_list_push_back(&d->known, &k->node); /* those that are gone stand in the order of their end */
-        if (++d->n_gone <= GONE_MAX)
-                return;
-        wh_list_for (pos, &d->known) {
-                struct known *old = wh_container(pos, struct known, node);
-                if (old->gone) {
-                        wh_list_remove(&old->node);
-                        free(old);
-                        d->n_gone--;
-                        return;
-                }
+        k->stale = false;
+        roll_remove(&k->e);
+        roll_push(&d->known_gone, &k->e);
+        if (++d->n_gone > GONE_MAX) {
+                free(wh_container(roll_pop(&d->known_gone), struct known, e));
+                d->n_gone--;
         }
 }
 
@@ -395,49 +465,25 @@ static int known_is(struct wharf_direct *d, const char *full, uint64_t id, pid_t
         const char *name = full + sizeof PREFIX - 1;
         if (strncmp(full, PREFIX, sizeof PREFIX - 1))
                 return 0;
-        struct known *k = known_find(d, name, id);
-        if (!k) {
+        struct known *k = known_find(d, name, id), *other;
+        if (k) {
+                roll_remove(&k->e);
+                d->n_gone -= k->gone;
+        } else {
                 k = wh_os_calloc(1, sizeof *k);
                 if (!k)
                         return wh_trace(-ENOMEM);
-                strcpy(k->name, name);
+                strcpy(k->e.name, name);
                 k->id = id;
-                wh_list_push_front(&d->known, &k->node);
-        } else if (k->gone) {
-                d->n_gone--;
         }
+        other = known_living(d, name);
+        if (other)
+                known_end(d, other);
+        roll_push(&d->known, &k->e);
         k->pid = pid;
         k->uid = uid;
         k->gone = k->stale = false;
-        wh_list_for_safe (pos, &d->known) {
-                struct known *other = wh_container(pos, struct known, node);
-                if (other != k && !other->gone && !strcmp(other->name, name)) {
-                        known_end(d, other);
-                        break; /* there was one at most */
-                }
-        }
         return 0;
-}
-
-static struct known *known_stale(struct wharf_direct *d)
-{
-        wh_list_for (pos, &d->known) {
-                struct known *k = wh_container(pos, struct known, node);
-                if (k->stale)
-                        return k;
-        }
-        return NULL;
-}
-
-/* The registration of `name` that has not ended, or NULL. */
-static struct known *known_living(struct wharf_direct *d, const char *name)
-{
-        wh_list_for (pos, &d->known) {
-                struct known *k = wh_container(pos, struct known, node);
-                if (!k->gone && !strcmp(k->name, name))
-                        return k;
-        }
-        return NULL;
 }
 
 static int known_event(struct wharf_direct *d, const struct wharf_name_event *e)
@@ -452,14 +498,14 @@ static int known_event(struct wharf_direct *d, const struct wharf_name_event *e)
                         known_end(d, k);
                 break;
         case WHARF_NAMES_BEGIN:
-                wh_list_for (pos, &d->known) {
-                        k = wh_container(pos, struct known, node);
-                        k->stale = !k->gone;
-                }
+                wh_list_for (pos, &d->known.all)
+                        wh_container(pos, struct known, e.node)->stale = true;
                 break;
         case WHARF_NAMES_END:
-                while ((k = known_stale(d))) {
-                        k->stale = false;
+                wh_list_for_safe (pos, &d->known.all) {
+                        k = wh_container(pos, struct known, e.node);
+                        if (!k->stale)
+                                continue;
                         k->told = true; /* a directory that has lost its names says nothing of lives */
                         known_end(d, k);
                 }
@@ -505,12 +551,23 @@ static int is_drained(struct wharf_direct *d, wharf_name name)
         return r == -EINTR ? 0 : r < 0 ? r : !r;
 }
 
-/* The first of that name behind `pos`, which may be the list's head. */
-static struct inlet *inlet_find(struct wh_list *inlets, struct wh_list *pos, const char *name)
+/* The first of that name, or the next one behind `in`. */
+static struct inlet *inlet_find(struct roll *inlets, const struct inlet *in, const char *name)
 {
-        while ((pos = pos->next) != inlets) {
-                struct inlet *in = wh_container(pos, struct inlet, node);
-                if (!strcmp(in->name, name))
+        struct entry *e = roll_find(inlets, name, in ? &in->e : NULL);
+        return e ? wh_container(e, struct inlet, e) : NULL;
+}
+
+static struct wh_list *ports_bucket(struct wharf_direct *d, wharf_name port)
+{
+        return &d->ports[(port ^ port >> 8) % BUCKETS];
+}
+
+static struct inlet *inlet_of(struct wharf_direct *d, wharf_name port)
+{
+        wh_list_for (pos, ports_bucket(d, port)) {
+                struct inlet *in = wh_container(pos, struct inlet, by_port);
+                if (in->port == port)
                         return in;
         }
         return NULL;
@@ -518,7 +575,7 @@ static struct inlet *inlet_find(struct wh_list *inlets, struct wh_list *pos, con
 
 static struct inlet *inlet_next(struct wharf_direct *d, struct inlet *in)
 {
-        return d->n_following ? inlet_find(&d->inlets, &in->node, in->name) : NULL;
+        return d->n_following ? inlet_find(&d->inlets, in, in->e.name) : NULL;
 }
 
 /* Out of the list, and its port dropped: which takes it out of the set, and its notice back. */
@@ -528,17 +585,18 @@ static void inlet_take_out(struct wharf_direct *d, struct inlet *in)
         if (in->follows) {
                 d->n_following--;
         } else if (next) {
-                next->follows = false;
+                next->follows = d->placed = false;
                 d->n_following--;
         }
         wharf_drop(d->task, in->port);
-        wh_list_remove(&in->node);
+        roll_remove(&in->e);
+        wh_list_remove(&in->by_port);
         d->n_inlets--;
 }
 
 static void inlet_gone_free(struct wharf_direct *d, struct inlet *in)
 {
-        wh_list_remove(&in->node);
+        roll_remove(&in->e);
         d->n_inlets_gone--;
         free(in);
 }
@@ -553,14 +611,14 @@ static void inlet_end(struct wharf_direct *d, struct inlet *in)
                 free(in);
                 return;
         }
-        struct inlet *last = inlet_find(&d->inlets_gone, &d->inlets_gone, in->name);
+        struct inlet *last = inlet_find(&d->inlets_gone, NULL, in->e.name);
         if (last) { /* one end of each name is told of, and this is the later one */
-                known_told(d, last->name, last->id);
+                known_told(d, last->e.name, last->id);
                 inlet_gone_free(d, last);
         }
-        wh_list_push_back(&d->inlets_gone, &in->node);
+        roll_push(&d->inlets_gone, &in->e);
         if (++d->n_inlets_gone > GONE_MAX)
-                inlet_gone_free(d, wh_container(d->inlets_gone.next, struct inlet, node));
+                inlet_gone_free(d, wh_container(d->inlets_gone.all.next, struct inlet, e.node));
 }
 
 /* Is the claim true (D1)? */
@@ -573,9 +631,9 @@ static bool claim_holds(struct wharf_direct *d, const struct claim *c)
 /* The claim's port becomes an inlet; on failure it is still the claim's. */
 static int claim_accept(struct wharf_direct *d, struct claim *c)
 {
-        struct inlet *before = inlet_find(&d->inlets, &d->inlets, c->name);
+        struct inlet *before = inlet_find(&d->inlets, NULL, c->name);
         unsigned links = 0;
-        for (struct inlet *in = before; in; in = inlet_find(&d->inlets, &in->node, c->name))
+        for (struct inlet *in = before; in; in = inlet_find(&d->inlets, in, c->name))
                 links += in->id == c->id;
         if (links >= LINKS_MAX)
                 return -EEXIST;
@@ -599,12 +657,14 @@ static int claim_accept(struct wharf_direct *d, struct claim *c)
         in->port = c->port;
         in->id = c->id;
         in->follows = before;
-        strcpy(in->name, c->name);
-        wh_list_push_back(&d->inlets, &in->node);
+        strcpy(in->e.name, c->name);
+        roll_push(&d->inlets, &in->e);
+        wh_list_push_back(ports_bucket(d, in->port), &in->by_port);
+        d->placed &= in->follows;
         d->n_inlets++;
         d->n_following += in->follows;
         c->port = WHARF_NONE;
-        struct inlet *gone = inlet_find(&d->inlets_gone, &d->inlets_gone, in->name);
+        struct inlet *gone = inlet_find(&d->inlets_gone, NULL, in->e.name);
         if (gone && gone->id == in->id)
                 inlet_gone_free(d, gone); /* it is not: its link was lost, and this is the next */
         return 0;
@@ -684,11 +744,9 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
         if (r < 0)
                 return r;
         if (m.notice == WHARF_NOTICE_NO_SENDERS) {
-                wh_list_for_safe (pos, &d->inlets) {
-                        struct inlet *in = wh_container(pos, struct inlet, node);
-                        if (in->port == m.about)
-                                inlet_end(d, in);
-                }
+                struct inlet *in = inlet_of(d, m.about);
+                if (in)
+                        inlet_end(d, in);
         } else if (wharf_names_event(d->task, &m, &event) == 0) {
                 r = known_event(d, &event);
         } else if (m.id == HELLO_ID && m.n_items == 1 && items[0].kind == WHARF_GOT_RECEIVE &&
@@ -725,7 +783,10 @@ static int inlet_place(struct wharf_direct *d, struct inlet *in, bool in_set)
         if (in->in_set == in_set)
                 return 0;
         int r = in_set ? wharf_set_add(d->task, d->set, in->port) : wharf_set_remove(d->task, d->set, in->port);
-        in->in_set = r < 0 ? in->in_set : in_set;
+        if (r == 0) {
+                in->in_set = in_set;
+                d->placed &= in_set;
+        }
         return r;
 }
 
@@ -762,11 +823,11 @@ static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg 
 {
         bool looked = false;
         for (unsigned rounds = 0;; rounds++) {
-                struct inlet *in = inlet_find(&d->inlets, &d->inlets, peer), *gone = NULL;
+                struct inlet *in = inlet_find(&d->inlets, NULL, peer), *gone = NULL;
                 bool over = rounds && (deadline_ns ? is_over(deadline_ns) : rounds >= ROUNDS_AT_ONCE);
                 int r = 0;
                 if (!in || !in->met)
-                        gone = inlet_find(&d->inlets_gone, &d->inlets_gone, peer);
+                        gone = inlet_find(&d->inlets_gone, NULL, peer);
                 if (gone && looked) {
                         uint64_t id = gone->id;
                         inlet_gone_free(d, gone);
@@ -794,12 +855,12 @@ static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg 
                         looked = true;
                         continue;
                 }
-                if (inlet_find(&d->inlets, &d->inlets, peer))
+                if (inlet_find(&d->inlets, NULL, peer))
                         continue;
                 if (r == -EAGAIN && !known_living(d, peer))
-                        wh_list_for (pos, &d->known) {
-                                struct known *k = wh_container(pos, struct known, node);
-                                if (!k->told && !strcmp(k->name, peer))
+                        for (struct known *k = known_next(&d->known_gone, peer, NULL); k;
+                             k = known_next(&d->known_gone, peer, k)) {
+                                if (!k->told)
                                         return peer_gone(d, peer, k->id);
                         }
                 if (over || (deadline_ns == 0 && r == -EAGAIN))
@@ -812,13 +873,16 @@ static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg 
 /* The first of each name is in the set. */
 static int inlets_place(struct wharf_direct *d)
 {
-        int r = 0;
-        wh_list_for (pos, &d->inlets) {
-                struct inlet *in = wh_container(pos, struct inlet, node);
-                if (!in->follows && (r = inlet_place(d, in, true)) < 0)
-                        break;
+        if (d->placed)
+                return 0;
+        wh_list_for (pos, &d->inlets.all) {
+                struct inlet *in = wh_container(pos, struct inlet, e.node);
+                int r = in->follows ? 0 : inlet_place(d, in, true);
+                if (r < 0)
+                        return r;
         }
-        return r;
+        d->placed = true;
+        return 0;
 }
 
 /* From whoever is in the set, without waiting; -EAGAIN: nobody has sent. */
@@ -830,27 +894,29 @@ again:
         if (r < 0)
                 return r;
         r = wharf_recvmsg(d->task, d->set, m, 0);
-        wh_list_for_safe (pos, &d->inlets) {
-                struct inlet *in = wh_container(pos, struct inlet, node);
-                if ((r == 0 || r == -EOVERFLOW) && who && in->port == m->port)
-                        strcpy(who, in->name);
-                else if (r == -ENOTCONN && in->in_set) /* all have ended, and all they sent was received */
-                        inlet_end(d, in);
-        }
+        struct inlet *from = r == 0 || r == -EOVERFLOW ? inlet_of(d, m->port) : NULL;
+        if (from && who)
+                strcpy(who, from->e.name);
+        if (r == -ENOTCONN) /* all have ended, and all they sent was received */
+                wh_list_for_safe (pos, &d->inlets.all) {
+                        struct inlet *in = wh_container(pos, struct inlet, e.node);
+                        if (in->in_set)
+                                inlet_end(d, in);
+                }
         if (r == -ENOTCONN && d->n_inlets)
                 goto again;
         if (r != -EAGAIN || d->n_following == 0)
                 return r == -ENOTCONN ? -EAGAIN : r;
         /* Those that others follow are read to their end. */
-        wh_list_for (pos, &d->inlets) {
-                struct inlet *in = wh_container(pos, struct inlet, node);
+        wh_list_for (pos, &d->inlets.all) {
+                struct inlet *in = wh_container(pos, struct inlet, e.node);
                 if (!in->in_set || !inlet_next(d, in))
                         continue;
                 r = recv_before(d, in, m);
                 if (r == -ENOTCONN)
                         goto again;
                 if ((r == 0 || r == -EOVERFLOW) && who)
-                        strcpy(who, in->name);
+                        strcpy(who, in->e.name);
                 if (r != -EAGAIN)
                         return r;
         }
@@ -937,22 +1003,22 @@ WHARF_API ssize_t wharf_direct_recv_any(wharf_direct *d, void *buf, size_t cap_b
 
 static void direct_free(struct wharf_direct *d)
 {
-        struct wh_list *pos;
-        while ((pos = wh_list_pop_front(&d->outlets))) {
-                struct outlet *o = wh_container(pos, struct outlet, node);
+        struct entry *e;
+        while ((e = roll_pop(&d->outlets))) {
+                struct outlet *o = wh_container(e, struct outlet, e);
                 wharf_drop(d->task, o->right);
                 free(o);
         }
         while (!wh_list_empty(&d->claims))
                 claim_free(d, wh_container(d->claims.next, struct claim, node));
-        while (!wh_list_empty(&d->inlets))
-                inlet_end(d, wh_container(d->inlets.next, struct inlet, node));
-        while (!wh_list_empty(&d->inlets_gone))
-                inlet_gone_free(d, wh_container(d->inlets_gone.next, struct inlet, node));
-        while ((pos = wh_list_pop_front(&d->outlets_gone)))
-                free(wh_container(pos, struct outlet, node));
-        while ((pos = wh_list_pop_front(&d->known)))
-                free(wh_container(pos, struct known, node));
+        while (!wh_list_empty(&d->inlets.all))
+                inlet_end(d, wh_container(d->inlets.all.next, struct inlet, e.node));
+        while (!wh_list_empty(&d->inlets_gone.all))
+                inlet_gone_free(d, wh_container(d->inlets_gone.all.next, struct inlet, e.node));
+        while ((e = roll_pop(&d->outlets_gone)))
+                free(wh_container(e, struct outlet, e));
+        while ((e = roll_pop(&d->known)) || (e = roll_pop(&d->known_gone)))
+                free(wh_container(e, struct known, e));
         wharf_drop(d->task, d->set);
         wharf_drop(d->task, d->door);
         free(d->spare);
@@ -973,11 +1039,10 @@ WHARF_API int wharf_direct_join(wharf_task *t, const char *name, wharf_direct **
         d->task = t;
         strcpy(d->name, name);
         d->sweep_at = SWEEP_MIN;
-        wh_list_init(&d->outlets);
-        wh_list_init(&d->outlets_gone);
-        wh_list_init(&d->inlets);
-        wh_list_init(&d->inlets_gone);
-        wh_list_init(&d->known);
+        struct roll *rolls[] = {&d->outlets, &d->outlets_gone, &d->inlets, &d->inlets_gone, &d->known, &d->known_gone};
+        for (unsigned i = 0; i < sizeof rolls / sizeof *rolls; i++)
+                roll_init(rolls[i]);
+        buckets_init(d->ports);
         wh_list_init(&d->claims);
         struct wharf_port_opts o = {
                 .size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_FIXED, .payload_bytes_max = DOOR_BYTES_MAX};
