@@ -1080,7 +1080,9 @@ int wh_port_sender_known(struct wh_link *l)
         /* The link goes from one to the other: where it is the last that there may be, it must not count for both. */
         const uint32_t freed = wh_places_freed(p->task);
         link_discharge(p, l, was);
-        int r = link_charge(p, l, now, l->revoked != WH_REVOKED_NOT);
+        /* The task's own user has no share, and this one's link is there already: it is read, and goes. */
+        const bool goes = l->hung_up && now == p->task->quota.self;
+        int r = link_charge(p, l, now, goes || l->revoked != WH_REVOKED_NOT);
         if (r < 0) {
                 const bool shared = p->links_refused_for == WH_REFUSAL_TASK_LINKS;
                 link_charge(p, l, was, true);

@@ -539,8 +539,9 @@ static int known_ask(struct wharf_direct *d, int64_t deadline_ns)
 /* ---- the door ---- */
 
 /*
- * Is there nothing left at this port, or set, after a receive said so? One that may not wait gives up before it has
- * seen everything, if much comes that is no message; the descriptor says what is so (P3). 1 or 0.
+ * Is there nothing left at this port after a receive said so? One that may not wait gives up before it has seen
+ * everything, if much comes that is no message; the descriptor says what is so (P3). But for a link that waits for a
+ * place, of which nothing is read, none is readable (places.G1). 1 or 0.
  */
 static int is_drained(struct wharf_direct *d, wharf_name name)
 {
@@ -548,7 +549,14 @@ static int is_drained(struct wharf_direct *d, wharf_name name)
         int r = wharf_port_fd(d->task, name, &p.fd);
         if (r == 0)
                 r = wh_os_poll(&p, 1, 0);
-        return r == -EINTR ? 0 : r < 0 ? r : !r;
+        if (r != 0)
+                return r == -EINTR || r > 0 ? 0 : r;
+        struct wh_port *port = wh_port_lock(d->task, name, &r);
+        if (!port)
+                return r;
+        bool none_waits = wh_list_empty(&port->waiting);
+        wh_unlock(&port->inbox->lock);
+        return none_waits;
 }
 
 /* The first of that name, or the next one behind `in`. */
