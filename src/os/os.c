@@ -105,8 +105,8 @@ void *wh_os_malloc_payload(size_t size)
 {
         if (wh_os_enter(WH_OS_malloc) < 0 || size > SIZE_MAX - WH_PAYLOAD_ALIGN)
                 return NULL;
-        size_t up = size ? (size + WH_PAYLOAD_ALIGN - 1) / WH_PAYLOAD_ALIGN * WH_PAYLOAD_ALIGN : 1;
-        return aligned_alloc(WH_PAYLOAD_ALIGN, up);
+        size = size ? size : 1;
+        return aligned_alloc(WH_PAYLOAD_ALIGN, (size + WH_PAYLOAD_ALIGN - 1) / WH_PAYLOAD_ALIGN * WH_PAYLOAD_ALIGN);
 }
 
 void *wh_os_realloc(void *p, size_t size)

@@ -9,7 +9,7 @@ await served "$long"
 on_terminal() {
         columns=$1
         shift
-        script -qec "stty cols $columns; $*" /dev/null </dev/null | tr -d '\r'
+        TERM=xterm script -qec "stty cols $columns; $*" /dev/null </dev/null | tr -d '\r'
 }
 widest() { sed "s/$(printf '\033')\[[0-9]*m//g" | sed 's/…/./g' | awk '{ n = length($0); if (n > w) w = n } END { print w + 0 }'; }
 colours() { grep -c "$(printf '\033')"; }
