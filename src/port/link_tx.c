@@ -554,8 +554,12 @@ static void *reserve_full(struct wh_link *l, uint32_t len, int *err)
         }
         if (*err == -EAGAIN && (unbounded(l) || may_grow(l))) {
                 *err = ring_grow(l, wh_rec_lines(len));
-                if (*err == 0)
-                        return wh_ring_reserve(&l->tx->ring, len);
+                if (*err == 0) {
+                        void *body = wh_ring_reserve(&l->tx->ring, len);
+                        /* The record that leads there has the last place where it counts as a message (R10). */
+                        *err = body ? 0 : tx_full(l);
+                        return body;
+                }
         }
         return NULL;
 }

@@ -135,6 +135,38 @@ TEST(larger_messages_end_at_capacity_bytes)
         hub_close(&h);
 }
 
+/*
+ * Goal:   what was sent is received, also where the sender cannot keep the numbers of all records that are no messages.
+ * Method: messages in parts, more than it keeps apart, and then small ones: somewhere the ring is full when one message
+ *         more may be sent, and the record that leads to the next ring takes its place.
+ */
+TEST(a_ring_that_grows_into_the_last_place_loses_no_message)
+{
+        enum { IN_PARTS = 45 };
+        for (uint32_t capacity = 130; capacity < 140; capacity++) {
+                struct hub h = hub_open(PORT_OPTS(.capacity_records = capacity, .capacity_bytes = 64 << 20));
+                wharf_name right;
+                uint32_t sent = 0, got;
+                CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+                for (; sent < IN_PARTS; sent++) {
+                        struct wharf_msg m = MSG(.data = bytes, .len_bytes = (128 << 10) + 1, .how = WHARF_HOW_CHUNKS);
+                        memcpy(bytes, &sent, sizeof sent);
+                        CHECK_EQ(wharf_sendmsg(h.task, right, &m, 0), 0);
+                }
+                for (int r = 0; r == 0; sent += r == 0) {
+                        memcpy(bytes, &sent, sizeof sent);
+                        r = try_one(&h, right, 256);
+                        CHECK(r == 0 || r == -EAGAIN);
+                }
+                for (uint32_t i = 0; i < sent; i++) {
+                        CHECK_GE(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, 0), (int)sizeof got);
+                        memcpy(&got, buf, sizeof got);
+                        CHECK_EQ(got, i);
+                }
+                hub_close(&h);
+        }
+}
+
 /* What waits costs memory, and what might wait does not; and what was read is given back. */
 TEST(memory_grows_with_what_is_unread)
 {
