@@ -167,6 +167,30 @@ TEST(a_ring_that_grows_into_the_last_place_loses_no_message)
         }
 }
 
+static int refuse_malloc(enum wh_os_call call)
+{
+        return call == WH_OS_malloc ? -ENOMEM : 0;
+}
+
+/* Nobody gives back a place in an empty queue: what finds no memory to be counted in goes all the same. */
+TEST(an_empty_queue_is_not_full_for_want_of_memory)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name right;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        for (unsigned i = 0; i < 20; i++) { /* with a section, and a lane */
+                struct wharf_msg m = MSG(.data = bytes, .len_bytes = WHARF_SMALL_MAX, .how = WHARF_HOW_SECTION);
+                CHECK_EQ(wharf_sendmsg(h.task, right, &m, 0), 0);
+                take(&h, 1);
+        }
+        wh_os_gate = refuse_malloc;
+        int r = wharf_send(h.task, right, bytes, WHARF_SMALL_MAX + 1, wharf_in_ms(1000));
+        wh_os_gate = NULL;
+        CHECK_EQ(r, 0);
+        take(&h, 1);
+        hub_close(&h);
+}
+
 /* What waits costs memory, and what might wait does not; and what was read is given back. */
 TEST(memory_grows_with_what_is_unread)
 {
