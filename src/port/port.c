@@ -1566,6 +1566,7 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
         wh_list_remove(&p->in_inbox);
         wh_list_push_back(&to->ports, &p->in_inbox);
         wh_notices_move(p, p->o.name, to);
+        wh_places_look(to); /* what was freed until now was told where it came from */
         links_changed(p);
         watches_move(p, p->o.name, to);
         wh_inbox_wake_all(from);

@@ -453,6 +453,56 @@ TEST(a_place_that_one_port_gives_back_is_another_ports)
                 hub_close(&s.hub[i]);
 }
 
+/*
+ * Goal:   who waits for a place learns of it, though its port goes into a set in just that moment.
+ * Method: as above, but the place becomes free while nobody receives from the first port, which then joins a set.
+ */
+static int receive_through_a_set(void *arg)
+{
+        struct shared *s = arg;
+        struct hub h[2];
+        struct rlimit few = {FEW, FEW};
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+        wharf_task *t;
+        wharf_name set;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_set_new(t, &set), 0);
+        for (int i = 0; i < 2; i++) {
+                h[i] = (struct hub){.task = t};
+                CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_FIXED), &h[i].port), 0);
+                CHECK_EQ(wharf_port_listen(t, h[i].port, s->hub[i].listen_fd), 0);
+        }
+        answer_one(t, h[0].port);
+        for (unsigned i = 0; i < FEW_LINKS - 1; i++)
+                answer_one(t, h[1].port);
+        stage_await(&s->full);
+        CHECK_EQ(wharf_recv(t, h[0].port, NULL, 0, NULL, 0), -EAGAIN);
+        stage_reach(&s->drop);
+        struct wharf_port_stat st = {.size = sizeof st};
+        do {
+                CHECK_EQ(wharf_recv(t, h[1].port, NULL, 0, NULL, wharf_in_ms(20)), -ETIMEDOUT);
+                CHECK_EQ(wharf_port_stat(t, h[1].port, &st), 0);
+        } while (st.senders == FEW_LINKS - 1);
+        CHECK_EQ(wharf_set_add(t, set, h[0].port), 0);
+        receive_text(&h[0], set, "waits");
+        wharf_task_close(t);
+        return 0;
+}
+
+TEST(a_place_that_was_given_back_is_found_by_a_port_that_joins_a_set)
+{
+        struct shared s = {.hub = {hub_open(NULL), hub_open(NULL)}, .full = stage_new(), .drop = stage_new()};
+        for (int i = 0; i < 2; i++)
+                CHECK_EQ(wharf_port_listen(s.hub[i].task, s.hub[i].port, -1), 0);
+        pid_t receiver = test_fork(receive_through_a_set, &s), sender = test_fork(fill_both, &s);
+        CHECK_EQ(test_wait(receiver), 0);
+        kill_hard(sender);
+        stage_done(&s.full);
+        stage_done(&s.drop);
+        for (int i = 0; i < 2; i++)
+                hub_close(&s.hub[i]);
+}
+
 /* ---- the share of one user ---- */
 
 /* Another user, with rights that the receiver's own introduced: of what he sends nothing is lost, if he has a share. */
