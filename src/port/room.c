@@ -36,6 +36,7 @@ static bool still_left(struct wh_link *l)
                 return l->cold_taken + capacity < l->later;
         struct wh_ring_tx *ring = &l->tx->ring;
         wh_ring_refresh(ring);
+        capacity += ring->uncounted; /* R10: `later` is the number of a record */
         return !ring->broken && (ring->taken_records + capacity < l->later ||
                                  (l->later_end && l->later_end - ring->taken_lines > ring->usable));
 }

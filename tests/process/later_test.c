@@ -179,6 +179,24 @@ TEST(a_notice_says_that_the_message_left_has_gone_into_the_queue)
         hub_close(&f.hub);
 }
 
+/* What a ring holds beside messages takes no place from the message that was left either. */
+TEST(a_message_left_behind_rings_that_grew_is_in_the_queue_with_the_first_place)
+{
+        enum { MANY = 200 }; /* of which one ring does not hold all */
+        struct full f = {.hub = hub_open(PORT_OPTS(.capacity_records = MANY))};
+        char text[256] = "long";
+        CHECK_EQ(wharf_right_new(f.hub.task, f.hub.port, &f.right), 0);
+        CHECK_EQ(wharf_port_new(f.hub.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &f.notify), 0);
+        for (uint32_t i = 0; i < MANY; i++)
+                CHECK_EQ(wharf_send(f.hub.task, f.right, text, sizeof text, 0), 0);
+        CHECK_EQ(wharf_notify(f.hub.task, WHARF_NOTICE_SENT_LATER, f.right, f.notify, 0), 0);
+        CHECK_EQ(leave(&f, 55), 1);
+        CHECK_EQ(notice(&f, 0), -EAGAIN);
+        CHECK_EQ(wharf_recv(f.hub.task, f.hub.port, text, sizeof text, NULL, 0), (ssize_t)sizeof text);
+        CHECK_EQ(notice(&f, wharf_in_ms(20000)), WHARF_NOTICE_SENT_LATER);
+        hub_close(&f.hub);
+}
+
 TEST(a_notice_says_that_a_full_queue_has_room)
 {
         struct full f = full_queue();
