@@ -63,8 +63,6 @@ static bool room_came(const struct wh_link *l, const struct wh_room *seen)
                r.claim != seen->claim;
 }
 
-enum { ROOM_MOMENT = 64 }; /* relaxes: a microsecond or so, which is longer than a store waits to be seen */
-
 /*
  * The last look of one that is about to sleep. The receiver tells what it takes by plain stores (R9): one that it made
  * before it could see our announcement is visible a moment later.
@@ -73,8 +71,7 @@ static bool room_soon(struct wh_link *l, const struct wh_room *seen)
 {
         if (room_came(l, seen))
                 return true;
-        for (unsigned i = 0; i < ROOM_MOMENT; i++)
-                wh_relax();
+        wh_room_moment();
         return room_came(l, seen);
 }
 

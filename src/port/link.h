@@ -293,6 +293,12 @@ struct wh_room {
         uint32_t released;
 };
 struct wh_room wh_room_now(const struct wh_link *l);
+/* Between the last two looks of one that waits for room: longer than the receiver's store waits to be seen (R9). */
+static inline void wh_room_moment(void)
+{
+        for (unsigned i = 0; i < 64; i++) /* a microsecond or so */
+                wh_relax();
+}
 
 /* One step: 0 when all is sent; -EAGAIN when there is no room now; otherwise the message cannot be sent. */
 int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o);

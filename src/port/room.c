@@ -85,8 +85,12 @@ void wh_room_settle(struct wh_link *l)
 {
         tell(l);
         if (l->tx && armed(l)) {
-                wh_ring_want(&l->tx->ring, true); /* announce, then look once more */
+                wh_ring_want(&l->tx->ring, true); /* announce, then look once more, and a moment later (R9) */
                 tell(l);
+                if (armed(l)) {
+                        wh_room_moment();
+                        tell(l);
+                }
         }
         if (l->tx && !armed(l) && l->room_waiters == 0)
                 wh_ring_want(&l->tx->ring, false);
