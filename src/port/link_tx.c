@@ -1244,6 +1244,8 @@ static bool stays_cold(const struct wh_link *l, const struct wh_outgoing *o)
         if (o->how == WHARF_HOW_AUTO && l->greeted && !l->owner && o->len > WHARF_SMALL_MAX &&
             l->cold_large + o->len > l->hello.capacity_bytes && l->hello.capacity_records < WHARF_UNBOUNDED)
                 return false; /* nor are these counted by frames */
+        if (o->how == WHARF_HOW_AUTO && !l->owner && l->cold_sent != l->tx_seq)
+                return false; /* nor any, behind a lane that ended */
         return o->how == WHARF_HOW_COLD ||
                (o->how == WHARF_HOW_AUTO && o->len <= WH_COLD_MAX && l->cold_sent < WH_COLD_FRAMES &&
                 l->cold_sent < cold_capacity(l) && l->cold_bytes + o->len <= WH_COLD_BYTES);

@@ -303,6 +303,34 @@ TEST(a_moved_port_has_its_capacity)
         hub_close(&h);
 }
 
+/* Also where few messages came as frames before the lane that ended: the next lane counts from the first one on. */
+TEST(a_moved_port_has_its_capacity_from_the_first_message_on)
+{
+        enum { CAPACITY = 12 };
+        struct hub h = hub_open(NULL);
+        wharf_name port, to, right;
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.capacity_records = CAPACITY), &port), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &right), 0);
+        CHECK_EQ(wharf_right_new(h.task, h.port, &to), 0);
+        struct wharf_msg first = MSG(.data = bytes, .len_bytes = 400, .how = WHARF_HOW_SECTION);
+        CHECK_EQ(wharf_sendmsg(h.task, right, &first, 0), 0);
+        CHECK_EQ(wharf_recv(h.task, port, buf, sizeof buf, NULL, 0), 400);
+        struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = port}, got;
+        struct wharf_msg m = MSG(.items = &item, .n_items = 1), r = MSG(.items = &got, .cap_items = 1);
+        CHECK_EQ(wharf_sendmsg(h.task, to, &m, 0), 0);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &r, 0), 0);
+        for (unsigned round = 0; round < 20; round++) {
+                usleep(1500); /* longer than a sender goes on without looking at its socket, which says that it moved */
+                unsigned n = 0;
+                while (wharf_send(h.task, right, bytes, 40, 0) == 0)
+                        CHECK_LE(++n, CAPACITY);
+                CHECK_EQ(n, CAPACITY);
+                while (n--)
+                        CHECK_EQ(wharf_recv(h.task, got.name, buf, sizeof buf, NULL, 0), 40);
+        }
+        hub_close(&h);
+}
+
 /* ---- room is told when there is room ---- */
 
 static _Atomic unsigned *sent; /* by the other process */
