@@ -140,6 +140,11 @@ void wh_link_leave_lane(struct wh_link *l)
         wh_ring_refresh(&l->tx->ring);
         uint64_t unread = wh_ring_unread(&l->tx->ring);
         l->known_taken = l->tx_seq - (unread < l->tx_seq ? unread : l->tx_seq);
+        /* The next one numbers its records from the messages on, and what is remembered of them goes along. */
+        uint64_t more = l->tx->ring.records - l->tx_seq;
+        l->items_record -= more < l->items_record ? more : l->items_record;
+        if (l->later)
+                l->later = more < l->later ? l->later - more : 1;
         l->tx = wh_lane_tx_free(l->tx);
 }
 

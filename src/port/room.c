@@ -33,7 +33,7 @@ static bool still_left(struct wh_link *l)
         if (capacity >= WHARF_UNBOUNDED || !l->greeted)
                 capacity = 0;
         if (!l->tx)
-                return l->cold_taken + capacity < l->later;
+                return (l->known_taken > l->cold_taken ? l->known_taken : l->cold_taken) + capacity < l->later;
         struct wh_ring_tx *ring = &l->tx->ring;
         wh_ring_refresh(ring);
         capacity += ring->uncounted; /* R10: `later` is the number of a record */

@@ -197,6 +197,47 @@ TEST(a_message_left_behind_rings_that_grew_is_in_the_queue_with_the_first_place)
         hub_close(&f.hub);
 }
 
+/* A port that has moved gets another lane, whose records are numbered from the messages on. */
+TEST(a_message_left_before_its_port_moved_is_not_in_the_way_of_another)
+{
+        static char large[300 << 10];
+        struct full f = {.hub = hub_open(SMALL)};
+        wharf_name to, carrier;
+        uint32_t v = 0;
+        CHECK_EQ(wharf_right_new(f.hub.task, f.hub.port, &f.right), 0);
+        for (uint32_t i = 0; i < 20; i++) { /* records that are no messages */
+                struct wharf_msg m = MSG(.data = large, .len_bytes = sizeof large, .how = WHARF_HOW_CHUNKS);
+                CHECK_EQ(wharf_sendmsg(f.hub.task, f.right, &m, 0), 0);
+                CHECK_EQ(wharf_recv(f.hub.task, f.hub.port, large, sizeof large, NULL, 0), (ssize_t)sizeof large);
+        }
+        for (uint32_t i = 0; i < CAPACITY; i++)
+                CHECK_EQ(wharf_send(f.hub.task, f.right, &i, sizeof i, 0), 0);
+        CHECK_EQ(leave(&f, CAPACITY), 1);
+
+        CHECK_EQ(wharf_port_listen(f.hub.task, f.hub.port, -1), 0);
+        CHECK_EQ(wharf_port_new(f.hub.task, NULL, &carrier), 0);
+        CHECK_EQ(wharf_right_new(f.hub.task, carrier, &to), 0);
+        struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = f.hub.port}, got;
+        struct wharf_msg m = MSG(.items = &item, .n_items = 1), r = MSG(.items = &got, .cap_items = 1);
+        CHECK_EQ(wharf_sendmsg(f.hub.task, to, &m, 0), 0);
+        CHECK_EQ(wharf_recvmsg(f.hub.task, carrier, &r, 0), 0);
+        f.hub.port = got.name;
+        for (uint32_t i = 0; i <= CAPACITY; i++)
+                expect(&f, i);
+        for (unsigned round = 0; round < 30; round++) {
+                uint32_t n = 0;
+                usleep(1500); /* longer than a sender goes on without looking at its socket */
+                while (wharf_send(f.hub.task, f.right, &n, sizeof n, 0) == 0)
+                        n++;
+                CHECK_EQ(n, CAPACITY);
+                CHECK_EQ(leave(&f, n), 1);
+                for (uint32_t i = 0; i <= CAPACITY; i++)
+                        expect(&f, i);
+                CHECK_EQ(wharf_recv(f.hub.task, f.hub.port, &v, sizeof v, NULL, 0), -EAGAIN);
+        }
+        hub_close(&f.hub);
+}
+
 TEST(a_notice_says_that_a_full_queue_has_room)
 {
         struct full f = full_queue();
