@@ -36,6 +36,14 @@ static bool place_is_back(const struct wh_link *l)
         return !k || atomic_load_explicit(&k->o.name, memory_order_relaxed) != l->place_to || k->port != l->port;
 }
 
+/* The link of one that gave its place away counts for its user as before, so there is one more for all to share. */
+static void share_more(struct wh_port *p, int by)
+{
+        wh_lock(&p->quota.lock);
+        p->quota.max[WH_QUOTA_LINKS] += (uint64_t)by;
+        wh_unlock(&p->quota.lock);
+}
+
 /* G2: true where the place is its to give. */
 static bool give_place(struct wh_link *l)
 {
@@ -51,6 +59,7 @@ static bool give_place(struct wh_link *l)
         }
         l->placeless = true;
         p->n_placeless++;
+        share_more(p, 1);
         wh_branch_fade(l);
         return true;
 }
@@ -61,6 +70,7 @@ void wh_place_leave(struct wh_link *l)
         if (l->placeless) {
                 l->placeless = false;
                 l->port->n_placeless--;
+                share_more(l->port, -1);
                 atomic_fetch_sub_explicit(&l->task->n_placeless, 1, memory_order_relaxed);
         }
 }

@@ -264,6 +264,26 @@ TEST(an_introducer_that_is_gone_gives_its_place)
         hub_close(&h);
 }
 
+/* The link of one that gave its place away, and that is still read, has none any more: another one's end makes room. */
+TEST(who_gave_its_place_away_takes_none)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name port, a, b, first, second;
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.links_max = 2, .introduced_max = 2), &port), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &a), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &b), 0);
+        CHECK_EQ(wharf_right_copy(h.task, a, 0, &first), 0);
+        CHECK_EQ(wharf_right_copy(h.task, a, 0, &second), 0);
+        CHECK_EQ(wharf_send(h.task, first, "1", 1, 0), 0);
+        CHECK_EQ(wharf_send(h.task, second, "2", 1, 0), 0);
+        CHECK_EQ(wharf_drop(h.task, a), 0);
+        receive_text(&h, port, "1");
+        CHECK_EQ(wharf_recv(h.task, port, NULL, 0, NULL, 0), -EAGAIN); /* the first one has the place of `a` */
+        CHECK_EQ(wharf_drop(h.task, b), 0);
+        receive_text(&h, port, "2");
+        hub_close(&h);
+}
+
 TEST(a_port_that_closes_ends_those_who_wait)
 {
         struct hub h = hub_open(PORT_OPTS(.links_max = 1));
