@@ -225,10 +225,13 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
         }
         struct wh_port *p = introducer->port;
         const uint32_t freed = wh_places_freed(p->task);
+        const bool had_place = !introducer->placeless;
         enum wh_refusal which;
         r = adopt(introducer, sock, false, &l, &which);
         if (ends_by_itself(r) && give_place(introducer) && (r = adopt(introducer, sock, true, &l, &which)) == 0)
                 introducer->place_to = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        if (r < 0 && had_place && introducer->placeless)
+                wh_place_freed(p); /* given away in vain: another may wait for it */
         if (r == 0) {
                 wh_port_look_at(l); /* it may have sent already: look, rather than wait for an edge */
                 return 0;

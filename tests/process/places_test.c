@@ -284,6 +284,28 @@ TEST(who_gave_its_place_away_takes_none)
         hub_close(&h);
 }
 
+/* One that is gone gave its place away, but may introduce no more: then it is the place of whoever waits for one. */
+TEST(a_place_that_was_given_away_in_vain_is_anothers)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name port, a, b, x[3], y;
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.links_max = 4, .introduced_max = 2), &port), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &a), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &b), 0);
+        for (int i = 0; i < 2; i++) {
+                CHECK_EQ(wharf_right_copy(h.task, a, 0, &x[i]), 0);
+                CHECK_EQ(wharf_send(h.task, x[i], "x", 1, 0), 0);
+                receive_text(&h, port, "x");
+        }
+        CHECK_EQ(wharf_right_copy(h.task, b, 0, &y), 0);
+        CHECK_EQ(wharf_send(h.task, y, "y", 1, 0), 0);
+        CHECK_EQ(wharf_recv(h.task, port, NULL, 0, NULL, 0), -EAGAIN);
+        CHECK_EQ(wharf_right_copy(h.task, a, 0, &x[2]), 0);
+        CHECK_EQ(wharf_drop(h.task, a), 0);
+        receive_text(&h, port, "y");
+        hub_close(&h);
+}
+
 TEST(a_port_that_closes_ends_those_who_wait)
 {
         struct hub h = hub_open(PORT_OPTS(.links_max = 1));
