@@ -177,6 +177,7 @@ bool wh_lane_ring_switch(struct wh_lane_tx *lane, struct wh_out *out, bool end_s
                 idle_flush(lane);
                 while (lane->n_sections)
                         wh_lane_drop_section(lane);
+                lane->sections_grown = false;
         }
         /* What counts over the whole lane goes on counting. */
         struct wh_out *old = ring->out;

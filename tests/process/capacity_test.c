@@ -219,6 +219,36 @@ TEST(memory_grows_with_what_is_unread)
         hub_close(&h);
 }
 
+static unsigned memories;
+
+static int count_memories(enum wh_os_call call)
+{
+        memories += call == WH_OS_memfd_create;
+        return 0;
+}
+
+/* The memory of a burst is given back once. What goes on in little memory then does not make it anew again and again. */
+TEST(memory_is_given_back_once)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name right;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        for (unsigned i = 0; i < 600; i++)
+                CHECK_EQ(try_one(&h, right, i < 300 ? 40000 : 300), 0);
+        take(&h, 600);
+        wh_os_gate = count_memories;
+        for (unsigned i = 0; i < 240; i++) {
+                if (i % 8 == 7)
+                        usleep(1500); /* longer than a sender goes on without looking what it might give back */
+                CHECK_EQ(try_one(&h, right, i % 8 == 7 ? 10 : 4096), 0);
+                take(&h, 1);
+        }
+        wh_os_gate = NULL;
+        CHECK_GE(memories, 1);
+        CHECK_LE(memories, 4);
+        hub_close(&h);
+}
+
 /* Payloads held in place, that are received, wait no more: as many messages fit as ever. */
 TEST(held_payloads_are_not_unread)
 {
