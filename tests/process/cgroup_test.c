@@ -78,6 +78,8 @@ static void enter(void)
 /* The run of `fn` inside the cgroup: 0, or killed. */
 static void in_cgroup(uint64_t limit, int (*fn)(void *), void *arg)
 {
+        if (TEST_TSAN || TEST_ASAN)
+                test_skip("a sanitizer takes memory that nobody reckons with");
         cgroup_open(limit);
         pid_t pid = test_fork(fn, arg);
         int rc = test_wait(pid);
