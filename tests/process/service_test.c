@@ -768,6 +768,36 @@ TEST(a_domain_that_somebody_else_has_taken_is_let_go_of)
         UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
 }
 
+/*
+ * Goal:   never two servers at one name: one that is started again finds that another has come to its name meanwhile,
+ *         and leaves its tasks to that one.
+ * Method: the keeper is stopped while its server is killed, the socket removed, and another wharfd started.
+ */
+TEST(a_server_whose_name_another_has_meanwhile_leaves_it_to_that_one)
+{
+        const char *dir = test_domain();
+        test_need_proc();
+        char path[320];
+        path_in(path, dir, "bootstrap");
+        wharf_task *t = task(), *fresh = task();
+        wharf_name right;
+        CHECK_EQ(wharf_register(t, "old", port(t)), 0);
+        pid_t k = test_find_wharfd(dir, false), d = test_find_wharfd(dir, true);
+        CHECK_EQ(kill(k, SIGSTOP), 0);
+        CHECK_EQ(kill(d, SIGKILL), 0);
+        CHECK_EQ(unlink(path), 0);
+        CHECK_EQ(wharf_register(fresh, "new", port(fresh)), 0);
+        CHECK_EQ(kill(k, SIGCONT), 0);
+        /* Its end tells its task, which finds the other. */
+        UNTIL(kill(k, 0) < 0);
+        CHECK_EQ(wharf_names_renew(t), 0);
+        CHECK_EQ(wharf_lookup(fresh, "old", 0, &right), 0);
+        CHECK_EQ(wharf_lookup(t, "new", 0, &right), 0);
+        wharf_task_close(fresh);
+        wharf_task_close(t);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
 /* Goal: without a keeper nobody could go on; then the owners do. */
 TEST(a_removed_domain_whose_keeper_is_dead_is_made_by_its_tasks)
 {

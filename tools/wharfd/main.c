@@ -203,6 +203,22 @@ static bool at_its_place(const struct place *at)
 }
 
 /*
+ * Is it this process that whoever connects there gets? The file alone does not tell: while our keeper was not run to
+ * start us, the name may have been removed, and another wharfd have come to it. The kernel knows who listened last (S9).
+ * What cannot be asked is taken to be so.
+ */
+static bool listens_there(const char *path)
+{
+        struct ucred u = {.pid = wh_os_getpid()};
+        socklen_t len = sizeof u;
+        WH_AUTO_FD int probe = wh_os_socket_unix(SOCK_SEQPACKET);
+        int r = probe < 0 ? probe : wh_os_connect_unix(probe, path);
+        if (r == 0)
+                wh_os_getsockopt(probe, SOL_SOCKET, SO_PEERCRED, &u, &len);
+        return r != -ECONNREFUSED && r != -ENOENT && u.pid == wh_os_getpid();
+}
+
+/*
  * Be told when the name of the socket may be gone: of what happens in the directory, and to those above it. -1 where
  * that cannot be had (a user has 128 such descriptors): then only leave() notices.
  */
@@ -330,7 +346,7 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
                 if (o->starting)
                         started(true);
         }
-        bool lost = r >= 0 && !o->socket_stays && !at_its_place(&at), told = false;
+        bool lost = r >= 0 && !o->socket_stays && !(listens_there(at.path) && at_its_place(&at)), told = false;
         int code = EXIT_DONE;
         while (r >= 0) {
                 if (lost && !o->socket_stays) {
