@@ -223,11 +223,24 @@ int wh_os_ftruncate(int fd, off_t len)
         return r < 0 ? r : (int)OS_CALL(ftruncate, ftruncate(fd, len));
 }
 
+/*
+ * Some kernels undo all of it when a signal comes, so a timer that is faster than a large memory is made would have it
+ * made again and again for ever. After the first interruption signals wait until it is done.
+ */
 int wh_os_fallocate(int fd, int mode, off_t off, off_t len)
 {
+        sigset_t all, before;
+        bool waiting = false;
         int r = mode & FALLOC_FL_PUNCH_HOLE ? 0 : os_file_limit(off + len);
-        while (r == 0 && (r = (int)OS_CALL(fallocate, RAW(fallocate, fd, mode, off, len))) == -EINTR)
-                r = 0; /* a signal while a large memory is made; what it has of it stays */
+        while (r == 0 && (r = (int)OS_CALL(fallocate, RAW(fallocate, fd, mode, off, len))) == -EINTR) {
+                r = 0;
+                if (!waiting) {
+                        sigfillset(&all);
+                        waiting = pthread_sigmask(SIG_SETMASK, &all, &before) == 0;
+                }
+        }
+        if (waiting)
+                pthread_sigmask(SIG_SETMASK, &before, NULL);
         return r;
 }
 

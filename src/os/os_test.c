@@ -38,6 +38,35 @@ TEST(file_size_limit_is_an_error)
         wh_os_close(fd);
 }
 
+/* A kernel that undoes all of a fallocate() for each signal, and a signal that is there each time. */
+static int interrupt_unless_blocked(enum wh_os_call call)
+{
+        sigset_t now;
+        static int tries;
+        if (call != WH_OS_fallocate)
+                return 0;
+        if (tries++ > 100)
+                return -ELOOP;
+        pthread_sigmask(SIG_SETMASK, NULL, &now);
+        return sigismember(&now, SIGALRM) ? 0 : -EINTR;
+}
+
+/* Goal: a timer that is faster than a large memory is made does not keep it from being made; then signals come again. */
+TEST(signals_do_not_keep_memory_from_being_made)
+{
+        sigset_t after;
+        int fd = wh_os_memfd("x");
+        wh_os_gate = interrupt_unless_blocked;
+        CHECK_EQ(wh_os_fallocate(fd, 0, 0, 8192), 0);
+        wh_os_gate = NULL;
+        struct stat st;
+        CHECK_EQ(wh_os_fstat(fd, &st), 0);
+        CHECK_EQ(st.st_size, 8192);
+        CHECK_EQ(pthread_sigmask(SIG_SETMASK, NULL, &after), 0);
+        CHECK(!sigismember(&after, SIGALRM));
+        wh_os_close(fd);
+}
+
 static int child_sees_no_private_fd(void *arg)
 {
         int *fds = arg;
