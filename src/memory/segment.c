@@ -200,6 +200,24 @@ static int populate(void *p, uint64_t bytes)
         return r;
 }
 
+/* How much of a mapping would have to be made: of System V segments nobody else can tell. */
+static int missing_in(void *p, uint64_t bytes, uint64_t *ret)
+{
+        unsigned char there[512];
+        uint64_t missing = 0;
+        for (uint64_t at = 0; at < bytes; at += sizeof there * WH_PAGE) {
+                uint64_t n =
+                        bytes - at < sizeof there * WH_PAGE ? wh_round_up(bytes - at, WH_PAGE) : sizeof there * WH_PAGE;
+                int r = wh_os_mincore((char *)p + at, n, there);
+                if (r < 0)
+                        return r;
+                for (uint64_t i = 0; i < n / WH_PAGE; i++)
+                        missing += there[i] & 1 ? 0 : WH_PAGE;
+        }
+        *ret = missing;
+        return 0;
+}
+
 static int populate_sysv(int id, uint64_t bytes)
 {
         void *p;
@@ -569,8 +587,12 @@ int wharf_segment_reserve(wharf_segment *seg, uint64_t offset, uint64_t len_byte
                         return wh_trace(-EINVAL);
                 if (!(seg->prot & PROT_WRITE))
                         return wh_trace(-EACCES);
-                uint64_t from = offset / WH_PAGE * WH_PAGE;
-                r = populate((char *)seg->base + from, offset + len_bytes - from);
+                uint64_t from = offset / WH_PAGE * WH_PAGE, missing;
+                r = missing_in((char *)seg->base + from, offset + len_bytes - from, &missing);
+                if (r == 0)
+                        r = check_memory(missing);
+                if (r == 0)
+                        r = populate((char *)seg->base + from, offset + len_bytes - from);
                 return r == -EFAULT ? wh_trace(-ENOMEM) : r;
         }
         struct stat st;

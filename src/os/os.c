@@ -138,6 +138,11 @@ int wh_os_madvise(void *p, size_t len, int advice)
         return (int)OS_CALL(madvise, madvise(p, len, advice));
 }
 
+int wh_os_mincore(void *p, size_t len, unsigned char *ret)
+{
+        return (int)OS_CALL(mincore, mincore(p, len, ret));
+}
+
 /* Held between the two calls of wh_os_mmap_unforked(), and by whoever forks. */
 static struct wh_lock fork_lock;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;

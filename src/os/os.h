@@ -52,7 +52,7 @@
                                                                 X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
                                                                         X(getfl) X(epoll_del) X(meminfo) X(lstat) X(access) X(pagemap) \
                                                                                 X(chmod) X(wait) X(inotify) \
-                                                                                X(lock_byte) X(byte_locked)
+                                                                                X(lock_byte) X(byte_locked) X(mincore)
 /* clang-format on */
 
 enum wh_os_call {
@@ -87,6 +87,8 @@ int wh_os_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off, voi
 int wh_os_munmap(void *p, size_t len);
 int wh_os_mprotect(void *p, size_t len, int prot);
 int wh_os_madvise(void *p, size_t len, int advice);
+/* Which pages of a mapping are in memory: bit 0 of a byte of `ret` for each. */
+int wh_os_mincore(void *p, size_t len, unsigned char *ret);
 /* A mapping to read and write that no forked child has, not even one that another thread forks right now. */
 int wh_os_mmap_unforked(size_t len, int flags, int fd, void **ret);
 int wh_os_mremap(void *p, size_t old_len, size_t len, int flags, void **ret);

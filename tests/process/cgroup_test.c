@@ -103,6 +103,30 @@ static int segments_are_refused(void *arg)
         return 0;
 }
 
+static int missing_pages_are_refused(void *arg)
+{
+        char name[64];
+        wharf_segment *s;
+        struct wharf_segment_opts o = {.size = sizeof o, .flags = WHARF_SEGMENT_SPARSE};
+        enter();
+        snprintf(name, sizeof name, "sysv:0x%x", 0x77000000u + (unsigned)getpid());
+        CHECK_EQ(wharf_segment_create(name, 200 * MIB, &o, &s), 0);
+        CHECK_EQ(wharf_segment_attach(s, WHARF_SEGMENT_READ | WHARF_SEGMENT_WRITE, NULL), 0);
+        CHECK_EQ(wharf_segment_remove(name), 0);
+        CHECK_EQ(wharf_segment_reserve(s, 0, 200 * MIB), -ENOMEM);
+        CHECK(strstr(wharf_why(), outer));
+        CHECK_EQ(wharf_segment_reserve(s, 4 * MIB, 30 * MIB), 0);
+        CHECK_EQ(wharf_segment_reserve(s, 4 * MIB, 30 * MIB), 0); /* what is there needs no more */
+        wharf_segment_close(s);
+        return 0;
+}
+
+/* Goal: pages of a System V segment, too, are refused where the kernel would kill, and those that are there are not. */
+TEST(missing_pages_that_the_cgroup_does_not_allow_are_refused)
+{
+        in_cgroup(48 * MIB, missing_pages_are_refused, NULL);
+}
+
 /* Goal: a segment that its cgroup would be killed for is refused, by a limit two levels up, which is named. */
 TEST(a_segment_larger_than_the_cgroup_allows_is_refused)
 {
