@@ -163,4 +163,23 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 else
         echo "  skipped cli-wharfd: ordinary users (needs root and setpriv)"
 fi
+# A name that cannot be registered again is registered once it can be: here something stands where the domain was.
+start sh -c "exec wharf serve back -- cat 2>'$dir/back'"
+start sh -c "exec wharf recv box 2>'$dir/box'"
+await served back
+await served box
+server=$(servers)
+kill -STOP "$server"
+mv "$WHARF_DOMAIN" "$dir/away"
+: >"$WHARF_DOMAIN"
+kill -CONT "$server"
+await grep -q 'wharf serve: the name is lost, for now: .*Not a directory' "$dir/back"
+await grep -q 'wharf recv: the name is lost, for now: .*Not a directory' "$dir/box"
+rm "$WHARF_DOMAIN"
+await grep -q 'wharf serve: the name is registered again' "$dir/back"
+await grep -q 'wharf recv: the name is registered again' "$dir/box"
+run 0 wharf send --data x box
+run 0 wharf call --data y back
+same "an answer" y "$out"
+rm -r "$dir/away"
 finish

@@ -50,6 +50,21 @@ int verb_register(const struct verb *v, wharf_task *task, const char *name, whar
         return r < 0 ? verb_error(v, name, r) : EXIT_DONE;
 }
 
+void verb_renew(const struct verb *v, wharf_task *task, bool *ret_lost)
+{
+        int r = wharf_names_renew(task);
+        if (r == -EEXIST) { /* it is another process's now, and the library asks for it no more */
+                verb_error(v, "the name is lost", r);
+                *ret_lost = false;
+                return;
+        }
+        if (r < 0 && !*ret_lost)
+                verb_error(v, "the name is lost, for now", r);
+        else if (r >= 0 && *ret_lost)
+                verb_fail(v, 0, "the name is registered again");
+        *ret_lost = r < 0;
+}
+
 int verb_read_input(const struct verb *v, uint64_t size_limit, uint8_t **ret, size_t *ret_len)
 {
         uint8_t *data = NULL;

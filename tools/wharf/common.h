@@ -19,6 +19,12 @@ int verb_task(const struct verb *v, wharf_task **ret);
 int verb_lookup(const struct verb *v, wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret);
 /* Register, with words for the ways in which it fails. */
 int verb_register(const struct verb *v, wharf_task *task, const char *name, wharf_name port);
+/*
+ * Register again, because wharf_names_fd() is readable or the last attempt failed: *ret_lost says that, and then this is
+ * to be called again after VERB_RENEW_MS. Whoever has a right meanwhile still reaches us. Said once, when it begins.
+ */
+enum { VERB_RENEW_MS = 1000 };
+void verb_renew(const struct verb *v, wharf_task *task, bool *ret_lost);
 /* All of standard input. free() *ret. Tells on a terminal how far it is when that takes more than a second. */
 int verb_read_input(const struct verb *v, uint64_t size_limit, uint8_t **ret, size_t *ret_len);
 /*

@@ -88,7 +88,7 @@ static int print(const struct verb *v, const char *name, const struct wharf_msg 
  * EXIT_DONE where it has been said what is wrong.
  */
 static int receive(const struct verb *v, wharf_task *task, wharf_name port, struct wharf_msg *m, int64_t deadline_ns,
-                   int *ret_code)
+                   bool *lost, int *ret_code)
 {
         /* Standard output: nothing is taken that cannot be printed any more, and who cannot print does not wait. */
         struct pollfd p[3] = {{.events = POLLIN}, {.events = POLLIN}, {.fd = STDOUT_FILENO}};
@@ -107,12 +107,12 @@ static int receive(const struct verb *v, wharf_task *task, wharf_name port, stru
                 int ms = deadline_ns == WHARF_FOREVER    ? -1
                          : left_ns > 3600 * 1000000000ll ? 3600000
                                                          : (int)(left_ns / 1000000) + 1;
+                if (*lost && (ms < 0 || ms > VERB_RENEW_MS))
+                        ms = VERB_RENEW_MS;
                 r = 0;
-                if (poll(p, 3, ms) > 0 && p[1].revents) {
-                        int e = wharf_names_renew(task);
-                        if (e < 0)
-                                verb_error(v, "the name is lost", e); /* who has a right already still reaches us */
-                }
+                int n = poll(p, 3, ms);
+                if ((n == 0 && *lost) || (n > 0 && p[1].revents))
+                        verb_renew(v, task, lost);
         }
         return r;
 }
@@ -157,9 +157,10 @@ static int run(const struct verb *v, int argc, char **argv)
                 r = verb_error(v, name, e);
         else
                 r = verb_register(v, task, name, port);
+        bool lost = false;
         while (r == EXIT_DONE && count) {
                 struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC | WHARF_RECV_NO_ITEMS};
-                e = receive(v, task, port, &m, deadline_in(timeout_ns), &r);
+                e = receive(v, task, port, &m, deadline_in(timeout_ns), &lost, &r);
                 if (r != EXIT_DONE)
                         break;
                 if (e == -ETIMEDOUT)

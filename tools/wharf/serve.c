@@ -268,6 +268,7 @@ static int loop(struct server *s, int port_fd, int names_fd)
         if (!p)
                 return verb_fail(s->verb, EXIT_REFUSED, "%s", wharf_strerror(-ENOMEM));
         int r = 0;
+        bool lost = false;
         while (r == 0 || r == -EAGAIN) {
                 /* poll() leaves a negative descriptor alone. All jobs busy: messages wait where they are. */
                 p[0] = (struct pollfd){.fd = s->n_jobs < s->n_jobs_max ? port_fd : -1, .events = POLLIN};
@@ -279,7 +280,8 @@ static int loop(struct server *s, int port_fd, int names_fd)
                         p[3 + 3 * i] = (struct pollfd){.fd = j->out, .events = POLLIN};
                         p[4 + 3 * i] = (struct pollfd){.fd = j->out < 0 ? j->pidfd : -1, .events = POLLIN};
                 }
-                if (poll(p, 2 + 3 * n, -1) < 0) {
+                int ready = poll(p, 2 + 3 * n, lost ? VERB_RENEW_MS : -1);
+                if (ready < 0) {
                         if (errno == EINTR)
                                 continue;
                         r = -errno;
@@ -294,11 +296,8 @@ static int loop(struct server *s, int port_fd, int names_fd)
                         if (p[4 + 3 * i].revents)
                                 job_end(s, j);
                 }
-                if (p[1].revents) {
-                        int e = wharf_names_renew(s->task);
-                        if (e < 0)
-                                verb_error(s->verb, "the name is lost", e); /* who has a right still reaches us */
-                }
+                if (p[1].revents || (lost && ready == 0))
+                        verb_renew(s->verb, s->task, &lost);
                 r = 0;
                 while (p[0].revents && r == 0 && s->n_jobs < s->n_jobs_max)
                         r = take_one(s);
