@@ -182,4 +182,24 @@ run 0 wharf send --data x box
 run 0 wharf call --data y back
 same "an answer" y "$out"
 rm -r "$dir/away"
+# Each refusal names the domain once.
+mkdir "$dir/small"
+chmod 700 "$dir/small"
+WHARF_DOMAIN=$dir/small
+echo 'limit connections 8' >"$dir/small.conf"
+run 0 wharfd --domain "$WHARF_DOMAIN" --config "$dir/small.conf" --linger forever
+for i in 1 2 3 4 5 6 7 8 9; do
+        start sh -c "exec wharf recv r$i 2>/dev/null"
+done
+refused() { ! wharf ls 2>"$dir/refused"; }
+await refused
+same "more connections than allowed" \
+        "wharf ls: $dir/small: this user has his share of names, waiting look-ups, watches or connections" \
+        "$(cat "$dir/refused")"
+for p in $pids; do # first: a task without a wharfd starts one
+        slay "$p"
+done
+kill $(keepers)
+await no_wharfd
+WHARF_DOMAIN=$dir/domain
 finish

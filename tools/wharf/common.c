@@ -17,6 +17,9 @@ int verb_error(const struct verb *v, const char *what, int err)
                 return verb_fail(v, EXIT_NOT_FOUND, "%s: no process serves this name any more", what);
         const char *why = wharf_why();
         int code = verb_exit_code(err);
+        size_t n = strlen(what);
+        if (!strncmp(why, what, n) && why[n] == ':') /* it begins with the domain already, and so do we */
+                return verb_fail(v, code, "%s", why);
         if (*why)
                 return verb_fail(v, code, "%s: %s", what, why);
         return verb_fail(v, code, "%s: %s", what, wharf_strerror(err));
