@@ -5,7 +5,7 @@ if ! command -v valgrind >/dev/null; then
         echo "  skipped valgrind: all of it (needs valgrind)"
         exit 0
 fi
-dir=$(mktemp -d /tmp/wharf-valgrind-XXXXXX)
+dir=$(mktemp -d "${TMPDIR:-/tmp}/wharf-valgrind-XXXXXX")
 export WHARF_DOMAIN="$dir/domain" WHARFD="$2"
 "$2" --domain "$WHARF_DOMAIN" --foreground --linger forever 2>/dev/null &
 server=$!
