@@ -113,7 +113,7 @@ await no_wharfd
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
         mkdir -m 700 "$dir/run"
         chown 65534:65534 "$dir/run"
-        await_gone() { ! ps -eo args | grep -q "[w]harfd --domain $1 "; }
+        await_gone() { (WHARF_DOMAIN=$1 && no_wharfd); }
         usual=/tmp/wharf-0
         [ -O /run/user/0 ] && usual=/run/user/0/wharf
         if [ ! -e "$usual" ]; then # a domain that is somebody's is not for tests
