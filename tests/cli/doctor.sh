@@ -56,6 +56,8 @@ WHARF_DOMAIN=$dir/shared
 # shellcheck disable=SC2046
 kill -9 $(keepers) $(servers)
 await no_wharfd
+unserved() { ! wharf doctor >/dev/null 2>&1; } # a process that was killed lets go of its socket last
+await unserved
 run 1 wharf doctor
 same "a shared domain that nobody serves" \
         "fail $dir/shared, shared: no wharfd answers: let its owner start wharfd(8) there with --share" "$(domain_of)"
