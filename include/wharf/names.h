@@ -50,7 +50,7 @@ WHARF_BEGIN
  *
  * Errors: -EEXIST (somebody has it), -EINVAL (not a name), -EBADF, -EPERM, -ENOMEM,
  *         -EACCES (the rules of the domain do not let this user have it; wharf_why() names the line),
- *         -EDQUOT (this user has his share of names, or of connections to wharfd),
+ *         -EDQUOT (the share of this user, of names or of connections to wharfd, is used up),
  *         -EHOSTDOWN (no wharfd, and none could be started; wharf_why() says why),
  *         -ETIMEDOUT (it does not answer; if it comes round, it forgets that it was asked)
  */
@@ -169,7 +169,7 @@ struct wharf_name_event {
  * @pattern  one name; or all names that begin so, if it ends in one of . / : - _ @; or all, if it is "*". With
  *           "system:" before it, of the system's domain. Names that the rules do not let this user see do not exist.
  *
- * Errors: as wharf_register(); -EDQUOT (this user has his share of watches)
+ * Errors: as wharf_register(); -EDQUOT (the share of this user, of watches, is used up)
  */
 WHARF_API int wharf_names_watch(wharf_task *task, const char *pattern, wharf_name port);
 
