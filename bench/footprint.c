@@ -77,7 +77,7 @@ static void msgs_recv(wharf_task *task, wharf_name port, uint32_t n)
                 check(wharf_recv(task, port, bytes, sizeof(bytes), NULL, WHARF_FOREVER), "wharf_recv");
 }
 
-/* A byte each way keeps the two in step, so that nobody changes while he, or the other, is measured. */
+/* A byte each way keeps the two in step, so that nobody changes while it, or the other, is measured. */
 static void step_tell(int fd)
 {
         if (write(fd, "", 1) != 1)

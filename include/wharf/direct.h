@@ -84,7 +84,8 @@ WHARF_API int wharf_direct_sendmsg(wharf_direct *direct, const char *peer, struc
  *         -EOVERFLOW  the message is larger than `cap_bytes`; it stays first in its queue, and others are heard:
  *                     wharf_direct_recvmsg() from that peer receives it or drops it (wharf/message.h)
  *         -EBUSY      another thread is receiving
- *         -EINVAL, -EMFILE, -ENOMEM, -EHOSTDOWN, -ESTALE
+ *         -EMFILE     this process has no descriptors for who comes or what is sent, until the deadline
+ *         -EINVAL, -ENOMEM, -EHOSTDOWN, -ESTALE
  */
 WHARF_API ssize_t wharf_direct_recv(wharf_direct *direct, const char *peer, void *buf, size_t cap_bytes,
                                     int64_t deadline_ns);

@@ -89,12 +89,50 @@ enum {
         WHARF_GOT_MEMORY = 20,
 };
 
-/* Who sent a message, in the kernel's words: never taken from the message itself. */
+/*
+ * How a sender is known, and likewise who introduced it. What each is worth, and what somebody who means ill can make of
+ * it, is told case by case in docs/design/identity.md.
+ */
+enum wharf_known {
+        /*
+         * Not at all. Its right has not been used in a way that says who uses it: in a sandbox that forbids
+         * socketpair(), without descriptors, or from a pid namespace that is not seen from here.
+         */
+        WHARF_KNOWN_NOT = 0,
+        WHARF_KNOWN_OWN = 1,       /* this very process, over a right that it has used itself */
+        WHARF_KNOWN_CONNECTED = 2, /* it connected to the port's socket; pid and uid are those of that moment */
+        WHARF_KNOWN_BOUND = 3,     /* it has made the link's sockets itself, for this port; as it was then */
+        WHARF_KNOWN_ONCE = 4,      /* it wrote the one message of a send-once right, which anybody may have given it */
+        WHARF_KNOWN_TOLD = 5,      /* the port came from another task, which says who this is: told_pid and told_uid */
+        WHARF_KNOWN_NOBODY = 6,    /* of an introducer: there is none */
+};
+
+/*
+ * Who gave a sender its right. Whoever is made to speak by another, with a right to this port that the other gave it,
+ * speaks the other's words with its own name; so whoever decides by user or process asks it of the sender *and* of all
+ * who introduced it.
+ */
+struct wharf_introducer {
+        uint64_t id; /* of its link to this port; 0 where it has none, but its word comes from the sender */
+        pid_t pid;   /* as in struct wharf_sender */
+        uid_t uid;
+        gid_t gid;
+        uint32_t known; /* enum wharf_known */
+};
+
+/*
+ * Who sent a message, in the kernel's words: never taken from the message itself. Of users and groups for which this
+ * user namespace has no number nothing is known.
+ */
 struct wharf_sender {
-        uint64_t id; /* of its link, unique in this task for as long as it runs */
-        pid_t pid;   /* 0 where unknown: a sender in another, unrelated pid namespace */
-        uid_t uid;   /* (uid_t)-1 where unknown: the sender has kept the kernel from saying */
-        gid_t gid;   /* likewise */
+        uint64_t id;                        /* of its link, unique in this task for as long as it runs */
+        pid_t pid;                          /* 0 where unknown */
+        uid_t uid;                          /* (uid_t)-1 where unknown */
+        gid_t gid;                          /* likewise */
+        uint32_t known;                     /* enum wharf_known */
+        struct wharf_introducer introducer; /* the nearest; wharf_sender_introducers() tells of all */
+        pid_t told_pid; /* with WHARF_KNOWN_TOLD, of what was queued: its word, who is the introducer, and no more */
+        uid_t told_uid;
 };
 
 enum {
@@ -190,6 +228,8 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  *                        WHARF_IN_PLACE_MAX bytes
  *         -ETOOMANYREFS  too many rights on their way unread; for a receive right, more descriptors than the kernel
  *                        lets this user have on their way (RLIMIT_NOFILE), or rights in rights in rights
+ *         -EMFILE        a message before this one had more descriptors than half of those that the port's task may
+ *                        have (RLIMIT_NOFILE), and too few were left: it ended this right
  *         -EBUSY         a receive right of a port that listens, is on its way already, or of which payloads received
  *                        in place were not given back
  *         -EOPNOTSUPP    a receive right of a port made with WHARF_PORT_FIXED; or a receive right, or a memory that was
@@ -230,6 +270,8 @@ WHARF_API int wharf_reserve(wharf_task *task, wharf_name right, size_t len_bytes
  *                     the next call looks at all other senders first. wharf_recvmsg() gets it, or drops it
  *         -ECANCELED  the port was closed meanwhile
  *         -ENOMEM     there is no memory for what came. It stays where it is; the same call receives it later
+ *         -EMFILE     this process has no descriptors left for what came, and nothing else came until the deadline. It
+ *                     stays where it is. A call with a deadline goes on as soon as some are closed
  *         -EBADF, -EPERM, -EBUSY (the port is in a set), -ESTALE
  */
 WHARF_API ssize_t wharf_recv(wharf_task *task, wharf_name name, void *buf, size_t cap_bytes,
@@ -264,8 +306,24 @@ WHARF_API int wharf_recvmsg(wharf_task *task, wharf_name name, struct wharf_msg 
 WHARF_API void wharf_release(wharf_task *task, struct wharf_msg *msg);
 
 /*
+ * All who introduced a sender, the nearest first, as they were then. Each of them could have made the sender speak, and
+ * whoever decides by who sent asks of each what it asks of the sender.
+ *
+ * The directory (wharf/names.h) with which the port is registered is none of them: it gives the right to whoever asks,
+ * who then says itself whether it keeps the right or gives it to another.
+ *
+ * @sender_id  sender.id of a message, as long as its link is there.
+ * @ret        room for `max` of them; may be NULL if that is 0
+ *
+ * Returns how many there are, which may be more than `max`. Errors: -ENOENT (no such sender here any more), -EINVAL,
+ * -ESTALE
+ */
+WHARF_API int wharf_sender_introducers(wharf_task *task, uint64_t sender_id, struct wharf_introducer *ret,
+                                       unsigned max);
+
+/*
  * A pidfd of a sender, race-free where the kernel can do it (Linux 6.5), otherwise checked against its living link.
- * Owned by the caller. Errors: -ENOENT (no such sender here any more), -ESRCH (dead), -EMFILE, -ESTALE
+ * Owned by the caller. Errors: -ENOENT (no such sender here any more), -ESRCH (dead, or not known), -EMFILE, -ESTALE
  */
 WHARF_API int wharf_sender_pidfd(wharf_task *task, uint64_t sender_id, int *ret);
 
@@ -321,6 +379,8 @@ WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t cal
  * Errors: -EPIPE (the caller is gone), -EMSGSIZE, -EBADF, -EPERM, -ENOMEM, -EMFILE, -ESTALE;
  *         -EOPNOTSUPP  more than 64 KiB, and the kernel forbids the shared memory that it needs
  *         -ENOBUFS  the caller does not read its replies; the link to it was closed
+ *         -EDQUOT   its user has not read others, and they have all the memory that is its share (reply_bytes_max): try
+ *                   again later, or drop the right, which tells the caller -ECANCELED
  */
 WHARF_API int wharf_reply(wharf_task *task, wharf_name reply, const void *data, size_t len_bytes);
 WHARF_API int wharf_replymsg(wharf_task *task, wharf_name reply, struct wharf_msg *msg);

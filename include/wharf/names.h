@@ -2,7 +2,9 @@
  * wharf/names.h - finding each other: names in a domain, kept by its server, wharfd.
  *
  * A server registers a right to its port under a name; a client looks it up and gets a right of its own. After that
- * no message passes through wharfd. A name whose port is gone is gone at once.
+ * no message passes through wharfd. A name lives as long as its port: whoever registered it, whoever owns the port now,
+ * and whatever either has sent, it is gone at once when the port's owner dies or closes it, and wharfd holds nothing of
+ * it any more.
  *
  * The user's own domain lives in $XDG_RUNTIME_DIR/wharf (0700), or in $WHARF_DOMAIN, a directory. Its wharfd starts by
  * itself on first use, and leaves when nobody needs it.
@@ -18,8 +20,9 @@
  * No path is used only because the environment names it. $XDG_RUNTIME_DIR counts only if it is an absolute path to a
  * directory that belongs to the effective user and that nobody else may write to. Where it is set to something else, as
  * it is under `sudo -E` or `su -m`, or not at all, /run/user/UID does if there is such a directory, and otherwise
- * /tmp/wharf-UID. A domain's own directory is made only in a directory of this user or of root, or in one for everybody
- * such as /tmp; and $WHARFD is started only if the file and its directory belong to this user or to root and nobody
+ * /tmp/wharf-UID, or, where that belongs to somebody else, /tmp/wharf-UID.N of this user with the smallest N; such a one
+ * is made when the domain's path is first asked for. Otherwise a domain's own directory is made on first use, and
+ * only in a directory of this user or of root, or in one for everybody such as /tmp; and $WHARFD is started only if the file and its directory belong to this user or to root and nobody
  * else may change them. `wharf doctor` says which of them was refused, and why.
  *
  * Errors, threads: see wharf/task.h.
@@ -29,7 +32,9 @@
  *       is not down (-EHOSTDOWN). A deadline that has passed already is good for one question of at most 100 ms.
  *       Calls without a deadline, and those with a deadline of 0, wait WHARF_NAMES_ANSWER_MS for an answer of a wharfd
  *       that is there, 200 ms if the kernel says that it was stopped by a signal, and WHARF_NAMES_START_MS in all where
- *       it has to be started or was replaced meanwhile.
+ *       it has to be started or was replaced meanwhile; each name that a new one has to be told of, and takes, begins
+ *       that time anew. Within a deadline a call goes on trying whatever happens to wharfd meanwhile; -EHOSTDOWN says
+ *       that there is none, and that none can be started.
  */
 #ifndef WHARF_NAMES_H
 #define WHARF_NAMES_H
@@ -51,6 +56,7 @@ WHARF_BEGIN
  * Errors: -EEXIST (somebody has it), -EINVAL (not a name), -EBADF, -EPERM, -ENOMEM,
  *         -EACCES (the rules of the domain do not let this user have it; wharf_why() names the line),
  *         -EDQUOT (the share of this user, of names or of connections to wharfd, is used up),
+ *         -ETOOMANYREFS (this user has too many descriptors on their way, whosever: RLIMIT_NOFILE),
  *         -EHOSTDOWN (no wharfd, and none could be started; wharf_why() says why),
  *         -ETIMEDOUT (it does not answer; if it comes round, it forgets that it was asked)
  */
@@ -69,6 +75,7 @@ WHARF_API int wharf_unregister(wharf_task *task, const char *name);
  * Errors: -ENOENT (nobody has registered it; or had until the deadline), -ETIMEDOUT (wharfd does not answer), -EINVAL,
  *         -EHOSTDOWN, -EMFILE, -ENOMEM,
  *         -EACCES (the rules of the domain do not let this user use it, whether it is registered or not), -EDQUOT,
+ *         -ETOOMANYREFS (this user, or wharfd's, has too many descriptors on their way; had until the deadline),
  *         -EAGAIN, -ETIMEDOUT (its owner has not looked at the port for so long that no more rights can be made, some
  *         200 wait, or that it has not been told of names that it watches; or had not until the deadline)
  */
@@ -79,6 +86,7 @@ struct wharf_named {
         char name[WHARF_NAME_MAX + 1];
         pid_t pid; /* of the task that registered it */
         uid_t uid;
+        uint32_t known; /* enum wharf_known (wharf/message.h): how wharfd came to know these two */
         wharf_port_id id;
         uint32_t senders;           /* links, wharfd's own among them */
         uint32_t receivers_waiting; /* threads */
@@ -130,7 +138,8 @@ struct wharf_wait {
 /*
  * Who waits for whom: the tasks that have talked to this domain's wharfd, sorted by pid. Each keeps a page of its own
  * up to date, which others only read, so nobody is asked or disturbed. Of tasks that never talked to it nothing is
- * known but what their peers say. wharfd is none of them, though a wait may be for it.
+ * known but what their peers say. wharfd is none of them, though a wait may be for it. In a domain with rules (`see` in
+ * wharfd.conf(5)) tasks of other users may be left out, and of ports whose names the caller may not see nothing is told.
  *
  * @ret    an array; owned by the caller, free() it.
  * @ret_n  how many.

@@ -3,9 +3,10 @@
  *
  * A right is a file descriptor inside: the kernel decides who holds one, passes it on only inside a message, and says
  * when its other end is gone. Each send right has a private link to its port, so what one sender does never disturbs
- * another: capacity, order and limits are per link. What all senders of one user together take of a port's limits, and
- * of the receiving task's descriptors, is a share as well: at most 1/(n+1) of what the others have left, n being the
- * users that have something. The task's own user is limited by the whole alone. Beyond it: -EDQUOT, for that link.
+ * another: capacity, order and limits are per link. What all senders of one user together take of a port's limits, of
+ * the receiving task's descriptors, and of the calls that it has yet to answer, is a share as well: at most 1/(n+1) of
+ * what the others have left, n being the users that have something. The task's own user is limited by the whole alone.
+ * Beyond it: -EDQUOT, for that link. Users take turns in a receive, and so do the links of each.
  *
  * Errors, time, threads: see wharf/task.h.
  */
@@ -65,6 +66,12 @@ struct wharf_port_opts {
         uint32_t unread_rights_max;     /* rights and descriptors unread on one link; default 64, at most 250 */
         uint32_t introduced_max;        /* links introduced through one sender, at any depth; default links_max / 2 */
         uint64_t capacity_bytes;        /* bytes that larger messages may have unread on one link; default 32 MiB */
+        uint64_t reply_bytes_max;       /* memory made here for replies to all senders: so much for large ones that are
+                                           unread, and as much that is kept for the next ones; default 4 GiB */
+        uint64_t link_reply_bytes_max;  /* ... and kept for one sender. What is larger takes a memory of its own, which
+                                           goes when it was read; default 4 MiB */
+        uint32_t link_answers_max;      /* calls of one sender that are received and not answered; default 4096 */
+        uint32_t reserved;              /* 0 */
 };
 
 enum {

@@ -24,7 +24,8 @@
  *      -EMLINK          the port has as many links as it accepts
  *      -ELOOP           a receive right would be sent into its own queue
  *      -EDQUOT          more than the receiver accepts from one sender, or from all senders of one user: memory that it
- *                       would have to map, links, unread rights, links introduced; wharf_why() says which
+ *                       would have to map, links, unread rights, links introduced, calls not answered, memory of
+ *                       replies not read; wharf_why() says which
  *      -EKEYREVOKED     the receiver has revoked this right
  *      -ENOBUFS         the receiver maps as much memory as it accepts in all
  *      -ETOOMANYREFS    too many rights or descriptors are on their way on this link, unread
@@ -79,7 +80,8 @@ struct wharf_task_opts {
         uint32_t spin_us_max;       /* how long a wait may spin before it sleeps; default 50. It adapts below this. */
 #define WHARF_NO_SPIN UINT32_MAX    /* in spin_us_max: never spin */
 #define WHARF_SPIN (UINT32_MAX - 1) /* in spin_us_max: never sleep (for cores of their own) */
-        uint32_t reserved;          /* 0 */
+        uint32_t answers_max;       /* calls that were received and not answered, of all senders of all ports: each user
+                                       has a share of it (wharf/port.h); default 65536 */
 };
 
 /*

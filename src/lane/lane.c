@@ -532,6 +532,13 @@ int wh_lane_rx_add_ring(struct wh_lane_rx *lane, int fd, uint64_t bytes_max)
         return 0;
 }
 
+void wh_lane_rx_drop_ring(struct wh_lane_rx *lane)
+{
+        wh_os_munmap((void *)(uintptr_t)lane->next, lane->next_len);
+        lane->mapped_bytes -= lane->next_len;
+        lane->next = NULL;
+}
+
 int wh_lane_rx_switch(struct wh_lane_rx *lane, bool end_sections)
 {
         if (!lane->next || (end_sections && lane->blocks_held))
@@ -566,6 +573,13 @@ int wh_lane_rx_add_section(struct wh_lane_rx *lane, int fd, uint64_t bytes_max)
         lane->section[lane->n_sections++].len = len;
         lane->mapped_bytes += len;
         return 0;
+}
+
+void wh_lane_rx_drop_section(struct wh_lane_rx *lane)
+{
+        lane->n_sections--;
+        lane->mapped_bytes -= lane->section[lane->n_sections].len;
+        wh_os_munmap((void *)(uintptr_t)lane->section[lane->n_sections].map, lane->section[lane->n_sections].len);
 }
 
 int wh_lane_at(const struct wh_lane_rx *lane, const struct wh_rec_block *b, const void **ret)

@@ -171,6 +171,9 @@ int wh_lane_rx_add_section(struct wh_lane_rx *lane, int fd, uint64_t bytes_max);
 
 /* Map the ring that will follow; the same errors, and -EPROTO while another waits. */
 int wh_lane_rx_add_ring(struct wh_lane_rx *lane, int fd, uint64_t bytes_max);
+/* As before the one that was added last, in which nothing was used. */
+void wh_lane_rx_drop_section(struct wh_lane_rx *lane);
+void wh_lane_rx_drop_ring(struct wh_lane_rx *lane);
 /* Go on in it: the NEXT record was taken. -EPROTO: there is none; or sections end, but payloads are held. */
 int wh_lane_rx_switch(struct wh_lane_rx *lane, bool end_sections);
 

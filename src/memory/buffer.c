@@ -352,8 +352,10 @@ static int put_node(wharf_buffer *b, const void *item, uint64_t bytes)
         node->bytes = bytes;
         if (bytes)
                 memcpy(node->item, item, bytes);
-        /* Release: if we die after it, the item is whole for whoever repairs (the kernel's word of our death orders
-         * nothing). It pairs with the acquire of the lock by the next holder. */
+        /*
+         * [node] Release: if we die after it, the item is whole for whoever repairs (the kernel's word of our death
+         * orders nothing). It pairs with the acquire of the lock by the next holder.
+         */
         atomic_store_explicit(last ? &last->next : &h->first, at, memory_order_release);
         atomic_store_explicit(&h->last, at, memory_order_relaxed);
         atomic_store_explicit(&h->put, atomic_load_explicit(&h->put, memory_order_relaxed) + 1, memory_order_relaxed);
@@ -374,7 +376,7 @@ static int64_t get_node(wharf_buffer *b, void *item, uint64_t cap)
         if (bytes)
                 memcpy(item, node->item, bytes);
         uint64_t next = atomic_load_explicit(&node->next, memory_order_relaxed);
-        /* Release: as in put_node(). From here on the item is ours. */
+        /* [node] Release: as in put_node(). From here on the item is ours. */
         atomic_store_explicit(&h->first, next, memory_order_release);
         if (!next)
                 atomic_store_explicit(&h->last, 0, memory_order_relaxed);
@@ -534,7 +536,10 @@ int wharf_buffer_figures(wharf_buffer *b, struct wharf_buffer_figures *ret)
         int r = locks ? lock(b, WHARF_FOREVER) : 0;
         if (r < 0)
                 return r;
-        /* got before put: of a circular buffer in use, items may then seem more than they are, but never below 0. */
+        /*
+         * [figures] Acquire, got before put: of a circular buffer in use, items may then seem more than they are, but
+         * never below 0.
+         */
         f.got = atomic_load_explicit(&h->got, memory_order_acquire);
         f.put = atomic_load_explicit(&h->put, memory_order_relaxed);
         f.repairs = atomic_load_explicit(&h->repairs, memory_order_relaxed);

@@ -164,6 +164,7 @@ static int wait_in_queue(struct wharf_heap *h, uint64_t bytes, uint64_t align, u
         w->bytes = bytes;
         w->align = align;
         w->ticket = ++h->live->ticket;
+        /* [waiter] Release: what it asks for is there before it waits. All others look under the lock. */
         atomic_store_explicit(&w->state, WAITER_WAITING, memory_order_release);
         wh_heap_count_waiting(h);
         /* [waiting] Look again after having said so: somebody may have freed into a cache in between. */
@@ -415,7 +416,7 @@ static inline bool free_to_cache(struct wharf_heap *h, uint32_t u)
         }
         heap_bump(&h->mine->cached, 1);
         uint64_t raw = t.raw;
-        /* [tag] H3. [waiting] Sequentially consistent, before the load below: see wh_heap_count_waiting(). */
+        /* [waiting] Sequentially consistent, before the load below: see wh_heap_count_waiting(). For the [tag], H3. */
         if (wh_unlikely(!atomic_compare_exchange_strong_explicit(heap_tag_at(h, u), &raw,
                                                                  heap_tag_make(h, u, 0, h->owner, TAG_CACHED, order),
                                                                  memory_order_seq_cst, memory_order_relaxed)))

@@ -312,7 +312,7 @@ uint64_t wh_heap_take_all_cached(struct wharf_heap *h);
 int wh_heap_enter_slow(struct wharf_heap *h);
 static inline int wh_heap_enter(struct wharf_heap *h)
 {
-        /* Acquire, pairs with the release in wh_heap_enter_slow(). */
+        /* [entered] Acquire, pairs with the release in wh_heap_enter_slow(). */
         bool same = atomic_load_explicit(&h->task, memory_order_acquire) == wh_task_self();
         return wh_likely(same) ? 0 : wh_heap_enter_slow(h);
 }

@@ -227,6 +227,7 @@ int wh_heap_enter_slow(struct wharf_heap *h)
                         memset(h->n_cache, 0, sizeof h->n_cache);
                         h->cache_lock = WH_LOCK_INIT; /* a thread of the parent may have held it */
                         h->fault_lock = WH_LOCK_INIT;
+                        /* [entered] Release, pairs with the acquire in wh_heap_enter(). */
                         atomic_store_explicit(&h->task, wh_task_self(), memory_order_release);
                 }
         }

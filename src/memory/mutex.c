@@ -38,6 +38,7 @@ int wh_mutex_lock_slow(struct wh_mutex *m, uint64_t me, uint64_t thread, int64_t
         }
         for (int i = 0; n > 1 && i < SPINS; i++) {
                 uint64_t nobody = 0;
+                /* [mutex] Acquire: as in take(). */
                 if (!(uint32_t)atomic_load_explicit(&m->word, memory_order_relaxed) &&
                     atomic_compare_exchange_weak_explicit(&m->word, &nobody, me, memory_order_acquire,
                                                           memory_order_relaxed)) {

@@ -259,7 +259,7 @@ static int receiver(void *arg)
         return 0;
 }
 
-/* Goal: a segment goes to a stranger as a descriptor; he can insist on a size that never changes. */
+/* Goal: a segment goes to a stranger as a descriptor; it can insist on a size that never changes. */
 TEST(a_segment_is_sent_as_a_descriptor)
 {
         int sv[2];

@@ -475,6 +475,8 @@ static int hold_and_make_a_bare_child(void *arg)
 
 TEST(a_bare_clone_does_not_hold_on_for_its_parent)
 {
+        if (test_emulated())
+                test_skip("the emulator has no MADV_DONTFORK");
         share_both();
         bare_child = test_shared(sizeof *bare_child);
         struct exec_child e = exec_child_holds(hold_and_make_a_bare_child, NULL);
@@ -559,6 +561,8 @@ static int hold_and_start_anew(void *arg)
 
 TEST(a_program_that_starts_itself_anew_is_another_holder)
 {
+        if (test_emulated())
+                test_skip("the emulator starts no program of another machine");
         if (access("/dev/zero", R_OK | W_OK) < 0)
                 test_skip("there is no /dev/zero, by which exec() is noticed");
         int fd = memfd_create("wharf-again", MFD_CLOEXEC);

@@ -41,6 +41,7 @@ static inline void wh_lock(struct wh_lock *l)
 static inline bool wh_trylock(struct wh_lock *l)
 {
         uint32_t free_ = WH_LOCK_FREE;
+        /* [lock] Acquire, as in wh_lock(). */
         return atomic_compare_exchange_strong_explicit(&l->word, &free_, WH_LOCK_HELD, memory_order_acquire,
                                                        memory_order_relaxed);
 }

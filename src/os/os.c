@@ -1,5 +1,6 @@
 #include "os/os.h"
 
+#include "os/closer.h"
 #include "os/lock.h"
 
 #include "base/trace.h"
@@ -77,6 +78,17 @@ static __attribute__((noreturn)) void end_child(int status)
                         errno = saved_;              \
                 }                                    \
                 r_;                                  \
+        })
+
+enum { ROOM_SOON_NS = 5000000 };
+
+/* One that makes a descriptor. Those that wait for their thread (closer.h) are as good as closed. */
+#define OS_FD(name, expr)                                                  \
+        ({                                                                 \
+                long fd_ = OS_CALL(name, expr);                            \
+                if (fd_ == -EMFILE && wh_os_closer_catch_up(ROOM_SOON_NS)) \
+                        fd_ = OS_CALL(name, expr);                         \
+                fd_;                                                       \
         })
 
 const char *wh_os_call_name(enum wh_os_call call)
@@ -195,9 +207,9 @@ int wh_os_mremap(void *p, size_t old_len, size_t len, int flags, void **ret)
 
 int wh_os_memfd(const char *name)
 {
-        int fd = (int)OS_CALL(memfd_create, memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL));
+        int fd = (int)OS_FD(memfd_create, memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL));
         if (fd == -EINVAL) /* before Linux 6.3 */
-                fd = (int)OS_CALL(memfd_create, memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+                fd = (int)OS_FD(memfd_create, memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
         if (fd < 0)
                 return fd;
         /* A memfd is born 0777: another user with a read-only descriptor could reopen it for writing through /proc. */
@@ -394,16 +406,21 @@ void wh_os_fd_private(int fd)
         atomic_fetch_or_explicit(&private_fds[w], (uint64_t)1 << (fd % 64), memory_order_relaxed);
 }
 
+void wh_os_fd_shared(int fd)
+{
+        if (fd < 0 || (uint32_t)fd >= PRIVATE_FDS)
+                return;
+        _Atomic uint64_t *word = &private_fds[(uint32_t)fd / 64];
+        uint64_t bit = (uint64_t)1 << (fd % 64);
+        if (atomic_load_explicit(word, memory_order_relaxed) & bit)
+                atomic_fetch_and_explicit(word, ~bit, memory_order_relaxed);
+}
+
 int wh_os_close(int fd)
 {
         if (fd < 0)
                 return 0;
-        if ((uint32_t)fd < PRIVATE_FDS) {
-                _Atomic uint64_t *word = &private_fds[(uint32_t)fd / 64];
-                uint64_t bit = (uint64_t)1 << (fd % 64);
-                if (atomic_load_explicit(word, memory_order_relaxed) & bit)
-                        atomic_fetch_and_explicit(word, ~bit, memory_order_relaxed);
-        }
+        wh_os_fd_shared(fd);
         /* A gate that fails close() only tells the caller so: Linux has always let go of the descriptor by then. */
         int refused = wh_os_enter(WH_OS_close), saved = errno;
         CLOSING(fd);
@@ -412,9 +429,18 @@ int wh_os_close(int fd)
         return refused < 0 ? refused : r;
 }
 
+void wh_os_close_now(int fd)
+{
+        int saved = errno;
+        wh_os_fd_shared(fd);
+        CLOSING(fd);
+        RAW(close, fd);
+        errno = saved;
+}
+
 int wh_os_dup_above(int fd, int min)
 {
-        return (int)OS_CALL(dup, fcntl(fd, F_DUPFD_CLOEXEC, min));
+        return (int)OS_FD(dup, fcntl(fd, F_DUPFD_CLOEXEC, min));
 }
 
 int wh_os_dup_onto(int fd, int to)
@@ -450,7 +476,7 @@ ssize_t wh_os_write_at(int fd, const void *buf, size_t len, off_t at)
 
 int wh_os_open(const char *path, int flags, mode_t mode)
 {
-        return (int)OS_CALL(open, RAW(openat, AT_FDCWD, path, flags | O_CLOEXEC, mode));
+        return (int)OS_FD(open, RAW(openat, AT_FDCWD, path, flags | O_CLOEXEC, mode));
 }
 
 int wh_os_unlink(const char *path)
@@ -465,7 +491,7 @@ int wh_os_mkdir(const char *path, mode_t mode)
 
 int wh_os_open_at(int dir, const char *name, int flags, mode_t mode)
 {
-        return (int)OS_CALL(open, RAW(openat, dir, name, flags | O_CLOEXEC, mode));
+        return (int)OS_FD(open, RAW(openat, dir, name, flags | O_CLOEXEC, mode));
 }
 
 int wh_os_mkdir_at(int dir, const char *name, mode_t mode)
@@ -494,7 +520,7 @@ int wh_os_chmod_at(int dir, const char *name, mode_t mode)
 
 int wh_os_inotify(void)
 {
-        return (int)OS_CALL(inotify, inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+        return (int)OS_FD(inotify, inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
 }
 
 int wh_os_inotify_add(int fd, const char *path, uint32_t mask)
@@ -615,7 +641,7 @@ ssize_t wh_os_readlink(const char *path, char *buf, size_t cap)
 int wh_os_socketpair(int ret[2])
 {
         int sv[2];
-        int r = (int)OS_CALL(socketpair, socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv));
+        int r = (int)OS_FD(socketpair, socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv));
         if (r == 0) {
                 ret[0] = sv[0];
                 ret[1] = sv[1];
@@ -625,7 +651,7 @@ int wh_os_socketpair(int ret[2])
 
 int wh_os_socket_unix(int type)
 {
-        return (int)OS_CALL(socket, socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        return (int)OS_FD(socket, socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
 /* The address's length. A path that begins with '@' is an abstract name: no file. */
@@ -663,7 +689,7 @@ int wh_os_listen(int fd, int backlog)
 
 int wh_os_accept(int fd)
 {
-        return (int)OS_CALL(accept, RAW(accept4, fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        return (int)OS_FD(accept, RAW(accept4, fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
 ssize_t wh_os_sendmsg(int fd, const struct msghdr *m, int flags)
@@ -696,26 +722,6 @@ ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags)
                 r = recvmsg_once(fd, m, flags);
         }
         return r;
-}
-
-int wh_os_discard(int fd, unsigned n)
-{
-        enum { AT_ONCE = 16 }; /* 64 bytes of stack each; more wait seldom */
-        struct mmsghdr m[AT_ONCE];
-        char byte;
-        struct iovec iov = {&byte, 1};
-        int done = 0;
-        while (n) {
-                unsigned k = n < AT_ONCE ? n : AT_ONCE;
-                for (unsigned i = 0; i < k; i++)
-                        m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
-                int r = (int)OS_CALL(recvmmsg, RAW(recvmmsg, fd, m, k, MSG_DONTWAIT, NULL));
-                if (r < 0)
-                        return done ? done : r;
-                done += r;
-                n = r < (int)k ? 0 : n - k;
-        }
-        return done;
 }
 
 int wh_os_inq(int fd)
@@ -804,7 +810,7 @@ int wh_os_poll(struct pollfd *fds, unsigned n, int64_t deadline_ns)
 
 int wh_os_epoll(void)
 {
-        return (int)OS_CALL(epoll_create, epoll_create1(EPOLL_CLOEXEC));
+        return (int)OS_FD(epoll_create, epoll_create1(EPOLL_CLOEXEC));
 }
 
 int wh_os_epoll_add(int ep, int fd, uint32_t events, uint64_t data)
@@ -843,7 +849,7 @@ int wh_os_epoll_wait(int ep, struct epoll_event *ev, int n, int64_t deadline_ns)
 
 int wh_os_eventfd(void)
 {
-        return (int)OS_CALL(eventfd, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+        return (int)OS_FD(eventfd, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 int wh_os_eventfd_set(int fd)
@@ -909,7 +915,7 @@ gid_t wh_os_getgid(void)
 
 int wh_os_pidfd_open(pid_t pid)
 {
-        return (int)OS_CALL(pidfd_open, syscall(SYS_pidfd_open, pid, 0));
+        return (int)OS_FD(pidfd_open, syscall(SYS_pidfd_open, pid, 0));
 }
 
 int wh_os_pidfd_kill(int pidfd, int sig)

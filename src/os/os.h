@@ -15,7 +15,7 @@
  * Newer than Linux 5.15, which is promised; what is done without each is in docs/design/kernels.md:
  *      MFD_NOEXEC_SEAL       6.3   wh_os_memfd()
  *      SO_PEERPIDFD          6.5   port/message.c, by way of wh_os_getsockopt()
- *      SCM_PIDFD             6.5   port/frame.c, port/move.c: closed where it comes
+ *      SCM_PIDFD             6.5   os/receive.c: closed where it comes
  *      numbers in pidfs      6.9   os/task.c
  * Whoever adds one adds it there, and to the row linux-5.15 of proof/matrix/rows.c.
  */
@@ -48,7 +48,7 @@
                                 X(pidfd_open) X(pidfd_send_signal) X(kill) X(futex_wait) X(futex_wake) X(getrandom)    \
                                         X(malloc) X(process_vm_readv) X(process_vm_writev) X(spawn) X(getrlimit)       \
                                                 X(membarrier) X(shm_open) X(shm_unlink) X(shmget) X(shmat) X(shmdt)    \
-                                                        X(shmctl) X(send) X(recvmmsg) X(inq) X(fchown) X(readdir)      \
+                                                        X(shmctl) X(send) X(inq) X(fchown) X(readdir)      \
                                                                 X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
                                                                         X(getfl) X(epoll_del) X(meminfo) X(lstat) X(access) X(pagemap) \
                                                                                 X(chmod) X(wait) X(inotify) \
@@ -124,7 +124,9 @@ int wh_os_shmdt(void *p);
 int wh_os_shmctl(int id, int cmd, struct shmid_ds *ds);
 
 /* ---- descriptors and files ---- */
-int wh_os_close(int fd); /* also forgets wh_os_fd_private(); -1 is allowed */
+int wh_os_close(int fd);      /* also forgets wh_os_fd_private(); -1 is allowed. What strangers sent: closer.h */
+void wh_os_close_now(int fd); /* the same, of which no test is to know: for closer.c alone */
+void wh_os_fd_shared(int fd); /* forgets wh_os_fd_private() */
 static inline void wh_os_close_p(int *fd)
 {
         wh_os_close(*fd);
@@ -200,8 +202,6 @@ ssize_t wh_os_sendmsg(int fd, const struct msghdr *m, int flags);
 int wh_os_send_byte(int fd);
 /* `flags` beside MSG_DONTWAIT | MSG_CMSG_CLOEXEC, which are always there. 0 is the end (O6), or an empty datagram. */
 ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags);
-/* Throw away up to `n` datagrams that wait, reading one byte of each and no descriptors. How many. */
-int wh_os_discard(int fd, unsigned n);
 /* Bytes that wait on a Unix socket, over all datagrams. */
 int wh_os_inq(int fd);
 int wh_os_getsockopt(int fd, int level, int name, void *val, socklen_t *len);

@@ -2,6 +2,7 @@
 
 #include "base/trace.h"
 #include "os/os.h"
+#include "port/identity.h"
 #include "port/link.h"
 
 #include <errno.h>
@@ -39,6 +40,7 @@ static bool chain_shorten(struct wh_branch *from)
                 return false;
         struct wh_branch *old = below->up;
         below->up = old->up; /* and its reference */
+        below->forgot = true;
         free(old);
         return true;
 }
@@ -62,6 +64,9 @@ int wh_branch_new(struct wh_link *introducer, uint32_t introduced_max, struct wh
         struct wh_branch *b = branch_alloc(introducer->branch);
         if (!b)
                 return wh_trace(-ENOMEM);
+        const struct wharf_sender *w = &introducer->who;
+        b->by = (struct wharf_introducer){.pid = w->pid, .uid = w->uid, .gid = w->gid, .known = w->known};
+        b->by_given = introducer->given;
         *ret = b;
         return 0;
 }
@@ -74,6 +79,7 @@ void wh_branch_settle(struct wh_branch *b, struct wh_link *l)
         }
         b->id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
         l->branch = b;
+        wh_link_introduced(l);
         while ((b = b->up))
                 b->living++;
 }

@@ -8,7 +8,7 @@
  * Always true:
  *   C1  A call is in l->calls from before its request is sent until it is finished or cancelled.
  *   C2  A call ends exactly once: with its reply, with DROPPED, or with the end of the link or of its VIA socket. Once
- *       there is a VIA, whoever had the request is out of it: his death is not the end of that call.
+ *       there is a VIA, whoever had the request is out of it: its death is not the end of that call.
  *   C3  A reply never waits: what finds no place in the lane goes as a memory of its own, and where even that finds
  *       none the link is closed, for then the caller reads none of its replies.
  */
@@ -19,6 +19,7 @@
 #include "port/why.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -140,6 +141,22 @@ static unsigned holder_waits(struct wh_link *l, bool room, int64_t deadline_ns)
                               0, deadline_ns);
 }
 
+enum { BLIND_MAX = 16 };
+
+/*
+ * The socket says again and again that something is there, and there is nothing when we look: others may have our end,
+ * and have us look behind what there is (SO_PEEK_OFF). It would end every sleep.
+ */
+static void holder_blinded(struct wh_link *l)
+{
+        const uint32_t before = l->budget;
+        l->blind = 0;
+        if (l->stash.full || l->items.n || l->sock_ended || l->change.due || (l->rx && l->rx->next))
+                return; /* it was not looked at: something else is first */
+        if (wh_os_inq(l->sock) > 0 && wh_link_pump(l) == 0 && l->budget == before)
+                wh_link_break(l, wh_trace(-EPROTO));
+}
+
 enum { VIAS_FEW = 31 }; /* delegated replies that are polled without asking for memory */
 
 static int via_read(struct wh_link *l, struct wh_call *c);
@@ -162,6 +179,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                                                                               : 0;
         if (late && (seen || l->leader))
                 return late;
+        l->budget = WH_BUDGET;
         bool room = seen != NULL, gone = false;
         int short_of = 0;
         l->room_waiters += room;
@@ -187,7 +205,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 r = r == -ETIMEDOUT ? r : 0;
         } else {
                 l->leader = true;
-                bool found = !late && holder_spin(l, seen);
+                bool found = !late && holder_spin(l, seen), woken = false;
                 if (!found && !late) {
                         /* Announce what we wait for, look once more, then sleep (as in wh_inbox_wait()). */
                         if (l->rx && wh_ring_sleep(&l->rx->ring))
@@ -224,6 +242,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         r = k == 0 ? -ETIMEDOUT : k == -EINTR ? 0 : k < 0 ? k : 0;
                         if (k > 0 && p[0].revents & (POLLHUP | POLLERR))
                                 l->hung_up = gone = true;
+                        woken = k > 0 && p[0].revents & POLLIN;
                         if (k > 0 && (p[0].revents & POLLIN || p[1].revents)) {
                                 l->sock_ready = true;
                                 l->arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
@@ -244,10 +263,12 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 l->leader = false;
                 if (l->sock_ready && l->over == 0) {
                         /* Greetings, refusals, the end: whoever waits for room wants to know. Replies stay put. */
-                        int pumped = 0;
-                        while (!l->stash.full && !l->items.n && (pumped = wh_link_pump(l)) > 0 && !l->sock_ended)
-                                ;
-                        if (pumped < 0 && !l->over)
+                        const uint32_t before = l->budget;
+                        int pumped = wh_link_read(l, WH_UNTIL_EMPTY, 0);
+                        l->blind = woken && l->budget == before && pumped == 0 ? l->blind + 1 : 0;
+                        if (wh_unlikely(l->blind == BLIND_MAX))
+                                holder_blinded(l);
+                        if (pumped < 0 && pumped != WH_LINK_LATER && !l->over)
                                 short_of = pumped; /* it stays in the socket, and would end every sleep */
                 }
                 r = r == 0 ? short_of : r;
@@ -300,6 +321,7 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
         wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
         bool mine = false, at_once = deadline_ns == 0;
         int r;
+        l->budget = WH_BUDGET;
         for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
                 struct wh_room seen = wh_room_now(l);
                 if (wh_likely(!l->tx_busy || mine)) {
@@ -355,7 +377,7 @@ static void call_end(struct wh_link *l, struct wh_call *c, int result)
         c->done = true;
         c->result = result;
         wh_stash_done(&c->part);
-        wh_os_close(c->via);
+        wh_os_close_end(c->via, WH_END_OURS);
         c->via = -1;
         wh_holder_turn(l);
 }
@@ -368,7 +390,7 @@ static void call_free(struct wh_link *l, struct wh_call *c, bool settled)
         wh_stash_done(&c->reply);
         wh_stash_done(&c->part);
         wh_items_done(&c->items);
-        wh_os_close(c->via);
+        wh_os_close_end(c->via, WH_END_OURS);
         free(c);
 }
 
@@ -431,6 +453,7 @@ static int file_reply(struct wh_link *l, struct wh_incoming *in)
                         return 0; /* no memory: that ended the link */
                 in->bytes = l->stash.bytes;
         }
+        wh_link_spend(l, 1);
         struct wh_call *c = call_find(l, in->call);
         int r = c && !c->done ? call_keep(l, c, in) : 0;
         if (wh_unlikely(l->windows_aside) && !c)
@@ -444,9 +467,10 @@ static int file_reply(struct wh_link *l, struct wh_incoming *in)
 static bool file_replies(struct wh_link *l)
 {
         struct wh_incoming in = {0};
-        for (int i = 0; i < 256; i++)
+        do {
                 if (wh_link_next(l, &in) != 1 || file_reply(l, &in) < 0)
                         return true;
+        } while (l->budget);
         return false;
 }
 
@@ -471,7 +495,7 @@ bool wh_call_written(struct wh_link *l, uint32_t number, const struct wh_rec_dir
         return true;
 }
 
-/* The reply of `c` has come to its user; why not directly, where he asked for that? */
+/* The reply of `c` has come to its user; why not directly, where it asked for that? */
 static void call_answered(const struct wh_call *c, uint32_t how, int refused)
 {
         if (wh_unlikely(c->window_asked) && how != WHARF_HOW_DIRECT)
@@ -516,7 +540,7 @@ void wh_call_via(struct wh_link *l, uint32_t number, int sock)
         }
         struct wh_call *c = call_find(l, number);
         if (!c || c->done || c->via >= 0 || wh_frame_check_socket(sock) < 0) {
-                wh_os_close(sock);
+                wh_os_close_theirs(sock);
                 return;
         }
         wh_os_fd_private(sock);
@@ -533,25 +557,25 @@ static int via_read(struct wh_link *l, struct wh_call *c)
         struct wh_link via = {.task = l->task,
                               .sock = c->via,
                               .once = true,
+                              .answer = true,
                               .sock_ready = true,
                               .stash = c->part,
                               .items = c->items,
                               .old_sock = -1,
-                              .undropped = c->via_undropped ? c->via : -1,
+                              .budget = WH_BUDGET_TURN,
                               .change = {.sock = -1}};
         struct wh_incoming in = {0};
         wh_list_init(&via.calls);
         int r = wh_link_next(&via, &in);
         if (r <= 0 && via.change.sock >= 0) {
                 wh_os_fd_private(via.change.sock);
-                wh_os_close(c->via);
+                wh_os_close_end(c->via, WH_END_OURS);
                 c->via = via.change.sock;
                 r = via.over = 0;
         }
         if (r == 0 || (r < 0 && !via.over)) {
                 c->part = via.stash;
                 c->items = via.items;
-                c->via_undropped = via.undropped >= 0 && via.undropped == c->via;
                 return r == 0 ? 0 : -ENOMEM;
         }
         via.sock = -1; /* call_end() closes it */
@@ -629,7 +653,7 @@ static int call_take_kept(struct wh_link *l, struct wh_call *c, struct wharf_msg
                                  .how = c->reply.how,
                                  .n_items = c->items.n};
         uint64_t seq = l->rx_seq;
-        int r = wh_deliver(l->task, l, &in, m, atomic_load(&l->o.name));
+        int r = wh_deliver(l->task, l, &in, m, atomic_load_explicit(&l->o.name, memory_order_relaxed));
         l->rx_seq = seq; /* it was counted when it came */
         c->reply = l->stash;
         c->items = l->items;
@@ -680,6 +704,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                 in.direct = m->data;
                 in.direct_room = m->cap_bytes;
         }
+        l->budget = WH_BUDGET;
         for (int late = 0;;) {
                 /* Found anew each time: another thread may have cancelled it while we slept. */
                 c = call_find(l, call);
@@ -721,10 +746,12 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                                 return r;
                         }
                         r = file_reply(l, &in);
-                        if (r == 0)
-                                continue;
-                        wh_link_privatise(l);
-                        return r;
+                        if (r == 0 && l->budget)
+                                continue; /* otherwise the deadline is looked at, in the wait */
+                        if (r < 0) {
+                                wh_link_privatise(l);
+                                return r;
+                        }
                 }
                 if (r < 0 && !l->over) {
                         wh_link_privatise(l);
@@ -800,18 +827,43 @@ WHARF_API ssize_t wharf_call(wharf_task *t, wharf_name right, const void *req, s
 
 /* ---- replies ---- */
 
+/* One more call of this link that is to be answered. */
+static int call_charge(struct wh_link *l)
+{
+        struct wh_bill *b = &l->bill;
+        int r = b->of[WH_SHARE_ANSWERS] >= b->answers_max ? -EDQUOT : wh_bill_charge(b, WH_SHARE_ANSWERS, 1, false);
+        if (r == -EDQUOT)
+                l->refusal = b->of[WH_SHARE_ANSWERS] >= b->answers_max ? WH_REFUSAL_ANSWERS : WH_REFUSAL_TASK_ANSWERS;
+        return r;
+}
+
+/* The right to answer one is gone, or goes its own way. The reference to the link goes with it. */
+static void reply_link_drop(struct wh_link *l)
+{
+        if (!l)
+                return;
+        wh_bill_give(&l->bill, WH_SHARE_ANSWERS, 1);
+        wh_link_unref(l);
+}
+
 int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *ret)
 {
+        int r = call_charge(l);
+        if (r < 0)
+                return r;
         struct wh_reply *y = wh_task_take(t, WHARF_KIND_REPLY, sizeof *y, sizeof y->o);
-        if (!y)
+        if (!y) {
+                wh_bill_give(&l->bill, WH_SHARE_ANSWERS, 1);
                 return wh_trace(-ENOMEM);
+        }
         y->link = l;
         y->call = call;
         y->via = -1;
         y->window_at = l->window.at;
         y->window_len = l->window.call == call ? l->window.len : 0;
-        int r = wh_table_add(&t->names, &y->o);
+        r = wh_table_add(&t->names, &y->o);
         if (r < 0) {
+                wh_bill_give(&l->bill, WH_SHARE_ANSWERS, 1);
                 wh_task_give(t, &y->o);
                 return r;
         }
@@ -867,7 +919,7 @@ static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
         if (o->dropped)
                 return 0; /* that it is closed says as much */
         struct wh_link via = {
-                .task = t, .sock = sock, .once = true, .old_sock = -1, .undropped = -1, .change = {.sock = -1}};
+                .task = t, .sock = sock, .once = true, .old_sock = -1, .budget = WH_BUDGET, .change = {.sock = -1}};
         wh_list_init(&via.calls);
         o->call = 0;
         int r = wh_link_try_send(&via, o);
@@ -879,9 +931,8 @@ static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
 /* The right was used: nothing of it stays. */
 static void reply_done(struct wh_reply *y)
 {
-        wh_os_close(y->via);
-        if (y->link)
-                wh_link_unref(y->link);
+        wh_os_close_end(y->via, WH_END_SHARED);
+        reply_link_drop(y->link);
 }
 
 /*
@@ -988,7 +1039,7 @@ void wh_reply_via(wharf_task *t, wharf_name name, int sock)
         if (reply_take(t, name, &y) < 0)
                 return;
         if (!y.link) { /* detached since the message was made: its caller listens there, and is sent on */
-                struct wh_frame f = {.type = WH_FRAME_VIA, .n_fds = 1};
+                struct wh_frame f = {.type = WH_FRAME_VIA, .to = WH_TO_ONCE, .n_fds = 1};
                 wh_frame_send(y.via, &f, NULL, 0, &sock, false);
                 reply_done(&y);
                 return;
@@ -1000,7 +1051,7 @@ void wh_reply_via(wharf_task *t, wharf_name name, int sock)
                 y.link->tx_over = -ENOBUFS;
         }
         wh_unlock(&y.link->o.lock);
-        wh_link_unref(y.link);
+        reply_link_drop(y.link);
 }
 
 int wh_reply_socket(wharf_task *t, wharf_name name)
@@ -1041,7 +1092,7 @@ static void reply_detach(struct wh_object *o, void *arg)
                                 wh_os_fd_private(sv[1]);
                                 y->via = sv[1];
                                 y->link = NULL;
-                                wh_link_unref(l);
+                                reply_link_drop(l);
                                 r = 0;
                         } else {
                                 wh_os_close(sv[1]);
@@ -1066,6 +1117,10 @@ static int reply_failed(int err)
                 return wh_fail_plain(err, "the caller is gone, or waits no more");
         case -ENOBUFS:
                 return wh_fail_plain(err, "the caller does not read its replies: the link to it was closed");
+        case -EDQUOT:
+                return wh_fail_plain(err,
+                                     "replies that one user has not read: this one has its share of the memory for "
+                                     "them (reply_bytes_max of the port)");
         case -EMSGSIZE:
                 return wh_fail_plain(err, "the reply is larger than its way allows");
         case -EOPNOTSUPP:
@@ -1083,7 +1138,8 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
         struct wh_object *named = wh_table_find(&t->names, reply);
-        if (named && named->kind == WHARF_KIND_SEND && atomic_load(&named->name) == reply) {
+        if (named && named->kind == WHARF_KIND_SEND &&
+            atomic_load_explicit(&named->name, memory_order_relaxed) == reply) {
                 /* A send-once right that came in a message: answering is sending its one message. */
                 int err;
                 struct wh_link *l = wh_holder_lock(t, reply, &err);
@@ -1110,6 +1166,23 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         bool over;
         int refused;
         r = reply_send(t, y, &o, &over, &refused);
+        if (wh_unlikely(r == -EDQUOT && was.link)) {
+                /* What was read of its other replies is not its to pay any more: look, and try again. */
+                wh_ref_take(&was.link->refs);
+                reply_unlock(t, y, false);
+                const bool more = wh_replies_settle(was.link);
+                wh_link_unref(was.link);
+                y = reply_lock(t, reply, &r);
+                if (!y) {
+                        wh_items_finish(t, m, &items, false);
+                        return wh_fail_at(t, r, reply);
+                }
+                was = (struct wh_reply){.link = y->link, .via = y->via};
+                r = -EDQUOT;
+                over = false;
+                if (more)
+                        r = reply_send(t, y, &o, &over, &refused);
+        }
         const bool used = r == 0 || over;
         reply_unlock(t, y, used);
         wh_items_finish(t, m, &items, r == 0 || (o.items_gone && items.n_moves));

@@ -4,7 +4,9 @@
 #include "port/port.h"
 #include "port/why.h"
 
+#include "base/cleanup.h"
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -15,9 +17,12 @@ static struct wh_link once_link(wharf_task *t, int sock)
         return (struct wh_link){.task = t,
                                 .sock = sock,
                                 .once = true,
+                                .who = WH_SENDER_UNKNOWN,
+                                .former = WH_INTRODUCER_NOBODY,
+                                .given = WH_INTRODUCER_NOBODY,
                                 .sock_ready = true,
                                 .old_sock = -1,
-                                .undropped = -1,
+                                .budget = WH_BUDGET,
                                 .change = {.sock = -1}};
 }
 
@@ -55,14 +60,17 @@ int wh_carrier_pack(wharf_task *t, const struct wharf_msg *m, int64_t deadline_n
 
 void wh_carrier_done(wharf_task *t, const struct wharf_msg *m, struct wh_carrier *c, bool sent)
 {
+        if (!sent) /* nobody had it, and what lies in it is open here as well */
+                wh_os_close(wh_steal_fd(&c->sock));
         wh_items_finish(t, m, &c->items, sent);
-        wh_os_close(c->sock);
+        wh_os_close_theirs(c->sock); /* with all that lies in it, if nobody took it */
 }
 
 int wh_carrier_unpack(wharf_task *t, int sock, struct wharf_msg *m)
 {
         struct wh_link l = once_link(t, sock);
         struct wh_incoming in = {0};
+        l.answer = true;
         wh_list_init(&l.calls);
         int r = wh_link_next(&l, &in);
         if (r == 1)
@@ -81,6 +89,9 @@ int wh_carrier_link(wharf_task *t, int *ret_owner, wharf_name *ret_right)
         if (r < 0)
                 return wh_fail(wh_trace(r), NULL);
         wh_os_fd_private(sv[1]);
+        /* What is sent there before there is a port shall say who sent it, too. Where that is forbidden it does not. */
+        const int on = 1;
+        wh_os_setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
         r = wh_right_from_socket(t, sv[0], false, false, ret_right);
         if (r < 0) {
                 wh_os_close(sv[0]);
@@ -106,14 +117,16 @@ int wh_carrier_port(wharf_task *t, int owner, wharf_name *ret)
         if (!p)
                 return err;
         struct wh_inbox *in = p->inbox;
-        r = wh_port_add_link(p, owner, t->quota.self, true, &l); /* asked for by the task itself */
+        r = wh_port_add_link(p, owner, t->accounts.self, true, &l); /* asked for by the task itself */
         if (r == 0) {
                 struct ucred u;
                 socklen_t len = sizeof u;
                 p->made++; /* a right that was there before its port */
                 wh_os_fd_private(owner);
+                /* Whoever started this process gave it the pair, and could do with it what it wanted. (What runs with more
+                 * rights than whoever started it is given none: see carrier_find() in pattern/spawn.c.) */
                 if (wh_os_getsockopt(owner, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0)
-                        l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
+                        wh_link_identify(l, &(struct wh_cred){u.pid, u.uid, u.gid, true}, WHARF_KNOWN_BOUND);
                 wh_port_hello(p, &h);
                 struct wh_frame f = {.type = WH_FRAME_HELLO};
                 wh_frame_greet(owner, &f, &h);

@@ -89,9 +89,13 @@ enum way { READ, WRITE };
 static int transfer(struct wh_link *l, enum way way, uint64_t at, void *here, uint64_t len)
 {
         int pidfd;
-        if (!l->cred.known || l->cred.pid <= 0)
+        struct ucred maker = {.uid = (uid_t)-1};
+        socklen_t len_maker = sizeof maker;
+        if (!wh_known_surely(l->who.known) || l->cred.pid <= 0)
                 return -ESRCH;
-        if (l->cred.uid != wh_os_getuid())
+        /* Both that user's, whoever it was as which it made the pair, and this one: nothing ever crosses users. */
+        if (!wh_id_known(l->cred.uid) || l->cred.uid != wh_os_getuid() ||
+            wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERCRED, &maker, &len_maker) < 0 || maker.uid != wh_os_geteuid())
                 return -EACCES;
         int r = wh_link_pidfd(l, &pidfd);
         if (r < 0)

@@ -1,12 +1,13 @@
 #include "port/frame.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
+#include "os/receive.h"
+#include "port/identity.h"
 
 #include <errno.h>
 #include <string.h>
-
-#define OVERFLOW_ID 65534u /* the kernel's word for an id it cannot show */
 
 /*
  * In a user namespace that has no number for this user the kernel takes none from us. What we send from here on it
@@ -24,6 +25,7 @@ int wh_frame_send_parts(int sock, struct wh_frame *f, const struct iovec part[2]
                 struct cmsghdr align;
                 char space[CMSG_SPACE(WH_FDS_MAX * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
         } control;
+        assert(f->to > 0 && f->to < WH_TO_ENDS);
         f->magic = WH_FRAME_MAGIC;
         f->version = WH_FRAME_VERSION;
         f->len = (uint32_t)(part[0].iov_len + part[1].iov_len);
@@ -81,6 +83,7 @@ int wh_frame_greet(int sock, struct wh_frame *f, const struct wh_hello *h)
         uint8_t bytes[sizeof *h + WH_LATER_BYTES];
         memset(bytes, 0xff, sizeof bytes);
         memcpy(bytes, h, sizeof *h);
+        f->to = WH_TO_HOLDER;
         return wh_frame_send(sock, f, bytes, sizeof bytes, NULL, false);
 }
 
@@ -96,92 +99,65 @@ int wh_frame_bell(int sock)
 static void close_all(const int *fds, unsigned n)
 {
         for (unsigned i = 0; i < n; i++)
-                wh_os_close(fds[i]);
+                wh_os_close_theirs(fds[i]);
 }
 
-/* Collects what came beside the bytes. Returns how many descriptors, all in `fds`; surplus ones are closed. */
-static unsigned take_control(struct msghdr *m, int *fds, struct wh_cred *cred, bool *ret_surplus)
+/* Is there such a frame? Each kind has its directions. */
+static bool may_say(const struct wh_frame *f)
 {
-        unsigned n = 0;
-        *ret_surplus = false;
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-                if (c->cmsg_level != SOL_SOCKET)
-                        continue;
-                if (c->cmsg_type == SCM_RIGHTS) {
-                        size_t k = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-                        for (size_t i = 0; i < k; i++) {
-                                int fd;
-                                memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-                                if (n < WH_FDS_MAX) {
-                                        fds[n++] = fd;
-                                } else {
-                                        wh_os_close(fd);
-                                        *ret_surplus = true;
-                                }
-                        }
-                } else if (c->cmsg_type == SCM_PIDFD) {
-                        /* Whoever kept a copy of our end can ask for these, one with each datagram. */
-                        int fd;
-                        memcpy(&fd, CMSG_DATA(c), sizeof fd);
-                        wh_os_close(fd);
-                } else if (c->cmsg_type == SCM_CREDENTIALS && cred) {
-                        struct ucred u;
-                        memcpy(&u, CMSG_DATA(c), sizeof u);
-                        /* A datagram older than our asking for credentials has none, and shows as nobody's. */
-                        if (u.pid != 0 || u.uid != OVERFLOW_ID)
-                                *cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
-                }
-        }
-        return n;
+        enum { OWNER = 1 << WH_TO_OWNER, HOLDER = 1 << WH_TO_HOLDER, ONCE = 1 << WH_TO_ONCE };
+        static const uint8_t to[WH_FRAME_TYPES] = {
+                [WH_FRAME_HELLO] = HOLDER,
+                [WH_FRAME_MESSAGE] = OWNER | HOLDER | ONCE,
+                [WH_FRAME_ITEMS] = OWNER | HOLDER,
+                [WH_FRAME_ATTACH] = OWNER | HOLDER,
+                [WH_FRAME_SECTION] = OWNER | HOLDER,
+                [WH_FRAME_REBIND] = OWNER,
+                [WH_FRAME_ADOPT] = OWNER,
+                [WH_FRAME_REFUSE] = HOLDER,
+                [WH_FRAME_VIA] = HOLDER | ONCE,
+                [WH_FRAME_DROPPED] = HOLDER,
+                [WH_FRAME_RENEW] = HOLDER,
+                [WH_FRAME_GIVEN] = OWNER,
+                [WH_FRAME_RING] = OWNER | HOLDER,
+                [WH_FRAME_TAKEN] = HOLDER,
+                [WH_FRAME_WHO] = OWNER,
+        };
+        return f->type < WH_FRAME_TYPES && f->to < WH_TO_ENDS && to[f->type] & 1u << f->to;
 }
 
 static int frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred, int flags)
 {
-        union {
-                struct cmsghdr align;
-                char space[CMSG_SPACE(253 * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
-        } control;
         struct iovec iov[2] = {{f, sizeof *f}, {data, WH_COLD_MAX + WH_FDS_MAX}};
-        struct msghdr m = {
-                .msg_iov = iov, .msg_iovlen = 2, .msg_control = control.space, .msg_controllen = sizeof control.space};
-        ssize_t r;
-        /* After the peer died with unread data the first read says ECONNRESET, and the next ones the data: go on. */
-        for (int resets = 0;;) {
-                r = wh_os_recvmsg(sock, &m, flags);
-                if (r == -EINTR)
-                        continue;
-                if (r == -ECONNRESET && resets++ == 0)
-                        continue;
-                break;
-        }
+        struct wh_came c = {.fds = fds, .room = WH_FDS_MAX};
+        ssize_t r = wh_os_receive(sock, iov, 2, flags, &c);
         if (r == -EAGAIN)
                 return 0;
-        if (r == -ECONNRESET || r == -ENOTCONN || r == -EPIPE)
-                return -EPIPE;
         if (r < 0)
-                return wh_trace((int)r);
+                return r == -EPIPE ? -EPIPE : wh_trace((int)r);
 
-        bool surplus;
-        if (cred)
-                cred->known = false;
-        unsigned n = take_control(&m, fds, cred, &surplus);
+        const bool frame = r >= (ssize_t)sizeof *f && f->magic == WH_FRAME_MAGIC;
         int err = 0;
+        if (cred) { /* of nobody, where the kernel has no number for either */
+                const bool known = c.known && (c.who.pid != 0 || wh_id_known(c.who.uid));
+                *cred = known ? (struct wh_cred){c.who.pid, c.who.uid, c.who.gid, true} : (struct wh_cred){0};
+        }
         if (r == 0)
                 err = -EPIPE; /* the end; or an empty datagram, which no honest peer sends and may have descriptors */
-        else if (m.msg_flags & MSG_CTRUNC)
-                err = wh_trace(-EMFILE); /* descriptors came and the kernel had no room for them here */
-        else if (r == 1 && n == 0) {
+        else if (c.all == WH_FDS_SHORT && frame && c.n < f->n_fds)
+                err = wh_trace(-EMFILE); /* what it says did not fit here: not its sender's doing, so far */
+        else if (c.all != WH_FDS_ALL)
+                err = wh_trace(-EPROTO);
+        else if (r == 1 && c.n == 0 && !c.surplus)
                 *f = (struct wh_frame){.type = WH_FRAME_BELL};
-                return 1;
-        } else if (surplus || (m.msg_flags & MSG_TRUNC) || r < (ssize_t)sizeof *f || f->magic != WH_FRAME_MAGIC)
+        else if (c.surplus || c.cut || !frame)
                 err = wh_trace(-EPROTO);
         else if (f->version != WH_FRAME_VERSION)
                 err = wh_trace(-EPROTONOSUPPORT);
-        else if (f->n_fds != n || f->len != (size_t)r - sizeof *f || f->type == WH_FRAME_BELL ||
-                 f->type >= WH_FRAME_TYPES)
+        else if (f->n_fds != c.n || f->len != (size_t)r - sizeof *f || !may_say(f))
                 err = wh_trace(-EPROTO);
         if (err < 0) {
-                close_all(fds, n);
+                close_all(fds, c.n);
                 return err;
         }
         return 1;
@@ -197,17 +173,22 @@ int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
         return frame_recv(sock, f, data, fds, cred, MSG_PEEK);
 }
 
-int wh_frame_drop(int sock)
+int wh_frame_take(int sock, const struct wh_frame *f, const int *looked)
 {
-        char byte;
-        struct iovec iov = {&byte, 1};
-        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1}; /* no room for descriptors: the kernel closes them */
-        ssize_t r;
-        int resets = 0;
-        do
-                r = wh_os_recvmsg(sock, &m, 0);
-        while (r == -EINTR || (r == -ECONNRESET && resets++ == 0));
-        return r >= 0 || r == -EAGAIN || r == -EPIPE || r == -ENOTCONN || r == -ECONNRESET ? 0 : wh_trace((int)r);
+        struct wh_frame head;
+        struct iovec iov = {&head, sizeof head};
+        int fds[WH_FDS_MAX];
+        /* With all its descriptors, though they are there already: those of another frame the kernel must not close here. */
+        struct wh_came c = {.fds = fds, .room = WH_FDS_MAX};
+        ssize_t r = wh_os_receive(sock, &iov, 1, MSG_TRUNC, &c);
+        if (r >= 0)
+                for (unsigned i = 0; i < c.n; i++)
+                        wh_os_close_copy(fds[i], looked && i < f->n_fds ? looked[i] : -1);
+        if (r == -ENOMEM || r == -ENOBUFS)
+                return wh_trace((int)r);
+        if (f->type == WH_FRAME_BELL)
+                return r == 1 ? 0 : wh_trace(-EPROTO);
+        return r == (ssize_t)(sizeof head + f->len) && memcmp(&head, f, sizeof head) == 0 ? 0 : wh_trace(-EPROTO);
 }
 
 int wh_frame_check_socket(int fd)

@@ -17,14 +17,21 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#ifndef SCM_PIDFD
-#define SCM_PIDFD 4 /* newer than some headers: comes with a datagram, like descriptors, where a socket asks for it */
-#endif
-
 #define WH_FRAME_MAGIC 0x46485257u
 #ifndef WH_FRAME_VERSION /* proof/matrix/later.h */
-#define WH_FRAME_VERSION 1u
+#define WH_FRAME_VERSION 2u
 #endif
+
+/*
+ * Whom a frame is written for. What one of us wrote can be handed to another by whoever got it, or got the socket that it
+ * lies in; so nobody takes what was not written for one in its place.
+ */
+enum wh_frame_to {
+        WH_TO_OWNER = 1,  /* by the holder of a send right, to the owner of the port */
+        WH_TO_HOLDER = 2, /* by the owner of the port, to the holder of a send right */
+        WH_TO_ONCE = 3,   /* the one message of a send-once right: taken only where this end was made for one */
+        WH_TO_ENDS
+};
 
 enum {
         WH_COLD_MAX = 16 << 10, /* payload bytes in one cold frame */
@@ -33,19 +40,21 @@ enum {
 
 /* Who sends it is said by the arrow: H the holder of the send right, O the owner of the port. */
 enum wh_frame_type {
-        WH_FRAME_BELL = 0,     /* not a frame: one byte. "look at the lane" */
-        WH_FRAME_HELLO = 1,    /* O > H  struct wh_hello; seq: that of the WHO it answers, or 0 */
-        WH_FRAME_MESSAGE = 2,  /* both   the kinds of n_fds items, then payload; arg: WH_MSG_* */
-        WH_FRAME_ITEMS = 3,    /* both   the kinds; the descriptors of record number `seq` */
-        WH_FRAME_ATTACH = 4,   /* both   descriptors out and back: data travels in this lane from here on */
-        WH_FRAME_SECTION = 5,  /* both   one descriptor: the next section of the lane */
-        WH_FRAME_REBIND = 6,   /* H > O  one descriptor: the pair I made; my present lane ends here (WH_CHANGE_*) */
-        WH_FRAME_ADOPT = 7,    /* H > O  one descriptor: a link for somebody whom I introduce */
-        WH_FRAME_REFUSE = 8,   /* O > H  arg: the errno for which the link ends here; id: enum wh_refusal; total: the
+        WH_FRAME_BELL = 0,    /* not a frame: one byte. "look at the lane" */
+        WH_FRAME_HELLO = 1,   /* O > H  struct wh_hello; seq: that of the WHO it answers, or 0 */
+        WH_FRAME_MESSAGE = 2, /* both   the kinds of n_fds items, then payload; arg: WH_MSG_* */
+        WH_FRAME_ITEMS = 3,   /* both   the kinds; the descriptors of record number `seq` */
+        WH_FRAME_ATTACH = 4,  /* both   descriptors out and back: data travels in this lane from here on */
+        WH_FRAME_SECTION = 5, /* both   one descriptor: the next section of the lane */
+        WH_FRAME_REBIND = 6,  /* H > O  one descriptor: the pair I made; my present lane ends here (WH_CHANGE_*). Behind
+                                  the head struct wh_origin: for which port, and from whom I have my right */
+        WH_FRAME_ADOPT = 7,   /* H > O  one descriptor: a link for somebody whom I introduce */
+        WH_FRAME_REFUSE = 8,  /* O > H  arg: the errno for which the link ends here; id: enum wh_refusal; total: the
                                   limit that was reached, or 0 */
-        WH_FRAME_VIA = 9,      /* O > H  one descriptor: the reply to `call` comes there */
+        WH_FRAME_VIA = 9,     /* O > H  one descriptor: the reply to `call` comes there */
         WH_FRAME_DROPPED = 10, /* O > H  the call `call` ends without a reply; arg: ECANCELED */
         WH_FRAME_RENEW = 11,   /* O > H  the port has moved: make a pair of your own; my lane ends here (WH_CHANGE_*) */
+        WH_FRAME_GIVEN = 12,   /* H > O  struct wh_origin: I pass this right on unused, and had it from there */
         WH_FRAME_RING = 13,    /* both   one descriptor: the ring that follows when the lane's has ended (NEXT) */
         WH_FRAME_TAKEN = 14,   /* O > H  the cold message `seq`, and all before it, were taken */
         WH_FRAME_WHO = 17,     /* H > O  greet me again, with `seq`: the kernel says who you are */
@@ -63,11 +72,13 @@ enum {
 /* Which limit, where the errno alone does not say. */
 enum wh_refusal {
         WH_REFUSAL_PLAIN = 0,
-        WH_REFUSAL_INTRODUCED = 1, /* whoever introduced this link may introduce no more */
-        WH_REFUSAL_LINKS = 2,      /* the links of one user at one port */
-        WH_REFUSAL_RIGHTS = 3,     /* the rights of one user that are read and not received */
-        WH_REFUSAL_BYTES = 4,      /* the memory mapped for one user */
-        WH_REFUSAL_TASK_LINKS = 5, /* the links of one user in all of the task: half of its descriptors */
+        WH_REFUSAL_INTRODUCED = 1,   /* whoever introduced this link may introduce no more */
+        WH_REFUSAL_LINKS = 2,        /* the links of one user at one port */
+        WH_REFUSAL_RIGHTS = 3,       /* the rights of one user that are read and not received */
+        WH_REFUSAL_BYTES = 4,        /* the memory mapped for one user */
+        WH_REFUSAL_TASK_LINKS = 5,   /* the links of one user in all of the task: half of its descriptors */
+        WH_REFUSAL_ANSWERS = 6,      /* calls of one sender that are received and not answered */
+        WH_REFUSAL_TASK_ANSWERS = 7, /* ... of one user, in all of the task */
         WH_REFUSALS
 };
 
@@ -78,11 +89,13 @@ enum wh_refusal {
 enum {
         WH_CHANGE_LANE = 1,
         WH_CHANGE_GREETING = 2, /* in `arg` of such a HELLO */
+        WH_CHANGE_AWAITED = 4,  /* of a REBIND: I go over when that has come */
 };
 
 struct wh_frame {
         uint32_t magic;
-        uint16_t version;
+        uint8_t version;
+        uint8_t to; /* enum wh_frame_to */
         uint8_t type;
         uint8_t n_fds;
         uint64_t seq;
@@ -115,6 +128,15 @@ enum { WH_HELLO_MIN = 32 };                    /* bytes of a greeting that every
 #define WH_LATER_BYTES 0
 #endif
 
+/* With REBIND and GIVEN. */
+struct wh_origin {
+        uint64_t port_id; /* of the port that the holder believes to speak to; 0: no greeting has reached it */
+        int32_t pid;      /* of whoever gave it the right; its own word, numbers included */
+        uint32_t uid, gid;
+        uint32_t known; /* enum wharf_known */
+};
+static_assert(sizeof(struct wh_origin) == 24, "both processes rely on this layout");
+
 /* Which process sent a frame, in the kernel's words. */
 struct wh_cred {
         pid_t pid;
@@ -124,13 +146,14 @@ struct wh_cred {
 };
 
 /*
- * Send one frame with `len` bytes of `data` and f->n_fds descriptors; fills in magic, version and len. `cred` adds this
+ * Send one frame with `len` bytes of `data` and f->n_fds descriptors; f->to says for whom. Fills in magic, version and
+ * len. `cred` adds this
  * process's credentials for the other side to see. -EAGAIN: the socket is full; -EPIPE: nobody is there any more.
  */
 int wh_frame_send(int sock, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred);
 /* The same with data that lies in two places, each of which may be empty. */
 int wh_frame_send_parts(int sock, struct wh_frame *f, const struct iovec part[2], const int *fds, bool cred);
-/* The same with a HELLO. */
+/* The same with a HELLO, to a holder. */
 int wh_frame_greet(int sock, struct wh_frame *f, const struct wh_hello *h);
 /* A doorbell. A full socket counts as rung. 0 or -EPIPE. */
 int wh_frame_bell(int sock);
@@ -138,16 +161,21 @@ int wh_frame_bell(int sock);
 /*
  * Receive one. 1: *f (with type WH_FRAME_BELL for a doorbell), its bytes in `data` (of WH_COLD_MAX + WH_FDS_MAX) and
  * its descriptors in `fds` (of WH_FDS_MAX), which are the caller's to close. 0: nothing there now. -EPIPE: the end,
- * with everything read. -EPROTO, -EPROTONOSUPPORT; -EMFILE when descriptors came and there was no room for them.
+ * with everything read. -EPROTO, -EPROTONOSUPPORT: no frame of ours. -EMFILE: this process has no room for the
+ * descriptors that it says, whose number is in f->n_fds.
  */
 int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
 /*
- * The same, and the frame stays where it is until wh_frame_drop() takes it: so it is not lost where there is no memory
- * for it now. Those in `fds` are copies.
+ * The same, and the frame stays where it is until wh_frame_take(): so it is not lost where there is no memory for it
+ * now. Those in `fds` are copies. Nothing that was looked at may have effect before it was taken: others may have our
+ * end as well, read from it meanwhile, or have us look somewhere else in the queue.
  */
 int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
-/* 0, also where it is gone already; otherwise it may still be there. */
-int wh_frame_drop(int sock);
+/*
+ * Take what was looked at; `looked` has its descriptors, which stay the caller's, or is NULL. 0; -ENOMEM, -ENOBUFS: it is
+ * still there; -EPROTO: something else came, and is lost.
+ */
+int wh_frame_take(int sock, const struct wh_frame *f, const int *looked);
 
 /* Is `fd` an end of a connected SOCK_SEQPACKET Unix socket? 0 or -EPROTO. */
 int wh_frame_check_socket(int fd);

@@ -18,6 +18,7 @@ enum { WH_MAKE_DIRECTORY = 0x10000 };
 struct wh_items_out {
         struct wh_outgoing *o;
         bool close[WHARF_ITEMS_MAX];      /* o->fd[i] was made for this message */
+        bool itself[WHARF_ITEMS_MAX];     /* ... as a copy of the socket of the right that is moved */
         uint32_t minted[WHARF_ITEMS_MAX]; /* the owner's half of a right made for this message */
         int via[WHARF_ITEMS_MAX];         /* -1, or the other end of a delegated reply */
         unsigned n_moves;                 /* receive rights among them */
@@ -31,8 +32,8 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                      wharf_name over, int64_t deadline_ns);
 void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_out *out, bool sent);
 
-/* Turns the first `n` kept descriptors into names and descriptors of the user. On failure nothing has changed. */
-int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wharf_item *to);
+/* Turns the first `n` kept descriptors of a link into names and descriptors of the user. On failure nothing has changed. */
+int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_item *to);
 
 /* Gives back what was received and is of no use, of whatever kind it is; what was taken has kind 0. */
 void wh_items_drop(wharf_task *t, const struct wharf_item *items, unsigned n);

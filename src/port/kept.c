@@ -9,6 +9,7 @@
 #include "port/why.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,13 +26,38 @@ int wh_right_keep(wharf_task *t, wharf_name right, int *ret_fd, struct wh_kept *
         int r = l->once || l->tx_seq || l->tx || l->tx_over ? -EPERM : 0;
         if (r == 0) {
                 l->sock_ready = true;
-                while (!l->greeted && !l->stash.full && !l->items.n && wh_link_pump(l) > 0)
-                        ; /* the greeting lies there already, or never comes */
-                r = l->over ? l->over : l->tx_over;
+                l->budget = WH_BUDGET;
+                wh_link_read(l, WH_UNTIL_GREETED, 0); /* the greeting lies there already, or never comes */
+                r = l->over                                ? l->over
+                    : l->tx_over                           ? l->tx_over
+                    : l->stash.full || l->items.n || l->rx ? -EPROTO /* E3 */
+                                                           : 0;
+        }
+        if (r == 0) {
+                struct wh_frame f = {.type = WH_FRAME_WHO, .to = WH_TO_OWNER};
+                r = wh_frame_send(l->sock, &f, NULL, 0, NULL, true);
+                if (r == -EAGAIN) /* whoever made it filled it */
+                        r = wh_trace(-EPROTO);
         }
         if (r == 0) {
                 l->provisional = false; /* E1 */
                 l->kept = true;
+                *ret = (struct wh_kept){.greeted = l->greeted};
+                memcpy(ret->hello, &l->hello, sizeof ret->hello);
+                *ret_fd = l->sock;
+        }
+        wh_unlock(&l->o.lock);
+        return wh_fail(r, NULL);
+}
+
+int wh_right_kept(wharf_task *t, wharf_name right, int *ret_fd, struct wh_kept *ret)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return wh_fail(err, NULL);
+        int r = l->kept ? 0 : -EPERM;
+        if (r == 0) {
                 *ret = (struct wh_kept){.greeted = l->greeted};
                 memcpy(ret->hello, &l->hello, sizeof ret->hello);
                 *ret_fd = l->sock;
@@ -117,6 +143,21 @@ uint64_t wh_sender_introducer(wharf_task *t, uint64_t sender_id)
         return id;
 }
 
+WHARF_API int wharf_sender_introducers(wharf_task *t, uint64_t sender_id, struct wharf_introducer *ret, unsigned max)
+{
+        struct wh_link *l;
+        if (!ret && max)
+                return wh_fail_null("ret");
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        struct wh_inbox *in = sender_lock(t, sender_id, &l);
+        if (!in)
+                return wh_fail(-ENOENT, "%" PRIu64 " is no sender here, or not any more", sender_id);
+        unsigned n = wh_link_introducers(l, ret, max);
+        wh_unlock(&in->lock);
+        return (int)n;
+}
+
 void wh_sender_groups(wharf_task *t, uint64_t sender_id, gid_t *groups, unsigned *n)
 {
         struct wh_link *l;
@@ -143,6 +184,19 @@ void wh_sender_groups(wharf_task *t, uint64_t sender_id, gid_t *groups, unsigned
         wh_unlock(&in->lock);
 }
 
+enum { SHARE_MIN = 8 }; /* links that a user may always have */
+
+int wh_port_of_others(wharf_task *t, wharf_name port)
+{
+        int err;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return wh_fail(err, NULL);
+        p->of_others = true;
+        wh_unlock(&p->inbox->lock);
+        return 0;
+}
+
 int wh_port_share_links(wharf_task *t, wharf_name port, uint32_t total)
 {
         int err;
@@ -150,58 +204,13 @@ int wh_port_share_links(wharf_task *t, wharf_name port, uint32_t total)
         if (!p)
                 return wh_fail(err, NULL);
         struct wh_inbox *in = p->inbox;
+        p->accounts.equal = true;
+        p->accounts.least[WH_SHARE_LINKS] = SHARE_MIN;
+        /* Those that gave their places away are more than what there is for all to share (places.h). */
+        wh_accounts_limit(&p->accounts, WH_SHARE_LINKS,
+                          (total < p->opts.links_max ? total : p->opts.links_max) + p->n_placeless);
         p->links_shared = total;
         wh_place_freed(p); /* or as good as that */
         wh_unlock(&in->lock);
         return wh_fail(0, NULL);
-}
-
-/* ---- shares ---- */
-
-enum {
-        SHARE_MIN = 8,     /* links that a user may always have */
-        USERS_SEEN = 1024, /* users that are told apart; more count as so many */
-        USERS_FEW = 64,    /* the same where there is no memory */
-};
-
-/* On whose account a link is: where the kernel has not named its user yet, its introducer's. */
-static uid_t link_user(const struct wh_port *p, const struct wh_link *l)
-{
-        if (l->cred.known)
-                return l->cred.uid;
-        for (const struct wh_branch *b = l->branch; b; b = b->up) {
-                const struct wh_link *by =
-                        b->gone ? NULL : (struct wh_link *)wh_table_find(&p->task->links, (uint32_t)b->id);
-                if (by && by->port == p && by->cred.known)
-                        return by->cred.uid;
-        }
-        return (uid_t)-1;
-}
-
-int wh_port_may_link(const struct wh_port *p, uid_t uid)
-{
-        if (!p->links_shared || p->n_links < SHARE_MIN)
-                return 0;
-        static_assert(USERS_SEEN * sizeof(uid_t) <= WH_SCRATCH_BYTES, "they are counted in one scratch");
-        uid_t few[USERS_FEW], *scratch = wh_task_scratch_take(p->task), *seen = scratch ? scratch : few;
-        uint32_t users = 1, mine = 0, seen_max = scratch ? USERS_SEEN : USERS_FEW;
-        seen[0] = uid;
-        wh_list_for (n, &p->links) {
-                uid_t his = link_user(p, wh_container(n, struct wh_link, in_port));
-                mine += his == uid;
-                uint32_t i = 0;
-                while (i < users && seen[i] != his)
-                        i++;
-                if (i == users && users < seen_max)
-                        seen[users++] = his;
-        }
-        if (scratch)
-                wh_task_scratch_give(p->task, scratch);
-        uint32_t share = p->links_shared / (users + 1);
-        return mine < (share > SHARE_MIN ? share : SHARE_MIN) ? 0 : -EDQUOT;
-}
-
-int wh_port_may_introduce(const struct wh_port *p, const struct wh_link *by)
-{
-        return wh_port_may_link(p, link_user(p, by));
 }

@@ -8,8 +8,13 @@
  *
  * Always true of a kept right:
  *   E1  Its socket stays the same for as long as it lives: it is not rebound. Its pair was made by whoever gave it,
- *       and nothing but introductions is ever sent on it, each of which carries a pair that this process made.
+ *       and nothing is ever sent on it but introductions, each of which carries a pair that this process made, and once
+ *       the question who its owner is.
  *   E2  It has sent no message, and has no lane.
+ *   E3  So nothing is due on its socket but greetings, refusals, doorbells and the word that the port has moved; while
+ *       it is watched all that comes there is read, and anything else ends the right. What lay there unread could be
+ *       the owner's own end of the pair, which would then outlive its owner for as long as this process holds the
+ *       other one. That both ends are here is found by its owner, who is asked (wh_port_of_others()).
  */
 #ifndef WH_PORT_KEPT_H
 #define WH_PORT_KEPT_H
@@ -29,9 +34,13 @@ static_assert(sizeof(struct wh_kept) == 40, "stored by one wharfd and read by th
 
 /*
  * Make a right that came in a message, and was not used, a kept one. *ret_fd stays the right's.
- * Errors: -EBADF, -EPERM (it was used already), -EPIPE (its port is gone), -ESTALE
+ * Its owner is asked who it is, since a kept right may not be used for long: one that leads to the keeping task itself, and
+ * that nobody else has, ends by that (wh_port_of_others()).
+ * Errors: -EBADF, -EPERM (it was used already), -EPIPE (its port is gone), -EPROTO (nothing can be said over it), -ESTALE
  */
 int wh_right_keep(wharf_task *task, wharf_name right, int *ret_fd, struct wh_kept *ret);
+/* What a kept right is made of, once more. *ret_fd stays the right's. -EBADF, -EPERM (it is not kept), -ESTALE */
+int wh_right_kept(wharf_task *task, wharf_name right, int *ret_fd, struct wh_kept *ret);
 /* The same right again, in the next process. Takes `fd` on success. -EPROTO (no such socket), -ENOMEM, ... */
 int wh_right_resume(wharf_task *task, int fd, const struct wh_kept *kept, wharf_name *ret);
 
@@ -54,9 +63,14 @@ uint64_t wh_sender_introducer(wharf_task *task, uint64_t sender_id);
 void wh_sender_groups(wharf_task *task, uint64_t sender_id, gid_t *groups, unsigned *n);
 
 /*
- * Of the links to `port` no user may have more than an equal share of `total`: total / (users + 1), counting him, but
- * always a few. More are refused with -EDQUOT. Who was introduced counts for his introducer.
+ * Of the links to `port` there may be `total` in all, of which each user has a share, this task's own too, but always a
+ * few (account.h). More are refused with -EDQUOT.
  */
 int wh_port_share_links(wharf_task *task, wharf_name port, uint32_t total);
+/*
+ * This task sends nothing to `port`: whatever came from it came over a right that somebody else made for it to keep, and a
+ * pair of which this task has both ends would outlive that one. Such a link ends.
+ */
+int wh_port_of_others(wharf_task *task, wharf_name port);
 
 #endif

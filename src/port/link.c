@@ -1,6 +1,7 @@
 #include "port/link.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "port/direct.h"
 
@@ -20,10 +21,14 @@ struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, bool owner)
         l->spin_us = t->spin_us_max;
         l->watch_port = WHARF_NONE;
         l->cred = (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1}; /* nobody, until the kernel says who */
+        l->who = WH_SENDER_UNKNOWN;
+        l->former = l->given = WH_INTRODUCER_NOBODY;
+        wh_link_introduced(l);
         wh_list_init(&l->in_port);
         wh_list_init(&l->hot);
         wh_list_init(&l->calls);
-        l->old_sock = l->change.sock = l->undropped = -1;
+        l->old_sock = l->change.sock = -1;
+        l->budget = WH_BUDGET;
         atomic_store_explicit(&l->refs, 1, memory_order_relaxed);
         return l;
 }
@@ -38,18 +43,32 @@ void wh_stash_done(struct wh_stash *s)
 {
         if (s->mapped) {
                 wh_os_munmap(s->bytes, s->room);
-                wh_os_close(s->memory);
+                wh_os_close_theirs(s->memory);
         } else {
                 free(s->bytes);
         }
         *s = (struct wh_stash){0};
 }
 
+/* An end of a pair. */
+static bool is_end(uint8_t kind)
+{
+        return kind == WH_ITEM_SEND || kind == WH_ITEM_REPLY || kind == WH_ITEM_RECEIVE;
+}
+
 void wh_items_done(struct wh_items *i)
 {
         for (unsigned k = 0; k < i->n; k++)
-                wh_os_close(i->fd[k]);
+                if (is_end(i->kind[k])) /* not shut down: of a message that was withdrawn it is its sender's again */
+                        wh_os_close_end(i->fd[k], WH_END_SHARED);
+                else
+                        wh_os_close_theirs(i->fd[k]);
         i->n = 0;
+}
+
+enum wh_end wh_link_end_how(const struct wh_link *l)
+{
+        return (l->handed_on || l->kept ? WH_END_SHARED : WH_END_OURS) | (l->connected ? WH_END_ACCEPTED : 0);
 }
 
 void wh_link_done(struct wh_link *l)
@@ -60,6 +79,9 @@ void wh_link_done(struct wh_link *l)
         wh_stash_done(&l->stash);
         wh_items_done(&l->items);
         wh_windows_done(l);
+        free(l->unread_replies);
+        l->unread_replies = NULL;
+        l->n_unread_replies = l->room_unread_replies = 0;
         l->tx = wh_lane_tx_free(l->tx);
         l->rx = wh_lane_rx_free(l->rx);
         while (l->retired) {
@@ -67,8 +89,9 @@ void wh_link_done(struct wh_link *l)
                 l->retired = rx->next_retired;
                 wh_lane_rx_free(rx);
         }
-        wh_os_close(l->sock);
-        wh_os_close(l->old_sock);
-        wh_os_close(l->change.sock);
+        const enum wh_end how = wh_link_end_how(l);
+        wh_os_close_end(l->sock, how);
+        wh_os_close_end(l->old_sock, WH_END_SHARED);
+        wh_os_close_end(l->change.sock, how & ~WH_END_ACCEPTED);
         l->sock = l->old_sock = l->change.sock = -1;
 }

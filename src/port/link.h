@@ -11,11 +11,14 @@
  *   K3  Whatever the peer claims is copied, then checked. A peer that breaks the protocol loses this link, no more.
  *   K4  `over` is 0 while the link lives, and then forever the errno that says why it ended.
  *   K5  A link that came in a message is provisional: before its first message the holder makes a pair of its own and
- *       sends one end over the old one (REBIND), so whoever introduced it can neither read, write, hide nor forge.
+ *       sends one end over the old one (REBIND), so whoever introduced it can not speak as the holder (identity.h).
  *       The same goes for a link whose port has moved: its new owner asks (RENEW), and what the former owner kept, be
  *       it sockets or memory, is then of no use to it.
  *   K6  A lane, or a pair, ends at a message and a record that both sides know (struct wh_change). The receiver goes
  *       over when it has taken all before that, and reads nothing that comes behind it earlier.
+ *   K7  What is no message (frames, doorbells, parts of messages, offers that were withdrawn) is read on a budget, at
+ *       both ends, that is filled where the deadline of a call is looked at. What is left when it is used up stays where it
+ *       is, and the call looks at its deadline. So nobody keeps another from returning.
  *
  * Guards: at the holder everything is under o.lock. At the owner, receiving (rx, stash, items, sock) is under the
  * inbox's lock and sending (tx, sock) under o.lock; `sock` changes only with both held.
@@ -25,7 +28,9 @@
 
 #include "base/list.h"
 #include "lane/lane.h"
+#include "os/closer.h"
 #include "port/frame.h"
+#include "port/identity.h"
 #include "port/task.h"
 #include "wharf/message.h"
 
@@ -79,10 +84,20 @@ enum {
 enum wh_waits_for {
         WH_WAITS_NOT = 0,
         WH_WAITS_INTRODUCTION = 1, /* the frame that is next introduces somebody who finds no place */
-        WH_WAITS_USER = 2,         /* ... is of a user who has all the links that he may have */
+        WH_WAITS_USER = 2,         /* ... is of a user who has all the links that it may have */
 };
 /* What is told inside of such a link: nothing of it can be read now, and nothing has changed. */
 #define WH_LINK_WAITS (-EINPROGRESS)
+/* ... or the budget is used up (K7). */
+#define WH_LINK_LATER (-EALREADY)
+
+/* K7: a frame costs WH_COST_FRAME and two for each descriptor, a record one, and so do WH_COST_BYTES of either. */
+enum {
+        WH_BUDGET = 4096,      /* a millisecond or so; of one call, between two looks at its deadline */
+        WH_BUDGET_TURN = 1024, /* of that, for one link before the others have their turn */
+        WH_COST_FRAME = 16,
+        WH_COST_BYTES = 16384,
+};
 
 /* Why `revoked`. */
 enum { WH_REVOKED_NOT = 0, WH_REVOKED = 1, WH_REVOKED_BRANCH = 2 };
@@ -106,7 +121,6 @@ struct wh_call {
         struct wh_stash reply;
         struct wh_items items;
         int via;              /* -1, or the socket on which a delegated reply comes */
-        bool via_undropped;   /* as l->undropped, of that socket */
         struct wh_stash part; /* of a delegated reply */
         struct wh_window *window;
         uint64_t window_asked; /* how many bytes; 0: none */
@@ -119,8 +133,12 @@ struct wh_change {
         bool lane;    /* there is a lane that ends, with the record of number `records` */
         uint64_t seq; /* messages before it */
         uint64_t records;
-        int sock; /* at the owner: the pair that comes then; -1 */
+        int sock;     /* at the owner: the pair that comes then; -1 */
+        bool awaited; /* ... with our greeting */
+        bool told;    /* ... as the former owner says: its holder is asked anew */
         struct wh_cred cred;
+        uint32_t known;                /* enum wharf_known: how the holder is from then on, */
+        struct wharf_introducer given; /* and from whom it has its right, as it says */
 };
 
 enum { WH_ROOM_POSSIBLE = 0, WH_ROOM_LATER = 1, WH_ROOM_NOTICES = 2 };
@@ -142,14 +160,16 @@ struct wh_link {
         struct wh_object o; /* the name: at the holder of a send right, at the owner the sender's id */
         wharf_task *task;
         int sock;
-        int over;             /* K4; everything that came was delivered */
-        int tx_over;          /* nothing can be sent any more, for this errno; receiving may go on */
-        bool owner;           /* which end this is */
-        bool provisional;     /* K5; at the holder */
-        bool kept;            /* its socket stays as it is: kept.h */
-        bool once;            /* a send-once right: one message and no more */
-        bool directory;       /* at the owner: no sender, but who gives others their rights */
-        uint8_t refusal;      /* enum wh_refusal; at the holder: what REFUSE said */
+        int over;         /* K4; everything that came was delivered */
+        int tx_over;      /* nothing can be sent any more, for this errno; receiving may go on */
+        bool owner;       /* which end this is */
+        bool provisional; /* K5; at the holder */
+        bool handed_on;   /* another task has this end now: ours is a copy, and so are those of its items */
+        bool kept;        /* its socket stays as it is: kept.h */
+        bool once;        /* a send-once right: one message and no more */
+        bool answer;     /* at the reading end of a reply that was passed on (VIA), or of a carrier: also one message */
+        bool directory;  /* at the owner: no sender, but who gives others their rights */
+        uint8_t refusal; /* enum wh_refusal; at the holder: what REFUSE said */
         uint64_t refused_max; /* at the holder: the limit that it said, or 0 */
         struct wh_hello hello;
         bool greeted;
@@ -183,9 +203,14 @@ struct wh_link {
         uint32_t frames_got; /* since the lane came */
         uint32_t arms;       /* sleeps announced since the socket was last emptied */
         bool sock_ready;     /* there may be something to read on the socket */
+        bool rung;           /* ... and since it became so nobody has seen that it is doorbells alone (link_rx.c) */
         bool hung_up;        /* the kernel says that the other side is gone; there may be more to read */
         bool sock_ended;     /* ... and everything was read */
-        int undropped;       /* -1; or the socket whose first datagram was taken and must not be read again */
+        const struct wh_frame
+                *looked; /* the frame that is being read, and was not taken from `looked_sock` yet, or NULL */
+        int looked_sock;
+        const int *looked_fds; /* its descriptors */
+        uint32_t budget;       /* K7; at the owner it is its inbox's */
         struct wh_stash stash;
         struct wh_items items;
         bool direct; /* stash.bytes is the buffer of the receive that is running */
@@ -203,20 +228,25 @@ struct wh_link {
         /* the owner's end */
         struct wh_port *port;
         struct wh_inbox *inbox;
-        struct wh_list in_port; /* of port->links */
-        struct wh_list hot;     /* of inbox->hot, while recently busy; or of port->waiting */
-        uint8_t waits;          /* enum wh_waits_for */
-        uid_t waits_uid;        /* ... and on whose account it will be */
-        bool placeless;         /* its sender is gone, and its place given away, */
-        uint32_t place_to;      /* to this link */
-        struct wh_cred cred;
-        struct wh_branch *branch;      /* who introduced it, and whom it introduced: branch.h */
-        uint8_t revoked;               /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
-        uint64_t mapped;               /* counted against the port's limit, and for `payer` */
-        uint64_t stash_held;           /* likewise: bytes of a large message that is being put together */
-        uid_t payer;                   /* whose share it is that this link takes (quota.h) */
-        uint32_t rights_held;          /* counted for him: what of `items` was read and is not received yet */
-        uint32_t served, empty;        /* for the round robin */
+        struct wh_list in_port;         /* of port->links */
+        struct wh_list hot;             /* of inbox->hot, while recently busy; or of port->waiting */
+        uint8_t waits;                  /* enum wh_waits_for */
+        uid_t waits_uid;                /* ... and on whose account it will be */
+        bool placeless;                 /* its sender is gone, and its place given away, */
+        uint32_t place_to;              /* to this link */
+        struct wh_cred cred;            /* who it is, where l->who says that it is known */
+        struct wharf_sender who;        /* of what is received from here on: identity.h */
+        struct wharf_introducer former; /* who moved the port here, where the link came with it */
+        struct wharf_introducer given;  /* at both ends: who gave the holder its right */
+        struct wh_branch *branch;       /* who introduced it, and whom it introduced: branch.h */
+        uint8_t revoked;                /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
+        uint64_t mapped;                /* counted against the port's limit, */
+        uint64_t stash_held;            /* and, of bill.of[WH_SHARE_BYTES], what is of a large message that comes */
+        struct wh_bill bill;            /* what it takes of its user's share: account.h */
+        uint64_t *unread_replies;       /* bytes of those that have a memory of their own, the oldest first: paying.c */
+        uint32_t n_unread_replies, room_unread_replies;
+        uint32_t served, empty;        /* for the round robin, */
+        uint64_t round;                /* and when there are several users: turns.h */
         bool connected;                /* it came by accept(), and is still that socket */
         bool armed;                    /* the sender will ring */
         struct wh_notice *once_notice; /* what is fired if a send-once right goes unused */
@@ -237,6 +267,7 @@ struct wh_link {
         uint32_t renew_seen;        /* of back->renew */
         bool leader;                /* a thread waits on the socket for all */
         uint32_t waiters;           /* threads that use this link and sleep */
+        uint8_t blind;              /* so many times the socket had something, and nothing was found in it */
         uint32_t room_waiters;
         _Atomic uint32_t turn;  /* futex: changes whenever a waiter should look again */
         struct wh_inbox *watch; /* dead-name notice is to go there */
@@ -254,6 +285,16 @@ struct wh_link {
         uint32_t spin_misses;
 };
 
+/* Whom what this end writes is for, and what it reads must have been written for. */
+static inline enum wh_frame_to wh_link_says(const struct wh_link *l)
+{
+        return l->owner ? WH_TO_HOLDER : l->once ? WH_TO_ONCE : WH_TO_OWNER;
+}
+static inline enum wh_frame_to wh_link_hears(const struct wh_link *l)
+{
+        return l->owner ? (l->once ? WH_TO_ONCE : WH_TO_OWNER) : l->answer ? WH_TO_ONCE : WH_TO_HOLDER;
+}
+
 /* ---- link.c: life ---- */
 
 struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, bool owner);
@@ -261,6 +302,8 @@ struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, bool owner);
 void wh_link_end(struct wh_link *l, int err);
 /* Frees what a link holds (lanes, stash, items, socket). The object itself goes back to its pool by the caller. */
 void wh_link_done(struct wh_link *l);
+/* How its end is to be closed. */
+enum wh_end wh_link_end_how(const struct wh_link *l);
 void wh_stash_done(struct wh_stash *s);
 void wh_items_done(struct wh_items *i);
 
@@ -407,8 +450,30 @@ void wh_link_skip(struct wh_link *l, const struct wh_incoming *in);
 int wh_link_break(struct wh_link *l, int err);
 /* A message that is a sealed memory becomes the stash; takes the descriptor, also on failure. */
 int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, uint32_t call);
-/* Read what the socket has. 1: something changed; 0: nothing more; WH_LINK_WAITS; otherwise as wh_link_next(). */
+
+/* What reads a socket reads it for. */
+enum wh_until {
+        WH_UNTIL_EMPTY,    /* nothing in particular: what concerns sending, before a message */
+        WH_UNTIL_GREETED,  /* ... or the greeting */
+        WH_UNTIL_ANSWERED, /* ... or the answer to WHO */
+        WH_UNTIL_ITEMS,    /* what belongs to the record that is being read: its descriptors, */
+        WH_UNTIL_SECTION,  /* the section number `n`, */
+        WH_UNTIL_RING,     /* the ring that follows */
+};
+/*
+ * Read the socket, to the next message or until that is there. 0; WH_LINK_LATER: the budget was used up; otherwise as
+ * wh_link_next(), where the link is not over.
+ */
+int wh_link_read(struct wh_link *l, enum wh_until until, unsigned n);
+/* The same once. 1: something changed; 0: nothing more; WH_LINK_WAITS, WH_LINK_LATER; otherwise as wh_link_next(). */
 int wh_link_pump(struct wh_link *l);
+/* K7: take from the budget. False: it is used up. */
+bool wh_link_spend(struct wh_link *l, uint64_t cost);
+/*
+ * The frame that is being read is taken from the socket: from here on it may have effect. 0, also where there is none.
+ * On failure nothing has, and may have: it is not what was looked at (-EPROTO), or there still.
+ */
+int wh_link_take_frame(struct wh_link *l);
 /* Stop putting chunks into a buffer that is about to be used otherwise. -ENOMEM ends the link. */
 void wh_link_privatise(struct wh_link *l);
 /* A pidfd of the process that made the owner's end's link and holds it. -ESRCH where it is gone or not known. */
@@ -426,7 +491,7 @@ bool wh_link_arm(struct wh_link *l);
 int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder);
 
 /* ---- port.c and places.c, for link_rx.c: what only an owner's end receives ---- */
-/* Somebody is introduced. Takes `sock`. 0, also where he is refused; WH_LINK_WAITS or -ENOMEM: another time. */
+/* Somebody is introduced. Takes `sock`. 0, also where it is refused; WH_LINK_WAITS or -ENOMEM: another time. */
 int wh_port_adopt(struct wh_link *introducer, int sock);
 /* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
 int wh_port_greet(const struct wh_link *l, uint64_t seq);
@@ -440,10 +505,12 @@ uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which);
 int64_t wh_port_may_map(struct wh_link *l);
 void wh_port_mapped(struct wh_link *l);
 /*
- * The kernel has said whose a link is: from now on it takes of that user's share. WH_LINK_WAITS: he has had his, and
+ * The kernel has said whose a link is: from now on it takes of that user's share. WH_LINK_WAITS: it has had its, and
  * the link is as it was.
  */
 int wh_port_sender_known(struct wh_link *l);
+/* That was told by what was looked at and not taken: it is charged to `payer`, as before. */
+void wh_port_payer(struct wh_link *l, uid_t payer);
 /* Descriptors were read for a message that is not received yet: 0 or -EDQUOT; and what of them is left. */
 int wh_port_hold_rights(struct wh_link *l, unsigned n);
 void wh_port_rights_left(struct wh_link *l);
@@ -474,6 +541,18 @@ void wh_room_event(struct wh_link *l);
 void wh_room_forget(struct wh_link *l);
 /* The port `port` receives from the inbox `to` now, or is closed. */
 void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to);
+
+/* ---- paying.c: memory that an owner's end makes for replies; under the sending guard ---- */
+
+/* So much of it may be made and kept, what there is included. */
+uint64_t wh_reply_room(struct wh_link *l);
+/* The lane or its sections have changed. */
+void wh_reply_kept(struct wh_link *l);
+/* One more reply in a memory of its own. -EDQUOT: its user has its share, unread; -ENOMEM. And it was not sent after all. */
+int wh_reply_memory(struct wh_link *l, uint64_t bytes);
+void wh_reply_memory_unsent(struct wh_link *l, uint64_t bytes);
+/* Look what was read on all links of the port; nothing is locked. True: so there is more to be had for this one. */
+bool wh_replies_settle(struct wh_link *l);
 
 /* ---- call.c, for link_rx.c: what only a holder's end receives ---- */
 /*

@@ -10,7 +10,9 @@
 #include "base/cleanup.h"
 #include "base/trace.h"
 #include "lane/sealed.h"
+#include "os/closer.h"
 #include "os/os.h"
+#include "os/receive.h"
 #include "port/direct.h"
 #include "port/memory.h"
 
@@ -20,8 +22,6 @@
 
 enum {
         BELLS_MAX = 32, /* doorbells left in the socket, which holds 278, before it is emptied */
-        PUMP_MAX = 320, /* frames read in one go: all that can lie there, however fast the peer sends more */
-        PUMPS_MAX = 4,  /* goes before the others have their turn */
         FEW_FDS = 2,    /* as many come with what makes and changes a link */
 };
 
@@ -37,13 +37,46 @@ static bool later(int r)
         return shortage(r) || r == WH_LINK_WAITS;
 }
 
+/* ---- the budget (K7) ---- */
+
+static uint32_t *budget_of(struct wh_link *l)
+{
+        return l->owner && l->inbox ? &l->inbox->budget : &l->budget;
+}
+
+bool wh_link_spend(struct wh_link *l, uint64_t cost)
+{
+        uint32_t *left = budget_of(l);
+        *left = cost < *left ? *left - (uint32_t)cost : 0;
+        return *left > 0;
+}
+
+/* Of one look at a link: what it has had of the budget. */
+struct turn {
+        uint32_t begun; /* with so much left; 0: it has had nothing yet */
+};
+
+/* Something was read that is no message. May it go on, or is it the others' turn? */
+static bool turn_goes_on(struct wh_link *l, struct turn *t)
+{
+        const uint32_t left = *budget_of(l);
+        if (t->begun == 0)
+                t->begun = left;
+        return left > 0 && t->begun - left < WH_BUDGET_TURN;
+}
+
 /*
  * The frame that was looked at stays where it is until there is enough for it. Descriptors are waited for as far as the
- * port lets a sender have unread rights, and one for the payload's memory; whoever sends more at once is let go.
+ * port lets a sender have unread rights, and one for the payload's memory; whoever sends more at once is let go. So is
+ * whoever sends more than half of what this process may have in all, for it would wait for ever, dead or alive.
  */
 static bool stays(const struct wh_link *l, int r, const struct wh_frame *f)
 {
+        if (l->kept)
+                return shortage(r); /* E3: no descriptor is due there */
         unsigned most = l->owner ? l->port->opts.unread_rights_max + 1 : WH_FDS_MAX;
+        const uint64_t half = l->task->accounts.max[WH_SHARE_TASK_LINKS];
+        most = most < half ? most : (unsigned)half;
         return shortage(r) || (r == -EMFILE && f->n_fds <= (most < FEW_FDS ? FEW_FDS : most));
 }
 
@@ -56,7 +89,7 @@ static uint64_t payload_limit(const struct wh_link *l)
 int wh_link_break(struct wh_link *l, int err)
 {
         if (l->owner && !l->over) {
-                struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = (uint32_t)-err};
+                struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-err};
                 f.id = err == -EDQUOT ? l->refusal : WH_REFUSAL_PLAIN;
                 f.total = l->port ? wh_port_limit(l->port, err, (enum wh_refusal)f.id) : 0;
                 wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
@@ -97,7 +130,7 @@ static void stash_gone(struct wh_link *l)
 {
         if (wh_unlikely(l->stash_held))
                 wh_port_hold_bytes(l, 0);
-        if (wh_unlikely(l->rights_held))
+        if (wh_unlikely(l->bill.of[WH_SHARE_RIGHTS]))
                 wh_port_rights_left(l);
 }
 
@@ -169,7 +202,7 @@ static bool link_moves(const struct wh_link *l)
 static void memory_keep(struct wh_link *l, int fd)
 {
         if (!l->stash.mapped || !link_moves(l)) {
-                wh_os_close(fd);
+                wh_os_close_theirs(fd);
                 return;
         }
         wh_os_fd_private(fd);
@@ -221,6 +254,8 @@ void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx)
                 at = &(*at)->next_retired;
         *at = rx->next_retired;
         wh_lane_rx_free(rx);
+        if (l->owner && l->port)
+                wh_port_mapped(l);
 }
 
 /* K6: go over, if everything before was taken. 1: done; 0: not yet; negative: a breach, or no memory for it now. */
@@ -231,10 +266,10 @@ static int link_change(struct wh_link *l)
                 return 0;
         if (c->lane != (l->rx != NULL) || c->seq != l->rx_seq || l->items.n)
                 return wh_trace(-EPROTO);
-        wh_link_forget_part(l); /* a message that was begun and not finished was given up */
         int r = l->owner ? wh_port_rebound(l) : 0;
         if (r < 0)
                 return r;
+        wh_link_forget_part(l); /* a message that was begun and not finished was given up */
         lane_retire(l);
         c->due = false;
         l->sock_ready = true;
@@ -312,7 +347,7 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
                 *ret_kept = true;
                 int memory = items_take_memory(l);
                 if (!!(f->arg & WH_MSG_MEMORY) != (memory >= 0)) {
-                        wh_os_close(memory);
+                        wh_os_close_theirs(memory);
                         return -EPROTO;
                 }
                 if (memory >= 0) {
@@ -321,8 +356,14 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
                 } else {
                         r = stash_begin(l, f->total, f->id, f->call, WHARF_HOW_COLD);
                 }
+                const uint64_t n = f->len - n_items;
+                if (r == 0 && memory < 0 && (n > l->stash.len || (f->arg & WH_MSG_LAST && n != l->stash.len)))
+                        r = -EPROTO;
+                if (r == 0)
+                        r = wh_link_take_frame(l);
                 if (r < 0) {
-                        wh_items_done(&l->items); /* the frame still has them */
+                        wh_items_done(&l->items); /* the frame still has them, or it was another */
+                        wh_stash_done(&l->stash);
                         stash_gone(l);
                         return r;
                 }
@@ -338,6 +379,9 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
         uint64_t n = f->len - n_items;
         if (n > s->len - s->have)
                 return -EPROTO;
+        int r = wh_link_take_frame(l);
+        if (r < 0)
+                return r;
         if (n)
                 memcpy(s->bytes + s->have, data + n_items, n);
         s->have += n;
@@ -351,14 +395,18 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
 
 static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
 {
-        if (l->rx || f->n_fds != 2 || l->once)
+        if (l->rx || f->n_fds != 2)
                 return -EPROTO;
-        wh_link_forget_part(l); /* a cold message that was begun was given up */
         int64_t room = l->owner ? wh_port_may_map(l) : (int64_t)1 << 40;
         if (room < 0)
                 return (int)room;
-        int r = wh_lane_rx_open(fds[0], fds[1], (uint64_t)room, &l->rx);
+        struct wh_lane_rx *rx;
+        int r = wh_lane_rx_open(fds[0], fds[1], (uint64_t)room, &rx);
+        if (r == 0 && (r = wh_link_take_frame(l)) < 0)
+                wh_lane_rx_free(rx);
         if (r == 0) {
+                wh_link_forget_part(l); /* a cold message that was begun was given up */
+                l->rx = rx;
                 if ((*ret_kept = link_moves(l))) {
                         wh_os_fd_private(l->rx->out_fd = fds[0]);
                         wh_os_fd_private(l->rx->back_fd = fds[1]);
@@ -382,6 +430,8 @@ static int frame_section(struct wh_link *l, const struct wh_frame *f, const int 
         if (room < 0)
                 return (int)room;
         int r = wh_lane_rx_add_section(l->rx, fds[0], (uint64_t)room);
+        if (r == 0 && (r = wh_link_take_frame(l)) < 0)
+                wh_lane_rx_drop_section(l->rx);
         if (r == 0 && (*ret_kept = link_moves(l)))
                 wh_os_fd_private(l->rx->section[l->rx->n_sections - 1].fd = fds[0]);
         if (r == 0 && l->owner)
@@ -397,6 +447,8 @@ static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fd
         if (room < 0)
                 return (int)room;
         int r = wh_lane_rx_add_ring(l->rx, fds[0], (uint64_t)room);
+        if (r == 0 && (r = wh_link_take_frame(l)) < 0)
+                wh_lane_rx_drop_ring(l->rx);
         if (r == 0 && (*ret_kept = link_moves(l)))
                 wh_os_fd_private(l->rx->next_fd = fds[0]);
         if (r == 0 && l->owner)
@@ -457,15 +509,59 @@ static int frame_renew(struct wh_link *l, const struct wh_frame *f)
         return 0;
 }
 
-/* The holder has made a pair of its own, and speaks through that from now on. */
-static int frame_rebind(struct wh_link *l, const struct wh_frame *f, const int *fds, const struct wh_cred *cred)
+/*
+ * How the holder is known that sends this REBIND (I1). The pair is to be its own: made by the process that wrote the frame.
+ * Only processes are compared, since the kernel remembers the maker's effective ids, and a writer's real ones. (Neither
+ * has a number here in a pid namespace that is not seen: then it is that user's, whoever of them it is.) A holder that no
+ * greeting has reached names no port: whoever kept it from that could as well have told it this one.
+ */
+static int rebind_known(const struct wh_link *l, uint64_t port_id, int sock, const struct wh_cred *cred,
+                        uint32_t *ret_known)
 {
-        if (!l->owner || l->once || f->n_fds != 1 || wh_frame_check_socket(fds[0]) < 0)
+        struct ucred maker;
+        socklen_t len = sizeof maker;
+        *ret_known = WHARF_KNOWN_NOT;
+        if (port_id && port_id != l->hello.port_id)
+                return wh_trace(-EPROTO);
+        if (!cred->known)
+                return 0;
+        if (wh_os_getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &maker, &len) < 0 || maker.pid != cred->pid)
+                return wh_trace(-EPROTO);
+        *ret_known = cred->pid == l->task->pid ? WHARF_KNOWN_OWN : WHARF_KNOWN_BOUND;
+        return 0;
+}
+
+/* The holder has made a pair of its own, and speaks through that from now on. */
+static int frame_rebind(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, const int *fds,
+                        const struct wh_cred *cred)
+{
+        struct wh_origin said;
+        uint32_t known;
+        if (!l->owner || f->n_fds != 1 || f->len != sizeof said || wh_frame_check_socket(fds[0]) < 0)
                 return -EPROTO;
+        memcpy(&said, data, sizeof said);
+        int r = rebind_known(l, said.port_id, fds[0], cred, &known);
+        if (r < 0)
+                return r;
         l->change = change_said(f);
         l->change.sock = fds[0];
+        l->change.awaited = f->arg & WH_CHANGE_AWAITED;
         l->change.cred = *cred;
+        l->change.known = known;
+        l->change.given = wh_origin_get(&said);
         wh_os_fd_private(fds[0]);
+        return 0;
+}
+
+/* One through whose hands the right went, and who did not use it. */
+static int frame_given(struct wh_link *l, const struct wh_frame *f, const uint8_t *data)
+{
+        struct wh_origin said;
+        if (!l->owner || f->n_fds || f->len != sizeof said)
+                return -EPROTO;
+        memcpy(&said, data, sizeof said);
+        l->given = wh_given_fold(l->given, wh_origin_get(&said));
+        wh_link_introduced(l);
         return 0;
 }
 
@@ -490,36 +586,24 @@ static int refused_for(uint32_t arg)
         }
 }
 
-/* Dispatches one frame. What of `fds` is kept is marked by *ret_kept (all or none). */
-static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, int *fds,
+/* Frames that nothing can be short for: they are taken first, and then have their effect. */
+static int frame_heed(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, int *fds,
                       const struct wh_cred *cred, bool *ret_kept)
 {
+        int r = wh_link_take_frame(l);
+        if (r < 0)
+                return r;
         switch ((enum wh_frame_type)f->type) {
         case WH_FRAME_HELLO:
                 return frame_hello(l, f, data, cred);
-        case WH_FRAME_MESSAGE:
-                return frame_message(l, f, data, fds, ret_kept);
-        case WH_FRAME_ITEMS: {
-                int r = !l->rx || f->n_fds == 0 ? -EPROTO : items_keep(l, f, data, fds);
+        case WH_FRAME_REBIND:
+                r = frame_rebind(l, f, data, fds, cred);
                 *ret_kept = r == 0;
                 return r;
-        }
-        case WH_FRAME_ATTACH:
-                return frame_attach(l, f, fds, ret_kept);
-        case WH_FRAME_SECTION:
-                return frame_section(l, f, fds, ret_kept);
-        case WH_FRAME_REBIND: {
-                int r = frame_rebind(l, f, fds, cred);
-                *ret_kept = r == 0;
-                return r;
-        }
+        case WH_FRAME_GIVEN:
+                return frame_given(l, f, data);
         case WH_FRAME_RENEW:
                 return frame_renew(l, f);
-        case WH_FRAME_ADOPT:
-                if (!l->owner || l->once || f->n_fds != 1)
-                        return -EPROTO;
-                *ret_kept = true;
-                return wh_port_adopt(l, fds[0]);
         case WH_FRAME_REFUSE:
                 if (l->owner || f->n_fds)
                         return -EPROTO;
@@ -540,20 +624,55 @@ static int frame_take(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 l->stash = (struct wh_stash){.full = true, .call = f->call, .how = WHARF_HOW_AUTO};
                 l->stash.have = ECANCELED; /* whatever it says: the caller is promised this errno and no other */
                 return 0;
-        case WH_FRAME_RING:
-                return frame_ring(l, f, fds, ret_kept);
         case WH_FRAME_TAKEN:
                 return frame_taken(l, f);
         case WH_FRAME_WHO:
-                if (!l->owner || l->once || f->n_fds || f->len)
+                if (!l->owner || f->n_fds || f->len)
                         return -EPROTO;
                 wh_port_greet(l, f->seq);
                 return 0;
-        case WH_FRAME_BELL:
-        case WH_FRAME_TYPES:
-                break;
+        default:
+                return -EPROTO;
         }
-        return -EPROTO;
+}
+
+/*
+ * Dispatches one frame, which says that it is for this end: of a send-once right that is a message and nothing else
+ * (may_say() in frame.c). What of `fds` is kept is marked by *ret_kept (all or none). Where something can be short, that is
+ * had before the frame is taken (wh_link_take_frame()), and given back where it cannot be.
+ */
+static int frame_dispatch(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, int *fds,
+                          const struct wh_cred *cred, bool *ret_kept)
+{
+        if (wh_unlikely(l->kept) && f->type != WH_FRAME_HELLO && f->type != WH_FRAME_RENEW &&
+            f->type != WH_FRAME_REFUSE)
+                return wh_trace(-EPROTO); /* E3 */
+        switch ((enum wh_frame_type)f->type) {
+        case WH_FRAME_MESSAGE:
+                return frame_message(l, f, data, fds, ret_kept);
+        case WH_FRAME_ITEMS: {
+                int r = !l->rx || f->n_fds == 0 ? -EPROTO : items_keep(l, f, data, fds);
+                if (r == 0 && (r = wh_link_take_frame(l)) < 0) {
+                        l->items.n = 0;
+                        stash_gone(l);
+                }
+                *ret_kept = r == 0;
+                return r;
+        }
+        case WH_FRAME_ATTACH:
+                return frame_attach(l, f, fds, ret_kept);
+        case WH_FRAME_SECTION:
+                return frame_section(l, f, fds, ret_kept);
+        case WH_FRAME_RING:
+                return frame_ring(l, f, fds, ret_kept);
+        case WH_FRAME_ADOPT:
+                if (!l->owner || f->n_fds != 1)
+                        return -EPROTO;
+                *ret_kept = true;
+                return wh_port_adopt(l, fds[0]);
+        default:
+                return frame_heed(l, f, data, fds, cred, ret_kept);
+        }
 }
 
 /* A pair that the holder made is all that leads to it: never lost for want of a descriptor. */
@@ -562,35 +681,34 @@ static bool expects_rebind(const struct wh_link *l)
         return l->owner && (l->rx || l->renews || !l->cred.known);
 }
 
-/* The datagram that was looked at last is done with. Where it cannot be taken away now, it is before the next look. */
-static void link_drop(struct wh_link *l, int sock)
+int wh_link_take_frame(struct wh_link *l)
 {
-        l->undropped = wh_frame_drop(sock) < 0 ? sock : -1;
+        if (!l->looked)
+                return 0;
+        int r = wh_frame_take(l->looked_sock, l->looked, l->looked_fds);
+        if (!shortage(r))
+                l->looked = NULL;
+        return r;
 }
 
 /*
- * One frame, which stays in the socket until link_drop(): what there is no memory for now is looked at again. After a
- * rebind the holder reads the old pair until that is empty; then the new one, whose first frame is the owner's
+ * One frame, which stays in the socket until wh_link_take_frame(): what there is no memory for now is looked at again.
+ * After a rebind the holder reads the old pair until that is empty; then the new one, whose first frame is the owner's
  * greeting; then what the owner had still written to the old one, and that is closed.
  */
-static int link_look(struct wh_link *l, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred, int *ret_sock)
+static int link_look(struct wh_link *l, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
 {
-        if (wh_unlikely(l->undropped >= 0)) {
-                link_drop(l, l->undropped);
-                if (l->undropped >= 0)
-                        return wh_trace(-ENOMEM);
-        }
-        *ret_sock = l->sock;
+        l->looked_sock = l->sock;
         if (l->owner)
                 return wh_frame_peek(l->sock, f, data, fds, cred);
         if (wh_unlikely(l->old_sock >= 0)) {
                 int r = wh_frame_peek(l->old_sock, f, data, fds, cred);
-                *ret_sock = l->old_sock;
+                l->looked_sock = l->old_sock;
                 if (r > 0 || stays(l, r, f))
                         return r;
-                *ret_sock = l->sock;
+                l->looked_sock = l->sock;
                 if (r < 0 || !l->greeting_awaited) { /* whatever it is: others may have a copy of it, so it is no end */
-                        wh_os_close(l->old_sock);
+                        wh_os_close_end(l->old_sock, WH_END_SHARED);
                         l->old_sock = -1;
                 }
         }
@@ -598,14 +716,14 @@ static int link_look(struct wh_link *l, struct wh_frame *f, void *data, int *fds
                 l->change = l->after_old;
                 l->after_old.due = false;
                 *f = (struct wh_frame){.type = WH_FRAME_BELL};
-                *ret_sock = -1; /* nothing was read */
+                l->looked_sock = -1; /* nothing was read */
                 return 1;
         }
         int r = wh_frame_peek(l->sock, f, data, fds, cred);
         if (wh_unlikely(r > 0 && l->greeting_awaited && f->type != WH_FRAME_HELLO && f->type != WH_FRAME_BELL &&
                         f->type != WH_FRAME_REFUSE)) {
                 for (unsigned i = 0; i < f->n_fds; i++)
-                        wh_os_close(fds[i]);
+                        wh_os_close_theirs(fds[i]);
                 return wh_trace(-EPROTO);
         }
         return r;
@@ -613,20 +731,21 @@ static int link_look(struct wh_link *l, struct wh_frame *f, void *data, int *fds
 
 /*
  * REBIND was looked at, and no lane is to be read first. 1: the link has its new pair, and the frame went with the old
- * one. Otherwise nothing has changed, and the frame is there for another try.
+ * one. Otherwise nothing has changed, and the frame is there for another try; or it was taken, and the change is due.
  */
-static int rebind_now(struct wh_link *l, const struct wh_frame *f, const int *fds, const struct wh_cred *cred)
+static int rebind_now(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, const int *fds,
+                      const struct wh_cred *cred)
 {
-        int r = frame_rebind(l, f, fds, cred);
+        int r = frame_rebind(l, f, data, fds, cred);
         if (r < 0) {
                 for (unsigned i = 0; i < f->n_fds; i++)
-                        wh_os_close(fds[i]);
+                        wh_os_close_theirs(fds[i]);
                 return r;
         }
         r = link_change(l);
-        if (r <= 0) {
+        if (r <= 0 && (l->looked || !later(r))) {
                 l->change.due = false;
-                wh_os_close(wh_steal_fd(&l->change.sock));
+                wh_os_close_end(wh_steal_fd(&l->change.sock), WH_END_SHARED);
         }
         return r == 0 ? -EPROTO : r;
 }
@@ -643,22 +762,95 @@ static int discard_bells(struct wh_link *l)
         if (n && wh_os_discard(l->sock, (unsigned)n) < 0)
                 return -1;
         l->arms = 0;
+        wh_link_spend(l, (unsigned)n);
         if (wh_unlikely(l->room_asked))
                 wh_room_settle(l);
         return n;
 }
 
-/* With a frame the kernel says who sends on this link. */
-static int frame_sender(struct wh_link *l, const struct wh_cred *cred)
+/*
+ * The one message of a send-once right: the kernel says who wrote it, and nobody writes such a one that is not meant as
+ * that. What a former owner calls such a right may be anything.
+ */
+static int once_sender(struct wh_link *l, const struct wh_cred *cred)
 {
-        if (!cred->known || !l->owner || l->cred.known)
+        if (!cred->known || l->former.known != WHARF_KNOWN_NOBODY)
                 return 0;
-        struct wh_cred was = l->cred;
-        l->cred = *cred;
+        const struct wh_cred was = l->cred;
+        const uint32_t how = l->who.known;
+        wh_link_identify(l, cred, WHARF_KNOWN_ONCE);
         int r = wh_port_sender_known(l);
         if (r < 0)
-                l->cred = was;
+                wh_link_identify(l, &was, how);
         return r;
+}
+
+/*
+ * Whoever the link is known for wrote this frame, or it is a breach (I2): but for REBIND, which says who is next, and
+ * GIVEN, by whoever passes the right on, for which nobody is believed more. Of what was sent to the port's socket before
+ * this end asked for it the kernel says nothing; nobody else has an end like that, so nobody can have it say nothing
+ * later.
+ */
+static int frame_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred)
+{
+        if (!l->owner)
+                return 0;
+        if (l->once)
+                return once_sender(l, cred);
+        if (wh_unlikely(l->port->of_others && cred->known && cred->pid == l->task->pid &&
+                        !wh_known_surely(l->who.known) && f->type != WH_FRAME_REBIND))
+                return wh_trace(-EPROTO);
+        if (!wh_known_surely(l->who.known) || l->cred.pid <= 0 || f->type == WH_FRAME_REBIND ||
+            f->type == WH_FRAME_GIVEN)
+                return 0;
+        if (!cred->known && l->who.known == WHARF_KNOWN_CONNECTED)
+                return 0;
+        return cred->known && cred->pid == l->cred.pid ? 0 : wh_trace(-EPROTO);
+}
+
+/*
+ * Nothing was announced in the lane, but something came. An honest sender rings, for a record that was taken meanwhile; and
+ * less than a frame lies there. More may be what another owner has to say, at the other end of the same pair.
+ */
+static bool only_rung(struct wh_link *l)
+{
+        if (wh_likely(!l->rung))
+                return true;
+        if (wh_os_inq(l->sock) >= (int)sizeof(struct wh_frame))
+                return false;
+        l->rung = false;
+        return true;
+}
+
+/* One frame that was looked at. 1: it was taken; otherwise why not, or why the link is over. */
+static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, int *fds,
+                      const struct wh_cred *cred)
+{
+        if (f->type == WH_FRAME_REBIND && l->owner && !l->once && expects_rebind(l) && !l->rx) {
+                int r = rebind_now(l, f, data, fds, cred);
+                return r > 0 || later(r) ? r : wh_link_break(l, r);
+        }
+        const struct wh_cred was = l->cred;
+        const struct wharf_sender who = l->who;
+        const uid_t payer = l->bill.payer;
+        bool kept = false, had_rx = l->rx != NULL;
+        int r = f->to == wh_link_hears(l) ? frame_sender(l, f, cred) : wh_trace(-EPROTO);
+        if (r >= 0)
+                r = frame_dispatch(l, f, data, fds, cred, &kept);
+        if (!kept)
+                for (unsigned i = 0; i < f->n_fds; i++)
+                        wh_os_close_theirs(fds[i]);
+        if (l->looked) { /* it is still only what was looked at */
+                l->cred = was;
+                l->who = who;
+                wh_port_payer(l, payer);
+        }
+        if (later(r))
+                return r; /* nothing of it was kept, and it is there for another try */
+        if (r < 0)
+                return wh_link_break(l, r);
+        l->frames_got += had_rx;
+        return 1;
 }
 
 /* Read the frames that are there now; `data` has room for one. `changed` as what was found before them. */
@@ -667,15 +859,18 @@ static int pump_frames(struct wh_link *l, uint8_t *data, int changed)
         int fds[WH_FDS_MAX];
         struct wh_frame f = {0};
         struct wh_cred cred = {0};
-        int sock = -1;
-        for (int budget = PUMP_MAX; budget && !l->stash.full && !l->sock_ended && !l->over && !l->change.due;
-             budget--) {
-                int r = link_look(l, &f, data, fds, &cred, &sock);
+        while (!l->stash.full && !l->sock_ended && !l->over && !l->change.due) {
+                if (*budget_of(l) == 0)
+                        return changed ? changed : WH_LINK_LATER;
+                const bool had_rx = l->rx != NULL;
+                int r = link_look(l, &f, data, fds, &cred);
                 if (r == 0) {
-                        l->sock_ready = l->hung_up = false; /* a hang-up seen on the pair before a rebind, then */
+                        l->sock_ready = l->rung = l->hung_up =
+                                false; /* a hang-up seen on the pair before a rebind, then */
                         l->arms = 0;
                         break;
                 }
+                wh_link_spend(l, WH_COST_FRAME + (r > 0 ? 2 * f.n_fds + f.len / WH_COST_BYTES : 0));
                 if (r == -EPIPE) {
                         l->sock_ended = true;
                         if (!l->owner && l->tx_over == 0)
@@ -687,33 +882,19 @@ static int pump_frames(struct wh_link *l, uint8_t *data, int changed)
                 if (r < 0)
                         return wh_link_break(l, r);
                 if (f.type == WH_FRAME_BELL) {
-                        if (sock >= 0)
-                                link_drop(l, sock);
+                        r = l->looked_sock < 0 ? 0 : wh_frame_take(l->looked_sock, &f, NULL);
+                        if (r < 0)
+                                return shortage(r) ? r : wh_link_break(l, r);
                         changed |= l->change.due;
                         continue;
                 }
-                if (f.type == WH_FRAME_REBIND && expects_rebind(l) && !l->rx) {
-                        r = rebind_now(l, &f, fds, &cred);
-                        if (r > 0) {
-                                changed = 1;
-                                continue;
-                        }
-                        return later(r) ? r : wh_link_break(l, r);
-                }
-                bool kept = false, had_rx = l->rx != NULL;
-                r = frame_sender(l, &cred);
-                if (r >= 0)
-                        r = frame_take(l, &f, data, fds, &cred, &kept);
-                if (!kept)
-                        for (unsigned i = 0; i < f.n_fds; i++)
-                                wh_os_close(fds[i]);
-                if (r == -ENOMEM || r == WH_LINK_WAITS)
-                        return r; /* nothing of it was kept, and it is there for another try */
-                link_drop(l, sock);
+                l->looked = &f;
+                l->looked_fds = fds;
+                r = frame_read(l, &f, data, fds, &cred);
+                l->looked = NULL;
+                l->looked_fds = NULL;
                 if (r < 0)
-                        return wh_link_break(l, r);
-                if (had_rx)
-                        l->frames_got++;
+                        return r;
                 changed = 1;
                 /* Leave what follows where it is until its turn: descriptors of later records, the next lane's data. */
                 if (l->items.n || (l->rx && (!had_rx || l->rx->next)))
@@ -738,7 +919,7 @@ static int link_pump(struct wh_link *l)
                         return r;
                 changed = 1;
         }
-        if (!l->owner && l->rx && !l->hung_up && l->old_sock < 0 && l->undropped < 0 && discard_bells(l) > 0) {
+        if (!l->owner && l->rx && !l->hung_up && l->old_sock < 0 && discard_bells(l) > 0) {
                 l->sock_ready = false; /* what wakes a caller is seldom more than a doorbell */
                 return changed;
         }
@@ -758,18 +939,44 @@ int wh_link_pump(struct wh_link *l)
         return r;
 }
 
+/* Is there what the socket is read for? */
+static bool is_there(const struct wh_link *l, enum wh_until until, unsigned n)
+{
+        switch (until) {
+        case WH_UNTIL_EMPTY:
+                return l->stash.full || l->items.n;
+        case WH_UNTIL_GREETED:
+                return l->greeted || l->stash.full || l->items.n;
+        case WH_UNTIL_ANSWERED:
+                return l->who_answered || l->stash.full || l->items.n;
+        /* In the middle of a record its lane must stay: a change that is due is not for now, and comes in vain. */
+        case WH_UNTIL_ITEMS:
+                return l->items.n || l->change.due;
+        case WH_UNTIL_SECTION:
+                return n < l->rx->n_sections || l->change.due;
+        case WH_UNTIL_RING:
+                return l->rx->next || l->items.n || l->change.due;
+        }
+        return true;
+}
+
+int wh_link_read(struct wh_link *l, enum wh_until until, unsigned n)
+{
+        int r = 0;
+        while (!l->over && !l->sock_ended && !is_there(l, until, n) && (r = wh_link_pump(l)) > 0)
+                ;
+        return r < 0 ? r : 0;
+}
+
 /* ---- records ---- */
 
 /* The descriptors of the record that is next (K2). */
 static int record_items(struct wh_link *l, unsigned n)
 {
-        for (int pumps = 0; l->items.n == 0; pumps++) {
-                int r = pumps < PUMP_MAX ? wh_link_pump(l) : 0;
-                if (r < 0)
-                        return r;
-                if (r == 0 || (l->sock_ended && l->items.n == 0))
-                        return wh_trace(-EPROTO); /* they were to be sent before the record */
-        }
+        int r = wh_link_read(l, WH_UNTIL_ITEMS, 0);
+        if (r < 0)
+                return r;
+        /* None at all is never right (n > 0): they were to be sent before the record. */
         return l->items.seq == l->rx_seq && l->items.n == n ? 0 : wh_trace(-EPROTO);
 }
 
@@ -782,13 +989,9 @@ static void record_done(struct wh_link *l, const struct wh_rec *rec)
 /* Where a block lies; its section's frame may still be unread. */
 static int block_at(struct wh_link *l, const struct wh_rec_block *b, const void **ret)
 {
-        for (int pumps = 0; b->section >= l->rx->n_sections && b->section < WH_SECTIONS_MAX; pumps++) {
-                int r = pumps < PUMP_MAX ? wh_link_pump(l) : 0;
-                if (r < 0)
-                        return r;
-                if (r == 0 || l->sock_ended)
-                        break;
-        }
+        int r = b->section < WH_SECTIONS_MAX ? wh_link_read(l, WH_UNTIL_SECTION, b->section) : 0;
+        if (r < 0)
+                return r;
         return wh_lane_at(l->rx, b, ret);
 }
 
@@ -824,6 +1027,7 @@ static int part_add(struct wh_link *l, uint64_t total, const void *bytes, uint64
                 return wh_trace(-EPROTO);
         wh_shm_copy(s->bytes + s->have, bytes, len);
         s->have += len;
+        wh_link_spend(l, len / WH_COST_BYTES);
         return 0;
 }
 
@@ -891,6 +1095,7 @@ static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct
                 return r;
         }
         r = wh_direct_read(l, d.at, s->bytes, d.len);
+        wh_link_spend(l, d.len / WH_COST_BYTES);
         if (wh_direct_claim(l, d.number, r)) {
                 s->have = d.len;
                 stash_finish(l);
@@ -956,14 +1161,10 @@ static int record_next(struct wh_link *l, const struct wh_rec *rec)
         if (rec->len != sizeof ext || l->stash.building)
                 return wh_trace(-EPROTO);
         wh_shm_copy(&ext, rec->body, sizeof ext);
-        for (int pumps = 0; !l->rx->next; pumps++) {
-                int r = pumps < PUMP_MAX ? wh_link_pump(l) : 0;
-                if (r < 0)
-                        return r;
-                if (r == 0 || l->sock_ended || l->items.n)
-                        break;
-        }
-        int r = wh_lane_rx_switch(l->rx, ext.arg & WH_NEXT_NO_SECTIONS);
+        int r = wh_link_read(l, WH_UNTIL_RING, 0);
+        if (r < 0)
+                return r;
+        r = wh_lane_rx_switch(l->rx, ext.arg & WH_NEXT_NO_SECTIONS);
         if (r < 0)
                 return r;
         if (l->owner)
@@ -1109,7 +1310,7 @@ static void from_stash(struct wh_link *l, struct wh_incoming *in)
 int wh_link_next(struct wh_link *l, struct wh_incoming *in)
 {
         bool last_look = false;
-        int pumps = 0;
+        struct turn turn = {0};
         for (;;) {
                 if (wh_unlikely(l->stash.full)) {
                         from_stash(l, in);
@@ -1137,8 +1338,14 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                 r = record_take(l, in);
                                 if (r > 0)
                                         return 1;
-                                if (r == 0)
-                                        continue; /* a chunk, a memory, an end: it is taken, look again */
+                                if (r == 0) { /* a chunk, a memory, an end: it is taken, look again */
+                                        wh_link_spend(l, 1);
+                                        if (l->stash.full || turn_goes_on(l, &turn))
+                                                continue;
+                                        return 0;
+                                }
+                                if (r == WH_LINK_LATER)
+                                        return 0;
                                 if (r == WH_LINK_WAITS)
                                         continue;
                                 if (shortage(r) || (r == -EMFILE && !l->over))
@@ -1171,15 +1378,17 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                 wh_link_break(l, r ? r : -EPROTO);
                         continue;
                 }
-                /* [lane-frames] Acquire, pairs with the release in wh_link_frame(). */
+                /* [lane-frames] Acquire, pairs with the release in frame_parts(). */
                 if (rx && !l->hung_up &&
                     (l->items.n || /* those of the next record: what follows them is not for now */
                      (atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got &&
-                      (l->arms < BELLS_MAX || discard_bells(l) >= 0))))
+                      (l->arms < BELLS_MAX || discard_bells(l) >= 0) && only_rung(l))))
                         return 0;
-                if (pumps++ == PUMPS_MAX)
+                if (!turn_goes_on(l, &turn))
                         return 0;
                 int r = wh_link_pump(l);
+                if (wh_unlikely(r == WH_LINK_LATER))
+                        return 0;
                 if (wh_unlikely(r == WH_LINK_WAITS))
                         continue;
                 if (r == 0 && l->once && l->owner && l->rx_seq)
@@ -1238,7 +1447,7 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                 break;
         }
         l->rx_seq++;
-        if (wh_unlikely(tell && l->rights_held))
+        if (wh_unlikely(tell && l->bill.of[WH_SHARE_RIGHTS]))
                 wh_port_rights_left(l);
         if (wh_unlikely(tell) && wh_ring_publish_taken(&l->rx->ring))
                 wh_link_bell(l);
@@ -1280,7 +1489,7 @@ void wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
 {
         l->rx->blocks_held++;
         record_done(l, &in->rec);
-        if (wh_unlikely(l->rights_held))
+        if (wh_unlikely(l->bill.of[WH_SHARE_RIGHTS]))
                 wh_port_rights_left(l);
         l->rx_seq++;
 }
@@ -1297,7 +1506,10 @@ bool wh_link_arm(struct wh_link *l)
         struct wh_rec rec;
         if (wh_ring_peek(&rx->ring, &rec) != 0 || l->change.due)
                 return false;
-        /* Frames that were left for the others' turn: no edge will tell of them again. */
+        /*
+         * [lane-frames] Acquire: as in wh_link_next(). And frames that were left for the others' turn: no edge will tell of
+         * them again.
+         */
         return !l->sock_ready || l->items.n || rx->next ||
-               atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got;
+               (!l->rung && atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got);
 }

@@ -21,9 +21,11 @@
 #include "base/cleanup.h"
 #include "base/trace.h"
 #include "memory/buddy.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "port/direct.h"
 #include "port/memory.h"
+#include "port/why.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -66,13 +68,20 @@ static void tx_fail(struct wh_link *l, int err)
                 l->tx_over = err;
 }
 
-/* Frames that concern sending may wait on the socket: a refusal, a wish, the greeting on a new pair. */
-static void heed(struct wh_link *l)
+/*
+ * Frames that concern sending may wait on the socket: a refusal, a wish, the greeting on a new pair. `least` is what it
+ * has of a budget in any case (K7): a little where the common way comes, which fills none; all that a socket can hold
+ * where the other side is gone, so that nothing comes any more. False: there is more.
+ */
+static bool heed(struct wh_link *l, uint32_t least)
 {
+        if (l->budget < least)
+                l->budget = least;
         l->sock_ready = true;
-        while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0)
-                ;
+        return wh_link_read(l, WH_UNTIL_EMPTY, 0) != WH_LINK_LATER;
 }
+
+enum { HEED_FEW = 8 * WH_COST_FRAME, HEED_ALL = WH_BUDGET };
 
 bool wh_link_probe(struct wh_link *l, bool now)
 {
@@ -87,8 +96,8 @@ bool wh_link_probe(struct wh_link *l, bool now)
                         uint32_t renew =
                                 l->tx ? atomic_load_explicit(&l->tx->ring.back->renew, memory_order_relaxed) : 0;
                         if (wh_unlikely(l->old_sock >= 0 || (l->tx && renew != l->renew_seen))) {
-                                l->renew_seen = renew;
-                                heed(l);
+                                if (heed(l, HEED_FEW))
+                                        l->renew_seen = renew;
                         }
                 }
         }
@@ -96,7 +105,7 @@ bool wh_link_probe(struct wh_link *l, bool now)
         if (wh_os_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLERR)))
                 return true;
         if (!l->owner) /* the last frame may say why: a refusal by its number, rather than a death */
-                heed(l);
+                heed(l, HEED_ALL);
         tx_fail(l, -EPIPE);
         return true;
 }
@@ -110,13 +119,15 @@ static int frame_parts(struct wh_link *l, struct wh_frame *f, const struct iovec
                 n = atomic_load_explicit(count, memory_order_relaxed);
                 atomic_store_explicit(count, n + 1, memory_order_release);
         }
+        f->to = wh_link_says(l);
         int r = wh_frame_send_parts(l->sock, f, part, fds, cred);
         if (r < 0 && count)
                 atomic_store_explicit(count, n, memory_order_release);
         if (r == -EAGAIN)
                 l->sock_full = true;
         else if (r == -EPIPE && wh_link_probe(l, true) && !l->tx_over && !l->owner)
-                heed(l); /* an end that is just closing refuses before it hangs up; its last frame is here already */
+                heed(l,
+                     HEED_ALL); /* an end that is just closing refuses before it hangs up; its last frame is here already */
         return r == -EPIPE && l->tx_over ? l->tx_over : r;
 }
 
@@ -146,6 +157,7 @@ void wh_link_leave_lane(struct wh_link *l)
         if (l->later)
                 l->later = more < l->later ? l->later - more : 1;
         l->tx = wh_lane_tx_free(l->tx);
+        wh_reply_kept(l);
 }
 
 /*
@@ -158,6 +170,18 @@ static bool rebind_again_waits(const struct wh_link *l)
         return l->leader || l->tx_busy || l->old_sock >= 0 || l->greeting_awaited || (l->tx && wh_lane_lent_any(l->tx));
 }
 
+/* A pair whose owner's end has the kernel say with each frame who sent it (I2), from the first on. */
+static int own_pair(int sv[2])
+{
+        const int on = 1;
+        int r = wh_os_socketpair(sv);
+        if (r == 0 && (r = wh_os_setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on)) < 0) {
+                wh_os_close(sv[0]);
+                wh_os_close(sv[1]);
+        }
+        return r;
+}
+
 int wh_link_rebind(struct wh_link *l)
 {
         if (!l->provisional)
@@ -166,20 +190,20 @@ int wh_link_rebind(struct wh_link *l)
         if (again && rebind_again_waits(l))
                 return 0;
         l->sock_ready = true;
-        while (!l->stash.full && wh_link_pump(l) > 0) /* the greeting lies there already */
-                ;
+        wh_link_read(l, WH_UNTIL_EMPTY, 0); /* the greeting lies there already */
         if (l->over || l->tx_over)
                 return l->tx_over ? l->tx_over : l->over;
         int sv[2];
-        int r = wh_os_socketpair(sv);
+        int r = own_pair(sv);
         if (r < 0) {
-                /*
-                 * Forbidden in this sandbox, or no descriptors left: the link works as it is, on its introducer's word.
-                 */
+                /* Forbidden in this sandbox, or no descriptors left: the link works as it is, and nobody knows whose. */
                 if (r != -EMFILE && r != -ENFILE && r != -ENOMEM) {
                         l->provisional = false;
                         l->detour &= (uint8_t)~WH_DETOUR_REBIND;
                 }
+                wh_set_why(
+                        "sent, but the receiver cannot know who has sent it: no pair of sockets can be made here (%s)",
+                        strerrorname_np(-r));
                 return 0;
         }
         wh_os_fd_private(sv[0]);
@@ -195,12 +219,14 @@ int wh_link_rebind(struct wh_link *l)
                         return 0; /* as where there are no descriptors */
                 }
         }
-        struct wh_frame f = {.type = WH_FRAME_REBIND, .n_fds = 1, .seq = l->tx_seq};
+        struct wh_frame f = {
+                .type = WH_FRAME_REBIND, .n_fds = 1, .seq = l->tx_seq, .arg = again ? WH_CHANGE_AWAITED : 0};
         if (l->tx) {
-                f.arg = WH_CHANGE_LANE;
+                f.arg |= WH_CHANGE_LANE;
                 f.total = l->tx->ring.records;
         }
-        r = wh_link_frame(l, &f, NULL, 0, &sv[1], true);
+        const struct wh_origin said = wh_origin_put(l->greeted ? l->hello.port_id : 0, &l->given);
+        r = wh_link_frame(l, &f, &said, sizeof said, &sv[1], true);
         wh_os_close(sv[1]);
         if (r < 0) {
                 if (l->watch) {
@@ -219,8 +245,7 @@ int wh_link_rebind(struct wh_link *l)
                 l->old_sock = old;
                 l->greeting_awaited = true;
         } else {
-                wh_os_close(old);
-                l->undropped = -1;
+                wh_os_close_end(old, WH_END_SHARED); /* whoever gave it to us may have put something there */
         }
         for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
                 if (l->room[i].inbox)
@@ -239,9 +264,7 @@ static void read_waiting(struct wh_link *l)
 {
         if (l->owner || l->leader)
                 return;
-        l->sock_ready = true;
-        while (!l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
-                ;
+        heed(l, 0);
 }
 
 bool wh_link_greeted(struct wh_link *l)
@@ -274,7 +297,8 @@ int wh_link_attach(struct wh_link *l)
                 l->no_lane = true;
                 return 0;
         }
-        if (l->greeted && lane->map_len + WH_PAGE > l->hello.link_mapped_bytes_max) {
+        if ((l->greeted && lane->map_len + WH_PAGE > l->hello.link_mapped_bytes_max) ||
+            (l->owner && lane->map_len + WH_PAGE > wh_reply_room(l))) {
                 wh_lane_tx_free(lane); /* the receiver would not map it: frames, then, which it need not */
                 l->no_lane = true;
                 return 0;
@@ -291,14 +315,19 @@ int wh_link_attach(struct wh_link *l)
         r = wh_link_frame(l, &f, later, WH_LATER_BYTES, (int[]){lane->out_fd, lane->back_fd}, false);
         if (r < 0) {
                 wh_lane_tx_free(lane);
-                return r;
+                if (r != -ETOOMANYREFS || l->detour & WH_DETOUR_OFFER)
+                        return r;
+                l->no_lane =
+                        true; /* this user has too many descriptors on their way, whosever: frames, which need none */
+                return 0;
         }
         wh_os_close(wh_steal_fd(&lane->out_fd));
         wh_os_close(wh_steal_fd(&lane->back_fd));
         l->tx = lane;
+        wh_reply_kept(l);
         l->no_lane = false;
-        if (!(l->detour & WH_DETOUR_REBIND))
-                l->provisional = false; /* from here on the pair stays */
+        if (l->provisional) /* it still is to be had: the long way, until it is */
+                l->detour |= WH_DETOUR_REBIND;
         return 0;
 }
 
@@ -306,7 +335,7 @@ int wh_link_attach(struct wh_link *l)
 static int section_add(struct wh_link *l, uint64_t len, uint64_t blocks)
 {
         struct wh_lane_tx *tx = l->tx;
-        uint64_t limit = l->greeted ? l->hello.link_mapped_bytes_max : 80u << 20;
+        uint64_t limit = l->owner ? wh_reply_room(l) : l->greeted ? l->hello.link_mapped_bytes_max : 80u << 20;
         uint64_t used = wh_link_shared_bytes(l), need = wh_pow2_ceil(len);
         if (used >= limit || limit - used < need)
                 return -EDQUOT;
@@ -327,6 +356,7 @@ static int section_add(struct wh_link *l, uint64_t len, uint64_t blocks)
                 return r;
         }
         wh_os_close(wh_steal_fd(&tx->section[i].fd));
+        wh_reply_kept(l);
         return 0;
 }
 
@@ -499,10 +529,8 @@ static __attribute__((noinline)) void tx_ring(struct wh_link *l)
         wh_link_bell(l);
         /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the store in wh_port_renew(). */
         uint32_t renew = atomic_load_explicit(&l->tx->ring.back->renew, memory_order_relaxed);
-        if (renew != l->renew_seen && !l->owner && !l->leader) {
+        if (renew != l->renew_seen && !l->owner && !l->leader && heed(l, HEED_FEW))
                 l->renew_seen = renew;
-                heed(l);
-        }
 }
 
 /* After a record was published: ring if the receiver sleeps. Inlined, for this is on the way of every message. */
@@ -860,6 +888,15 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
         return 0;
 }
 
+/* No descriptor of a memory can go with it: in frames or records, where these hold as much. */
+static int send_memoryless(struct wh_link *l, struct wh_outgoing *o, int why)
+{
+        o->how = WHARF_HOW_AUTO;
+        if ((l->once && o->len > WH_COLD_MAX) || (l->owner && o->len > REPLY_PIECES_MAX))
+                return why;
+        return l->tx ? send_pieces(l, o) : send_cold(l, o);
+}
+
 static int send_memory(struct wh_link *l, struct wh_outgoing *o)
 {
         uint8_t *body = NULL;
@@ -868,14 +905,14 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
                 return tx_full(l);
         if (l->tx && !(body = reserve(l, BLOCK_BODY, &r)))
                 return r;
+        if ((r = wh_reply_memory(l, o->len)) < 0)
+                return r;
         struct wh_outgoing with = *o;
         r = wh_memory_of(o->data, o->len, &with.fd[with.n_items]);
-        if (wh_forbidden(r)) {
-                o->how = WHARF_HOW_AUTO;
-                if ((l->once && o->len > WH_COLD_MAX) || (l->owner && o->len > REPLY_PIECES_MAX))
-                        return -EOPNOTSUPP;
-                return l->tx ? send_pieces(l, o) : send_cold(l, o);
-        }
+        if (r < 0)
+                wh_reply_memory_unsent(l, o->len);
+        if (wh_forbidden(r))
+                return send_memoryless(l, o, -EOPNOTSUPP);
         if (r < 0)
                 return r;
         with.kind[with.n_items++] = WH_ITEM_MEMORY;
@@ -894,6 +931,10 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
                 r = send_items(l, &with);
         }
         wh_os_close(with.fd[with.n_items - 1]);
+        if (r < 0)
+                wh_reply_memory_unsent(l, o->len);
+        if (r == -ETOOMANYREFS && l->owner && o->n_items == 0) /* a reply that fails is lost; others wait */
+                return send_memoryless(l, o, r);
         if (r < 0)
                 return r;
         count_items(l, &with);

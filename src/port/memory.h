@@ -9,7 +9,7 @@
  * Always true:
  *   M1  OPEN: the one mapping, and it is shared and writable; nobody else has the descriptor. Otherwise the mapping is
  *       private: what is written goes to copies of this process.
- *   M2  PRIVATE is OPEN or SEALED to the user: he sees the same bytes at the same address. So a send that fails after
+ *   M2  PRIVATE is OPEN or SEALED to the user: it sees the same bytes at the same address. So a send that fails after
  *       the change has changed nothing.
  *   M3  A descriptor leaves this process only in state SEALED.
  */

@@ -9,6 +9,7 @@
 #include "port/why.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -38,13 +39,17 @@ static const char *refused_about(const struct wh_link *l, int err)
         case WH_REFUSAL_INTRODUCED:
                 return "whoever gave this right away may introduce no more (introduced_max of the port)";
         case WH_REFUSAL_LINKS:
-                return "links of one user: this one has his share of the port's (links_max)";
+                return "links of one user: this one has its share of the port's (links_max)";
         case WH_REFUSAL_TASK_LINKS:
-                return "links of one user: this one has his share of half the receiver's descriptors (RLIMIT_NOFILE)";
+                return "links of one user: this one has its share of half the receiver's descriptors (RLIMIT_NOFILE)";
         case WH_REFUSAL_RIGHTS:
-                return "unread rights of one user: this one has his share of the receiver's descriptors";
+                return "unread rights of one user: this one has its share of the receiver's descriptors";
+        case WH_REFUSAL_ANSWERS:
+                return "calls of this sender that nobody has answered (link_answers_max of the port)";
+        case WH_REFUSAL_TASK_ANSWERS:
+                return "calls of one user that nobody has answered: this one has its share (answers_max of the task)";
         case WH_REFUSAL_BYTES:
-                return "memory mapped for one user: this one has his share (mapped_bytes_max of the port)";
+                return "memory mapped for one user: this one has its share (mapped_bytes_max of the port)";
         default:
                 return err == -EDQUOT    ? "memory mapped for this sender (link_mapped_bytes_max of the port)"
                        : err == -EMLINK  ? "the port has as many links as it takes (links_max)"
@@ -309,6 +314,7 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
         uint16_t slot;
         void *mem;
         int r;
+        l->budget = WH_BUDGET;
         for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
                 struct wh_room seen = wh_room_now(l);
                 l->sock_full = false;
@@ -348,7 +354,7 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
 
 static_assert((int)WHARF_PAYLOAD_ALIGN == (int)WH_PAYLOAD_ALIGN, "what is promised is what is asked for");
 
-/* The payload to the user, in the way he asked for. Nothing is taken from the link yet but by holding. */
+/* The payload to the user, in the way it asked for. Nothing is taken from the link yet but by holding. */
 static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder,
                            bool *ret_held)
 {
@@ -373,7 +379,7 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wha
                         m->held[1] = holder;
                         m->held[2] = s->room;
                         if (s->mapped)
-                                wh_os_close(s->memory);
+                                wh_os_close_theirs(s->memory);
                         s->bytes = NULL;
                         s->mapped = false;
                         return 0;
@@ -411,7 +417,7 @@ void wh_items_drop(wharf_task *t, const struct wharf_item *items, unsigned n)
 {
         for (unsigned i = 0; i < n; i++) {
                 if (items[i].kind == WHARF_GOT_FD)
-                        wh_os_close(items[i].fd);
+                        wh_os_close_theirs(items[i].fd);
                 else if (items[i].kind)
                         wharf_drop(t, items[i].name);
         }
@@ -467,8 +473,7 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
         bool held = false;
         void *data = m->data;
         r = deliver_payload(l, in, m, holder, &held);
-        if (wh_unlikely(r == 0 && n_items) &&
-            (r = wh_items_accept(t, &l->items, n_items, offered ? got : m->items)) < 0)
+        if (wh_unlikely(r == 0 && n_items) && (r = wh_items_accept(t, l, n_items, offered ? got : m->items)) < 0)
                 undeliver_payload(l, in, m, data);
         if (wh_unlikely(r == 0 && offered && !wh_link_claim(l, in))) {
                 undeliver_payload(l, in, m, data);
@@ -513,20 +518,13 @@ static void deliver_notice(struct wh_inbox *in, struct wharf_msg *m)
         m->about = n->about;
         m->count = n->count;
         m->port = n->port;
-        m->sender = (struct wharf_sender){.id = n->sender};
+        m->sender = WH_SENDER_UNKNOWN;
+        m->sender.id = n->sender;
         m->held[0] = HELD_NOTHING;
         wh_notice_done(in->task, n);
 }
 
-static inline struct wharf_sender link_sender(const struct wh_link *l)
-{
-        return (struct wharf_sender){atomic_load_explicit(&l->o.name, memory_order_relaxed), l->cred.pid, l->cred.uid,
-                                     l->cred.gid};
-}
-
 enum {
-        TURN_BUDGET = 64,     /* messages from one link before the next has its turn */
-        LOOK_EVERY = 256,     /* messages before the idle links are asked about */
         SPINS_IN_PLACE = 256, /* looks at one link, with the inbox locked: a few microseconds */
         LOOKS_AT_ONCE = 4,    /* at the socket by one call that may not wait */
         SKIPS_MAX = 64,       /* offers that were withdrawn, passed over in one go */
@@ -563,17 +561,20 @@ next:
                                 inc->bytes = l->stash.bytes;
                         }
                 }
-                m->sender = link_sender(l);
+                m->sender = l->who;
                 m->port = atomic_load_explicit(&p->o.name, memory_order_relaxed);
                 r = wh_deliver(in->task, l, inc, m, WHARF_NONE);
                 if (wh_unlikely(r > 0)) {
                         /* Withdrawn: to the next one, though others shall have their turn. */
-                        if (skipped++ < SKIPS_MAX)
+                        if (wh_link_spend(l, 1 + inc->len / WH_COST_BYTES) && skipped++ < SKIPS_MAX)
                                 goto next;
                         return 0;
                 }
-                if (wh_unlikely(r == -EPROTO)) {
-                        /* A right inside is none. Nobody will ever be able to take this message: its sender lied. */
+                if (wh_unlikely(r == -EPROTO || r == -EDQUOT)) {
+                        /*
+                         * A right inside is none, so nobody will ever be able to take this message: its sender lied. Or
+                         * it is one call more than may wait for an answer.
+                         */
                         wh_link_break(l, r);
                         wh_port_remove_link(l);
                         return LINK_GONE;
@@ -605,7 +606,7 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
                                 struct wh_link **ret_link)
 {
         struct wh_rec rec;
-        if (wh_unlikely(wh_list_empty(&in->hot) || in->direct || in->since_look >= LOOK_EVERY ||
+        if (wh_unlikely(wh_list_empty(&in->hot) || in->direct || in->since_look >= WH_LOOK_EVERY ||
                         !wh_list_empty(&in->notices)))
                 return -1;
         for (struct wh_list *n = in->hot.next, *last = in->hot.prev;; n = in->hot.next) {
@@ -629,10 +630,10 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
                         *ret_len = rec.len;
                         *ret_link = l;
                 }
-                /* Whoever is empty, or has had his turn, goes to the back. */
+                /* Whoever is empty, or has had its turn, goes to the back. */
                 if (in->hot.next != in->hot.prev) {
                         l->empty = r ? 0 : l->empty + 1;
-                        if (r == 0 || ++l->served >= TURN_BUDGET) {
+                        if (r == 0 || ++l->served >= WH_TURN_MSGS) {
                                 l->served = 0;
                                 wh_list_remove(&l->hot);
                                 wh_list_push_back(&in->hot, &l->hot);
@@ -647,39 +648,57 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
 static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming *inc)
 {
         struct wh_list *n = in->hot.next;
+        int short_of = 0;
         while (n != &in->hot) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
+                const uint32_t before = in->budget;
                 n = n->next;
+                if (wh_unlikely(in->turns.mixed) && wh_turn_waits(in, l, &n))
+                        continue;
                 int r = try_link(in, l, m, inc);
                 if (wh_likely(r == 1)) {
                         l->empty = 0;
                         /* Only one link: no turns to take. */
-                        if (wh_unlikely(in->hot.next->next != &in->hot) && ++l->served >= TURN_BUDGET) {
-                                l->served = 0;
-                                wh_list_remove(&l->hot);
-                                wh_list_push_back(&in->hot, &l->hot);
-                        }
+                        if (wh_unlikely(in->hot.next->next != &in->hot) && ++l->served >= in->turn_msgs)
+                                wh_turn_over(in, l);
                         return 1;
                 }
                 if (r < 0) {
-                        /* What this one has cannot be taken now, or not like this: the next call sees to others first.
-                         */
-                        in->unfit = l;
-                        in->since_look = LOOK_EVERY;
-                        return r;
+                        in->since_look |= WH_LOOK_EVERY;
+                        if (r != -ENOMEM && r != -ENOBUFS && r != -EMFILE) {
+                                /* What this one has cannot be taken like this: the next call sees to others first. */
+                                in->unfit = l;
+                                return r;
+                        }
+                        /* ... or not now. The others may have what can be. */
+                        wh_list_remove(&l->hot);
+                        wh_list_push_back(&in->aside, &l->hot);
+                        short_of = r;
+                        if (in->budget == 0)
+                                break; /* K7 */
+                        continue;
                 }
                 if (r == LINK_GONE)
                         continue;
                 l->served = 0;
                 l->empty++;
+                if (wh_likely(in->budget == before))
+                        continue;
+                if (in->budget == 0)
+                        n = &in->hot; /* K7 */
+                if (before - in->budget >= WH_BUDGET_TURN && wh_list_linked(&l->hot) && !l->waits) {
+                        /* Idle ones may have sent meanwhile: their turn is before the next. */
+                        in->since_look |= WH_LOOK_EVERY;
+                        wh_turn_over(in, l);
+                }
         }
-        return 0;
+        return short_of;
 }
 
 /* Can anything still come to this port: from a link, from one to be accepted or made, or a notice asked for? */
 static bool may_come(const struct wh_port *p)
 {
-        return p->n_links || p->listen_fd >= 0 || p->opts.flags & WHARF_PORT_STAYS ||
+        return p->n_links || p->listen_fd >= 0 || p->at_door >= 0 || p->opts.flags & WHARF_PORT_STAYS ||
                atomic_load_explicit(&p->notices_due, memory_order_relaxed);
 }
 
@@ -714,6 +733,16 @@ static struct wh_link *chosen_link(struct wh_inbox *in, const struct wharf_msg *
         return l;
 }
 
+/* Those that were laid aside are tried again, after the others. */
+static void aside_back(struct wh_inbox *in)
+{
+        struct wh_list *n;
+        while ((n = wh_list_pop_front(&in->aside))) {
+                wh_list_push_back(&in->hot, n);
+                wh_turn_last(in, wh_container(n, struct wh_link, hot));
+        }
+}
+
 /* The last receive could not take what one link has: all the others come before it, those too that have just sent. */
 static void others_first(struct wh_inbox *in)
 {
@@ -721,11 +750,27 @@ static void others_first(struct wh_inbox *in)
         in->unfit = NULL;
         if (!in->leader)
                 wh_inbox_look(in);
-        if (wh_list_linked(&l->hot) && !l->waits) {
-                l->served = 0;
-                wh_list_remove(&l->hot);
-                wh_list_push_back(&in->hot, &l->hot);
-        }
+        if (wh_list_linked(&l->hot) && !l->waits)
+                wh_turn_last(in, l);
+}
+
+/*
+ * There are messages, and no descriptors for what is in them. Others may send what can be taken, and nobody tells when a
+ * descriptor is closed. False where this was in vain; then *r is why.
+ */
+static bool wait_for_more(struct wh_inbox *in, const struct wh_port *p, wharf_name name, int64_t deadline_ns, int *r)
+{
+        enum { AGAIN_NS = 10 * 1000 * 1000 };
+        const int64_t now = deadline_ns ? wh_os_now_ns() : 0;
+        if (deadline_ns <= now)
+                return false;
+        const int64_t again = now + AGAIN_NS;
+        int waited = wh_inbox_wait(in, NULL, again < deadline_ns ? again : deadline_ns);
+        *r = !still_there(in, p, name) ? -ECANCELED : waited == -ETIMEDOUT ? 0 : waited;
+        if (*r < 0)
+                return false;
+        aside_back(in);
+        return true;
 }
 
 static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, struct wharf_msg *m, int64_t deadline_ns)
@@ -735,7 +780,13 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
         unsigned looks = 0;
         unsigned spins = deadline_ns && in->spin_us && in->task->spin_us_max ? SPINS_IN_PLACE : 0;
         int r;
+        int short_of = 0;
+        if (wh_unlikely(!wh_list_empty(&in->aside)))
+                aside_back(in);
         for (;;) {
+                in->budget = WH_BUDGET; /* link.K7: the deadline is looked at before we come here again */
+                if (wh_unlikely(in->at_door))
+                        wh_inbox_open_doors(in);
                 if (wh_unlikely(!wh_list_empty(&in->notices)) && !m->from) {
                         deliver_notice(in, m);
                         r = 0;
@@ -744,7 +795,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                 if (wh_likely(!m->from)) {
                         if (wh_unlikely(in->unfit))
                                 others_first(in);
-                        if (wh_unlikely(in->since_look >= LOOK_EVERY) && !in->leader)
+                        if (wh_unlikely((in->since_look & ~(uint32_t)WH_LOOK_MIXED) >= WH_LOOK_EVERY) && !in->leader)
                                 wh_inbox_look(in);
                         r = try_hot(in, m, &inc);
                 } else {
@@ -757,6 +808,14 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         r = try_link(in, l, m, &inc);
                         if (r == LINK_GONE || (r == 0 && !chosen_link(in, m)))
                                 continue;
+                }
+                if (wh_unlikely(r < 0 && r != -EOVERFLOW && !m->from)) {
+                        if (!short_of) {
+                                short_of = r; /* of the others, those too that have sent since epoll was last asked */
+                                continue;
+                        }
+                        if (r == -EMFILE)
+                                r = 0;
                 }
                 if (wh_likely(r != 0)) {
                         r = r == 1 ? 0 : r;
@@ -774,6 +833,13 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         }
                         if (spins && spins--)
                                 continue;
+                }
+                if (wh_unlikely(short_of)) {
+                        r = short_of;
+                        if (r != -EMFILE || !wait_for_more(in, p, name, deadline_ns, &r))
+                                break;
+                        short_of = 0;
+                        continue;
                 }
                 if (wh_unlikely(deadline_ns == 0 && looks++ == LOOKS_AT_ONCE)) {
                         r = -EAGAIN; /* something comes all the time, and none of it is a message */
@@ -798,6 +864,8 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         break;
                 }
         }
+        if (wh_unlikely(!wh_list_empty(&in->aside)))
+                aside_back(in);
         if (wh_unlikely(in->direct)) {
                 if (in->direct->direct)
                         wh_link_privatise(in->direct);
@@ -912,7 +980,7 @@ WHARF_API ssize_t wharf_recv(wharf_task *t, wharf_name name, void *buf, size_t c
                 int r = receive_plain(in, buf, cap_bytes, &len, &l);
                 if (wh_likely(r > 0)) {
                         if (sender)
-                                *sender = link_sender(l);
+                                *sender = l->who;
                         wh_inbox_leave(in, false);
                         wh_unlock(&in->lock);
                         return (ssize_t)len;
@@ -1027,7 +1095,7 @@ int wh_link_pidfd(struct wh_link *l, int *ret)
         socklen_t maker_len = sizeof maker;
         /* The pair was made by its sender at the rebind: the kernel remembers that very process, not its number. */
         int r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERCRED, &maker, &maker_len);
-        if (r < 0 || !l->cred.known || maker.pid != l->cred.pid)
+        if (r < 0 || !wh_known_surely(l->who.known) || l->cred.pid <= 0 || maker.pid != l->cred.pid)
                 return -ESRCH;
         r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len);
         if (r == -ENOPROTOOPT || r == -EINVAL) {

@@ -5,6 +5,8 @@
 #include "base/trace.h"
 #include "lane/sealed.h"
 #include "os/os.h"
+#include "os/closer.h"
+#include "os/receive.h"
 #include "port/branch.h"
 #include "port/places.h"
 #include "port/port.h"
@@ -49,8 +51,12 @@ struct move_head {
         uint32_t unused_notices; /* of send-once rights, which the former owner had not received */
         uint64_t made;           /* send rights, ever */
         uint64_t capacity_bytes;
+        uint64_t reply_bytes_max;
+        uint64_t link_reply_bytes_max;
+        uint32_t link_answers_max;
+        uint32_t zero;
 };
-static_assert(sizeof(struct move_head) == 128, "both processes rely on this layout");
+static_assert(sizeof(struct move_head) == 152, "both processes rely on this layout");
 
 enum move_flags {
         MOVE_LANE = 1,     /* requests travel in a lane: out, back, n_sections descriptors */
@@ -65,9 +71,8 @@ enum move_flags {
         MOVE_NEXT = 512,  /* a further ring was announced: one descriptor, behind the sections */
         MOVE_TELL = 1024, /* its sender waits to be told that it was taken */
         MOVE_CHANGE_CRED = 2048,
-        MOVE_UNDROPPED = 4096, /* the first datagram of its socket was taken, and is there still */
-        MOVE_DIRECTORY = 8192, /* a directory's, and no sender */
-        MOVE_FLAGS = 16383,
+        MOVE_DIRECTORY = 4096, /* a directory's, and no sender */
+        MOVE_FLAGS = 8191,
 };
 
 struct move_cred {
@@ -140,6 +145,15 @@ static struct move_cred cred_pack(const struct wh_cred *c)
         return (struct move_cred){c->pid, c->uid, c->gid};
 }
 
+/* Who its sender is, as far as we know, or were told ourselves. */
+static struct wh_cred cred_of(const struct wh_link *l)
+{
+        const struct wharf_sender *w = &l->who;
+        if (w->known == WHARF_KNOWN_TOLD)
+                return (struct wh_cred){w->told_pid, w->told_uid, (gid_t)-1, true};
+        return l->cred;
+}
+
 static void fd_pack(struct packed *k, int fd)
 {
         k->fds[k->n_fds++] = fd;
@@ -147,10 +161,10 @@ static void fd_pack(struct packed *k, int fd)
 
 static void link_pack(const struct wh_link *l, struct packed *k, struct move_link *m)
 {
+        const struct wh_cred cred = cred_of(l);
         *m = (struct move_link){
-                .cred = cred_pack(&l->cred),
-                .flags = (l->cred.known ? MOVE_CRED : 0) | (l->once ? MOVE_ONCE : 0) |
-                         (l->directory ? MOVE_DIRECTORY : 0) | (l->undropped >= 0 ? MOVE_UNDROPPED : 0),
+                .cred = cred_pack(&cred),
+                .flags = (cred.known ? MOVE_CRED : 0) | (l->once ? MOVE_ONCE : 0) | (l->directory ? MOVE_DIRECTORY : 0),
                 .frames_got = l->frames_got,
                 .lanes = l->lanes,
                 .renews = l->renews,
@@ -278,6 +292,9 @@ static int port_pack(struct wh_port *p, struct packed *k)
                 .links_max = p->opts.links_max,
                 .unread_rights_max = p->opts.unread_rights_max,
                 .introduced_max = p->opts.introduced_max,
+                .reply_bytes_max = p->opts.reply_bytes_max,
+                .link_reply_bytes_max = p->opts.link_reply_bytes_max,
+                .link_answers_max = p->opts.link_answers_max,
                 .unused_notices = wh_notices_unused(p),
                 .made = p->made,
         };
@@ -451,62 +468,39 @@ static void opened_done(struct opened *o)
         if (o->head)
                 wh_os_munmap((void *)(uintptr_t)o->head, o->map_len);
         for (size_t i = 0; i < o->n_fds; i++)
-                wh_os_close(o->fds[i]);
+                wh_os_close_theirs(o->fds[i]);
         free(o->fds);
 }
 
 /* Looks at the next datagram and copies its descriptors; nothing is taken (M3). */
 static int datagram_look(int sock, struct move_datagram *ret, int *fds, unsigned room)
 {
-        union control control;
         struct move_datagram d;
         struct iovec iov = {&d, sizeof d};
-        struct msghdr m = {
-                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
-        ssize_t r;
-        do
-                r = wh_os_recvmsg(sock, &m, MSG_PEEK);
-        while (r == -EINTR);
+        struct wh_came c = {.fds = fds, .room = room, .once = true}; /* each look begins behind the one before */
+        ssize_t r = wh_os_receive(sock, &iov, 1, MSG_PEEK, &c);
         if (r == -ENOMEM || r == -ENOBUFS || r == -EMFILE || r == -ENFILE)
                 return wh_trace((int)r);
         if (r < 0)
                 return wh_trace(-EPROTO);
-        unsigned n = 0;
-        bool surplus = false; /* an empty datagram may have descriptors as well */
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
-                if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_PIDFD) {
-                        int fd; /* whoever had our end before us can have asked for these */
-                        memcpy(&fd, CMSG_DATA(c), sizeof fd);
-                        wh_os_close(fd);
-                }
-                if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-                        continue;
-                size_t k = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-                for (size_t i = 0; i < k; i++) {
-                        int fd;
-                        memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-                        if (n < room) {
-                                wh_os_fd_private(fds[n++] = fd);
-                        } else {
-                                wh_os_close(fd);
-                                surplus = true;
-                        }
-                }
-        }
+        const bool datagram = r == sizeof d && !c.cut && d.magic == MOVE_MAGIC;
         int err = 0;
-        if (m.msg_flags & MSG_CTRUNC)
+        if (c.all == WH_FDS_SHORT && datagram && c.n < d.n_fds)
                 err = wh_trace(-EMFILE);
-        else if (surplus || m.msg_flags & MSG_TRUNC || r != sizeof d || d.magic != MOVE_MAGIC || d.n_fds != n)
+        else if (c.all != WH_FDS_ALL || c.surplus || !datagram ||
+                 d.n_fds != c.n) /* an empty one may have some as well */
                 err = wh_trace(-EPROTO);
         else if (d.version != MOVE_VERSION)
                 err = wh_trace(-EPROTONOSUPPORT);
-        if (err < 0) {
-                for (unsigned i = 0; i < n; i++)
-                        wh_os_close(fds[i]);
-                return err;
+        for (unsigned i = 0; i < c.n; i++) {
+                if (err < 0)
+                        wh_os_close_theirs(fds[i]);
+                else
+                        wh_os_fd_private(fds[i]);
         }
-        *ret = d;
-        return 0;
+        if (err == 0)
+                *ret = d;
+        return err;
 }
 
 /* Map the state, if it is immutable and of the size that it says. */
@@ -539,7 +533,7 @@ static int state_open(int fd, struct opened *o)
         return 0;
 }
 
-static int carrier_look(int sock, struct opened *o)
+static int carrier_look_once(int sock, struct opened *o)
 {
         struct move_datagram d;
         int from = 0, state;
@@ -552,7 +546,7 @@ static int carrier_look(int sock, struct opened *o)
                 return wh_trace(r);
         r = d.index == 0 && d.n_fds == 1 ? state_open(state, o) : wh_trace(-EPROTO);
         if (d.n_fds)
-                wh_os_close(state);
+                wh_os_close_theirs(state);
         if (r < 0)
                 return r;
         uint64_t want = o->head->n_fds;
@@ -574,6 +568,18 @@ static int carrier_look(int sock, struct opened *o)
         return 0;
 }
 
+static int carrier_look(int sock, struct opened *o)
+{
+        enum { CATCH_UP_NS = 50000000 };
+        int r = carrier_look_once(sock, o);
+        if (r != -EMFILE && r != -ENFILE)
+                return r;
+        opened_done(o);
+        *o = (struct opened){0};
+        /* What this attempt let go of, or one before it, may be closed then. */
+        return wh_os_closer_catch_up(CATCH_UP_NS) ? carrier_look_once(sock, o) : r;
+}
+
 /* The next descriptor is the caller's; -1 when there are not that many. */
 static int fd_take(struct opened *o)
 {
@@ -593,17 +599,19 @@ static int64_t may_map(const struct wh_link *l)
 
 static int lane_open(struct wh_link *l, struct opened *o, const struct move_link *m)
 {
-        WH_AUTO_FD int out = fd_take(o);
-        WH_AUTO_FD int back = fd_take(o);
+        const int out = fd_take(o), back = fd_take(o);
         int64_t room = may_map(l);
-        if (out < 0 || back < 0 || m->n_sections > WH_SECTIONS_MAX || room < 0)
-                return wh_trace(-EPROTO);
-        int r = wh_lane_rx_open(out, back, (uint64_t)room, &l->rx);
-        if (r < 0)
+        int r = out < 0 || back < 0 || m->n_sections > WH_SECTIONS_MAX || room < 0
+                        ? wh_trace(-EPROTO)
+                        : wh_lane_rx_open(out, back, (uint64_t)room, &l->rx);
+        if (r < 0) { /* whatever they are */
+                wh_os_close_theirs(out);
+                wh_os_close_theirs(back);
                 return r;
+        }
         struct wh_lane_rx *rx = l->rx;
-        rx->out_fd = wh_steal_fd(&out);
-        rx->back_fd = wh_steal_fd(&back);
+        rx->out_fd = out;
+        rx->back_fd = back;
         rx->number = m->number;
         rx->released = m->released;
         rx->ring.pos = m->pos;
@@ -617,7 +625,7 @@ static int lane_open(struct wh_link *l, struct opened *o, const struct move_link
                 room = may_map(l);
                 r = fd < 0 || room < 0 ? wh_trace(-EPROTO) : wh_lane_rx_add_section(rx, fd, (uint64_t)room);
                 if (r < 0) {
-                        wh_os_close(fd);
+                        wh_os_close_theirs(fd);
                         return r;
                 }
                 rx->section[i].fd = fd;
@@ -628,7 +636,7 @@ static int lane_open(struct wh_link *l, struct opened *o, const struct move_link
                 room = may_map(l);
                 r = fd < 0 || room < 0 ? wh_trace(-EPROTO) : wh_lane_rx_add_ring(rx, fd, (uint64_t)room);
                 if (r < 0) {
-                        wh_os_close(fd);
+                        wh_os_close_theirs(fd);
                         return r;
                 }
                 rx->next_fd = fd;
@@ -642,7 +650,7 @@ static int stash_open(struct wh_link *l, struct opened *o, const struct move_lin
         if (m->flags & MOVE_MEMORY) {
                 int fd = fd_take(o);
                 if (fd < 0 || !(m->flags & MOVE_FULL) || m->have != m->len)
-                        return wh_os_close(fd), wh_trace(-EPROTO);
+                        return wh_os_close_theirs(fd), wh_trace(-EPROTO);
                 int r = wh_link_stash_memory(l, fd, m->len, m->id, m->call);
                 if (r < 0)
                         return r;
@@ -695,7 +703,7 @@ static int items_open(struct wh_link *l, struct opened *o, const struct move_lin
                     ((kind == WH_ITEM_SEND || kind == WH_ITEM_REPLY || kind == WH_ITEM_RECEIVE) &&
                      wh_frame_check_socket(fd) < 0) ||
                     (kind == WH_ITEM_BESIDE && wh_sealed_check(fd, WH_SEALS_IMMUTABLE, &(uint64_t){0}) < 0))
-                        return wh_os_close(fd), wh_trace(-EPROTO);
+                        return wh_os_close_theirs(fd), wh_trace(-EPROTO);
                 l->items.kind[i] = kind;
                 l->items.fd[l->items.n++] = fd;
         }
@@ -706,14 +714,16 @@ static int change_open(struct wh_link *l, struct opened *o, const struct move_li
 {
         int fd = fd_take(o);
         if (fd < 0 || wh_frame_check_socket(fd) < 0)
-                return wh_os_close(fd), wh_trace(-EPROTO);
+                return wh_os_close_theirs(fd), wh_trace(-EPROTO);
         l->change = (struct wh_change){
                 .due = true,
                 .lane = m->flags & MOVE_CHANGE_LANE,
                 .seq = m->change_seq,
                 .records = m->change_records,
                 .sock = fd,
-                .cred = {m->change_cred.pid, m->change_cred.uid, m->change_cred.gid, m->flags & MOVE_CHANGE_CRED},
+                .awaited = true,
+                .told = true,
+                .given = WH_INTRODUCER_NOBODY,
         };
         return 0;
 }
@@ -724,27 +734,32 @@ static struct wh_notice *unused_notice(struct wh_port *p)
         return wh_notice_new(p->task, WHARF_NOTICE_ONCE_UNUSED, name, name);
 }
 
-static int link_open(struct wh_port *p, struct opened *o, const struct move_link *m, struct wh_link **ret)
+static int link_open(struct wh_port *p, struct opened *o, const struct move_link *m,
+                     const struct wharf_introducer *from, uid_t payer, struct wh_link **ret)
 {
         int sock = fd_take(o);
         if (sock < 0 || m->flags & ~(uint32_t)MOVE_FLAGS || wh_frame_check_socket(sock) < 0)
-                return wh_os_close(sock), wh_trace(-EPROTO);
+                return wh_os_close_theirs(sock), wh_trace(-EPROTO);
         struct wh_link *l = wh_link_new(p->task, WH_KIND_LINK, sock, true);
         if (!l) {
-                wh_os_close(sock);
+                wh_os_close_theirs(sock);
                 return wh_trace(-ENOMEM);
         }
         l->directory = m->flags & MOVE_DIRECTORY;
-        int r = wh_port_take_link(p, l, m->flags & MOVE_CRED ? m->cred.uid : (uid_t)-1, true);
+        l->handed_on = true; /* what lies in the carrier has this end as well (wh_move_start()) */
+        int r = wh_port_take_link(p, l, payer, true);
         if (r < 0) {
                 wh_link_done(l);
                 wh_task_give(p->task, &l->o);
                 return r;
         }
         /* From here on it goes with the port. */
-        if (m->flags & MOVE_CRED)
-                l->cred = (struct wh_cred){m->cred.pid, m->cred.uid, m->cred.gid, true};
-        l->undropped = m->flags & MOVE_UNDROPPED ? sock : -1;
+        l->former = *from;
+        if (m->flags & MOVE_CRED) { /* its word, and no more (I5) */
+                l->who.told_pid = m->cred.pid;
+                l->who.told_uid = m->cred.uid;
+        }
+        wh_link_identify(l, &(struct wh_cred){0}, m->flags & MOVE_CRED ? WHARF_KNOWN_TOLD : WHARF_KNOWN_NOT);
         l->frames_got = m->frames_got;
         l->arms = UINT32_MAX / 2; /* nobody knows how many doorbells lie there */
         l->lanes = m->lanes;
@@ -796,7 +811,7 @@ static int branches_open(struct wh_port *p, const struct opened *o, struct wh_li
         return 0;
 }
 
-static int port_open(struct wh_port *p, struct opened *o)
+static int port_open(struct wh_port *p, struct opened *o, const struct wharf_introducer *from, uid_t payer)
 {
         const struct move_head *h = o->head;
         p->received_messages = h->received_messages;
@@ -808,7 +823,7 @@ static int port_open(struct wh_port *p, struct opened *o)
                 return wh_trace(-ENOMEM);
         int r = 0;
         for (uint32_t i = 0; r == 0 && i < h->n_links; i++)
-                r = link_open(p, o, &o->links[i], &links[i]);
+                r = link_open(p, o, &o->links[i], from, payer, &links[i]);
         if (r == 0)
                 r = branches_open(p, o, links);
         free(links);
@@ -851,7 +866,7 @@ static uint32_t directories(const struct opened *o)
         return n;
 }
 
-int wh_move_open(wharf_task *t, int carrier, wharf_name *ret)
+int wh_move_open(wharf_task *t, int carrier, const struct wharf_introducer *from, uid_t payer, wharf_name *ret)
 {
         struct opened o = {0};
         struct wh_port *p = NULL;
@@ -870,6 +885,10 @@ int wh_move_open(wharf_task *t, int carrier, wharf_name *ret)
                         .mapped_bytes_max = h->mapped_bytes_max,
                         .unread_rights_max = h->unread_rights_max,
                         .introduced_max = h->introduced_max,
+                        .reply_bytes_max = h->reply_bytes_max,
+                        .link_reply_bytes_max = h->link_reply_bytes_max,
+                        .link_answers_max = h->link_answers_max,
+                        .reserved = h->zero,
                 };
                 r = wh_port_opts(&opts, &opts);
                 if (r == 0 && (h->n_links - directories(&o) > (uint64_t)opts.links_max + WH_PLACELESS_MAX ||
@@ -888,7 +907,7 @@ int wh_move_open(wharf_task *t, int carrier, wharf_name *ret)
                         wh_unlock(&in->lock);
                         wh_port_unmake(p);
                 } else {
-                        r = port_open(p, &o);
+                        r = port_open(p, &o, from, payer);
                         if (r == 0)
                                 *ret = name;
                         wh_unlock(&in->lock);
@@ -903,7 +922,7 @@ int wh_move_open(wharf_task *t, int carrier, wharf_name *ret)
 void wh_move_start(wharf_task *t, wharf_name port, int carrier)
 {
         int err;
-        wh_os_close(carrier);
+        wh_os_close_theirs(carrier); /* with all that lies in it */
         struct wh_port *p = wh_port_lock(t, port, &err);
         if (!p)
                 return;
@@ -911,6 +930,7 @@ void wh_move_start(wharf_task *t, wharf_name port, int carrier)
         wh_list_for (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 wh_lock(&l->o.lock);
+                l->handed_on = false;
                 wh_port_renew(l);
                 wh_unlock(&l->o.lock);
                 wh_port_look_at(l); /* what came meanwhile rang nobody */

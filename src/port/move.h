@@ -15,7 +15,8 @@
  *   M4  All in the carrier is claimed by the former owner, who may lie: it is read once, from memory that the kernel
  *       has made immutable, and checked like anything that comes from a sender. A liar can only hand over a bad port.
  *   M5  The new owner asks every sender for a pair and a lane of its own (RENEW; K5 in link.h). Until a sender has seen
- *       to that, the link is as trustworthy as the former owner, who may have kept copies; then it is as good as new.
+ *       to that, nothing is known of it but the word of the former owner, who may have kept copies; then it is as good as
+ *       new, but for who introduced it (identity.h, I5).
  */
 #ifndef WH_PORT_MOVE_H
 #define WH_PORT_MOVE_H
@@ -34,9 +35,10 @@ void wh_move_end(wharf_task *t, wharf_name port, bool sent);
 
 /*
  * Make a port of what a carrier holds, which keeps it all: dropping the port undoes this. wh_move_start() then makes it
- * the port's owner for good. -EPROTO: it is no carrier of ours; -EPROTONOSUPPORT; -ENOMEM, -EMFILE: try again.
+ * the port's owner for good. `from` is the former owner, on whose account the links are until their holders are known.
+ * -EPROTO: it is no carrier of ours; -EPROTONOSUPPORT; -ENOMEM, -EMFILE: try again.
  */
-int wh_move_open(wharf_task *t, int carrier, wharf_name *ret);
+int wh_move_open(wharf_task *t, int carrier, const struct wharf_introducer *from, uid_t payer, wharf_name *ret);
 /* Takes the descriptor. */
 void wh_move_start(wharf_task *t, wharf_name port, int carrier);
 

@@ -134,7 +134,7 @@ void wh_notices_move(struct wh_port *p, wharf_name name, struct wh_inbox *to)
         move_some(&from->fired, to ? &to->fired : NULL, name);
         if (to)
                 wake(to, !wh_list_empty(&to->fired));
-        /* Release, pairs with the acquire in port_inbox_lock(). */
+        /* [inbox] Release, pairs with the acquire in port_inbox_lock_any(). */
         atomic_store_explicit(&p->inbox, to, memory_order_release);
         wh_unlock(&t->notices);
 }

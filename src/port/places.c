@@ -1,6 +1,7 @@
 #include "port/places.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "port/branch.h"
 
@@ -20,7 +21,7 @@ uint32_t wh_port_places(const struct wh_port *p)
 /* So many links of a task may be without a place: a sixteenth of its descriptors, and a few in any case. */
 static uint32_t placeless_max(const wharf_task *t)
 {
-        uint64_t most = t->quota.max[WH_QUOTA_LINKS] / 8;
+        uint64_t most = t->accounts.max[WH_SHARE_TASK_LINKS] / 8;
         return most > WH_PLACELESS_MAX ? WH_PLACELESS_MAX : most ? (uint32_t)most : 1;
 }
 
@@ -39,9 +40,9 @@ static bool place_is_back(const struct wh_link *l)
 /* The link of one that gave its place away counts for its user as before, so there is one more for all to share. */
 static void share_more(struct wh_port *p, int by)
 {
-        wh_lock(&p->quota.lock);
-        p->quota.max[WH_QUOTA_LINKS] += (uint64_t)by;
-        wh_unlock(&p->quota.lock);
+        wh_lock(&p->accounts.lock);
+        p->accounts.max[WH_SHARE_LINKS] += (uint64_t)by;
+        wh_unlock(&p->accounts.lock);
 }
 
 /* G2: true where the place is its to give. */
@@ -143,8 +144,8 @@ static bool might_go_on(struct wh_port *p, const struct wh_link *l)
                 if (l->placeless && place_is_back(l))
                         return true;
         }
-        return wh_quota_might(&p->task->quota, l->waits_uid, WH_QUOTA_LINKS) &&
-               wh_quota_might(&p->quota, l->waits_uid, WH_QUOTA_LINKS);
+        return wh_account_might(&p->task->accounts, l->waits_uid, WH_SHARE_TASK_LINKS) &&
+               wh_account_might(&p->accounts, l->waits_uid, WH_SHARE_LINKS);
 }
 
 /* G1: those that might go on are looked at, and whoever sleeps here or polls learns that there is something to do. */
@@ -205,13 +206,25 @@ static int adopt(struct wh_link *introducer, int sock, bool force, struct wh_lin
         if (wh_port_places(p) >= p->opts.links_max)
                 return -EMLINK;
         *ret_which = WH_REFUSAL_INTRODUCED;
-        if ((r = wh_port_may_introduce(p, introducer)) < 0 ||
-            (r = wh_branch_new(introducer, p->opts.introduced_max, &b)) < 0)
+        if ((r = wh_branch_new(introducer, p->opts.introduced_max, &b)) < 0)
                 return r;
-        r = wh_port_add_link(p, sock, introducer->payer, force, ret);
+        r = wh_port_add_link(p, sock, introducer->bill.payer, force, ret);
         wh_branch_settle(b, r == 0 ? *ret : NULL);
         *ret_which = p->links_refused_for;
         return r;
+}
+
+/*
+ * An owner speaks first. Of a pair that a stranger made, both ends may be owners', here or at two tasks, and then nobody
+ * outside could ever use it or end it: so each of them gets what is for a holder, and ends its link. False: so full that
+ * nothing can be said, which only whoever made it brought about.
+ */
+static bool greet(const struct wh_link *l)
+{
+        int r = wh_port_greet(l, 0);
+        if (r == -EAGAIN) /* another call may have been short of something */
+                r = wh_port_greet(l, 0);
+        return r != -EAGAIN;
 }
 
 int wh_port_adopt(struct wh_link *introducer, int sock)
@@ -220,7 +233,7 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
         wh_os_fd_private(sock);
         int r = wh_frame_check_socket(sock);
         if (r < 0) {
-                wh_os_close(sock); /* whatever it is, nothing of ours is written to it */
+                wh_os_close_theirs(sock); /* whatever it is, nothing of ours is written to it */
                 return r;
         }
         struct wh_port *p = introducer->port;
@@ -228,28 +241,46 @@ int wh_port_adopt(struct wh_link *introducer, int sock)
         const bool had_place = !introducer->placeless;
         enum wh_refusal which;
         r = adopt(introducer, sock, false, &l, &which);
-        if (ends_by_itself(r) && give_place(introducer) && (r = adopt(introducer, sock, true, &l, &which)) == 0)
+        const bool given = ends_by_itself(r) && give_place(introducer);
+        if (given)
+                r = adopt(introducer, sock, true, &l, &which);
+        if (r == 0 && (r = wh_link_take_frame(introducer)) < 0) {
+                l->handed_on = true; /* the frame is there still, and has the end */
+                wh_port_remove_link(l);
+                return r;
+        }
+        if (r == 0 && given)
                 introducer->place_to = atomic_load_explicit(&l->o.name, memory_order_relaxed);
         if (r < 0 && had_place && introducer->placeless)
                 wh_place_freed(p); /* given away in vain: another may wait for it */
+        if (r == 0 && !greet(l)) {
+                wh_port_remove_link(l);
+                return 0;
+        }
         if (r == 0) {
                 wh_port_look_at(l); /* it may have sent already: look, rather than wait for an edge */
                 return 0;
         }
         if (r == -ENOMEM || (ends_by_itself(r) && !introducer->revoked)) {
-                wh_os_close(sock);                                               /* the frame has another: later */
+                wh_os_close_end(sock, WH_END_SHARED);                            /* the frame has another: later */
                 const bool dead = introducer->hung_up && !introducer->placeless; /* too many have given theirs away */
                 return r == -ENOMEM ? r
-                                    : wh_place_wait(introducer, WH_WAITS_INTRODUCTION, introducer->payer,
+                                    : wh_place_wait(introducer, WH_WAITS_INTRODUCTION, introducer->bill.payer,
                                                     dead || which == WH_REFUSAL_TASK_LINKS, freed);
+        }
+        const int taken = wh_link_take_frame(introducer);
+        if (taken < 0) {
+                wh_os_close_theirs(sock);
+                return taken;
         }
         /* The introduced one is told why; the introducer has done nothing wrong. */
         struct wh_frame f = {.type = WH_FRAME_REFUSE,
+                             .to = WH_TO_HOLDER,
                              .arg = (uint32_t)-r,
                              .id = r == -EDQUOT ? which : WH_REFUSAL_PLAIN,
                              .total = wh_port_limit(p, r, r == -EDQUOT ? which : WH_REFUSAL_PLAIN)};
         wh_frame_send(sock, &f, NULL, 0, NULL, false);
-        wh_os_close(sock);
+        wh_os_close_end(sock, WH_END_OURS);
         p->refused += r != -EKEYREVOKED;
         return 0;
 }

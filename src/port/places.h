@@ -5,8 +5,8 @@
  * there before the owner has seen that link. To refuse the link then would lose it, though its receiver lives. So what
  * finds a limit that ends by itself (the places of a port, what one sender may introduce, the links of one user) waits.
  * It is not read: an introduction stays where it is, first in its introducer's queue, and with it what its introducer
- * sent behind it; a link whose user has all his links stays as it is, of the link's own frames one was looked at to
- * learn who he is, and it counts for its introducer until then. Others go on meanwhile.
+ * sent behind it; a link whose user has all its links stays as it is, of the link's own frames one was looked at to
+ * learn who it is, and it counts for its introducer until then. Others go on meanwhile.
  *
  * Always true:
  *   G1  A link that waits (l->waits) is in port->waiting, and not hot. Nothing of it is read, whatever comes, and

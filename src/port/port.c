@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/opts.h"
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "port/branch.h"
 #include "port/move.h"
@@ -31,11 +32,16 @@ static int inbox_init(struct wh_inbox *in, wharf_task *t)
         wh_os_fd_private(ep);
         in->task = t;
         in->ep = ep;
-        in->bell_set = in->pollable = in->leader = in->accepts_owed = in->leader_has_only = false;
+        in->bell_set = in->pollable = in->leader = in->leader_has_only = false;
+        in->accepts_owed = in->accepts_more = in->at_door = false;
         in->waiters = in->since_look = in->spin_misses = 0;
         in->spin_us = t->spin_us_max;
         in->direct = in->unfit = NULL;
+        in->budget = WH_BUDGET;
+        in->turns = (struct wh_turns){0};
+        in->turn_msgs = WH_TURN_MSGS;
         wh_list_init(&in->hot);
+        wh_list_init(&in->aside);
         wh_list_init(&in->ports);
         wh_list_init(&in->notices);
         wh_list_init(&in->fired);
@@ -47,6 +53,7 @@ static void inbox_done(struct wh_inbox *in)
         struct wh_list *n;
         while ((n = wh_list_pop_front(&in->notices)))
                 free(wh_container(n, struct wh_notice, node));
+        wh_turns_done(in);
         wh_os_close(in->ep);
         in->ep = -1;
 }
@@ -89,7 +96,7 @@ static void make_hot(struct wh_inbox *in, struct wh_link *l)
                 return; /* places.G1 */
         if (!wh_list_linked(&l->hot)) {
                 l->served = l->empty = 0;
-                wh_list_push_back(&in->hot, &l->hot);
+                wh_turn_first(in, l);
         }
         if (l->armed && l->rx)
                 wh_ring_awake(&l->rx->ring);
@@ -103,6 +110,16 @@ void wh_port_look_at(struct wh_link *l)
         make_hot(l->inbox, l);
 }
 
+/* E3: reads what has come on a kept right's socket, a little at a time. True: that ends it. */
+static bool kept_is_over(struct wh_link *l)
+{
+        l->budget = 8 * WH_COST_FRAME;
+        l->sock_ready = true;
+        if (wh_link_read(l, WH_UNTIL_EMPTY, 0) == WH_LINK_LATER)
+                wh_watch_socket(l, true); /* there is more: an event again, and others have theirs before it */
+        return l->over;
+}
+
 /* The receiver of a watched right is gone, or may have given room. */
 static void watched(struct wh_inbox *in, wharf_name name, uint32_t events)
 {
@@ -110,7 +127,10 @@ static void watched(struct wh_inbox *in, wharf_name name, uint32_t events)
         struct wh_link *l = wh_holder_lock(in->task, name, &err);
         if (!l)
                 return;
-        if (l->watch == in && events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+        bool over = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+        if (l->watch == in && l->kept && !over)
+                over = kept_is_over(l);
+        if (l->watch == in && over) {
                 wh_watch_socket(l, false);
                 l->watch = NULL;
                 wh_list_push_back(&in->notices, &l->watch_notice->node);
@@ -124,18 +144,25 @@ static void watched(struct wh_inbox *in, wharf_name name, uint32_t events)
                 wh_notices_take(in); /* now, rather than with the next look */
 }
 
-static void accept_links(struct wh_inbox *in, wharf_name name)
+enum { ACCEPTS_MAX = 256 }; /* connections taken in one go */
+
+static void accept_links(struct wh_inbox *in, wharf_name name, bool reaped)
 {
         struct wh_object *o = wh_table_find(&in->task->names, name);
         struct wh_port *p = (struct wh_port *)o;
-        if (!o || o->kind != WHARF_KIND_PORT || atomic_load(&o->name) != name || atomic_load(&p->inbox) != in)
+        if (!o || o->kind != WHARF_KIND_PORT || atomic_load_explicit(&o->name, memory_order_relaxed) != name ||
+            atomic_load_explicit(&p->inbox, memory_order_relaxed) != in)
                 return;
-        for (int i = 0; i < 1024; i++) {
+        for (int i = 0; i < ACCEPTS_MAX; i++) {
+                if (p->listen_fd < 0 && p->at_door < 0) {
+                        p->accepts_owed = false;
+                        return;
+                }
                 if (wh_port_places(p) >= p->opts.links_max) {
                         p->accepts_owed = in->accepts_owed = true; /* what it has sent is not lost: it waits there */
                         return;
                 }
-                int fd = wh_os_accept(p->listen_fd);
+                int fd = p->at_door >= 0 ? wh_steal_fd(&p->at_door) : wh_os_accept(p->listen_fd);
                 if (fd < 0) {
                         /* What has no place now waits for the next event or message that has us look. */
                         p->accepts_owed = fd != -EAGAIN;
@@ -147,40 +174,58 @@ static void accept_links(struct wh_inbox *in, wharf_name name)
                 struct ucred u = {.uid = (uid_t)-1};
                 socklen_t len = sizeof u;
                 bool known = wh_os_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0;
-                int r = wh_port_may_link(p, known ? u.uid : (uid_t)-1);
-                p->links_refused_for = WH_REFUSAL_LINKS;
-                if (r == 0)
-                        r = wh_port_add_link(p, fd, known ? u.uid : (uid_t)-1, false, &l);
+                const uid_t uid = known && wh_id_known(u.uid) ? u.uid : (uid_t)-1;
+                int r = wh_port_add_link(p, fd, uid, false, &l);
+                if (r == -EDQUOT && !reaped) {
+                        p->at_door = fd;
+                        in->at_door = p->accepts_owed = in->accepts_owed = in->accepts_more = true;
+                        return;
+                }
                 if (r < 0) {
                         enum wh_refusal which = r == -EDQUOT ? p->links_refused_for : WH_REFUSAL_PLAIN;
                         struct wh_frame f = {.type = WH_FRAME_REFUSE,
+                                             .to = WH_TO_HOLDER,
                                              .arg = (uint32_t)-r,
                                              .id = which,
                                              .total = wh_port_limit(p, r, which)};
                         wh_frame_send(fd, &f, NULL, 0, NULL, false);
-                        wh_os_close(fd);
+                        wh_os_close_end(fd, WH_END_OURS | WH_END_ACCEPTED);
                         p->refused++;
                         continue;
                 }
+                reaped = false; /* this one may be dead, too */
                 p->made++;
                 l->connected = true;
-                if (known)
-                        l->cred = (struct wh_cred){u.pid, u.uid, u.gid, true};
+                wh_link_identify(l, &(struct wh_cred){u.pid, u.uid, u.gid, known}, WHARF_KNOWN_CONNECTED);
                 r = wh_port_greet(l, 0);
                 if (r < 0 && r != -EPIPE)
-                        wh_os_shutdown(fd, SHUT_RDWR); /* he would wait for it; so he is told, and can come again */
+                        wh_os_shutdown(fd, SHUT_RDWR); /* it would wait for it; so it is told, and can come again */
         }
-        p->accepts_owed = in->accepts_owed = true; /* more than a fair share at once */
+        p->accepts_owed = in->accepts_owed = in->accepts_more = true; /* more than a fair share at once */
 }
 
 static void accept_owed(struct wh_inbox *in)
 {
-        in->accepts_owed = false;
+        in->accepts_owed = in->accepts_more = false;
         wh_list_for (n, &in->ports) {
                 struct wh_port *p = wh_container(n, struct wh_port, in_inbox);
                 if (p->accepts_owed)
-                        accept_links(in, p->o.name);
+                        accept_links(in, p->o.name, false);
         }
+}
+
+void wh_inbox_open_doors(struct wh_inbox *in)
+{
+        const uint32_t budget = in->budget;
+        in->at_door = false;
+        wh_list_for (n, &in->ports) {
+                struct wh_port *p = wh_container(n, struct wh_port, in_inbox);
+                if (p->at_door < 0)
+                        continue;
+                wh_port_reap(p);
+                accept_links(in, p->o.name, true);
+        }
+        in->budget = budget;
 }
 
 static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
@@ -192,7 +237,7 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
                         inbox_bell(in, false);
                 return;
         case WH_EP_LISTEN:
-                accept_links(in, name);
+                accept_links(in, name, false);
                 return;
         case WH_EP_WATCH:
                 watched(in, name, ev->events);
@@ -205,7 +250,7 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
                 /* Stale where a link was closed after the kernel had reported it. */
                 if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != name || l->inbox != in)
                         return;
-                l->sock_ready = true;
+                l->sock_ready = l->rung = true;
                 if (ev->events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR))
                         l->hung_up = true;
                 if (wh_unlikely(l->waits && l->hung_up))
@@ -217,6 +262,7 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
 }
 
 enum { EVENTS = 64 };
+enum { REAP_LOOKS = WH_BUDGET / WH_COST_FRAME / EVENTS }; /* as many as have a death each in one budget */
 
 enum {
         COOL_AFTER = 1024, /* looks in vain, before a link is armed and left alone */
@@ -240,20 +286,26 @@ static void inbox_cool(struct wh_inbox *in)
         }
 }
 
-void wh_inbox_look(struct wh_inbox *in)
+/* How many of EVENTS there were. */
+static int inbox_look(struct wh_inbox *in)
 {
         struct epoll_event ev[EVENTS];
-        in->since_look = 0;
+        in->since_look &= WH_LOOK_MIXED;
         inbox_cool(in);
         if (wh_unlikely(in->accepts_owed))
                 accept_owed(in);
         int n = wh_os_epoll_wait(in->ep, ev, EVENTS, 0);
         for (int i = 0; i < n; i++)
                 inbox_event(in, &ev[i]);
+        return n;
 }
 
-/* Is there something on this link, or may there be, that a receive has to look at? */
-static bool link_has_something(const struct wh_link *l)
+void wh_inbox_look(struct wh_inbox *in)
+{
+        inbox_look(in);
+}
+
+bool wh_link_has_something(const struct wh_link *l)
 {
         struct wh_rec rec;
         struct wh_ring_rx ring;
@@ -314,10 +366,10 @@ static bool inbox_spin(struct wh_inbox *in, int64_t deadline_ns)
                 if (atomic_load_explicit(&in->turn, memory_order_relaxed) != turn)
                         return true;
                 if (now - looked > 8 * t->ticks_per_us || wh_list_empty(&in->hot)) {
-                        size_t before = (size_t)in->hot.prev;
+                        const uint32_t before = in->turns.heated;
                         looked = now;
                         wh_inbox_look(in);
-                        if ((size_t)in->hot.prev != before || !wh_list_empty(&in->notices))
+                        if (in->turns.heated != before || !wh_list_empty(&in->notices))
                                 return true;
                         if (forever && deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns)
                                 return false;
@@ -429,20 +481,21 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                 if (only) {
                         wh_inbox_look(in);
                         if (in->pollable) /* P3, for what others sent */
-                                inbox_bell(in, !inbox_arm(in, true) || !wh_list_empty(&in->notices));
-                        return link_has_something(only) ? 0 : -EAGAIN;
+                                inbox_bell(in,
+                                           !inbox_arm(in, true) || !wh_list_empty(&in->notices) || in->accepts_more);
+                        return wh_link_has_something(only) ? 0 : -EAGAIN;
                 }
                 if (!in->pollable) {
                         wh_inbox_look(in);
                         if (!wh_list_empty(&in->notices))
                                 return 0;
                         wh_list_for (n, &in->hot)
-                                if (link_has_something(wh_container(n, struct wh_link, hot)))
+                                if (wh_link_has_something(wh_container(n, struct wh_link, hot)))
                                         return 0;
                         return -EAGAIN;
                 }
                 wh_inbox_look(in);
-                if (!inbox_arm(in, false) || !wh_list_empty(&in->notices))
+                if (!inbox_arm(in, false) || !wh_list_empty(&in->notices) || in->accepts_more)
                         return 0;
                 inbox_bell(in, false); /* P3: everything is armed, and nothing was there */
                 inbox_tell_waiting(in);
@@ -458,7 +511,7 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                 /* A leader that waits for one link does not watch the hot ones, so they must ring. */
                 if (in->leader_has_only && !inbox_arm(in, only != NULL) && !only)
                         return 0;
-                if (only && link_has_something(only))
+                if (only && wh_link_has_something(only))
                         return 0;
                 uint32_t turn = atomic_load_explicit(&in->turn, memory_order_relaxed);
                 in->waiters++;
@@ -479,9 +532,11 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
         if (sleep)
                 sleep = inbox_arm(in, only != NULL);
         if (only)
-                sleep = !link_has_something(only);
+                sleep = !wh_link_has_something(only);
         if (wh_unlikely(in->accepts_owed))
                 accept_owed(in);
+        if (wh_unlikely(in->accepts_more))
+                sleep = false;
         if (sleep) {
                 struct epoll_event ev[EVENTS];
                 if (in->pollable)
@@ -495,7 +550,7 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                 for (int i = 0; i < n; i++)
                         inbox_event(in, &ev[i]);
                 r = n == 0 ? -ETIMEDOUT : n == -EINTR ? 0 : n < 0 ? n : 0;
-                in->since_look = 0;
+                in->since_look &= WH_LOOK_MIXED;
         }
         in->waiters--;
         in->leader = false;
@@ -509,6 +564,7 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
 static struct wh_inbox *port_inbox_lock_any(struct wh_port *p, wharf_name name)
 {
         for (;;) {
+                /* [inbox] Acquire, pairs with the releases in wh_port_make() and wh_notices_move(): its lock is there. */
                 struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_acquire);
                 if (!in)
                         return NULL;
@@ -616,6 +672,8 @@ int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret
                 return wh_fail(-EINVAL, "wharf_port_opts.capacity_bytes is more than 1 TiB");
         if (o.unread_rights_max > 250)
                 return wh_fail(-EINVAL, "wharf_port_opts.unread_rights_max is %u, at most 250", o.unread_rights_max);
+        if (o.reserved)
+                return wh_fail(-EINVAL, "wharf_port_opts.reserved must be 0");
         if (o.payload_bytes_max > (uint64_t)1 << 40)
                 return wh_fail(-EINVAL, "wharf_port_opts.payload_bytes_max is more than 1 TiB");
         o.capacity_records = o.capacity_records ? o.capacity_records : 1024;
@@ -626,6 +684,9 @@ int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret
         o.link_mapped_bytes_max = o.link_mapped_bytes_max ? o.link_mapped_bytes_max : mapped_for(&o);
         o.mapped_bytes_max = o.mapped_bytes_max ? o.mapped_bytes_max : (uint64_t)4 << 30;
         o.unread_rights_max = o.unread_rights_max ? o.unread_rights_max : 64;
+        o.reply_bytes_max = o.reply_bytes_max ? o.reply_bytes_max : (uint64_t)4 << 30;
+        o.link_reply_bytes_max = o.link_reply_bytes_max ? o.link_reply_bytes_max : (uint64_t)4 << 20;
+        o.link_answers_max = o.link_answers_max ? o.link_answers_max : 4096;
         *ret = o;
         return 0;
 }
@@ -637,10 +698,12 @@ int wh_port_make(wharf_task *t, const struct wharf_port_opts *opts, struct wh_po
                 return wh_trace(-ENOMEM);
         p->task = t;
         p->opts = *opts;
-        p->listen_fd = p->status_fd = -1;
-        p->quota.self = t->quota.self;
-        p->quota.max[WH_QUOTA_LINKS] = opts->links_max;
-        p->quota.max[WH_QUOTA_BYTES] = opts->mapped_bytes_max;
+        p->listen_fd = p->status_fd = p->at_door = -1;
+        p->accounts.self = t->accounts.self;
+        p->accounts.max[WH_SHARE_LINKS] = opts->links_max;
+        p->accounts.least[WH_SHARE_LINKS] = 1;
+        p->accounts.max[WH_SHARE_BYTES] = opts->mapped_bytes_max;
+        p->accounts.max[WH_SHARE_KEPT] = p->accounts.max[WH_SHARE_REPLIES] = opts->reply_bytes_max;
         wh_list_init(&p->links);
         wh_list_init(&p->waiting);
         wh_list_init(&p->in_waiting);
@@ -652,6 +715,7 @@ int wh_port_make(wharf_task *t, const struct wharf_port_opts *opts, struct wh_po
                 return r;
         }
         wh_list_push_back(&p->own.ports, &p->in_inbox);
+        /* [inbox] Release, pairs with the acquire in port_inbox_lock_any(). */
         atomic_store_explicit(&p->inbox, &p->own, memory_order_release);
         *ret = p;
         return 0;
@@ -703,7 +767,8 @@ static void inbox_expel(struct wh_inbox *in)
                 wh_inbox_wake_all(in);
                 wh_unlock(&in->lock);
                 wh_relax();
-                wh_os_futex_wait(&in->turn, atomic_load(&in->turn), wh_os_now_ns() + 100000, false);
+                wh_os_futex_wait(&in->turn, atomic_load_explicit(&in->turn, memory_order_relaxed),
+                                 wh_os_now_ns() + 100000, false);
                 wh_lock(&in->lock);
         }
 }
@@ -836,7 +901,8 @@ int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret)
                         break;
                 }
                 wh_unlock(&in->lock);
-                wh_os_futex_wait(&in->turn, atomic_load(&in->turn), wh_os_now_ns() + 100000, false);
+                wh_os_futex_wait(&in->turn, atomic_load_explicit(&in->turn, memory_order_relaxed),
+                                 wh_os_now_ns() + 100000, false);
                 wh_lock(&in->lock);
         }
         if (r < 0) {
@@ -866,7 +932,10 @@ void wh_port_thaw(wharf_task *t, wharf_name name)
 void wh_port_gone(wharf_task *t, wharf_name name)
 {
         struct wh_port *p = (struct wh_port *)wh_table_find(&t->names, name);
-        port_close_locked(p, name, port_inbox_lock_any(p, name));
+        struct wh_inbox *in = port_inbox_lock_any(p, name);
+        wh_list_for (n, &p->links)
+                wh_container(n, struct wh_link, in_port)->handed_on = true;
+        port_close_locked(p, name, in);
 }
 
 /*
@@ -947,6 +1016,7 @@ static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbo
                 inbox_expel(in);
         wh_list_for_safe (n, &p->links)
                 wh_port_remove_link(wh_container(n, struct wh_link, in_port));
+        wh_os_close(wh_steal_fd(&p->at_door));
         if (p->listen_fd >= 0)
                 wh_os_epoll_del(in->ep, p->listen_fd);
         wh_list_remove(&p->in_inbox);
@@ -962,7 +1032,7 @@ static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbo
         wh_notices_move(p, name, NULL);
         wh_unlock(&in->lock);
         wh_task_own_closed(t, name);
-        wh_quota_done(&p->quota);
+        wh_accounts_done(&p->accounts);
         inbox_done(&p->own);
         wh_task_give(t, o);
 }
@@ -983,8 +1053,8 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
 static void link_hello(const struct wh_link *l, struct wh_hello *ret)
 {
         wh_port_hello(l->port, ret);
-        /* His limit, or his user's share as it is now: he learns of it before he sends what would not be taken. */
-        uint64_t share = wh_quota_left(&l->port->quota, l->payer, WH_QUOTA_BYTES) + l->mapped;
+        /* Its limit, or its user's share as it is now: it learns of it before it sends what would not be taken. */
+        uint64_t share = wh_account_left(&l->port->accounts, l->bill.payer, WH_SHARE_BYTES) + l->mapped;
         if (share < ret->link_mapped_bytes_max)
                 ret->link_mapped_bytes_max = share;
 }
@@ -1002,11 +1072,14 @@ int wh_port_greet(const struct wh_link *l, uint64_t seq)
 void wh_port_reap(struct wh_port *p)
 {
         struct wh_inbox *inbox = atomic_load_explicit(&p->inbox, memory_order_relaxed);
-        wh_inbox_look(inbox);
+        /* Many at a time, since each time costs a look at all links; and no more than there is a budget for. */
+        for (unsigned i = 0; inbox_look(inbox) == EVENTS && i < REAP_LOOKS; i++)
+                ;
         /* What epoll told us it tells nobody else: neither the thread that sleeps there, nor who polls it (P3). */
         wh_inbox_wake_all(inbox);
         if (inbox->pollable)
                 inbox_bell(inbox, true);
+        inbox->budget = WH_BUDGET;
         wh_list_for_safe (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 struct wh_incoming in = {0};
@@ -1016,25 +1089,17 @@ void wh_port_reap(struct wh_port *p)
 }
 
 /* One more link of that user, in the task and at the port. */
-static int link_charge(struct wh_port *p, const struct wh_link *l, uid_t payer, bool force)
+static int link_charge(struct wh_port *p, struct wh_link *l, bool force)
 {
-        wharf_task *t = p->task;
-        int r = wh_quota_take(&t->quota, payer, WH_QUOTA_LINKS, 1, force);
+        int r = wh_bill_charge(&l->bill, WH_SHARE_TASK_LINKS, 1, force);
         if (r == -EDQUOT) {
-                wh_task_limits(t);
-                r = wh_quota_take(&t->quota, payer, WH_QUOTA_LINKS, 1, force);
+                wh_task_limits(p->task);
+                r = wh_bill_charge(&l->bill, WH_SHARE_TASK_LINKS, 1, force);
         }
         p->links_refused_for = r == -EDQUOT ? WH_REFUSAL_TASK_LINKS : WH_REFUSAL_LINKS;
-        if (r == 0 && !l->directory && (r = wh_quota_take(&p->quota, payer, WH_QUOTA_LINKS, 1, force)) < 0)
-                wh_quota_give(&t->quota, payer, WH_QUOTA_LINKS, 1);
+        if (r == 0 && !l->directory && (r = wh_bill_charge(&l->bill, WH_SHARE_LINKS, 1, force)) < 0)
+                wh_bill_close(&l->bill);
         return r;
-}
-
-static void link_discharge(struct wh_port *p, const struct wh_link *l, uid_t payer)
-{
-        if (!l->directory)
-                wh_quota_give(&p->quota, payer, WH_QUOTA_LINKS, 1);
-        wh_quota_give(&p->task->quota, payer, WH_QUOTA_LINKS, 1);
 }
 
 uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which)
@@ -1045,11 +1110,15 @@ uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which)
         case WH_REFUSAL_LINKS:
                 return p->links_shared && p->links_shared < p->opts.links_max ? p->links_shared : p->opts.links_max;
         case WH_REFUSAL_RIGHTS:
-                return p->task->quota.max[WH_QUOTA_RIGHTS];
+                return p->task->accounts.max[WH_SHARE_RIGHTS];
         case WH_REFUSAL_BYTES:
                 return p->opts.mapped_bytes_max;
         case WH_REFUSAL_TASK_LINKS:
-                return p->task->quota.max[WH_QUOTA_LINKS];
+                return p->task->accounts.max[WH_SHARE_TASK_LINKS];
+        case WH_REFUSAL_ANSWERS:
+                return p->opts.link_answers_max;
+        case WH_REFUSAL_TASK_ANSWERS:
+                return p->task->accounts.max[WH_SHARE_ANSWERS];
         case WH_REFUSAL_PLAIN:
         case WH_REFUSALS:
                 break;
@@ -1071,69 +1140,71 @@ uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which)
 int wh_port_sender_known(struct wh_link *l)
 {
         struct wh_port *p = l->port;
-        uid_t was = l->payer, now = l->cred.uid;
+        const uid_t was = l->bill.payer, now = l->cred.uid;
         if (!p)
                 return 0;
         links_changed(p);
-        if (was == now)
+        if (was == now || now == (uid_t)-1) /* of whom nothing is known, whoever introduced it pays for it still */
                 return 0;
-        /* The link goes from one to the other: where it is the last that there may be, it must not count for both. */
         const uint32_t freed = wh_places_freed(p->task);
-        link_discharge(p, l, was);
         /* The task's own user has no share, and this one's link is there already: it is read, and goes. */
-        const bool goes = l->hung_up && now == p->task->quota.self;
-        int r = link_charge(p, l, now, goes || l->revoked != WH_REVOKED_NOT);
+        const bool goes = l->hung_up && now == p->task->accounts.self;
+        enum wh_share refused;
+        const bool force = goes || l->revoked != WH_REVOKED_NOT;
+        int r = wh_bill_move(&l->bill, now, force, &refused);
+        if (r == -EDQUOT && refused == WH_SHARE_TASK_LINKS) {
+                wh_task_limits(p->task);
+                r = wh_bill_move(&l->bill, now, force, &refused);
+        }
         if (r < 0) {
-                const bool shared = p->links_refused_for == WH_REFUSAL_TASK_LINKS;
-                link_charge(p, l, was, true);
+                p->links_refused_for = refused == WH_SHARE_TASK_LINKS ? WH_REFUSAL_TASK_LINKS : WH_REFUSAL_LINKS;
+                const bool shared = refused == WH_SHARE_TASK_LINKS;
                 return r == -EDQUOT ? wh_place_wait(l, WH_WAITS_USER, now, shared, freed) : r;
         }
-        /* What it has already goes along unasked. He is listed now, for the link, so there is memory for that (Q1). */
-        uint64_t bytes = l->mapped + l->stash_held;
-        wh_quota_take(&p->quota, now, WH_QUOTA_BYTES, bytes, true);
-        wh_quota_take(&p->task->quota, now, WH_QUOTA_RIGHTS, l->rights_held, true);
-        wh_quota_give(&p->quota, was, WH_QUOTA_BYTES, bytes);
-        wh_quota_give(&p->task->quota, was, WH_QUOTA_RIGHTS, l->rights_held);
-        l->payer = now;
+        wh_turn_payer(l);
         wh_place_freed(p);
         return 0;
+}
+
+void wh_port_payer(struct wh_link *l, uid_t payer)
+{
+        enum wh_share refused;
+        if (l->bill.payer != payer && wh_bill_move(&l->bill, payer, true, &refused) == 0)
+                wh_turn_payer(l);
 }
 
 int wh_port_hold_rights(struct wh_link *l, unsigned n)
 {
         wharf_task *t = l->task;
-        int r = wh_quota_take(&t->quota, l->payer, WH_QUOTA_RIGHTS, n, false);
+        int r = wh_bill_charge(&l->bill, WH_SHARE_RIGHTS, n, false);
         if (r == -EDQUOT) {
                 wh_task_limits(t);
-                r = wh_quota_take(&t->quota, l->payer, WH_QUOTA_RIGHTS, n, false);
+                r = wh_bill_charge(&l->bill, WH_SHARE_RIGHTS, n, false);
         }
         if (r == -EDQUOT)
                 l->refusal = WH_REFUSAL_RIGHTS;
-        if (r == 0)
-                l->rights_held += n;
         return r;
 }
 
 void wh_port_rights_left(struct wh_link *l)
 {
-        uint32_t gone = l->rights_held > l->items.n ? l->rights_held - l->items.n : 0;
-        wh_quota_give(&l->task->quota, l->payer, WH_QUOTA_RIGHTS, gone);
-        l->rights_held -= gone;
+        const uint64_t held = l->bill.of[WH_SHARE_RIGHTS];
+        wh_bill_give(&l->bill, WH_SHARE_RIGHTS, held > l->items.n ? held - l->items.n : 0);
 }
 
 int wh_port_hold_bytes(struct wh_link *l, uint64_t len)
 {
         struct wh_port *p = l->port;
-        if (!p || (len && l->payer == p->quota.self))
+        if (!p || (len && l->bill.payer == p->accounts.self))
                 return 0; /* the task's own user takes of its own memory */
         uint64_t was = l->stash_held;
-        int r = len > was ? wh_quota_take(&p->quota, l->payer, WH_QUOTA_BYTES, len - was, false) : 0;
+        int r = len > was ? wh_bill_charge(&l->bill, WH_SHARE_BYTES, len - was, false) : 0;
         if (r == -EDQUOT)
                 l->refusal = WH_REFUSAL_BYTES;
         if (r < 0)
                 return r;
         if (len < was)
-                wh_quota_give(&p->quota, l->payer, WH_QUOTA_BYTES, was - len);
+                wh_bill_give(&l->bill, WH_SHARE_BYTES, was - len);
         l->stash_held = len;
         return 0;
 }
@@ -1164,7 +1235,7 @@ int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struc
 
 int wh_port_add_directory(struct wh_port *p, int sock, struct wh_link **ret)
 {
-        return add_link(p, sock, p->task->quota.self, true, true, ret);
+        return add_link(p, sock, p->task->accounts.self, true, true, ret);
 }
 
 int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool force)
@@ -1173,16 +1244,19 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
         l->port = p;
         l->inbox = in;
-        l->payer = payer;
-        wh_port_hello(p, &l->hello); /* for the limit of a payload */
+        wh_bill_open(&l->bill, &t->accounts, &p->accounts, payer);
+        l->bill.kept_max = p->opts.link_reply_bytes_max;
+        l->bill.answers_max = p->opts.link_answers_max;
+        wh_port_hello(p, &l->hello); /* for the limit of a payload, and the port's id */
         int on = 1;
         bool charged = false;
         int r = wh_table_add(&t->links, &l->o);
-        if (r == 0 && (r = link_charge(p, l, payer, force)) < 0)
+        if (r == 0 && (r = link_charge(p, l, force)) < 0)
                 wh_table_remove(&t->links, &l->o);
         if (r == 0) {
                 charged = true;
                 uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                l->who.id = id;
                 r = wh_os_setsockopt(l->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
                 if (r == 0)
                         r = wh_os_epoll_add(in->ep, l->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id));
@@ -1190,7 +1264,7 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
                         wh_table_remove(&t->links, &l->o);
         }
         if (r < 0 && charged)
-                link_discharge(p, l, payer);
+                wh_bill_close(&l->bill);
         if (r == -ENOSPC || r == -ENOBUFS) /* of what the kernel keeps for watching it: later, as any memory */
                 r = -ENOMEM;
         if (r < 0)
@@ -1223,10 +1297,8 @@ void wh_port_remove_link(struct wh_link *l)
         p->n_once -= l->once;
         p->n_directory -= l->directory;
         p->mapped -= l->mapped;
-        wh_quota_give(&p->quota, l->payer, WH_QUOTA_BYTES, l->mapped + l->stash_held);
-        wh_quota_give(&p->task->quota, l->payer, WH_QUOTA_RIGHTS, l->rights_held);
-        link_discharge(p, l, l->payer);
-        l->mapped = l->stash_held = l->rights_held = 0;
+        wh_bill_close(&l->bill);
+        l->mapped = l->stash_held = 0;
         wh_items_done(&l->items); /* now, and not with the last reply right: nobody is charged for them any more */
         links_changed(p);
         if (l->over && l->over != -EPIPE)
@@ -1238,7 +1310,7 @@ void wh_port_remove_link(struct wh_link *l)
         wh_link_end(l, -EPIPE);
         wh_lock(&l->o.lock);
         wh_os_epoll_del(in->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
-        wh_os_close(l->sock);
+        wh_os_close_end(l->sock, wh_link_end_how(l));
         l->sock = -1;
         l->tx_over = -EPIPE;
         wh_unlock(&l->o.lock);
@@ -1248,19 +1320,28 @@ void wh_port_remove_link(struct wh_link *l)
         wh_link_unref(l);
         wh_place_freed(p);
         if (in->waiters)
-                inbox_turn(in); /* one of them may receive from this sender alone, and nothing else would tell him */
+                inbox_turn(in); /* one of them may receive from this sender alone, and nothing else would tell it */
+}
+
+/* Of lanes that have ended too, where payloads in them are held. */
+static uint64_t link_maps(const struct wh_link *l)
+{
+        uint64_t bytes = l->rx ? l->rx->mapped_bytes : 0;
+        for (const struct wh_lane_rx *rx = l->retired; rx; rx = rx->next_retired)
+                bytes += rx->mapped_bytes;
+        return bytes;
 }
 
 int64_t wh_port_may_map(struct wh_link *l)
 {
         struct wh_port *p = l->port;
-        uint64_t mine = l->rx ? l->rx->mapped_bytes : 0;
+        uint64_t mine = link_maps(l);
         if (mine >= p->opts.link_mapped_bytes_max)
                 return -EDQUOT;
         if (p->mapped >= p->opts.mapped_bytes_max)
                 return -ENOBUFS;
         uint64_t a = p->opts.link_mapped_bytes_max - mine, b = p->opts.mapped_bytes_max - p->mapped;
-        uint64_t c = wh_quota_left(&p->quota, l->payer, WH_QUOTA_BYTES);
+        uint64_t c = wh_bill_left(&l->bill, WH_SHARE_BYTES);
         a = a < b ? a : b;
         l->refusal = c < a ? WH_REFUSAL_BYTES : WH_REFUSAL_PLAIN;
         return c == 0 ? -EDQUOT : (int64_t)(a < c ? a : c);
@@ -1268,12 +1349,8 @@ int64_t wh_port_may_map(struct wh_link *l)
 
 void wh_port_mapped(struct wh_link *l)
 {
-        uint64_t now = l->rx ? l->rx->mapped_bytes : 0;
-        struct wh_quota *q = &l->port->quota;
-        if (now < l->mapped)
-                wh_quota_give(q, l->payer, WH_QUOTA_BYTES, l->mapped - now);
-        else /* asked for by wh_port_may_map(); and the user is listed already, for the link itself */
-                wh_quota_take(q, l->payer, WH_QUOTA_BYTES, now - l->mapped, true);
+        const uint64_t now = link_maps(l);
+        wh_bill_set(&l->bill, WH_SHARE_BYTES, now + l->stash_held); /* asked for by wh_port_may_map() */
         l->port->mapped += now - l->mapped;
         l->mapped = now;
 }
@@ -1290,11 +1367,20 @@ int wh_port_rebound(struct wh_link *l)
                 return wh_trace(-ENOMEM);
         /* Of unrelated pid and user namespaces the kernel can say neither: then the sender is nobody, and served as
          * such. */
-        struct wh_cred was = l->cred;
-        l->cred = c->cred.known ? c->cred : (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1};
+        const struct wh_cred was = l->cred;
+        const struct wharf_sender who = l->who;
+        const struct wharf_introducer given = l->given;
+        const uid_t payer = l->bill.payer;
+        l->given = wh_given_fold(given, c->given);
+        wh_link_identify(l, &c->cred, c->known);
         int refused = wh_port_sender_known(l);
-        if (refused < 0) {
+        if (refused == 0)
+                refused = wh_link_take_frame(l);
+        if (refused < 0) { /* the frame is there still, so all is as before */
                 l->cred = was;
+                l->who = who;
+                l->given = given;
+                wh_port_payer(l, payer);
                 wh_os_epoll_del(l->inbox->ep, c->sock);
                 return refused;
         }
@@ -1308,8 +1394,8 @@ int wh_port_rebound(struct wh_link *l)
                 f.total = l->tx ? l->tx->ring.records : l->tx_ended;
         }
         int r = wh_frame_greet(c->sock, &f, &h);
-        /* A holder that was not asked to renew knows us already, and waits for no greeting. */
-        if (r < 0 && r != -EPIPE && l->renews) {
+        /* A holder whose first pair this is waits for no greeting there. */
+        if (r < 0 && r != -EPIPE && (l->renews || c->awaited)) {
                 wh_unlock(&l->o.lock);
                 wh_os_epoll_del(l->inbox->ep, c->sock);
                 return wh_trace(r == -EAGAIN ? -EPROTO : -ENOMEM);
@@ -1320,10 +1406,12 @@ int wh_port_rebound(struct wh_link *l)
         l->detour &= (uint8_t) ~(WH_DETOUR_RENEW | WH_DETOUR_ABORT);
         l->tx_over = l->tx_over == -EPIPE ? 0 : l->tx_over; /* that was the old pair */
         wh_os_epoll_del(l->inbox->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
-        wh_os_close(l->sock);
+        /* Whoever introduced it may have copies of both ends. */
+        wh_os_close_end(l->sock, wh_link_end_how(l) & ~WH_END_OURS);
         l->sock = c->sock;
-        l->undropped = -1;
         c->sock = -1;
+        if (c->told)
+                wh_port_renew(l); /* or with the next answer */
         wh_unlock(&l->o.lock);
         l->connected = false;
         l->hung_up = false;
@@ -1368,7 +1456,7 @@ int wh_watch_update(struct wh_link *l, struct wh_inbox *in)
 {
         uint32_t name = atomic_load_explicit(&l->o.name, memory_order_relaxed), events = 0;
         if (l->watch == in)
-                events |= EPOLLRDHUP | EPOLLET;
+                events |= EPOLLRDHUP | EPOLLET | (l->kept ? EPOLLIN : 0);
         for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
                 if (l->room[i].inbox == in)
                         events |= EPOLLIN | EPOLLRDHUP | EPOLLET;
@@ -1430,6 +1518,10 @@ WHARF_API int wharf_port_listen(wharf_task *t, wharf_name port, int fd)
                 return wh_fail_at(t, err, port);
         struct wh_inbox *in = p->inbox;
         int r = p->listen_fd >= 0 ? -EBUSY : wh_os_nonblock(fd, true);
+        /* So that what is accepted has the kernel say who sent each frame from the first on: nothing comes in between. */
+        on = 1;
+        if (r == 0)
+                r = wh_os_setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
         if (r == 0)
                 r = wh_os_epoll_add(in->ep, fd, EPOLLIN | EPOLLET, wh_ep_tag(WH_EP_LISTEN, port));
         if (r == 0) {
@@ -1497,6 +1589,7 @@ static void forget(struct wh_object *o, void *arg)
                         free(l->tx->section[i].buddy);
                 if (l->tx)
                         free(l->tx->large);
+                free(l->unread_replies);
                 free(l->tx);
                 free(l->rx);
                 wh_list_for_safe (n, &l->calls)
@@ -1513,9 +1606,10 @@ static void forget(struct wh_object *o, void *arg)
                         free(wh_container(n, struct wh_notice, node));
                 wh_list_for_safe (n, &in->fired)
                         free(wh_container(n, struct wh_notice, node));
+                wh_turns_done(in);
                 if (o->kind == WHARF_KIND_PORT) {
                         free(((struct wh_port *)o)->no_senders);
-                        wh_quota_done(&((struct wh_port *)o)->quota);
+                        wh_accounts_done(&((struct wh_port *)o)->accounts);
                 }
         }
         o->next_free = t->pool[o->kind];
@@ -1565,6 +1659,8 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 from->unfit = NULL;
         wh_list_remove(&p->in_inbox);
         wh_list_push_back(&to->ports, &p->in_inbox);
+        if (p->at_door >= 0)
+                to->at_door = to->accepts_owed = to->accepts_more = true;
         wh_notices_move(p, p->o.name, to);
         wh_places_look(to); /* what was freed until now was told where it came from */
         links_changed(p);
@@ -1606,7 +1702,8 @@ static int set_change(wharf_task *t, wharf_name set, wharf_name port, bool add)
         if (!wh_task_ours(t))
                 return -ESTALE;
         struct wh_object *so = wh_table_find(&t->names, set), *po = wh_table_find(&t->names, port);
-        if (!so || !po || atomic_load(&so->name) != set || atomic_load(&po->name) != port)
+        if (!so || !po || atomic_load_explicit(&so->name, memory_order_relaxed) != set ||
+            atomic_load_explicit(&po->name, memory_order_relaxed) != port)
                 return -EBADF;
         if (so->kind != WHARF_KIND_SET || po->kind != WHARF_KIND_PORT)
                 return -EPERM;
@@ -1614,7 +1711,8 @@ static int set_change(wharf_task *t, wharf_name set, wharf_name port, bool add)
         struct wh_port *p = (struct wh_port *)po;
         lock_two(&s->inbox, &p->own);
         int r;
-        if (atomic_load(&so->name) != set || atomic_load(&po->name) != port || s->closing ||
+        if (atomic_load_explicit(&so->name, memory_order_relaxed) != set ||
+            atomic_load_explicit(&po->name, memory_order_relaxed) != port || s->closing ||
             p->closing == WH_PORT_CLOSING)
                 r = -EBADF;
         else if (p->closing)
@@ -1657,7 +1755,7 @@ int wh_set_drop(wharf_task *t, struct wh_object *o, wharf_name name)
 {
         struct wh_set *s = (struct wh_set *)o;
         wh_lock(&s->inbox.lock);
-        bool mine = atomic_load(&o->name) == name && !s->closing;
+        bool mine = atomic_load_explicit(&o->name, memory_order_relaxed) == name && !s->closing;
         if (mine)
                 s->closing = true; /* who waits here is told so, and not that no sender is left */
         wh_unlock(&s->inbox.lock);
@@ -1670,7 +1768,9 @@ int wh_set_drop(wharf_task *t, struct wh_object *o, wharf_name name)
                 struct wh_port *p = wh_container(s->inbox.ports.next, struct wh_port, in_inbox);
                 wh_unlock(&s->inbox.lock);
                 lock_two(&s->inbox, &p->own);
-                int r = atomic_load(&p->inbox) == &s->inbox ? port_move(p, &s->inbox, &p->own) : 0;
+                int r = atomic_load_explicit(&p->inbox, memory_order_relaxed) == &s->inbox
+                                ? port_move(p, &s->inbox, &p->own)
+                                : 0;
                 if (r < 0)
                         s->closing = false;
                 wh_unlock(&s->inbox.lock);

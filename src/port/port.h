@@ -24,6 +24,7 @@
 #include "port/link.h"
 #include "port/notice.h"
 #include "port/object.h"
+#include "port/turns.h"
 
 struct wh_port_status;
 
@@ -36,14 +37,20 @@ struct wh_inbox {
         bool pollable;
         bool leader;
         bool accepts_owed;     /* in one of its ports */
+        bool accepts_more;     /* ... and only for others' sake: nobody tells of them again */
+        bool at_door;          /* one of its ports has such a connection */
         bool leader_has_only;  /* it waits for one link, and leaves the hot ones to others */
         uint32_t waiters;      /* threads that sleep in a receive, the leader among them */
         _Atomic uint32_t turn; /* futex */
         struct wh_list hot;
+        struct wh_list aside;   /* of `hot`: what these have takes more than there is; only while a receive runs */
         struct wh_list ports;   /* in it */
         struct wh_list notices; /* to be received next */
         struct wh_list fired;   /* ... once this inbox has looked; guard: task->notices */
-        uint32_t since_look;    /* messages taken since epoll was last asked */
+        uint32_t budget;        /* link.K7: of the receive that is running */
+        uint32_t since_look;    /* messages taken since epoll was last asked; and WH_LOOK_MIXED */
+        uint32_t turn_msgs;     /* a turn */
+        struct wh_turns turns;  /* who is next in `hot` */
         uint32_t spin_us, spin_misses;
         struct wh_link *direct; /* the link whose chunks go into the running receive's buffer */
         struct wh_link *unfit;  /* the link of which the last receive could not take what is next */
@@ -79,9 +86,11 @@ struct wh_port {
         uint64_t made;                /* send rights, ever: the make-send count */
         int listen_fd;                /* borrowed; -1 */
         bool accepts_owed;            /* connections may wait that there was no descriptor for, or no place */
+        int at_door;                  /* accepted, and one too many of its user while the dead count; or -1 */
+        bool of_others;               /* this task sends nothing to it (kept.h) */
         uint32_t links_shared;        /* not 0: of so many links each user may have a share (kept.h) */
         uint64_t mapped;
-        struct wh_quota quota; /* its places and its memory, between the users of its senders */
+        struct wh_accounts accounts; /* its places and its memory, between the users of its senders */
         uint64_t received_messages, received_bytes, refused;
         struct wh_port_status *status;
         int status_fd;
@@ -149,20 +158,23 @@ static inline void wh_inbox_leave(struct wh_inbox *in, bool armed)
 }
 void wh_inbox_wake_all(struct wh_inbox *in);
 
-/* kept.c: may this user have one more link? And may this one introduce another? 0 or -EDQUOT. */
-int wh_port_may_link(const struct wh_port *p, uid_t uid);
-int wh_port_may_introduce(const struct wh_port *p, const struct wh_link *by);
-
 /*
  * Add the owner's end of a link, for `payer`, whose share is not asked for with `force`; takes `sock` only on success.
  */
 int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret);
 /* One for a directory (WH_MAKE_DIRECTORY). */
 int wh_port_add_directory(struct wh_port *p, int sock, struct wh_link **ret);
+/* Is there something on this link, or may there be, that a receive has to look at? */
+bool wh_link_has_something(const struct wh_link *l);
 /* There may be something on this link that no event will tell of. */
 void wh_port_look_at(struct wh_link *l);
 /* Let go of the links whose senders are gone and have left nothing unread. Not from inside an event or a pump. */
 void wh_port_reap(struct wh_port *p);
+/*
+ * Who hung up counts until it is looked at, and a port that was not looked at for a while finds many such and the living at
+ * once. So whoever is one too many waits until the dead are removed, which is done here: no link may be in use.
+ */
+void wh_inbox_open_doors(struct wh_inbox *in);
 /* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */
 void wh_port_remove_link(struct wh_link *l);
 void wh_port_hello(const struct wh_port *p, struct wh_hello *ret);

@@ -11,7 +11,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
-enum { DRAIN_MAX = 1024 }; /* frames read for the last time; a socket holds 278, and the sender may send more */
+/* For the last time: as much as a socket holds, which is 278 frames and doorbells; the sender may go on to send. */
+enum { DRAIN_BUDGET = 320 * (WH_COST_FRAME + 2) };
 
 /*
  * Read what lies in the socket, dropping messages: a pair that its holder made just now must be told as well (REBIND),
@@ -19,7 +20,8 @@ enum { DRAIN_MAX = 1024 }; /* frames read for the last time; a socket holds 278,
  */
 static void drain(struct wh_link *l)
 {
-        for (unsigned n = 0; n < DRAIN_MAX && !l->over && !l->sock_ended; n++) {
+        l->inbox->budget = DRAIN_BUDGET;
+        while (!l->over && !l->sock_ended) {
                 int r = wh_link_pump(l);
                 if (l->direct) {
                         l->stash.bytes = NULL; /* the buffer of a receive that is running; the port forgets it, too */
@@ -41,7 +43,7 @@ static void end_link(struct wh_port *p, struct wh_link *l, bool branch)
         l->once_notice = NULL;
         wh_place_unwait(l);
         drain(l);
-        struct wh_frame f = {.type = WH_FRAME_REFUSE, .arg = EKEYREVOKED};
+        struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = EKEYREVOKED};
         wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
         wh_port_remove_link(l);
 }

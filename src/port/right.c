@@ -11,6 +11,7 @@
 #include "port/why.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -69,7 +70,21 @@ int wh_right_from_socket(wharf_task *t, int sock, bool provisional, bool once, w
         }
         wh_os_fd_private(sock);
         *ret = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        l->who.id = *ret;
         return 0;
+}
+
+/* The same, of one that was given. */
+static int right_given(wharf_task *t, int sock, bool provisional, bool once, const struct wharf_introducer *given,
+                       wharf_name *ret)
+{
+        int err, r = wh_right_from_socket(t, sock, provisional, once, ret);
+        struct wh_link *l = r == 0 ? wh_holder_lock(t, *ret, &err) : NULL;
+        if (l) {
+                l->given = *given;
+                wh_unlock(&l->o.lock);
+        }
+        return r;
 }
 
 void wh_right_greet(wharf_task *t, wharf_name right)
@@ -79,8 +94,9 @@ void wh_right_greet(wharf_task *t, wharf_name right)
         if (!l)
                 return;
         l->sock_ready = true;
-        while (!l->greeted && !l->leader && !l->stash.full && !l->items.n && wh_link_pump(l) > 0 && !l->sock_ended)
-                ;
+        l->budget = WH_BUDGET;
+        if (!l->leader)
+                wh_link_read(l, WH_UNTIL_GREETED, 0);
         wh_unlock(&l->o.lock);
 }
 
@@ -125,8 +141,15 @@ static int mint(wharf_task *t, wharf_name port, uint32_t kind, int *ret, uint32_
                 wh_port_reap(p);
         wh_port_hello(p, &h);
         int r = pair_new(&h, &ours, &theirs);
+        while (r == -EMFILE) { /* whose holders are gone, each has one until its port looks, and none may ask it to */
+                const uint32_t before = p->n_links;
+                wh_port_reap(p);
+                if (p->n_links == before)
+                        break;
+                r = pair_new(&h, &ours, &theirs);
+        }
         if (r == 0 && (r = kind == WH_MAKE_DIRECTORY ? wh_port_add_directory(p, ours, &l)
-                                                     : wh_port_add_link(p, ours, t->quota.self, true, &l)) < 0) {
+                                                     : wh_port_add_link(p, ours, t->accounts.self, true, &l)) < 0) {
                 wh_os_close(ours);
                 wh_os_close(theirs);
         }
@@ -168,6 +191,7 @@ static void unmint(wharf_task *t, wharf_name port, uint32_t id)
 static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
 {
         int r = l->once ? -EPERM : 0, owner = -1, holder = -1;
+        l->budget = WH_BUDGET;
         while (r == 0) {
                 struct wh_room seen = wh_room_now(l);
                 l->sock_full = false;
@@ -185,7 +209,7 @@ static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
         }
         wh_os_close(owner);
         if (r < 0)
-                wh_os_close(holder);
+                wh_os_close(holder); /* nobody has the other end */
         else
                 *ret = holder;
         return r;
@@ -233,9 +257,10 @@ WHARF_API int wharf_right_copy(wharf_task *t, wharf_name right, int64_t deadline
         if (!l)
                 return wh_fail_at(t, err, right);
         int r = introduce(l, deadline_ns, &sock);
+        const struct wharf_introducer given = l->given;
         wh_unlock(&l->o.lock);
-        if (r == 0 && (r = wh_right_from_socket(t, sock, true, false, ret)) < 0)
-                wh_os_close(sock);
+        if (r == 0 && (r = right_given(t, sock, true, false, &given, ret)) < 0)
+                wh_os_close_end(sock, WH_END_OURS);
         return wh_fail_at(t, r, right);
 }
 
@@ -258,7 +283,7 @@ WHARF_API int wharf_right_connect(wharf_task *t, const char *path, wharf_name *r
         if (r == 0)
                 r = wh_right_from_socket(t, sock, false, false, ret);
         if (r < 0) {
-                wh_os_close(sock);
+                wh_os_close_end(sock, WH_END_OURS);
                 return wh_fail(r, "%s: %s", path, strerrordesc_np(-r));
         }
         return wh_fail(0, NULL);
@@ -287,7 +312,8 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
                 wh_os_shutdown(l->sock, SHUT_RDWR);
                 wh_holder_turn(l);
                 wh_unlock(&o->lock);
-                wh_os_futex_wait(&l->turn, atomic_load(&l->turn), wh_os_now_ns() + 100000, false);
+                wh_os_futex_wait(&l->turn, atomic_load_explicit(&l->turn, memory_order_relaxed),
+                                 wh_os_now_ns() + 100000, false);
                 wh_lock(&o->lock);
         }
         wh_calls_done(l);
@@ -373,6 +399,16 @@ static bool untouched(const struct wh_link *l)
                !l->watch && wh_list_empty(&l->calls);
 }
 
+/* Whoever is told that we gave it this right is to know from whom we had it (I4). */
+static bool said_given(struct wh_link *l)
+{
+        if (l->given.known == WHARF_KNOWN_NOBODY)
+                return true;
+        struct wh_frame f = {.type = WH_FRAME_GIVEN};
+        const struct wh_origin said = wh_origin_put(0, &l->given);
+        return wh_link_frame(l, &f, &said, sizeof said, NULL, false) == 0;
+}
+
 /* A second descriptor of the right's own socket: the name stays until the message is on its way, and goes then. */
 static int item_itself(const struct wh_link *l, struct wh_items_out *out, unsigned i)
 {
@@ -381,7 +417,7 @@ static int item_itself(const struct wh_link *l, struct wh_items_out *out, unsign
                 return fd;
         wh_os_fd_private(fd);
         out->o->fd[i] = fd;
-        out->close[i] = true;
+        out->close[i] = out->itself[i] = true;
         return 0;
 }
 
@@ -395,7 +431,7 @@ static int item_send(wharf_task *t, struct wharf_item *it, struct wh_items_out *
                 return err;
         int r = l->once ? -EPERM : 0;
         out->o->kind[i] = WH_ITEM_SEND;
-        if (r == 0 && it->kind == WHARF_MOVE_SEND && it->name != over && untouched(l)) {
+        if (r == 0 && it->kind == WHARF_MOVE_SEND && it->name != over && untouched(l) && said_given(l)) {
                 r = item_itself(l, out, i);
         } else if (r == 0 && (r = introduce(l, deadline_ns, &sock)) == 0) {
                 out->o->fd[i] = sock;
@@ -409,7 +445,7 @@ static int item_send(wharf_task *t, struct wharf_item *it, struct wh_items_out *
 static int item_reply(wharf_task *t, struct wharf_item *it, struct wh_items_out *out, unsigned i, wharf_name over)
 {
         struct wh_object *o = wh_table_find(&t->names, it->name);
-        if (!o || atomic_load(&o->name) != it->name)
+        if (!o || atomic_load_explicit(&o->name, memory_order_relaxed) != it->name)
                 return -EBADF;
         if (it->name == over)
                 return wh_fail(-EINVAL, "items[%u] is the send-once right that the message is sent with", i);
@@ -503,7 +539,7 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                 return r;
         for (unsigned i = 0; i < m->n_items && r == 0; i++) {
                 struct wharf_item *it = &m->items[i];
-                out->close[i] = false;
+                out->close[i] = out->itself[i] = false;
                 out->via[i] = -1;
                 switch (it->kind) {
                 case WHARF_COPY_FD:
@@ -551,6 +587,29 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
         return r;
 }
 
+/* A right that was sent away as it is: its end is somebody else's from here on. */
+static void handed_on(wharf_task *t, wharf_name right)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return;
+        l->handed_on = true;
+        wh_unlock(&l->o.lock);
+}
+
+/*
+ * Our copy of what was sent, or was to be. It may be the last one by now, or the only one, with what the other end has put
+ * there meanwhile, or what lies unread in a port.
+ */
+static void sent_close(const struct wh_outgoing *o, unsigned i)
+{
+        if (o->kind[i] == WH_ITEM_SEND || o->kind[i] == WH_ITEM_REPLY)
+                wh_os_close_end(o->fd[i], WH_END_SHARED);
+        else
+                wh_os_close_theirs(o->fd[i]);
+}
+
 void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_out *out, bool sent)
 {
         struct wh_outgoing *o = out->o;
@@ -560,11 +619,11 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
                         wh_move_end(t, m->items[i].name, sent);
         for (unsigned i = 0; i < o->n_items; i++) {
                 if (out->close[i])
-                        wh_os_close(o->fd[i]);
+                        sent_close(o, i);
                 if (out->via[i] >= 0) {
                         if (sent)
                                 wh_reply_via(t, m->items[i].name, out->via[i]);
-                        wh_os_close(out->via[i]);
+                        wh_os_close_end(out->via[i], WH_END_SHARED);
                 }
                 if (!sent) {
                         if (m->items[i].kind == WHARF_MAKE_SEND || m->items[i].kind == WHARF_MAKE_ONCE ||
@@ -573,19 +632,24 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
                         continue;
                 }
                 if (m->items[i].kind == WHARF_MOVE_FD)
-                        wh_os_close(m->items[i].fd);
+                        wh_os_close_given(m->items[i].fd);
                 else if (m->items[i].kind == WHARF_MOVE_SEND ||
                          (m->items[i].kind == WHARF_MOVE_REPLY && out->via[i] < 0) ||
-                         m->items[i].kind == WHARF_MOVE_MEMORY)
+                         m->items[i].kind == WHARF_MOVE_MEMORY) {
+                        if (out->itself[i])
+                                handed_on(t, m->items[i].name);
                         wharf_drop(t, m->items[i].name);
+                }
         }
         o->n_items = 0;
 }
 
 /* ---- items that arrived ---- */
 
-int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wharf_item *to)
+int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_item *to)
 {
+        struct wh_items *from = &l->items;
+        const struct wharf_introducer given = wh_link_giver(l);
         struct wharf_item got[WHARF_ITEMS_MAX];
         unsigned i = 0;
         int r = 0;
@@ -603,14 +667,15 @@ int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wha
                 }
                 if (from->kind[i] == WH_ITEM_RECEIVE) {
                         got[i].kind = WHARF_GOT_RECEIVE;
-                        r = wh_move_open(t, from->fd[i], &got[i].name);
+                        r = wh_move_open(t, from->fd[i], &given, l->owner ? l->bill.payer : t->accounts.self,
+                                         &got[i].name);
                         if (r < 0)
                                 break;
                         continue;
                 }
                 bool once = from->kind[i] == WH_ITEM_REPLY;
                 got[i].kind = once ? WHARF_GOT_REPLY : WHARF_GOT_SEND;
-                r = wh_right_from_socket(t, from->fd[i], !once, once, &got[i].name);
+                r = right_given(t, from->fd[i], !once, once, &given, &got[i].name);
                 if (r < 0)
                         break;
         }
@@ -628,9 +693,9 @@ int wh_items_accept(wharf_task *t, struct wh_items *from, unsigned n, struct wha
                                 wharf_drop(t, got[i].name); /* copies: the carrier has everything still */
                                 continue;
                         }
-                        struct wh_link *l = wh_holder_lock(t, got[i].name, &err);
-                        l->sock = -1;
-                        wh_unlock(&l->o.lock);
+                        struct wh_link *right = wh_holder_lock(t, got[i].name, &err);
+                        right->sock = -1;
+                        wh_unlock(&right->o.lock);
                         wharf_drop(t, got[i].name);
                 }
                 return r;

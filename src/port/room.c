@@ -1,6 +1,6 @@
 /*
  * The owner-less half of a full queue: a message left to be sent later, and notices of room to whoever sleeps in an
- * event loop of his own.
+ * event loop of its own.
  *
  *      left          the message lies in the line that every ring keeps (R6), behind a full queue
  *      gone in       so much was read that it counts among the queue's own
@@ -199,11 +199,14 @@ void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to)
 void wh_room_event(struct wh_link *l)
 {
         l->sock_ready = true;
+        l->budget = WH_BUDGET_TURN / 4;
         /*
          * Doorbells are thrown away, and what else there is told apart. A thread that reads for all does that itself.
          */
-        while (!l->leader && !l->stash.full && !l->items.n && !l->sock_ended && wh_link_pump(l) > 0)
-                ;
+        if (!l->leader && wh_link_read(l, WH_UNTIL_EMPTY, 0) == WH_LINK_LATER)
+                for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
+                        if (l->room[i].inbox)
+                                wh_watch_update(l, l->room[i].inbox); /* so that epoll tells again of what was left */
         wh_link_probe(l, true);
         wh_room_settle(l);
 }

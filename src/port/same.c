@@ -59,8 +59,7 @@ static int await(struct wh_link *l, int64_t deadline_ns)
                 struct wh_room seen = wh_room_now(l);
                 if (!l->leader) {
                         l->sock_ready = true;
-                        while (!l->who_answered && !l->stash.full && !l->items.n && wh_link_pump(l) > 0)
-                                ;
+                        wh_link_read(l, WH_UNTIL_ANSWERED, 0);
                 }
                 int r = l->tx_over ? l->tx_over : l->over;
                 if (l->who_answered || r < 0)
@@ -85,6 +84,7 @@ static int step(wharf_task *t, wharf_name right, int (*fn)(struct wh_link *l, in
         struct wh_link *l = wh_holder_lock(t, right, &r);
         if (!l)
                 return r;
+        l->budget = WH_BUDGET;
         r = fn(l, deadline_ns);
         if (r == 0 && ret)
                 *ret = (struct answer){l->hello.port_id, l->cred};

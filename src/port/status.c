@@ -63,7 +63,7 @@ int wh_port_status_fd(wharf_task *t, wharf_name port, int *ret)
                 return wh_fail(r, NULL);
         struct wh_inbox *in = p->inbox;
         r = 0;
-        if (!p->status) {
+        if (!p->status) { /* one that is there is told by whoever receives */
                 void *map;
                 r = wh_status_page_new("wharf-status", &p->status_fd, &map);
                 if (r == 0) {
@@ -71,12 +71,11 @@ int wh_port_status_fd(wharf_task *t, wharf_name port, int *ret)
                         p->status->magic = WH_STATUS_MAGIC;
                         p->status->version = WH_STATUS_VERSION;
                         p->status->port_id = p->id.v;
+                        wh_port_tell_status(p);
                 }
         }
-        if (r == 0) {
-                wh_port_tell_status(p);
+        if (r == 0)
                 *ret = p->status_fd;
-        }
         wh_unlock(&in->lock);
         return r < 0 ? wh_fail(r, NULL) : 0;
 }

@@ -32,6 +32,7 @@ static int table_index(struct wh_table *t, uint32_t *ret)
                 struct wh_entry *c = wh_os_calloc(1u << WH_TABLE_CHUNK_BITS, sizeof *c);
                 if (!c)
                         return -ENOMEM;
+                /* [names] Release, pairs with the first acquire in wh_table_find(). */
                 atomic_store_explicit(&t->chunk[index >> WH_TABLE_CHUNK_BITS], c, memory_order_release);
         }
         t->used = index;
@@ -49,6 +50,7 @@ int wh_table_add(struct wh_table *t, struct wh_object *object)
                 uint32_t name = e->generation << WH_TABLE_INDEX_BITS | index;
                 e->generation++;
                 atomic_store_explicit(&object->name, name, memory_order_relaxed);
+                /* [names] Release, pairs with the second acquire in wh_table_find(): the object is whole. */
                 atomic_store_explicit(&e->object, object, memory_order_release);
         }
         wh_unlock(&t->lock);

@@ -55,6 +55,7 @@ void wh_table_remove(struct wh_table *t, struct wh_object *object);
 static inline struct wh_object *wh_table_find(struct wh_table *t, uint32_t name)
 {
         uint32_t i = name & ((1u << WH_TABLE_INDEX_BITS) - 1);
+        /* [names] Acquire, both, pair with the releases in wh_table_add(): what is found was made before. */
         struct wh_entry *c = atomic_load_explicit(&t->chunk[i >> WH_TABLE_CHUNK_BITS], memory_order_acquire);
         if (!c)
                 return NULL;

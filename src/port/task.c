@@ -3,6 +3,7 @@
 #include "base/opts.h"
 #include "base/trace.h"
 #include "os/os.h"
+#include "port/identity.h"
 #include "port/object.h"
 #include "port/why.h"
 
@@ -11,7 +12,10 @@
 #include <string.h>
 #include <sys/resource.h>
 
-enum { SCRATCH_KEPT = 4 }; /* more threads than that seldom read frames at one moment */
+enum {
+        SCRATCH_KEPT = 4,    /* more threads than that seldom read frames at one moment */
+        ANSWERS_MAX = 65536, /* calls received and not answered: the default */
+};
 
 struct wh_scratch {
         struct wh_scratch *next;
@@ -72,8 +76,6 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         if (opts && !wh_opts_take(&o, sizeof o, sizeof o.size, opts, opts->size))
                 return wh_fail(-EINVAL, "wharf_task_opts.size is %u, expected %zu, or more that is 0", opts->size,
                                sizeof o);
-        if (o.reserved)
-                return wh_fail(-EINVAL, "wharf_task_opts.reserved must be 0");
 
         wharf_task *t = wh_os_calloc(1, sizeof *t);
         if (!t)
@@ -97,7 +99,14 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         atomic_store_explicit((_Atomic uint32_t *)page, 1, memory_order_relaxed);
         t->ours = page;
         wh_list_init(&t->waiting);
-        t->quota.self = wh_os_geteuid();
+        wh_ids_look();
+        t->pid = wh_os_getpid();
+        t->accounts.self = wh_os_geteuid();
+        if (!wh_id_known(t->accounts.self))
+                t->accounts.self = WH_QUOTA_SELF; /* nobody that comes is known to be the same */
+        t->accounts.least[WH_SHARE_TASK_LINKS] = 1;
+        t->accounts.least[WH_SHARE_RIGHTS] = WH_FDS_MAX;
+        t->accounts.max[WH_SHARE_ANSWERS] = o.answers_max ? o.answers_max : ANSWERS_MAX;
         wh_task_limits(t);
         t->cpus = wh_os_cpus();
         t->ticks_per_us = wh_os_ticks_per_us();
@@ -114,10 +123,8 @@ void wh_task_limits(wharf_task *t)
         if (wh_os_rlimit(RLIMIT_NOFILE, &n) < 0)
                 n = 1024;
         n = n < 1u << 30 ? n : 1u << 30;
-        wh_lock(&t->quota.lock);
-        t->quota.max[WH_QUOTA_LINKS] = n / 2;
-        t->quota.max[WH_QUOTA_RIGHTS] = n / 4 > WH_FDS_MAX ? n / 4 : WH_FDS_MAX;
-        wh_unlock(&t->quota.lock);
+        wh_accounts_limit(&t->accounts, WH_SHARE_TASK_LINKS, n / 2);
+        wh_accounts_limit(&t->accounts, WH_SHARE_RIGHTS, n / 4 > WH_FDS_MAX ? n / 4 : WH_FDS_MAX);
 }
 
 static void drop_one(struct wh_object *o, void *arg)
@@ -157,7 +164,7 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
                 next = s->next;
                 free(s);
         }
-        wh_quota_done(&t->quota);
+        wh_accounts_done(&t->accounts);
         wh_waits_done(&t->waits, wh_task_ours(t));
         wh_os_munmap((void *)(uintptr_t)t->ours, WH_PAGE);
         free(t);

@@ -5,7 +5,7 @@
 #define WH_PORT_TASK_H
 
 #include "base/list.h"
-#include "port/quota.h"
+#include "port/account.h"
 #include "port/table.h"
 #include "port/waits.h"
 #include "wharf/task.h"
@@ -40,6 +40,7 @@ struct wharf_task {
         _Atomic uint32_t n_placeless; /* links: places.h */
         struct wh_lock own_lock;      /* making them; taken before all others */
         _Atomic wharf_name own_port[WH_OWN_PORTS];
+        pid_t pid;   /* this process's */
         int wake[2]; /* always readable; in every inbox's epoll: see port.h */
         uint32_t spin_us_max;
         uint64_t ticks_per_us;
@@ -49,8 +50,8 @@ struct wharf_task {
         struct wh_waits waits; /* what it says about itself to others */
         void *inherited;       /* what this process was given at its start: pattern/spawn.c, which has a lock for it */
         void (*inherited_free)(void *);
-        struct wh_quota quota;      /* its descriptors, between the users of its senders */
-        struct wh_scratch *scratch; /* guarded by `lock`: those that nobody uses now */
+        struct wh_accounts accounts; /* what all its ports share, between the users of its senders */
+        struct wh_scratch *scratch;  /* guarded by `lock`: those that nobody uses now */
         unsigned n_scratch;
 };
 

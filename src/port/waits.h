@@ -12,7 +12,7 @@
  *       read. Threads that sleep already are on it from the first.
  *   W3  A wait is whole when its generation is odd and the same before and after it was read; no two waits of a task
  *       have the same. Everything else is a moment's number, and all of it a claim of its writer.
- *   W4  What does not fit is counted, so that a reader knows that he does not see all.
+ *   W4  What does not fit is counted, so that a reader knows that it does not see all.
  */
 #ifndef WH_PORT_WAITS_H
 #define WH_PORT_WAITS_H

@@ -13,8 +13,10 @@
  * Always true:
  *   D1  A hello's text says which name, and which registration of it (the id of the sender's own door), it claims. It
  *       is believed only if the directory has said that this registration is of the process and user of which the
- *       kernel says that it sent the hello. The directory gives nobody a right to a door that it has not told of him
- *       (W5 of watchers.c); so a hello is false if the door has nothing more to read, and nothing of the kind was said.
+ *       kernel says that it sent the hello, over a right that it looked up itself: whoever registers a right to somebody
+ *       else's door as its own, or hands one out, must not have others say there what they say to it. The directory
+ *       gives nobody a right to a door that it has not told of it (W5 of watchers.c); so a hello is false if the door
+ *       has nothing more to read, and nothing of the kind was said.
  *   D2  There is one outlet for each name. A name is received from by its first inlet. A second hello says that its
  *       sender has lost its link (of a peer that lives, too, the kernel or we may have said so) or is a new life: its
  *       inlet follows the first, which is read until it is empty, and ends then. One registration has LINKS_MAX.
@@ -45,6 +47,7 @@
 #define RENEW_NS ((int64_t)100 * 1000000)
 #define TOLD_NS ((int64_t)WHARF_NAMES_START_MS * 1000000) /* as long as wharfd is waited for anywhere */
 #define ASK_NS ((int64_t)100 * 1000000)    /* for one answer of the directory, before others are looked after again */
+#define SHORT_NS ((int64_t)10 * 1000000)   /* where there are no descriptors, before the same is tried again */
 #define ASK_NOW_NS ((int64_t)20 * 1000000) /* ... where the caller does not wait */
 static_assert(sizeof PREFIX - 1 + WHARF_DIRECT_NAME_MAX == WHARF_NAME_MAX, "the name is registered with its prefix");
 
@@ -633,7 +636,8 @@ static void inlet_end(struct wharf_direct *d, struct inlet *in)
 static bool claim_holds(struct wharf_direct *d, const struct claim *c)
 {
         const struct known *k = known_find(d, c->name, c->id);
-        return k && c->sender.pid > 0 && k->pid == c->sender.pid && k->uid == c->sender.uid;
+        return k && wh_known_surely(c->sender.known) && c->sender.introducer.known == WHARF_KNOWN_NOBODY &&
+               c->sender.pid > 0 && k->pid == c->sender.pid && k->uid == c->sender.uid;
 }
 
 /* The claim's port becomes an inlet; on failure it is still the claim's. */
@@ -972,12 +976,20 @@ WHARF_API int wharf_direct_recvmsg(wharf_direct *d, const char *peer, struct wha
                 return r;
         if (m->from)
                 return wh_fail(-EINVAL, "wharf_msg.from is set; the peer's name says from whom");
-        /* Acquire and release: what one receiver leaves, the next one finds. */
+        /* [receiving] Acquire and release: what one receiver leaves, the next one finds. */
         if (atomic_exchange_explicit(&d->receiving, true, memory_order_acquire))
                 return wh_fail(-EBUSY, "another thread is receiving as %s", d->name);
-        r = peer ? recv_from(d, peer, m, deadline_ns) : recv_anyone(d, m, who, deadline_ns);
+        for (;;) {
+                r = peer ? recv_from(d, peer, m, deadline_ns) : recv_anyone(d, m, who, deadline_ns);
+                if (r != -EMFILE || deadline_ns == 0 || is_over(deadline_ns))
+                        break;
+                /* As in wharf_recvmsg(): what takes more descriptors than there are stays where it is. */
+                const int64_t again_ns = wh_os_now_ns() + SHORT_NS;
+                wh_os_poll(NULL, 0, again_ns < deadline_ns ? again_ns : deadline_ns);
+        }
         if ((r == 0 || r == -EOVERFLOW) && peer && who)
                 strcpy(who, peer);
+        /* [receiving] Release, as above. */
         atomic_store_explicit(&d->receiving, false, memory_order_release);
         return r;
 }

@@ -17,6 +17,7 @@
 
 #define CONNECT_RETRY_NS ((int64_t)2 * 1000000) /* while another task holds the lock, to start wharfd */
 #define START_PAUSE_NS ((int64_t)10 * 1000000)
+enum { TMP_ATTEMPTS_MAX = 64 }; /* while somebody else makes directories in our place */
 enum { SILENT_STARTS_MAX = 3 }; /* of a wharfd that ends without a word: then it will not do better */
 
 /* ---- where ---- */
@@ -60,6 +61,59 @@ static bool is_runtime_dir(const char *dir, char *what, size_t len)
         return false;
 }
 
+/* ---- where no directory is this user's alone: in /tmp (D8) ---- */
+
+struct in_tmp {
+        char prefix[40];
+        uid_t uid;
+        unsigned ours, last; /* 0: none */
+};
+
+static int look_in_tmp(const char *name, void *arg)
+{
+        struct in_tmp *in = arg;
+        size_t len = strlen(in->prefix);
+        char path[80], *end;
+        struct stat st;
+        if (strncmp(name, in->prefix, len) || name[len] < '1' || name[len] > '9' || strlen(name) > len + 9)
+                return 0;
+        unsigned long n = strtoul(name + len, &end, 10);
+        snprintf(path, sizeof path, "/tmp/%s", name);
+        if (*end || wh_os_lstat(path, &st) < 0)
+                return 0;
+        if (n > in->last)
+                in->last = (unsigned)n;
+        if (st.st_uid == in->uid && S_ISDIR(st.st_mode) && (!in->ours || n < in->ours))
+                in->ours = (unsigned)n;
+        return 0;
+}
+
+/*
+ * D8. Two that come first at one moment see the same numbers, so only one of them makes the directory and the other one
+ * finds it.
+ */
+static int tmp_path_find(void)
+{
+        struct in_tmp in = {.uid = wh_os_geteuid()};
+        struct stat st;
+        int n = snprintf(domain_path, sizeof domain_path, "/tmp/wharf-%u", (unsigned)in.uid);
+        if (wh_os_lstat(domain_path, &st) < 0 || st.st_uid == in.uid)
+                return n;
+        snprintf(in.prefix, sizeof in.prefix, "wharf-%u.", (unsigned)in.uid);
+        size_t len = strlen(domain_aside);
+        snprintf(domain_aside + len, sizeof domain_aside - len, "%s%s belongs to user %u", len ? "; " : "", domain_path,
+                 (unsigned)st.st_uid);
+        for (int i = 0; i < TMP_ATTEMPTS_MAX; i++) {
+                in.ours = in.last = 0;
+                wh_os_readdir("/tmp", look_in_tmp, &in);
+                n = snprintf(domain_path, sizeof domain_path, "/tmp/%s%u", in.prefix, in.ours ? in.ours : in.last + 1);
+                if (in.ours)
+                        break;
+                wh_os_mkdir(domain_path, 0700);
+        }
+        return n;
+}
+
 static void domain_path_find(void)
 {
         const char *own = secure_getenv("WHARF_DOMAIN"), *run = secure_getenv("XDG_RUNTIME_DIR");
@@ -78,7 +132,7 @@ static void domain_path_find(void)
                 if (is_runtime_dir(usual, what, sizeof what))
                         n = snprintf(domain_path, sizeof domain_path, "%s/wharf", usual);
                 else
-                        n = snprintf(domain_path, sizeof domain_path, "/tmp/wharf-%u", (unsigned)wh_os_geteuid());
+                        n = tmp_path_find();
         }
         if (n >= (int)sizeof domain_path)
                 n = (int)sizeof domain_path - 1; /* cut, and so refused as too long for a socket */
@@ -174,24 +228,40 @@ static int dir_open_own(const char *dir)
         return r < 0 ? r : fd;
 }
 
-/* Nobody but the owner can write here, and his wharfd let everybody in on purpose. */
-static bool is_shared(const char *dir)
+/* It is not there, or nobody listens, and whose it is makes it. */
+static int nobody_serves(const char *dir)
+{
+        return wh_fail(-ECONNREFUSED, "no wharfd serves %s, and it is not for us to start one", dir);
+}
+
+/*
+ * Nobody but the owner can write here, and its wharfd let everybody in on purpose: 1. 0: it is no such domain.
+ * -ECONNREFUSED: it is one of somebody else's, whose wharfd has not made its socket, or not opened it yet. Or what this
+ * process has not got to look with.
+ */
+static int is_shared(const char *dir)
 {
         struct stat st, so;
         int fd = dir_open(dir, 0, NULL);
         if (fd < 0)
-                return false;
-        bool is = wh_os_fstat(fd, &st) == 0 && !(st.st_mode & 022) && (st.st_mode & 011) == 011 &&
-                  wh_os_lstat_at(fd, "bootstrap", &so) == 0 && S_ISSOCK(so.st_mode) && (so.st_mode & 06) == 06 &&
-                  (so.st_uid == st.st_uid || so.st_uid == 0);
+                return fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM
+                               ? wh_fail(fd, "%s: %s", dir, strerrordesc_np(-fd))
+                               : 0;
+        int r = wh_os_fstat(fd, &st), here = r < 0 ? r : wh_os_lstat_at(fd, "bootstrap", &so);
         wh_os_close(fd);
-        return is;
+        if (r < 0 || st.st_mode & 022 || (st.st_mode & 011) != 011)
+                return 0;
+        if (here == 0 && S_ISSOCK(so.st_mode) && (so.st_mode & 06) == 06 && (so.st_uid == st.st_uid || so.st_uid == 0))
+                return 1;
+        const bool yet = here == -ENOENT || (here == 0 && S_ISSOCK(so.st_mode) && so.st_uid == st.st_uid);
+        return yet && st.st_uid != wh_os_geteuid() ? nobody_serves(dir) : 0;
 }
 
 int wh_domain_check_chosen(const char *dir, bool make, bool *ret_shared)
 {
-        *ret_shared = dir[0] == '/' && is_shared(dir);
-        return *ret_shared ? 0 : wh_domain_check(dir, make);
+        int r = dir[0] == '/' ? is_shared(dir) : 0;
+        *ret_shared = r > 0;
+        return r != 0 ? (r < 0 ? r : 0) : wh_domain_check(dir, make);
 }
 
 int wh_domain_make_shared(const char *dir)
@@ -570,10 +640,12 @@ static int start_and_connect(wharf_task *task, const char *dir, const char *path
         if (r < 0)
                 return r;
         r = spawn(dir, fd, until_ns);
-        if (r == 0)
+        if (r == 0) {
                 r = connect_right(task, path, false, ret);
-        else if (r != -ETIMEDOUT)
+                r = r == -ENOENT || r == -ECONNREFUSED ? -EAGAIN : r; /* it served, and has left since: once more */
+        } else if (r != -ETIMEDOUT) {
                 wh_os_unlink(path);
+        }
         wh_os_close(fd);
         return r;
 }
@@ -581,7 +653,8 @@ static int start_and_connect(wharf_task *task, const char *dir, const char *path
 /* What a caller of this module sees: its own limits as they are, and anything else as "no wharfd". */
 static int connect_error(int r)
 {
-        if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ESTALE || r == -EDQUOT || r == -ETIMEDOUT)
+        if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ESTALE || r == -EDQUOT || r == -ETIMEDOUT ||
+            r == -ECONNREFUSED)
                 return r;
         return -EHOSTDOWN; /* whatever failed has said why */
 }
@@ -591,6 +664,8 @@ int wh_domain_connect(wharf_task *task, const char *dir, bool chosen, bool make,
         char path[WH_DOMAIN_SOCKET_MAX];
         bool shared = false;
         int r = chosen ? wh_domain_check_chosen(dir, make, &shared) : wh_domain_check(dir, make);
+        if (r == -ENOENT && !make)
+                r = nobody_serves(dir);
         if (r == 0)
                 r = wh_domain_socket_path(dir, path);
         if (r < 0)
@@ -602,8 +677,8 @@ int wh_domain_connect(wharf_task *task, const char *dir, bool chosen, bool make,
                 r = connect_right(task, path, shared, ret);
                 if (r == 0)
                         return 0;
-                if (shared && r == -ECONNREFUSED)
-                        return wh_fail(-EHOSTDOWN, "no wharfd serves %s, and it is not for us to start one", dir);
+                if (shared && (r == -ECONNREFUSED || r == -ENOENT))
+                        return nobody_serves(dir);
                 if (r == -ENOENT || r == -ECONNREFUSED) {
                         int lock = -1;
                         r = wh_domain_trylock(dir, &lock);

@@ -14,11 +14,16 @@
  *       No place that is found by default may be somebody else's.
  *   D5  A place is checked on the descriptor that was opened, and what is made or removed there goes by that
  *       descriptor. A directory is made only in one that belongs to this user or to root, or that is made for everybody
- *       (sticky): what we would leave in somebody else's, he could neither use nor remove. The directory that
+ *       (sticky): what we would leave in somebody else's, it could neither use nor remove. The directory that
  *       $XDG_RUNTIME_DIR names is used only if it is this user's own.
  *   D6  Who connects to a domain of its own asks the kernel who listens there, and believes this user alone.
  *   D7  A wharfd that is started says why it cannot serve on its standard error, which whoever starts it reads, or
  *       writes a 0 there once it serves. So nobody has to guess from its end.
+ *
+ *   D8  The last resort is /tmp/wharf-UID. Whoever made that first must not lock its user out: where it is somebody
+ *       else's, the domain is the directory /tmp/wharf-UID.N of this user with the smallest N, and where there is none,
+ *       one is made with the next free number. Everything of that user looks for it in the same way, wharfd and the
+ *       command as well.
  *
  * A domain for sharing is made by its wharfd alone (--system, --share): the directory is 0755 and the socket 0666.
  * Nobody else makes or starts anything there.
@@ -64,7 +69,9 @@ int wh_domain_run(char *const argv[], int listen_fd, int64_t until_ns);
 /*
  * Connect to a domain, starting its wharfd where none listens, unless it is a shared one. `chosen`: D4. `make`: the
  * directory too.
- * Errors: -EHOSTDOWN (wharf_why() says why), -ETIMEDOUT (not until `until_ns`), -EMFILE, -ENFILE, -ENOMEM, -ESTALE
+ * Errors: -EHOSTDOWN (wharf_why() says why), -ECONNREFUSED (nobody serves it, and none may be started by this user: it
+ *         is down, or makes its directory or socket at this moment), -ETIMEDOUT (not until `until_ns`), -EMFILE,
+ *         -ENFILE, -ENOMEM, -ESTALE
  */
 int wh_domain_connect(wharf_task *task, const char *dir, bool chosen, bool make, int64_t until_ns, wharf_name *ret);
 

@@ -3,7 +3,7 @@
  *
  * Who can end a wait: for room and for replies, the owner of the port; for messages, whoever holds a right to send. The
  * receiver knows the processes of links that have been used, since the kernel named them; of an unused right only its
- * holder knows, and says so on his own page. Where the two together do not account for every link, or anyone may
+ * holder knows, and says so on its own page. Where the two together do not account for every link, or anyone may
  * connect, the wait is marked: somebody else may end it. wharfd holds a right to every named port and never sends.
  */
 #ifndef WH_SERVICE_GRAPH_H

@@ -45,12 +45,16 @@
 #define PASSED_NS ((int64_t)100 * 1000000) /* for one answer, where the deadline has passed already */
 #define ATTEMPTS_MAX 16                    /* wharfds that die, or leave, between our connecting and their answer */
 #define ASK_ITEMS_MAX 2
+#define ANNOUNCED_AT_ONCE 8u /* a server takes 64 of one sender, and descriptors in flight are limited */
+#define PRUNE_SHARE 16
 #define RETRY_PAUSE_NS ((int64_t)10 * 1000000)
+#define AWAY_NS ((int64_t)1000000000) /* a shared domain whose wharfd makes it again is not there for a moment */
 
 /* Until when a call goes on. */
 struct when {
         int64_t until_ns;
-        bool chosen; /* by the caller: then to the end, whatever wharfd does meanwhile */
+        int64_t short_ns; /* ... where somebody is short of descriptors or memory, which passes */
+        bool chosen;      /* by the caller: then to the end, whatever wharfd does meanwhile */
 };
 
 struct conn {
@@ -65,6 +69,8 @@ struct conn {
 /* A name of ours, or a watch. */
 struct entry {
         struct wh_list node;
+        struct wh_list among_watches; /* a watch */
+        struct entry *next;           /* of the same bucket */
         wharf_name port;
         bool watch;
         uint64_t known_to; /* the number of a connection (C5) */
@@ -79,7 +85,10 @@ struct domain {
         bool system;
         struct conn *conn; /* NULL: none */
         uint64_t last_number;
-        struct wh_list entries;
+        struct wh_list entries, watches;
+        struct entry *first[16], **bucket; /* the same by name: `room` of them, a power of two; `first` to begin with */
+        size_t room;
+        size_t n_entries, since_pruned; /* calls since it was last looked which of them are about closed ports */
 };
 
 /* One a task; made on first use, freed by wharf_task_close(). */
@@ -100,6 +109,8 @@ static void service_free(void *p)
         {
                 wh_list_for_safe (pos, &d->entries)
                         free(wh_container(pos, struct entry, node));
+                if (d->bucket != d->first)
+                        free(d->bucket);
                 free(d->conn); /* its right goes with the task's names */
         }
         free(s);
@@ -120,8 +131,13 @@ static int service_get(wharf_task *t, struct service **ret)
                         s->domain[1] = (struct domain){.dir = wh_domain_system(), .chosen = true, .system = true};
                         /* Where the system's domain was chosen as the task's own: nobody but its wharfd makes that. */
                         s->domain[0].system = !strcmp(s->domain[0].dir, wh_domain_system());
-                        wh_list_init(&s->domain[0].entries);
-                        wh_list_init(&s->domain[1].entries);
+                        each_domain(d, s)
+                        {
+                                wh_list_init(&d->entries);
+                                wh_list_init(&d->watches);
+                                d->bucket = d->first;
+                                d->room = sizeof d->first / sizeof *d->first;
+                        }
                         wh_task_service_set(t, s, service_free);
                 }
         }
@@ -142,37 +158,94 @@ static struct domain *domain_of(struct service *s, const char **name)
         return &s->domain[1];
 }
 
+static struct entry **bucket_of(const struct domain *d, const char *name)
+{
+        uint32_t h = 2166136261u;
+        while (*name)
+                h = (h ^ (uint8_t)*name++) * 16777619u;
+        return &d->bucket[h & (d->room - 1)];
+}
+
+static void entry_in_locked(struct domain *d, struct entry *e)
+{
+        struct entry **more = d->n_entries < d->room ? NULL : wh_os_calloc(d->room * 2, sizeof *more);
+        if (more) { /* without them it takes longer to find one, and that is all */
+                if (d->bucket != d->first)
+                        free(d->bucket);
+                d->bucket = more;
+                d->room *= 2;
+                wh_list_for (pos, &d->entries) {
+                        struct entry *n = wh_container(pos, struct entry, node), **at = bucket_of(d, n->name);
+                        n->next = *at;
+                        *at = n;
+                }
+        }
+        struct entry **at = bucket_of(d, e->name);
+        e->next = *at;
+        *at = e;
+        wh_list_push_back(&d->entries, &e->node);
+        if (e->watch)
+                wh_list_push_back(&d->watches, &e->among_watches);
+        d->n_entries++;
+}
+
+static void entry_out_locked(struct domain *d, struct entry *e)
+{
+        struct entry **at = bucket_of(d, e->name);
+        while (*at != e)
+                at = &(*at)->next;
+        *at = e->next;
+        wh_list_remove(&e->node);
+        if (e->watch)
+                wh_list_remove(&e->among_watches);
+        d->n_entries--;
+}
+
+static bool about_closed(const struct service *s, const struct entry *e)
+{
+        return wharf_name_kind(s->task, e->port) != WHARF_KIND_PORT;
+}
+
 /* Forgets what is about a port that was closed: wharfd has seen that too. */
 static void prune_locked(struct service *s, struct domain *d)
 {
         wh_list_for_safe (pos, &d->entries) {
                 struct entry *n = wh_container(pos, struct entry, node);
-                if (wharf_name_kind(s->task, n->port) != WHARF_KIND_PORT) {
-                        wh_list_remove(&n->node);
+                if (about_closed(s, n)) {
+                        entry_out_locked(d, n);
                         free(n);
                 }
         }
+        d->since_pruned = 0;
+}
+
+/* The same now and then, so that who has thousands does not look at all of them in each call. */
+static void prune_soon_locked(struct service *s, struct domain *d)
+{
+        if (++d->since_pruned > d->n_entries / PRUNE_SHARE)
+                prune_locked(s, d);
 }
 
 /* `port` is WHARF_NONE for a name, which may be registered only once. */
-static struct entry *find_locked(struct domain *d, bool watch, const char *name, wharf_name port)
+static struct entry *find_locked(const struct domain *d, bool watch, const char *name, wharf_name port)
 {
-        wh_list_for (pos, &d->entries) {
-                struct entry *n = wh_container(pos, struct entry, node);
+        for (struct entry *n = *bucket_of(d, name); n; n = n->next)
                 if (n->watch == watch && !strcmp(n->name, name) && (!watch || n->port == port))
                         return n;
-        }
         return NULL;
 }
 
-static struct entry *find_cookie_locked(struct domain *d, const struct wh_cookie *cookie)
+/* The same, taken out of the list; only where its port is open. */
+static struct entry *take_locked(struct service *s, struct domain *d, bool watch, const char *name, wharf_name port)
 {
-        wh_list_for (pos, &d->entries) {
-                struct entry *n = wh_container(pos, struct entry, node);
-                if (!memcmp(&n->cookie, cookie, sizeof *cookie))
-                        return n;
+        struct entry *n;
+        while ((n = find_locked(d, watch, name, port))) {
+                entry_out_locked(d, n);
+                if (!about_closed(s, n))
+                        break;
+                free(n);
         }
-        return NULL;
+        return n;
 }
 
 /* ---- time ---- */
@@ -181,8 +254,19 @@ static struct when when_of(int64_t deadline_ns)
 {
         int64_t now = wh_os_now_ns();
         if (deadline_ns == 0)
-                return (struct when){.until_ns = now + ALL_NS};
-        return (struct when){.until_ns = deadline_ns > now ? deadline_ns : now + PASSED_NS, .chosen = true};
+                return (struct when){.until_ns = now + ALL_NS, .short_ns = now + ANSWER_NS};
+        int64_t until_ns = deadline_ns > now ? deadline_ns : now + PASSED_NS;
+        return (struct when){.until_ns = until_ns, .short_ns = until_ns, .chosen = true};
+}
+
+/*
+ * wharfd has taken something that it had to be told first. Where the caller said nothing it is silence that ends a call:
+ * the time begins anew, so that one call is enough for any number of names.
+ */
+static void when_answered(struct when *w)
+{
+        if (!w->chosen)
+                *w = when_of(0);
 }
 
 /* Before the same is tried again. False: the time is over. */
@@ -193,6 +277,22 @@ static bool when_pause(const struct when *w)
                 return false;
         wh_os_poll(NULL, 0, next < w->until_ns ? next : w->until_ns);
         return true;
+}
+
+/*
+ * Is wharfd short of something, or has this user too many descriptors on their way (RLIMIT_NOFILE), whosever? What this
+ * process itself has not got is no such thing: nobody but its caller can change that.
+ */
+static bool short_of(int r)
+{
+        return r == -ETOOMANYREFS || r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS;
+}
+
+/* That passes: a pause. False: the time for it is over. */
+static bool short_pause(const struct when *w)
+{
+        const struct when until = {.until_ns = w->short_ns};
+        return when_pause(&until);
 }
 
 /* A living server that says nothing is not "down". */
@@ -225,150 +325,273 @@ static void conn_disown_locked(struct domain *d, struct conn *c)
         }
 }
 
-/*
- * One question, one answer. Errors of the link, or -EPROTO; wharfd's own answer in *ret_answer. Only the answer 0
- * leaves an allocated reply to be released, and items to be dropped.
- */
-static int ask(struct service *s, struct domain *d, struct conn *c, const struct wh_names_request *question,
-               struct wharf_item *items, uint32_t n_items, struct wharf_msg *reply, const struct when *w,
-               int *ret_answer)
+/* A question that was sent, and its answer that has not come yet. */
+struct asked {
+        struct wh_names_request req;
+        uint32_t call;
+};
+
+/* Does a wharfd serve at the other end? Until it has started, and has taken up what the last one left, it greets nobody. */
+static bool conn_greeted(struct service *s, const struct conn *c)
+{
+        struct wharf_right_stat st = {.size = sizeof st};
+        return wharf_right_stat(s->task, c->right, &st) < 0 || st.id.v;
+}
+
+static int64_t answer_until(const struct when *w)
+{
+        int64_t now = wh_os_now_ns();
+        return !w->chosen && w->until_ns > now + ANSWER_NS ? now + ANSWER_NS : w->until_ns;
+}
+
+static int ask_begin(struct service *s, struct conn *c, const struct wh_names_request *question,
+                     struct wharf_item *items, uint32_t n_items, const struct when *w, struct asked *ret)
 {
         uint8_t buf[WH_NAMES_REQUEST_MAX];
-        struct wh_names_request asked = *question, *req = &asked;
-        struct wharf_item with[ASK_ITEMS_MAX + 1];
+        struct wharf_item with[ASK_ITEMS_MAX + 1], *all = items;
+        ret->req = *question;
         bool page = !atomic_exchange_explicit(&c->page_given, true, memory_order_relaxed);
         if (page && wh_waits_fd(&s->task->waits, &with[n_items].fd) == 0) {
                 if (n_items)
                         memcpy(with, items, n_items * sizeof *items);
-                with[n_items++].kind = WHARF_COPY_FD;
-                items = with;
-                req->flags |= WH_NAMES_PAGE;
+                with[n_items].kind = WHARF_COPY_FD;
+                all = with;
+                ret->req.flags |= WH_NAMES_PAGE;
         }
         struct wharf_msg m = {.size = sizeof m,
                               .data = buf,
-                              .len_bytes = wh_names_put_request(req, buf),
-                              .items = items,
-                              .n_items = n_items};
-        int64_t until_ns = w->until_ns, now = wh_os_now_ns();
-        if (!w->chosen && until_ns > now + ANSWER_NS)
-                until_ns = now + ANSWER_NS;
-        uint32_t call;
-        int r = wharf_call_start(s->task, c->right, &m, until_ns, &call);
-        if (r == -ETOOMANYREFS && req->flags & WH_NAMES_PAGE) /* then without: `wharf ps` does not show this task */
-                return ask(s, d, c, question, n_items > 1 ? items : NULL, n_items - 1, reply, w, ret_answer);
-        if (r < 0)
-                return r;
-        do {
+                              .len_bytes = wh_names_put_request(&ret->req, buf),
+                              .items = all,
+                              .n_items = n_items + (all == with)};
+        int r = wharf_call_start(s->task, c->right, &m, answer_until(w), &ret->call);
+        if (r == -ETOOMANYREFS && all == with) /* then without: `wharf ps` does not show this task */
+                return ask_begin(s, c, question, items, n_items, w, ret);
+        return r;
+}
+
+/*
+ * The answer. Errors of the link, or -EPROTO; wharfd's own answer in *ret_answer. Only the answer 0 leaves an allocated
+ * reply to be released, and items to be dropped.
+ */
+static int ask_end(struct service *s, struct domain *d, struct conn *c, const struct asked *a, struct wharf_msg *reply,
+                   const struct when *w, int *ret_answer)
+{
+        int64_t until_ns = answer_until(w);
+        bool starts = false; /* it did not serve when it was last looked */
+        int r;
+        for (;;) {
                 int64_t look_ns = wh_os_now_ns() + LOOK_NS;
-                r = wharf_call_finish(s->task, c->right, call, reply,
+                r = wharf_call_finish(s->task, c->right, a->call, reply,
                                       w->chosen || look_ns > until_ns ? until_ns : look_ns);
-        } while (r == -ETIMEDOUT && !w->chosen && wh_os_now_ns() < until_ns &&
-                 !wh_os_is_stopped(wh_domain_server(d->dir)));
+                if (r != -ETIMEDOUT || w->chosen)
+                        break;
+                bool serves = conn_greeted(s, c);
+                if (!serves)
+                        until_ns = w->until_ns;
+                else if (starts)
+                        until_ns = answer_until(w);
+                starts = !serves;
+                if (wh_os_now_ns() >= until_ns || wh_os_is_stopped(wh_domain_server(d->dir)))
+                        break;
+        }
         if (r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW || r == -ENOMEM || r == -EMFILE)
-                wharf_call_cancel(s->task, c->right, call); /* it is still outstanding */
+                wharf_call_cancel(s->task, c->right, a->call); /* it is still outstanding */
         if (r < 0)
                 return r;
         uint32_t line = 0;
-        r = wh_names_get_reply(reply->data, reply->len_bytes, req->op, ret_answer, &line);
+        const char *what = a->req.op == WH_NAMES_REGISTER ? "own" : "use";
+        r = wh_names_get_reply(reply->data, reply->len_bytes, a->req.op, ret_answer, &line);
         if (r < 0 || *ret_answer < 0) {
                 wh_items_drop(s->task, reply->items, reply->n_items);
                 if (reply->flags & WHARF_RECV_ALLOC)
                         wharf_release(s->task, reply);
         }
         if (r == 0 && *ret_answer == -EACCES && line)
-                wh_set_why("line %u of the rules of that domain does not let this user %s %s", line,
-                           req->op == WH_NAMES_REGISTER ? "own" : "use", req->name);
+                wh_set_why("line %u of the rules of that domain does not let this user %s %s", line, what, a->req.name);
         else if (r == 0 && *ret_answer == -EACCES)
-                wh_set_why("the rules of that domain do not let this user %s %s",
-                           req->op == WH_NAMES_REGISTER ? "own" : "use", req->name);
+                wh_set_why("the rules of that domain do not let this user %s %s", what, a->req.name);
         return r;
 }
 
-/*
- * Tells wharfd about one name or watch of ours: one that is new, or that an earlier wharfd knew. 0, its answer, or an
- * error of the link.
- */
-static int announce(struct service *s, struct domain *d, struct conn *c, struct entry *e, bool is_new,
-                    const struct when *w)
+/* One question, one answer. */
+static int ask(struct service *s, struct domain *d, struct conn *c, const struct wh_names_request *question,
+               struct wharf_msg *reply, const struct when *w, int *ret_answer)
+{
+        struct asked a;
+        int r = ask_begin(s, c, question, NULL, 0, w, &a);
+        return r < 0 ? r : ask_end(s, d, c, &a, reply, w, ret_answer);
+}
+
+/* An entry that wharfd is being told of. */
+struct announced {
+        struct asked asked;
+        wharf_name sent;        /* a watch: the right that goes with it */
+        uint64_t before, after; /* a watch: by which id the port knew wharfd's right, and will */
+};
+
+/* Tells wharfd about one name or watch of ours: one that is new, or that an earlier wharfd knew. */
+static int announce_begin(struct service *s, struct conn *c, const struct entry *e, const struct when *w,
+                          struct announced *a)
 {
         struct wh_names_request req = {.op = e->watch ? WH_NAMES_WATCH : WH_NAMES_REGISTER, .cookie = e->cookie};
         strcpy(req.name, e->name);
         struct wharf_item items[2] = {{.kind = WH_MAKE_DIRECTORY, .name = e->port}, {.kind = WHARF_COPY_FD}};
         uint32_t n = 1;
-        uint64_t before = 0;
         int r = 0;
+        *a = (struct announced){.sent = WHARF_NONE, .before = e->sender, .after = e->sender};
         if (e->watch) {
                 items[0].kind = WHARF_MOVE_SEND;
-                before = e->sender;
-                r = wh_right_new_id(s->task, e->port, &items[0].name, &e->sender);
+                r = wh_right_new_id(s->task, e->port, &items[0].name, &a->after);
                 if (r < 0)
                         return r;
+                a->sent = items[0].name;
         } else if (wh_port_status_fd(s->task, e->port, &items[1].fd) == 0) {
                 n = 2; /* without a page `wharf ls` shows no figures; that is no reason to refuse */
         }
+        r = ask_begin(s, c, &req, items, n, w, &a->asked);
+        if (r < 0 && e->watch)
+                wharf_drop(s->task, a->sent);
+        return r;
+}
+
+/* 0, wharfd's answer, or an error of the link. */
+static int announce_end(struct service *s, struct domain *d, struct conn *c, struct entry *e, bool is_new,
+                        const struct when *w, const struct announced *a)
+{
         uint8_t buf[sizeof(struct wh_names_reply_head)];
         struct wharf_msg reply = {.size = sizeof reply, .data = buf, .cap_bytes = sizeof buf};
-        int answer = 0;
-        r = ask(s, d, c, &req, items, n, &reply, w, &answer);
-        if (r < 0 && e->watch)
-                wharf_drop(s->task, items[0].name); /* gone already if the request went out */
-        if (before && wh_sender_lives(s->task, before))
-                e->sender = before; /* a wharfd that knows the watch has the earlier right, and drops the new one */
+        int answer = 0, r = ask_end(s, d, c, &a->asked, &reply, w, &answer);
+        e->sender = a->after;
+        if (a->before && wh_sender_lives(s->task, a->before))
+                e->sender = a->before; /* a wharfd that knows the watch has the earlier right, and drops the new one */
         if (r == -ETIMEDOUT && is_new) {
                 /* If it comes round after all, it must not believe that this is ours: this follows on its link. */
+                struct wh_names_request req = a->asked.req;
                 req.op = e->watch ? WH_NAMES_UNWATCH : WH_NAMES_UNREGISTER;
+                req.flags = 0;
                 uint8_t undo[WH_NAMES_REQUEST_MAX];
                 wharf_send(s->task, c->right, undo, wh_names_put_request(&req, undo), 0);
         }
         return r < 0 ? r : answer;
 }
 
-/*
- * Asks a new connection for what the last wharfd knew (C2). -EEXIST: a name has another owner now. Where the time is
- * over first, the rest is for the next call (C5).
- */
-static int announce_all(struct service *s, struct domain *d, struct conn *c, const struct when *w)
+/* *ret_own: it could not even be begun, for want of something that this process has not got. */
+static int announce(struct service *s, struct domain *d, struct conn *c, struct entry *e, const struct when *w,
+                    bool *ret_own)
 {
-        /* A copy, since the list may change while we talk (C3). */
-        size_t n = 0, k = 0;
+        struct announced a;
+        int r = announce_begin(s, c, e, w, &a);
+        *ret_own = r < 0 && r != -ETOOMANYREFS;
+        return r < 0 ? r : announce_end(s, d, c, e, true, w, &a);
+}
+
+/* Did the wharfd that we talked to go away, so that the question goes to the next one? */
+static bool gone(int r)
+{
+        return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN || r == -ECANCELED;
+}
+
+/* An entry that wharfd is told of again: a copy, since the list may change while we talk (C3). */
+struct again {
+        struct entry e;
+        bool told;
+        int r;
+};
+
+/* What became of them. They stand in the order of the list; whatever is not in it any more was taken back meanwhile. */
+static void announced_locked(struct domain *d, struct conn *c, const struct again *again, size_t n)
+{
+        size_t i = 0;
+        wh_list_for_safe (pos, &d->entries) {
+                struct entry *e = wh_container(pos, struct entry, node);
+                size_t k = i;
+                while (k < n && memcmp(&again[k].e.cookie, &e->cookie, sizeof e->cookie))
+                        k++;
+                if (k == n)
+                        continue; /* it is new */
+                i = k + 1;
+                if (!again[k].told)
+                        continue;
+                if (again[k].r == -EEXIST) {
+                        entry_out_locked(d, e);
+                        free(e);
+                        continue;
+                }
+                e->sender = again[k].e.sender;
+                e->known_to = again[k].r == -ETIMEDOUT || gone(again[k].r) || short_of(again[k].r) ? 0 : c->number;
+        }
+}
+
+/* All that is not known there once; *ret_short: somebody was short of something, so that it can be tried again. */
+static int announce_once(struct service *s, struct domain *d, struct conn *c, struct when *w, bool *ret_short)
+{
+        size_t n, k = 0;
         wh_lock(&s->lock);
-        wh_list_for (pos, &d->entries)
-                n++;
-        struct entry *again = n ? wh_os_calloc(n, sizeof *again) : NULL;
+        prune_locked(s, d);
+        n = d->n_entries;
+        struct again *again = n ? wh_os_calloc(n, sizeof *again) : NULL;
         if (again)
                 wh_list_for (pos, &d->entries) {
                         const struct entry *e = wh_container(pos, struct entry, node);
                         if (e->known_to != c->number)
-                                again[k++] = *e;
+                                again[k++].e = *e;
                 }
         c->behind = n && !again;
+        *ret_short = false;
         wh_unlock(&s->lock);
         if (n && !again)
                 return wh_trace(-ENOMEM);
 
-        int first = 0;
-        for (size_t i = 0; i < k; i++) {
-                int r = announce(s, d, c, &again[i], false, w);
-                struct entry *lost = NULL;
-                wh_lock(&s->lock);
-                struct entry *e = find_cookie_locked(d, &again[i].cookie);
-                if (e && r == -EEXIST) {
-                        lost = e;
-                        wh_list_remove(&e->node);
-                } else if (e) {
-                        e->sender = again[i].sender;
-                        e->known_to = r == -ETIMEDOUT ? 0 : c->number;
+        /* Several at a time, since each that waits for its answer alone waits for two processes to be run. */
+        struct announced window[ANNOUNCED_AT_ONCE];
+        int first = 0, r = 0;
+        size_t begun = 0, ended = 0;
+        bool short_now = false;
+        while (ended < k && r != -ETIMEDOUT && !gone(r)) {
+                r = 0;
+                while (r == 0 && begun < k && begun - ended < ANNOUNCED_AT_ONCE) {
+                        r = announce_begin(s, c, &again[begun].e, w, &window[begun % ANNOUNCED_AT_ONCE]);
+                        begun += r == 0;
                 }
-                c->behind |= r == -ETIMEDOUT;
-                wh_unlock(&s->lock);
-                free(lost);
-                if (r < 0 && first == 0)
+                size_t at = ended++;
+                bool ours = at >= begun; /* it could not even be begun */
+                if (ours)
+                        begun++;
+                else
+                        r = announce_end(s, d, c, &again[at].e, false, w, &window[at % ANNOUNCED_AT_ONCE]);
+                if (r == 0)
+                        when_answered(w);
+                again[at].told = true;
+                again[at].r = r;
+                short_now |= short_of(r);
+                *ret_short |= ours ? r == -ETOOMANYREFS : short_of(r);
+                if (r < 0 && (first == 0 || short_of(first)))
                         first = r;
-                if (r == -ETIMEDOUT)
-                        break;
         }
+        for (; ended < begun; ended++)
+                wharf_call_cancel(s->task, c->right, window[ended % ANNOUNCED_AT_ONCE].asked.call);
+        wh_lock(&s->lock);
+        announced_locked(d, c, again, k);
+        c->behind |= r == -ETIMEDOUT || short_now;
+        wh_unlock(&s->lock);
         free(again);
         return first;
+}
+
+/*
+ * Asks a new connection for what the last wharfd knew (C2). -EEXIST: a name has another owner now. Where the time is
+ * over first, the rest is for the next call (C5).
+ */
+static int announce_all(struct service *s, struct domain *d, struct conn *c, struct when *w)
+{
+        int first = 0, r;
+        bool is_short;
+        do {
+                r = announce_once(s, d, c, w, &is_short);
+                if (r < 0 && first == 0 && !short_of(r))
+                        first = r;
+        } while (is_short && !gone(r) && r != -ETIMEDOUT && short_pause(w));
+        return first < 0 ? first : r;
 }
 
 /* Whatever ended its link, nothing can be asked over it any more. */
@@ -376,6 +599,12 @@ static bool conn_dead(struct service *s, const struct conn *c)
 {
         struct wharf_right_stat st = {.size = sizeof st};
         return wharf_right_stat(s->task, c->right, &st) == 0 && st.dead;
+}
+
+/* Did wharfd end the link for want of something, which passes? What this process has not got leaves its link alone. */
+static bool turned_away(struct service *s, const struct conn *c, int r)
+{
+        return (r == -EMFILE || r == -ENOMEM || r == -ENOBUFS || r == -EMLINK) && conn_dead(s, c);
 }
 
 static void conn_put(struct service *s, struct domain *d, struct conn *c, bool broken)
@@ -391,10 +620,10 @@ static void conn_put(struct service *s, struct domain *d, struct conn *c, bool b
  * The task's connection, made if need be, with every name of this task registered (C2); give it back with conn_put().
  * *ret_renewed, which may be NULL: how registering them went.
  */
-static int conn_get(struct service *s, struct domain *d, const struct when *w, struct conn **ret, int *ret_renewed)
+static int conn_get(struct service *s, struct domain *d, struct when *w, struct conn **ret, int *ret_renewed)
 {
         wh_lock(&s->lock);
-        prune_locked(s, d);
+        prune_soon_locked(s, d);
         struct conn *c = d->conn;
         bool behind = c && c->behind;
         if (c)
@@ -416,10 +645,13 @@ static int conn_get(struct service *s, struct domain *d, const struct when *w, s
         c = wh_os_calloc(1, sizeof *c);
         if (!c)
                 return wh_fail(wh_trace(-ENOMEM), NULL);
-        r = wh_domain_connect(s->task, d->dir, d->chosen, !d->system, w->until_ns, &c->right);
+        const int64_t away_ns = wh_os_now_ns() + AWAY_NS;
+        do
+                r = wh_domain_connect(s->task, d->dir, d->chosen, !d->system, w->until_ns, &c->right);
+        while (r == -ECONNREFUSED && w->chosen && wh_os_now_ns() < away_ns && when_pause(w));
         if (r < 0) {
                 free(c);
-                return r;
+                return r == -ECONNREFUSED ? -EHOSTDOWN : r; /* why was said */
         }
         c->users = 1;
         wh_lock(&s->lock);
@@ -444,12 +676,6 @@ static int conn_get(struct service *s, struct domain *d, const struct when *w, s
         return 0;
 }
 
-/* Did the wharfd that we talked to go away, so that the question goes to the next one? */
-static bool gone(int r)
-{
-        return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN || r == -ECANCELED;
-}
-
 /* What the callers of names.h see of trouble with the link to wharfd. */
 static int link_error(const struct domain *d, int r)
 {
@@ -457,7 +683,7 @@ static int link_error(const struct domain *d, int r)
         case -EACCES: /* says why already */
                 return r;
         case -EDQUOT:
-                return wh_fail(r, "%s: this user has his share of names, waiting look-ups, watches or connections",
+                return wh_fail(r, "%s: this user has its share of names, waiting look-ups, watches or connections",
                                d->dir);
         case -EMFILE:
         case -ENFILE:
@@ -465,6 +691,8 @@ static int link_error(const struct domain *d, int r)
         case -ESTALE:
         case -EHOSTDOWN:
                 return r;
+        case -ETOOMANYREFS:
+                return wh_fail(r, "%s: this user has too many descriptors on their way (RLIMIT_NOFILE)", d->dir);
         case -EPROTONOSUPPORT:
                 return wh_fail(r, "%s: the wharfd there is of another version of wharf", d->dir);
         case -ETIMEDOUT:
@@ -472,6 +700,14 @@ static int link_error(const struct domain *d, int r)
         default:
                 return wh_fail(-EHOSTDOWN, "%s: wharfd: %s", d->dir, wharf_strerror(r));
         }
+}
+
+/* ... and with what wharfd answered. */
+static int answer_error(const struct domain *d, int answer)
+{
+        return answer == -ENOBUFS
+                       ? wh_fail(-ETIMEDOUT, "%s: wharfd has not taken up all names of the one before it", d->dir)
+                       : link_error(d, answer);
 }
 
 static int name_check(const char *name)
@@ -497,16 +733,22 @@ static int entry_add(struct service *s, struct domain *d, struct entry *e)
                 /*
                  * Where the answer is lost with its wharfd, the next attempt finds that it was done: the same cookie.
                  */
-                r = announce(s, d, c, e, true, &w);
+                bool own; /* nobody but its caller can change what this process itself has not got */
+                r = announce(s, d, c, e, &w, &own);
                 if (r == 0) {
                         wh_lock(&s->lock);
                         e->known_to = c->number;
-                        wh_list_push_back(&d->entries, &e->node);
+                        entry_in_locked(d, e);
                         wh_unlock(&s->lock);
                         conn_put(s, d, c, false);
                         return wh_fail(0, NULL);
                 }
                 conn_put(s, d, c, gone(r));
+                if (short_of(r) && !own && short_pause(&w)) {
+                        i = -1;
+                        r = 0;
+                        continue;
+                }
                 if (!gone(r) || !when_pause(&w))
                         break;
                 r = i + 1 < ATTEMPTS_MAX ? 0 : r;
@@ -527,6 +769,7 @@ static int entry_new(struct service *s, bool watch, const char *name, wharf_name
         if (!e)
                 return wh_fail(wh_trace(-ENOMEM), NULL);
         wh_list_init(&e->node);
+        wh_list_init(&e->among_watches);
         e->port = port;
         e->watch = watch;
         strcpy(e->name, name);
@@ -586,10 +829,7 @@ WHARF_API int wharf_names_watch(wharf_task *t, const char *pattern, wharf_name p
 static int entry_remove(struct service *s, struct domain *d, bool watch, const char *name, wharf_name port)
 {
         wh_lock(&s->lock);
-        prune_locked(s, d);
-        struct entry *n = find_locked(d, watch, name, port);
-        if (n)
-                wh_list_remove(&n->node);
+        struct entry *n = take_locked(s, d, watch, name, port);
         wh_unlock(&s->lock);
         if (!n)
                 return wh_fail(-ENOENT, "this task has not %s %s", watch ? "asked to watch" : "registered", name);
@@ -608,7 +848,7 @@ static int entry_remove(struct service *s, struct domain *d, bool watch, const c
                 uint8_t buf[sizeof(struct wh_names_reply_head)];
                 struct wharf_msg reply = {.size = sizeof reply, .data = buf, .cap_bytes = sizeof buf};
                 int answer;
-                r = ask(s, d, c, &req, NULL, 0, &reply, &w, &answer);
+                r = ask(s, d, c, &req, &reply, &w, &answer);
                 conn_put(s, d, c, gone(r));
                 if (!gone(r) || !when_pause(&w))
                         break;
@@ -618,7 +858,7 @@ static int entry_remove(struct service *s, struct domain *d, bool watch, const c
                 n->known_to = 0; /* it may be taken back yet; so it is told again, and stays ours */
                 if (d->conn)
                         d->conn->behind = true;
-                wh_list_push_back(&d->entries, &n->node);
+                entry_in_locked(d, n);
                 wh_unlock(&s->lock);
                 return r == -ETIMEDOUT && !asked ? r : link_error(d, r);
         }
@@ -655,10 +895,10 @@ WHARF_API int wharf_names_event(wharf_task *t, const struct wharf_msg *m, struct
         uint64_t by = m->notice ? 0 : wh_sender_introducer(t, m->sender.id);
         bool known = false;
         wh_lock(&s->lock);
-        each_domain(d, s) wh_list_for (pos, &d->entries)
+        each_domain(d, s) wh_list_for (pos, &d->watches)
         {
-                const struct entry *e = wh_container(pos, struct entry, node);
-                known |= by && e->watch && e->sender == by;
+                const struct entry *e = wh_container(pos, struct entry, among_watches);
+                known |= by && e->sender == by;
         }
         wh_unlock(&s->lock);
         if (!known)
@@ -668,7 +908,8 @@ WHARF_API int wharf_names_event(wharf_task *t, const struct wharf_msg *m, struct
 }
 
 /*
- * Ask until a wharfd answers. reply's buffers serve every attempt.
+ * Ask until a wharfd answers: as often as it takes until the caller's deadline, or else a few times. reply's buffers
+ * serve every attempt.
  *
  * A look-up with a deadline asks first without waiting there. So it is known that wharfd answers, and that nobody has
  * the name; and when the second question, which waits, is not answered until the deadline, that is still so.
@@ -678,8 +919,9 @@ static int ask_any(struct service *s, struct domain *d, struct wh_names_request 
 {
         struct when w = when_of(deadline_ns);
         bool waits = req->op == WH_NAMES_LOOKUP && w.chosen, missing = false;
-        int r = 0;
-        for (int i = 0; i < ATTEMPTS_MAX; i++) {
+        int r = 0, what_short = 0;
+        bool said = false; /* ... by wharfd */
+        for (int i = 0; w.chosen || i < ATTEMPTS_MAX; i++) {
                 struct conn *c;
                 r = conn_get(s, d, &w, &c, NULL);
                 if (r < 0)
@@ -690,10 +932,22 @@ static int ask_any(struct service *s, struct domain *d, struct wh_names_request 
                                   : deadline_ns > now            ? (uint64_t)(deadline_ns - now)
                                                                  : 0;
                 int answer = 0;
-                r = ask(s, d, c, req, NULL, 0, reply, &w, &answer);
-                conn_put(s, d, c, gone(r));
+                r = ask(s, d, c, req, reply, &w, &answer);
+                bool lost = gone(r) || turned_away(s, c, r);
+                conn_put(s, d, c, lost);
                 if (r == -ETIMEDOUT && missing)
                         return -ENOENT;
+                if (r == -ETOOMANYREFS || (r == 0 && short_of(answer))) {
+                        said = r == 0;
+                        what_short = said ? answer : r;
+                        if (short_pause(&w)) {
+                                missing = false;
+                                i = -1;
+                                continue;
+                        }
+                }
+                if (r == -ETIMEDOUT && what_short) /* it did answer */
+                        return said ? answer_error(d, what_short) : link_error(d, what_short);
                 if (r == 0 && answer == -ENOENT && waits && !missing) {
                         missing = true;
                         if (deadline_ns <= wh_os_now_ns())
@@ -712,8 +966,8 @@ static int ask_any(struct service *s, struct domain *d, struct wh_names_request 
                         continue;
                 }
                 if (r == 0)
-                        return answer == -ENOENT ? answer : answer < 0 ? link_error(d, answer) : 0;
-                if (!gone(r))
+                        return answer == -ENOENT ? answer : answer < 0 ? answer_error(d, answer) : 0;
+                if (!lost)
                         break;
                 missing = false; /* the next wharfd has not been asked */
                 /* One that was killed while we waited is no sign that the next will be. */
@@ -749,9 +1003,76 @@ WHARF_API int wharf_lookup(wharf_task *t, const char *name, int64_t deadline_ns,
                 wh_items_drop(t, &got, reply.n_items);
                 return link_error(d, wh_trace(-EPROTO));
         }
+        wh_right_chosen(t, got.name); /* by its name, which nobody but the caller has said */
         wh_right_greet(t, got.name);
         *ret = got.name;
         return wh_fail(0, NULL);
+}
+
+/* Entries of one list, put together from its parts. */
+struct parts {
+        enum wh_names_op op;
+        void *all;
+        size_t n;
+};
+
+static int part_add(struct parts *p, const struct wharf_msg *reply)
+{
+        struct wharf_named *named = NULL;
+        struct wh_names_task *tasks = NULL;
+        size_t n = 0, size = p->op == WH_NAMES_LIST ? sizeof *named : sizeof *tasks;
+        int r = p->op == WH_NAMES_LIST ? wh_names_get_list(reply->data, reply->len_bytes, &named, &n)
+                                       : wh_names_get_tasks(reply->data, reply->len_bytes, &tasks, &n);
+        if (r < 0)
+                return r;
+        void *part = named ? (void *)named : tasks;
+        if (!p->all) {
+                p->all = part;
+                p->n = n;
+                return 0;
+        }
+        void *more = wh_os_realloc(p->all, (p->n + n + 1) * size);
+        if (more) {
+                p->all = more;
+                memcpy((char *)more + p->n * size, part, n * size);
+                p->n += n;
+        }
+        free(part);
+        return more ? 0 : wh_trace(-ENOMEM);
+}
+
+/* All parts of a list. A wharfd that was replaced meanwhile does not know where the last one was: from the beginning. */
+static int ask_parts(struct service *s, struct domain *d, int64_t deadline_ns, struct parts *p)
+{
+        struct wh_names_request req = {.op = p->op};
+        int r, again = 0;
+        do {
+                struct wharf_msg reply = {.size = sizeof reply, .flags = WHARF_RECV_ALLOC};
+                r = ask_any(s, d, &req, &reply, deadline_ns);
+                if (r == -ESTALE && req.after && again++ < ATTEMPTS_MAX) {
+                        free(p->all);
+                        *p = (struct parts){.op = p->op};
+                        req.after = 0;
+                        r = 0;
+                        continue;
+                }
+                if (r < 0)
+                        break;
+                req.after = wh_names_get_next(reply.data);
+                r = part_add(p, &reply);
+                wharf_release(s->task, &reply);
+                if (r < 0)
+                        r = link_error(d, r);
+                if (r == 0 && !req.after)
+                        return 0;
+        } while (r == 0);
+        free(p->all);
+        return r;
+}
+
+static int by_name(const void *a, const void *b)
+{
+        return strcmp(((const struct wharf_named *)a)->name, ((const struct wharf_named *)b)->name);
 }
 
 int wh_names_list_until(wharf_task *t, int64_t deadline_ns, struct wharf_named **ret, size_t *ret_n)
@@ -762,19 +1083,41 @@ int wh_names_list_until(wharf_task *t, int64_t deadline_ns, struct wharf_named *
         int r = service_get(t, &s);
         if (r < 0)
                 return r;
-        struct wh_names_request req = {.op = WH_NAMES_LIST};
-        struct wharf_msg reply = {.size = sizeof reply, .flags = WHARF_RECV_ALLOC};
-        r = ask_any(s, &s->domain[0], &req, &reply, deadline_ns);
+        struct parts p = {.op = WH_NAMES_LIST};
+        r = ask_parts(s, &s->domain[0], deadline_ns, &p);
         if (r < 0)
                 return r;
-        r = wh_names_get_list(reply.data, reply.len_bytes, ret, ret_n);
-        wharf_release(t, &reply);
-        return r < 0 ? link_error(&s->domain[0], r) : wh_fail(0, NULL);
+        struct wharf_named *all = p.all;
+        qsort(all, p.n, sizeof *all, by_name);
+        size_t n = 0;
+        for (size_t i = 0; i < p.n; i++) /* one that was registered anew between two parts is there twice */
+                if (n && !strcmp(all[n - 1].name, all[i].name))
+                        all[n - 1] = all[i];
+                else
+                        all[n++] = all[i];
+        *ret = all;
+        *ret_n = n;
+        return wh_fail(0, NULL);
 }
 
 WHARF_API int wharf_names_list(wharf_task *t, struct wharf_named **ret, size_t *ret_n)
 {
         return wh_names_list_until(t, 0, ret, ret_n);
+}
+
+int wh_names_state(wharf_task *t, struct wh_names_state *ret)
+{
+        struct service *s;
+        int r = service_get(t, &s);
+        if (r < 0)
+                return r;
+        uint8_t buf[sizeof(struct wh_names_reply_head) + sizeof *ret];
+        struct wh_names_request req = {.op = WH_NAMES_STATE};
+        struct wharf_msg reply = {.size = sizeof reply, .data = buf, .cap_bytes = sizeof buf};
+        r = ask_any(s, &s->domain[0], &req, &reply, 0);
+        if (r == 0)
+                r = wh_names_get_state(buf, reply.len_bytes, ret);
+        return r < 0 ? link_error(&s->domain[0], r) : wh_fail(0, NULL);
 }
 
 WHARF_API int wharf_waits_list(wharf_task *t, struct wharf_wait **ret, size_t *ret_n)
@@ -786,21 +1129,15 @@ WHARF_API int wharf_waits_list(wharf_task *t, struct wharf_wait **ret, size_t *r
         if (r < 0)
                 return r;
         struct wharf_named *named;
-        size_t n_named, n_tasks;
+        size_t n_named;
         r = wharf_names_list(t, &named, &n_named);
         if (r < 0)
                 return r;
-        struct wh_names_request req = {.op = WH_NAMES_WAITS};
-        struct wharf_msg reply = {.size = sizeof reply, .flags = WHARF_RECV_ALLOC};
-        struct wh_names_task *tasks;
-        r = ask_any(s, &s->domain[0], &req, &reply, 0);
+        struct parts p = {.op = WH_NAMES_WAITS};
+        r = ask_parts(s, &s->domain[0], 0, &p);
         if (r == 0) {
-                r = wh_names_get_tasks(reply.data, reply.len_bytes, &tasks, &n_tasks);
-                wharf_release(t, &reply);
-                if (r == 0) {
-                        r = wh_graph(tasks, n_tasks, named, n_named, ret, ret_n);
-                        free(tasks);
-                }
+                r = wh_graph(p.all, p.n, named, n_named, ret, ret_n);
+                free(p.all);
                 r = r < 0 ? link_error(&s->domain[0], r) : wh_fail(0, NULL);
         }
         free(named);

@@ -33,7 +33,8 @@ size_t wh_names_put_request(const struct wh_names_request *req, void *buf)
                                           .timeout_ns = req->timeout_ns,
                                           .name_len = (uint32_t)len,
                                           .flags = req->flags,
-                                          .cookie = req->cookie};
+                                          .cookie = req->cookie,
+                                          .after = req->after};
         memcpy(buf, &h, sizeof h);
         memcpy((char *)buf + sizeof h, req->name, len);
         return sizeof h + len;
@@ -52,18 +53,20 @@ int wh_names_get_request(const void *bytes, size_t len, struct wh_names_request 
         if (h.flags & ~(uint32_t)WH_NAMES_PAGE || h.name_len != len - sizeof h)
                 return wh_trace(-EPROTO);
 
-        bool list = h.op == WH_NAMES_LIST || h.op == WH_NAMES_WAITS;
+        bool list = h.op == WH_NAMES_LIST || h.op == WH_NAMES_WAITS || h.op == WH_NAMES_STATE;
         bool owned = h.op != WH_NAMES_LOOKUP && !list;
         bool watch = h.op == WH_NAMES_WATCH || h.op == WH_NAMES_UNWATCH;
         bool nameless = list || (watch && h.name_len == 0);
-        if (h.op < WH_NAMES_REGISTER || (h.op >= WH_NAMES_OPS && h.op != WH_NAMES_WAITS) || (list && h.name_len) ||
-            (h.op != WH_NAMES_LOOKUP && h.timeout_ns) || owned == !(h.cookie.v[0] | h.cookie.v[1]))
+        if (h.op < WH_NAMES_REGISTER || (h.op >= WH_NAMES_OPS && h.op != WH_NAMES_WAITS && h.op != WH_NAMES_STATE) ||
+            (list && h.name_len) || (h.op != WH_NAMES_LOOKUP && h.timeout_ns) ||
+            (h.after && (!list || h.op == WH_NAMES_STATE)) || owned == !(h.cookie.v[0] | h.cookie.v[1]))
                 return wh_trace(-EPROTO);
         const char *name = (const char *)bytes + sizeof h;
         if (!nameless && !wh_names_valid(name, h.name_len))
                 return -EINVAL;
         ret->op = (enum wh_names_op)h.op;
         ret->timeout_ns = h.timeout_ns;
+        ret->after = h.after;
         ret->flags = h.flags;
         ret->cookie = h.cookie;
         memcpy(ret->name, name, h.name_len);
@@ -92,17 +95,25 @@ int wh_names_get_reply(const void *bytes, size_t len, enum wh_names_op op, int *
                 return wh_trace(-EPROTONOSUPPORT);
         if (h.error) {
                 /* 4095 is the kernel's largest errno. A server that refuses a malformed request may not know its op. */
-                if (h.error > 4095 || (h.count && h.error != EACCES) || len != sizeof h)
+                if (h.error > 4095 || (h.count && h.error != EACCES) || h.next || len != sizeof h)
                         return wh_trace(-EPROTO);
                 *ret_answer = -(int)h.error;
                 *ret_line = h.count;
                 return 0;
         }
-        if (h.op != (uint16_t)op || (op != WH_NAMES_LIST && op != WH_NAMES_WAITS && (h.count || len != sizeof h)))
+        if (h.op != (uint16_t)op || (op != WH_NAMES_LIST && op != WH_NAMES_WAITS &&
+                                     (h.count || h.next || (op != WH_NAMES_STATE && len != sizeof h))))
                 return wh_trace(-EPROTO);
         *ret_answer = 0;
         *ret_line = 0;
         return 0;
+}
+
+uint64_t wh_names_get_next(const void *bytes)
+{
+        struct wh_names_reply_head h;
+        memcpy(&h, bytes, sizeof h);
+        return h.next;
 }
 
 size_t wh_names_put_event(const struct wharf_name_event *ev, void *buf)
@@ -153,7 +164,8 @@ size_t wh_names_put_entry(const struct wharf_named *named, void *buf)
                                    .queued_messages = named->queued_messages,
                                    .received_messages = named->received_messages,
                                    .received_bytes = named->received_bytes,
-                                   .name_len = (uint32_t)len};
+                                   .name_len = (uint32_t)len,
+                                   .known = named->known};
         memcpy(buf, &e, sizeof e);
         memcpy((char *)buf + sizeof e, named->name, len);
         return sizeof e + len;
@@ -181,10 +193,11 @@ int wh_names_get_list(const void *bytes, size_t len, struct wharf_named **ret, s
                 memcpy(&e, at, sizeof e);
                 at += sizeof e;
                 len -= sizeof e;
-                if (e.zero || e.name_len > len || !wh_names_valid(at, e.name_len))
+                if (e.known > WHARF_KNOWN_TOLD || e.name_len > len || !wh_names_valid(at, e.name_len))
                         goto bad;
                 all[i] = (struct wharf_named){.pid = e.pid,
                                               .uid = e.uid,
+                                              .known = e.known,
                                               .id = {e.port_id},
                                               .senders = e.senders,
                                               .receivers_waiting = e.receivers_waiting,
@@ -203,6 +216,14 @@ int wh_names_get_list(const void *bytes, size_t len, struct wharf_named **ret, s
 bad:
         free(all);
         return wh_trace(-EPROTO);
+}
+
+int wh_names_get_state(const void *bytes, size_t len, struct wh_names_state *ret)
+{
+        if (len != sizeof(struct wh_names_reply_head) + sizeof *ret)
+                return wh_trace(-EPROTO);
+        memcpy(ret, (const char *)bytes + sizeof(struct wh_names_reply_head), sizeof *ret);
+        return 0;
 }
 
 int wh_names_get_tasks(const void *bytes, size_t len, struct wh_names_task **ret, size_t *ret_n)

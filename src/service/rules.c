@@ -26,7 +26,7 @@ struct rule {
 
 struct wh_rules {
         bool open;
-        bool groups;
+        bool groups, see; /* there are rules for groups; for WH_SEE */
         bool ids_partial; /* this user namespace cannot express all ids: the overflow id is nobody's (A4) */
         uid_t own_uid;
         uint32_t limit[WH_LIMITS];
@@ -35,8 +35,8 @@ struct wh_rules {
 };
 
 static const char *const action_names[WH_ACTIONS] = {"own", "use", "see"};
-static const char *const limit_names[WH_LIMITS] = {"names", "waits", "watches", "connections"};
-static const uint32_t limit_default[WH_LIMITS] = {1 << 18, 1 << 16, 1 << 12, 1 << 16};
+static const char *const limit_names[WH_LIMITS] = {"names", "waits", "watches", "connections", "tasks"};
+static const uint32_t limit_default[WH_LIMITS] = {1 << 18, 1 << 16, 1 << 12, 1 << 16, 1 << 12};
 
 #define OVERFLOW_ID 65534u /* the kernel's word for an id that it cannot express */
 
@@ -94,6 +94,17 @@ bool wh_rules_allow(const struct wh_rules *rs, enum wh_action action, const char
         if (found)
                 return allowed;
         return rs->open || action != WH_OWN || who->uid == rs->own_uid || who->uid == 0; /* A2 */
+}
+
+bool wh_rules_see_others(const struct wh_rules *rs, const struct wh_who *who)
+{
+        uint32_t line;
+        return wh_rules_allow(rs, WH_SEE, "", who, &line);
+}
+
+bool wh_rules_restrict_see(const struct wh_rules *rs)
+{
+        return rs->see;
 }
 
 bool wh_rules_want_groups(const struct wh_rules *r)
@@ -199,6 +210,7 @@ static int rule_add(struct wh_rules *rs, const struct rule *r)
         }
         rs->rule[rs->n++] = *r;
         rs->groups |= r->whom == WHOM_GID;
+        rs->see |= r->action == WH_SEE;
         return 0;
 }
 
@@ -215,7 +227,7 @@ static int parse_limit(const struct place *at, struct wh_rules *rs, char **word,
                         rs->limit[i] = v;
                         return 0;
                 }
-        return wh_fail(-EINVAL, "%s:%u: '%s' has no limit; names, waits, watches and connections have", at->path,
+        return wh_fail(-EINVAL, "%s:%u: '%s' has no limit; names, waits, watches, connections and tasks have", at->path,
                        at->line, word[1]);
 }
 

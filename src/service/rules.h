@@ -26,7 +26,7 @@
 #include <sys/types.h>
 
 enum wh_action { WH_OWN, WH_USE, WH_SEE, WH_ACTIONS };
-enum wh_limit { WH_LIMIT_NAMES, WH_LIMIT_WAITS, WH_LIMIT_WATCHES, WH_LIMIT_CONNECTIONS, WH_LIMITS };
+enum wh_limit { WH_LIMIT_NAMES, WH_LIMIT_WAITS, WH_LIMIT_WATCHES, WH_LIMIT_CONNECTIONS, WH_LIMIT_TASKS, WH_LIMITS };
 
 enum { WH_WHO_GROUPS = 64 }; /* supplementary groups that are looked at */
 struct wh_who {
@@ -49,9 +49,16 @@ struct wh_rules *wh_rules_new(bool open);
 int wh_rules_load(const char *path, struct wh_rules **ret);
 struct wh_rules *wh_rules_free(struct wh_rules *r);
 
-/* May he? *ret_line: of the rules that decided, the last one; 0 for the default. */
+/* May it? *ret_line: of the rules that decided, the last one; 0 for the default. */
 bool wh_rules_allow(const struct wh_rules *r, enum wh_action action, const char *name, const struct wh_who *who,
                     uint32_t *ret_line);
+/*
+ * May it see names that no rule speaks of but one for `*`? Then it also sees tasks of others, which have no name; but not
+ * what it may not see in them.
+ */
+bool wh_rules_see_others(const struct wh_rules *r, const struct wh_who *who);
+/* Is there any rule for WH_SEE, so that it is worth asking? */
+bool wh_rules_restrict_see(const struct wh_rules *r);
 /* Does any rule name a group, so that they are worth asking for? */
 bool wh_rules_want_groups(const struct wh_rules *r);
 uint32_t wh_rules_limit(const struct wh_rules *r, enum wh_limit limit);

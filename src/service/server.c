@@ -1,6 +1,7 @@
 #include "service/server_impl.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "port/items.h"
 #include "port/status.h"
@@ -17,10 +18,12 @@ enum {
         BATCH_MSGS = 64,         /* requests between two looks at the clock */
         LINKS_MAX = 1 << 18,     /* connections; each user has a share of what the rules allow */
         WAITERS_SWEEP_MIN = 256, /* waiters before the dead among them are first looked for */
-        TASKS_MAX = 4096,        /* whose pages are kept: one descriptor and one mapping each */
-        TASKS_SWEEP_MIN = 64,
-        POLLS_REFUSED_MAX = 16, /* in a row, with a pause after each: then there is nothing to serve with */
+        SWEEP_EACH = 4,          /* tasks that are looked at when one comes */
+        SWEEP_SHORT = 64,        /* ... or when a user has as many as it may */
+        RESTORES_MAX = 3,        /* attempts more, before it serves without what it could not take up */
+        POLLS_REFUSED_MAX = 16,  /* in a row, with a pause after each: then there is nothing to serve with */
 };
+#define KEEP_AGAIN_NS ((int64_t)1000000000)
 #define SHORTAGE_PAUSE_NS ((int64_t)20 * 1000000) /* no memory or descriptors: let others give some back */
 
 /* ---- replies ---- */
@@ -46,6 +49,12 @@ static void answer_refused(struct wh_server *s, const struct wharf_msg *m, const
                 wharf_drop(s->task, m->reply);
 }
 
+/* Is somebody short of something, or a queue full, so that the same can be tried again? */
+static bool passes(int r)
+{
+        return r == -EAGAIN || r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS || r == -ETOOMANYREFS;
+}
+
 /* Answers a lookup with a right of the asker's own; with -EAGAIN while its owner has to be told more first (W5). */
 static void answer_right(struct wh_server *s, wharf_name reply, const struct named *e)
 {
@@ -57,8 +66,8 @@ static void answer_right(struct wh_server *s, wharf_name reply, const struct nam
         struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = e->right};
         struct wharf_msg m = {.size = sizeof m, .data = &h, .len_bytes = sizeof h, .items = &item, .n_items = 1};
         int r = wharf_replymsg(s->task, reply, &m);
-        if (r < 0)
-                answer(s, reply, WH_NAMES_LOOKUP, r == -EPIPE ? -ENOENT : r); /* the port died this moment */
+        if (r < 0) /* what is not short of something, or full, has ended this moment: its port died, or let go of it */
+                answer(s, reply, WH_NAMES_LOOKUP, passes(r) ? r : -ENOENT);
 }
 
 /* ---- the table ---- */
@@ -84,16 +93,41 @@ size_t wh_server_find(const struct wh_server *s, const char *name, bool *ret_fou
 
 static void named_free(struct wh_server *s, struct named *e)
 {
-        wh_store_remove(s->store, e->slot);
+        wh_server_slot_gone(s, e->slot);
         wh_users_give(&s->users, e->uid, WH_LIMIT_NAMES);
         wharf_drop(s->task, e->right);
         wh_port_status_close(e->page);
         free(e);
 }
 
+static struct named **bucket_of(const struct wh_server *s, wharf_name right)
+{
+        return &s->by_right[right & (s->room_names - 1)];
+}
+
+static struct named **id_bucket_of(const struct wh_server *s, uint64_t port_id)
+{
+        return &s->by_id[port_id & (s->room_names - 1)];
+}
+
 static void names_remove(struct wh_server *s, size_t i)
 {
-        struct named *e = s->names[i];
+        struct named *e = s->names[i], **at = bucket_of(s, e->right);
+        while (*at != e)
+                at = &(*at)->next;
+        *at = e->next;
+        for (at = id_bucket_of(s, e->port_id); *at != e; at = &(*at)->next_by_id)
+                ;
+        *at = e->next_by_id;
+        size_t lo = 0, hi = s->n_names;
+        while (lo < hi) {
+                size_t mid = lo + (hi - lo) / 2;
+                if (s->by_serial[mid]->serial < e->serial)
+                        lo = mid + 1;
+                else
+                        hi = mid;
+        }
+        memmove(&s->by_serial[lo], &s->by_serial[lo + 1], (s->n_names - 1 - lo) * sizeof *s->by_serial);
         s->n_names--;
         memmove(&s->names[i], &s->names[i + 1], (s->n_names - i) * sizeof *s->names);
         if (e->told)
@@ -120,16 +154,41 @@ static struct named *names_get(struct wh_server *s, const char *name)
         return NULL;
 }
 
+static void hash(struct wh_server *s, struct named *e)
+{
+        struct named **b = bucket_of(s, e->right), **i = id_bucket_of(s, e->port_id);
+        e->next = *b;
+        *b = e;
+        e->next_by_id = *i;
+        *i = e;
+}
+
 static int names_insert(struct wh_server *s, struct named *e)
 {
         if (s->n_names == s->room_names) {
                 size_t room = s->room_names ? s->room_names * 2 : 16;
-                struct named **more = wh_os_realloc(s->names, room * sizeof *more);
-                if (!more)
+                struct named **names = wh_os_realloc(s->names, room * sizeof *names);
+                s->names = names ? names : s->names;
+                struct named **by_serial = names ? wh_os_realloc(s->by_serial, room * sizeof *by_serial) : NULL;
+                s->by_serial = by_serial ? by_serial : s->by_serial;
+                struct named **buckets = by_serial ? wh_os_calloc(room * 2, sizeof *buckets) : NULL;
+                if (!buckets)
                         return wh_trace(-ENOMEM);
-                s->names = more;
+                free(s->by_right);
+                s->by_right = buckets;
+                s->by_id = buckets + room;
                 s->room_names = room;
+                for (size_t i = 0; i < s->n_names; i++)
+                        hash(s, s->names[i]);
         }
+        struct wharf_right_stat st = {.size = sizeof st};
+        if (wharf_right_stat(s->task, e->right, &st) == 0)
+                e->port_id = st.id.v;
+        if (!e->port_id && e->page)
+                e->port_id = e->page->port_id;
+        e->serial = ++s->serial;
+        s->by_serial[s->n_names] = e;
+        hash(s, e);
         bool found;
         size_t i = wh_server_find(s, e->name, &found);
         memmove(&s->names[i + 1], &s->names[i], (s->n_names - i) * sizeof *s->names);
@@ -222,32 +281,63 @@ static int64_t waiters_expire(struct wh_server *s)
 
 static void tasked_free(struct wh_server *s, struct tasked *k)
 {
+        if (s->tasks_next == &k->node)
+                s->tasks_next = k->node.next;
         wh_list_remove(&k->node);
         s->n_tasks--;
+        wh_users_give(&s->users, k->uid, WH_LIMIT_TASKS);
         wh_task_page_close(k->page);
         wh_os_close(k->pidfd);
         free(k);
 }
 
-/* S7: lets go of the pages of tasks that are no more. */
-static void tasks_sweep(struct wh_server *s)
+static bool tasked_alive(const struct tasked *k)
 {
-        wh_list_for_safe (pos, &s->tasks) {
-                struct tasked *k = wh_container(pos, struct tasked, node);
-                struct pollfd p = {.fd = k->pidfd, .events = POLLIN};
-                if (wh_task_page_closed(k->page) || wh_os_poll(&p, 1, 0) != 0)
-                        tasked_free(s, k);
-        }
-        s->tasks_sweep_at = s->n_tasks * 2 > TASKS_SWEEP_MIN ? s->n_tasks * 2 : TASKS_SWEEP_MIN;
+        struct pollfd p = {.fd = k->pidfd, .events = POLLIN};
+        return !wh_task_page_closed(k->page) && wh_os_poll(&p, 1, 0) == 0;
 }
 
-/* The asker's page. Whoever hands over nonsense is not shown, and that is all. */
+/* S7: lets go of those of the next `n` pages whose tasks are no more; whoever adds one looks at a few. */
+static void tasks_sweep(struct wh_server *s, size_t n)
+{
+        for (n = n < s->n_tasks ? n : s->n_tasks; n-- > 0;) {
+                if (s->tasks_next == &s->tasks)
+                        s->tasks_next = s->tasks.next;
+                struct tasked *k = wh_container(s->tasks_next, struct tasked, node);
+                s->tasks_next = k->node.next;
+                if (!tasked_alive(k))
+                        tasked_free(s, k);
+        }
+}
+
+/* S7: of those whose processes have ended, some at a time. */
+static void tasks_ended(struct wh_server *s)
+{
+        enum { AT_ONCE = 16 };
+        struct epoll_event ev[AT_ONCE];
+        int n = wh_os_epoll_wait(s->tasks_end, ev, AT_ONCE, 0);
+        for (int i = 0; i < n; i++)
+                tasked_free(s, (struct tasked *)(uintptr_t)ev[i].data.u64);
+}
+
+/* It is told of when this one's process ends. */
+static int task_watch(struct wh_server *s, struct tasked *k)
+{
+        if (s->tasks_end < 0) {
+                int r = wh_os_epoll();
+                if (r < 0)
+                        return r;
+                s->tasks_end = r;
+        }
+        return wh_os_epoll_add(s->tasks_end, k->pidfd, EPOLLIN, (uintptr_t)k);
+}
+
+/* The asker's page. Whoever hands over nonsense, or more than its share, is not shown, and that is all. */
 static void tasks_add(struct wh_server *s, const struct wharf_msg *m, int fd)
 {
         const struct wh_task_page *page;
-        if (s->n_tasks >= s->tasks_sweep_at)
-                tasks_sweep(s);
-        if (s->n_tasks >= TASKS_MAX || !m->sender.pid || wh_task_page_open(fd, &page) < 0)
+        tasks_sweep(s, SWEEP_EACH);
+        if (!m->sender.pid || wh_task_page_open(fd, &page) < 0)
                 return;
         wh_list_for (pos, &s->tasks) {
                 struct tasked *k = wh_container(pos, struct tasked, node);
@@ -256,25 +346,61 @@ static void tasks_add(struct wh_server *s, const struct wharf_msg *m, int fd)
                         break;
                 }
         }
-        struct tasked *k = wh_os_calloc(1, sizeof *k);
-        if (!k || wharf_sender_pidfd(s->task, m->sender.id, &k->pidfd) < 0) {
+        int r = wh_users_take_fds(s, m->sender.uid, WH_LIMIT_TASKS);
+        if (r == -EDQUOT) {
+                tasks_sweep(s, SWEEP_SHORT);
+                r = wh_users_take_fds(s, m->sender.uid, WH_LIMIT_TASKS);
+        }
+        struct tasked *k = r < 0 ? NULL : wh_os_calloc(1, sizeof *k);
+        bool good = k && wharf_sender_pidfd(s->task, m->sender.id, &k->pidfd) >= 0;
+        if (good && task_watch(s, k) < 0) {
+                wh_os_close(k->pidfd);
+                good = false;
+        }
+        if (!good) {
                 wh_task_page_close(page);
+                if (r == 0)
+                        wh_users_give(&s->users, m->sender.uid, WH_LIMIT_TASKS);
                 free(k);
                 return;
         }
         k->page = page;
         k->pid = m->sender.pid;
         k->uid = m->sender.uid;
+        k->serial = ++s->serial;
         wh_list_push_back(&s->tasks, &k->node);
         s->n_tasks++;
 }
 
 /* ---- requests ---- */
 
-/* Who asks, in the kernel's words. */
+enum { INTRODUCERS_MAX = 8 }; /* that are looked at; with more, it is nobody who asks */
+
+/* Is everybody who gave the sender its connection the user that it is itself? */
+static bool alone(struct wh_server *s, const struct wharf_sender *from)
+{
+        struct wharf_introducer by[INTRODUCERS_MAX];
+        if (from->introducer.known == WHARF_KNOWN_NOBODY)
+                return true;
+        int n = wharf_sender_introducers(s->task, from->id, by, INTRODUCERS_MAX);
+        bool same = n >= 0 && n <= INTRODUCERS_MAX;
+        for (int i = 0; same && i < n; i++)
+                same = wh_known_surely(by[i].known) && by[i].uid == from->uid;
+        return same;
+}
+
+/*
+ * Who asks, in the kernel's words; and nobody, where it is not sure who asks, or where others may have made it ask: whoever
+ * hands a connection to somebody who sends there what it is told to would decide by that one's name.
+ */
 static struct wh_who who_of(struct wh_server *s, const struct wharf_msg *m)
 {
         struct wh_who who = {.uid = m->sender.uid, .gid = m->sender.gid};
+        if (!wh_known_surely(m->sender.known) || !alone(s, &m->sender)) {
+                who.uid = (uid_t)-1;
+                who.gid = (gid_t)-1;
+                return who;
+        }
         if (wh_rules_want_groups(s->rules)) {
                 who.n_groups = WH_WHO_GROUPS;
                 wh_sender_groups(s->task, m->sender.id, who.groups, &who.n_groups);
@@ -299,6 +425,7 @@ static int page_open(const struct wharf_msg *m, const struct wh_port_status **re
 static int named_new(struct wh_server *s, const struct wh_names_request *req, struct wharf_msg *m, struct named **ret)
 {
         struct wh_stored st = {.kind = WH_STORED_NAME,
+                               .known = (uint16_t)m->sender.known,
                                .pid = m->sender.pid,
                                .cookie = req->cookie,
                                .who = {.uid = m->sender.uid, .gid = m->sender.gid}};
@@ -308,10 +435,12 @@ static int named_new(struct wh_server *s, const struct wh_names_request *req, st
         int sock, r = page_open(m, &e->page);
         if (r == 0)
                 r = wh_right_keep(s->task, m->items[0].name, &sock, &st.kept);
+        if (r == 0 && st.kept.greeted && st.kept.hello[0] == s->port_id)
+                r = -EINVAL; /* S11 */
         if (r == 0)
                 r = wharf_watch(s->task, m->items[0].name, s->port); /* dead already: the notice comes at once */
         if (r == 0)
-                r = wh_users_take(&s->users, m->sender.uid, WH_LIMIT_NAMES, wh_rules_limit(s->rules, WH_LIMIT_NAMES));
+                r = wh_users_take_fds(s, m->sender.uid, WH_LIMIT_NAMES);
         if (r < 0) {
                 wh_port_status_close(e->page);
                 free(e);
@@ -322,8 +451,9 @@ static int named_new(struct wh_server *s, const struct wh_names_request *req, st
         e->cookie = req->cookie;
         e->pid = m->sender.pid;
         e->uid = m->sender.uid;
+        e->known = m->sender.known;
         e->right = m->items[0].name;
-        e->slot = wh_store_put(s->store, &st, sock, e->page ? m->items[1].fd : -1);
+        wh_server_slot_set(s, &e->slot, wh_store_put(s->store, &st, sock, e->page ? m->items[1].fd : -1));
         m->items[0].kind = 0;
         *ret = e;
         return 0;
@@ -344,7 +474,7 @@ static void do_register(struct wh_server *s, const struct wh_names_request *req,
         }
         struct named *e = names_get(s, req->name);
         if (e && same_cookie(&e->cookie, &req->cookie)) {
-                /* His already: he comes again after a wharfd was replaced. Only what that one lost is of use (S2). */
+                /* Its own already: it comes again after a wharfd was replaced. Only what that one lost is of use (S2). */
                 if (!e->page)
                         page_open(m, &e->page);
                 answer(s, m->reply, WH_NAMES_REGISTER, 0);
@@ -372,11 +502,11 @@ static void do_unregister(struct wh_server *s, const struct wh_names_request *re
 {
         bool found;
         size_t i = wh_server_find(s, req->name, &found);
-        bool his = found && same_cookie(&s->names[i]->cookie, &req->cookie);
-        if (his)
+        bool own = found && same_cookie(&s->names[i]->cookie, &req->cookie);
+        if (own)
                 names_remove(s, i);
         if (m->reply != WHARF_NONE)
-                answer(s, m->reply, WH_NAMES_UNREGISTER, his ? 0 : -ENOENT);
+                answer(s, m->reply, WH_NAMES_UNREGISTER, own ? 0 : -ENOENT);
 }
 
 static void do_watch(struct wh_server *s, const struct wh_names_request *req, struct wharf_msg *m)
@@ -412,7 +542,8 @@ static void do_lookup(struct wh_server *s, const struct wh_names_request *req, c
                 answer_right(s, m->reply, e);
                 return;
         }
-        int r = req->timeout_ns ? waiter_add(s, req, m) : -ENOENT;
+        /* While some have not been handed over it is not known that nobody has the name: whoever asks asks again. */
+        int r = req->timeout_ns ? waiter_add(s, req, m) : s->restore_owed ? -ENOBUFS : -ENOENT;
         if (r < 0)
                 answer(s, m->reply, WH_NAMES_LOOKUP, r);
 }
@@ -422,7 +553,7 @@ static void do_lookup(struct wh_server *s, const struct wh_names_request *req, c
  */
 static struct wharf_named named_stat(struct wh_server *s, const struct named *e)
 {
-        struct wharf_named n = {.pid = e->pid, .uid = e->uid};
+        struct wharf_named n = {.pid = e->pid, .uid = e->uid, .known = e->known};
         memcpy(n.name, e->name, sizeof n.name);
         struct wharf_right_stat st = {.size = sizeof st};
         if (wharf_right_stat(s->task, e->right, &st) == 0)
@@ -440,62 +571,234 @@ static struct wharf_named named_stat(struct wh_server *s, const struct named *e)
         return n;
 }
 
-static void do_list(struct wh_server *s, const struct wharf_msg *m)
+/* ---- what is work: lists, in parts, for each user in turn ---- */
+
+static void job_free(struct wh_server *s, struct job *j)
 {
-        for (size_t i = s->n_names; i-- > 0;)
-                if (!named_alive(s, s->names[i]))
-                        names_remove(s, i);
-        uint8_t *buf = wh_os_malloc(sizeof(struct wh_names_reply_head) + s->n_names * WH_NAMES_ENTRY_MAX);
-        if (!buf) {
-                answer(s, m->reply, WH_NAMES_LIST, wh_trace(-ENOMEM));
+        wh_list_remove(&j->node);
+        wh_users_give(&s->users, j->who.uid, WH_LIMIT_WAITS);
+        free(j);
+}
+
+static struct turn *turn_of(struct wh_server *s, uid_t uid)
+{
+        wh_list_for (pos, &s->turns) {
+                struct turn *t = wh_container(pos, struct turn, node);
+                if (t->uid == uid)
+                        return t;
+        }
+        struct turn *t = wh_os_calloc(1, sizeof *t);
+        if (!t)
+                return NULL;
+        t->uid = uid;
+        wh_list_init(&t->jobs);
+        wh_list_push_back(&s->turns, &t->node);
+        return t;
+}
+
+/* S10. It is one that waits, and counts as such. */
+static void job_add(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m)
+{
+        uid_t uid = m->sender.uid;
+        int r = req->after && req->after < s->serial_first
+                        ? -ESTALE
+                        : wh_users_take(&s->users, uid, WH_LIMIT_WAITS, wh_rules_limit(s->rules, WH_LIMIT_WAITS));
+        if (r < 0) {
+                answer(s, m->reply, req->op, r);
                 return;
         }
-        struct wh_who who = who_of(s, m);
+        struct job *j = wh_os_calloc(1, sizeof *j);
+        struct turn *t = j ? turn_of(s, uid) : NULL;
+        if (!t) {
+                free(j);
+                wh_users_give(&s->users, uid, WH_LIMIT_WAITS);
+                answer(s, m->reply, req->op, wh_trace(-ENOMEM));
+                return;
+        }
+        j->reply = m->reply;
+        j->op = req->op;
+        j->after = req->after;
+        j->who = who_of(s, m);
+        wh_list_push_back(&t->jobs, &j->node);
+}
+
+static void list_part(struct wh_server *s, const struct job *j)
+{
+        uint8_t *buf = wh_os_malloc(WH_NAMES_LIST_MAX);
+        size_t len = sizeof(struct wh_names_reply_head), lo = 0, hi = s->n_names, left = WH_NAMES_LOOKED_MAX;
+        if (!buf) {
+                answer(s, j->reply, WH_NAMES_LIST, wh_trace(-ENOMEM));
+                return;
+        }
         uint32_t count = 0, line;
-        size_t len = sizeof(struct wh_names_reply_head);
-        for (size_t i = 0; i < s->n_names; i++) {
-                if (!wh_rules_allow(s->rules, WH_SEE, s->names[i]->name, &who, &line))
+        uint64_t after = j->after;
+        while (lo < hi) {
+                size_t mid = lo + (hi - lo) / 2;
+                if (s->by_serial[mid]->serial <= after)
+                        lo = mid + 1;
+                else
+                        hi = mid;
+        }
+        while (lo < s->n_names && left-- > 0 && len + WH_NAMES_ENTRY_MAX <= WH_NAMES_LIST_MAX) {
+                struct named *e = s->by_serial[lo];
+                bool found;
+                if (!named_alive(s, e)) {
+                        names_remove(s, wh_server_find(s, e->name, &found));
                         continue;
-                struct wharf_named n = named_stat(s, s->names[i]);
+                }
+                after = e->serial;
+                lo++;
+                if (!wh_rules_allow(s->rules, WH_SEE, e->name, &j->who, &line))
+                        continue;
+                struct wharf_named n = named_stat(s, e);
                 len += wh_names_put_entry(&n, buf + len);
                 count++;
         }
         struct wh_names_reply_head h = wh_names_reply(WH_NAMES_LIST, 0, count);
+        if (lo < s->n_names)
+                h.next = after > s->serial_first ? after : s->serial_first; /* where all that was looked at is dead */
         memcpy(buf, &h, sizeof h);
-        int r = wharf_reply(s->task, m->reply, buf, len);
+        int r = wharf_reply(s->task, j->reply, buf, len);
         free(buf);
         if (r < 0)
-                answer(s, m->reply, WH_NAMES_LIST, r);
+                answer(s, j->reply, WH_NAMES_LIST, r);
 }
 
-static void do_waits(struct wh_server *s, const struct wharf_msg *m)
+/* May it not see any name of this port? One that has none is nobody's secret. */
+static bool is_hidden(const struct wh_server *s, uint64_t port_id, const struct wh_who *who)
 {
-        tasks_sweep(s);
-        struct wh_names_reply_head h = wh_names_reply(WH_NAMES_WAITS, 0, (uint32_t)s->n_tasks + 1);
-        size_t len = sizeof h + h.count * sizeof(struct wh_names_task);
-        uint8_t *buf = wh_os_malloc(len), *at = buf + sizeof h;
-        struct wh_names_task *one = wh_os_calloc(1, sizeof *one);
-        int r = -ENOMEM;
-        if (buf && one) {
-                memcpy(buf, &h, sizeof h);
+        bool hidden = false;
+        uint32_t line;
+        if (!port_id || !s->n_names)
+                return false;
+        for (const struct named *e = s->by_id[port_id & (s->room_names - 1)]; e; e = e->next_by_id)
+                if (e->port_id == port_id) {
+                        if (wh_rules_allow(s->rules, WH_SEE, e->name, who, &line))
+                                return false;
+                        hidden = true;
+                }
+        return hidden;
+}
+
+/* Leaves out of a view what the asker may not see. What it says of itself is a claim in any case. */
+static void view_hide(const struct wh_server *s, struct wh_task_view *v, const struct wh_who *who)
+{
+        for (unsigned i = 0; i < WH_WAITS_MAX; i++)
+                if (is_hidden(s, v->waits[i].port_id, who))
+                        v->waits[i].port_id = 0;
+        for (unsigned i = 0; i < WH_WAIT_PORTS_MAX; i++)
+                if (is_hidden(s, v->ports[i].port_id, who))
+                        memset(&v->ports[i], 0, sizeof v->ports[i]);
+        for (unsigned i = 0; i < WH_WAIT_HELD_MAX; i++)
+                if (is_hidden(s, v->held[i].port_id, who))
+                        memset(&v->held[i], 0, sizeof v->held[i]);
+}
+
+static void waits_part(struct wh_server *s, const struct job *j)
+{
+        struct wh_names_reply_head h = wh_names_reply(WH_NAMES_WAITS, 0, 0);
+        struct wh_names_task *one;
+        uint8_t *buf = wh_os_malloc(sizeof h + WH_NAMES_TASKS_MAX * sizeof *one);
+        if (!buf) {
+                answer(s, j->reply, WH_NAMES_WAITS, wh_trace(-ENOMEM));
+                return;
+        }
+        bool all = !wh_rules_restrict_see(s->rules), others = all || wh_rules_see_others(s->rules, &j->who);
+        one = (struct wh_names_task *)(void *)(buf + sizeof h);
+        if (!j->after) {
+                memset(one, 0, sizeof *one);
                 one->pid = wh_os_getpid();
                 one->uid = wh_os_geteuid();
                 if (s->task->waits.page)
                         wh_task_page_read(s->task->waits.page, &one->view);
-                memcpy(at, one, sizeof *one);
-                wh_list_for (pos, &s->tasks) {
-                        const struct tasked *k = wh_container(pos, struct tasked, node);
-                        one->pid = k->pid;
-                        one->uid = k->uid;
-                        wh_task_page_read(k->page, &one->view);
-                        memcpy(at += sizeof *one, one, sizeof *one);
-                }
-                r = wharf_reply(s->task, m->reply, buf, len);
+                if (!all) /* it has a right to each port that has a name */
+                        view_hide(s, &one->view, &j->who);
+                h.count++;
         }
+        uint64_t last = s->serial_first;
+        wh_list_for_safe (pos, &s->tasks) {
+                struct tasked *k = wh_container(pos, struct tasked, node);
+                bool own = k->uid == j->who.uid && k->uid != (uid_t)-1;
+                if (k->serial <= j->after || !(own || others))
+                        continue;
+                if (!tasked_alive(k)) {
+                        tasked_free(s, k);
+                        continue;
+                }
+                if (h.count == WH_NAMES_TASKS_MAX) {
+                        h.next = last;
+                        break;
+                }
+                struct wh_names_task *to = one + h.count++;
+                to->pid = k->pid;
+                to->uid = k->uid;
+                wh_task_page_read(k->page, &to->view);
+                if (!all && !own)
+                        view_hide(s, &to->view, &j->who);
+                last = k->serial;
+        }
+        memcpy(buf, &h, sizeof h);
+        int r = wharf_reply(s->task, j->reply, buf, sizeof h + h.count * sizeof *one);
         free(buf);
-        free(one);
         if (r < 0)
-                answer(s, m->reply, WH_NAMES_WAITS, r);
+                answer(s, j->reply, WH_NAMES_WAITS, r);
+}
+
+/* One part for each user that waits for one, and then requests again. True: there is more to do. */
+static bool jobs_run(struct wh_server *s)
+{
+        wh_list_for_safe (pos, &s->turns) {
+                struct turn *t = wh_container(pos, struct turn, node);
+                struct job *j = wh_container(t->jobs.next, struct job, node);
+                if (j->op == WH_NAMES_LIST)
+                        list_part(s, j);
+                else
+                        waits_part(s, j);
+                job_free(s, j);
+                if (wh_list_empty(&t->jobs)) {
+                        wh_list_remove(&t->node);
+                        free(t);
+                }
+        }
+        return !wh_list_empty(&s->turns);
+}
+
+static void jobs_drop(struct wh_server *s)
+{
+        wh_list_for_safe (pos, &s->turns) {
+                struct turn *t = wh_container(pos, struct turn, node);
+                while (!wh_list_empty(&t->jobs)) {
+                        struct job *j = wh_container(t->jobs.next, struct job, node);
+                        wharf_drop(s->task, j->reply);
+                        job_free(s, j);
+                }
+                wh_list_remove(&t->node);
+                free(t);
+        }
+}
+
+static void do_state(struct wh_server *s, const struct wharf_msg *m)
+{
+        struct {
+                struct wh_names_reply_head head;
+                struct wh_names_state st;
+        } reply = {.head = wh_names_reply(WH_NAMES_STATE, 0, 0)};
+        struct wh_store_state kept = wh_store_state(s->store);
+        reply.st.holder = !kept.held ? WH_HOLDER_NONE : kept.keeper ? WH_HOLDER_KEEPER : WH_HOLDER_MANAGER;
+        reply.st.confined = s->confined;
+        const struct wh_who who = who_of(s, m);
+        if (who.uid == 0 || who.uid == wh_os_geteuid()) {
+                reply.st.names = (uint32_t)s->n_names;
+                reply.st.watches = (uint32_t)s->n_watches;
+                reply.st.unkept = kept.held ? (uint32_t)s->n_unkept : (uint32_t)(s->n_names + s->n_watches);
+                reply.st.unkept_error = (uint32_t)-kept.error;
+                reply.st.owed_error = (uint32_t)-kept.owed;
+                reply.st.deaths = kept.deaths;
+                reply.st.fails = kept.fails;
+                reply.st.fail_error = kept.fail;
+        }
+        if (wharf_reply(s->task, m->reply, &reply, sizeof reply) < 0)
+                wharf_drop(s->task, m->reply);
 }
 
 static void serve(struct wh_server *s, struct wharf_msg *m)
@@ -506,7 +809,7 @@ static void serve(struct wh_server *s, struct wharf_msg *m)
                 struct wharf_item *page = m->n_items ? &m->items[m->n_items - 1] : NULL;
                 if (page && page->kind == WHARF_GOT_FD) {
                         tasks_add(s, m, page->fd);
-                        wh_os_close(page->fd);
+                        wh_os_close_theirs(page->fd);
                         m->n_items--;
                 } else {
                         r = wh_trace(-EPROTO);
@@ -535,10 +838,11 @@ static void serve(struct wh_server *s, struct wharf_msg *m)
                 do_lookup(s, &req, m);
                 break;
         case WH_NAMES_LIST:
-                do_list(s, m);
-                break;
         case WH_NAMES_WAITS:
-                do_waits(s, m);
+                job_add(s, &req, m);
+                break;
+        case WH_NAMES_STATE:
+                do_state(s, m);
                 break;
         case WH_NAMES_WATCH:
                 do_watch(s, &req, m);
@@ -554,12 +858,14 @@ static void serve(struct wh_server *s, struct wharf_msg *m)
 /* A watched right's port is gone. */
 static void on_dead_name(struct wh_server *s, wharf_name right)
 {
-        for (size_t i = 0; i < s->n_names; i++)
-                if (s->names[i]->right == right) {
-                        names_remove(s, i);
-                        return;
-                }
-        wh_watch_dead(s, right);
+        struct named *e = s->n_names ? *bucket_of(s, right) : NULL;
+        while (e && e->right != right)
+                e = e->next;
+        bool found;
+        if (e)
+                names_remove(s, wh_server_find(s, e->name, &found));
+        else
+                wh_watch_dead(s, right);
 }
 
 /* One message without waiting: 0, or -EAGAIN when there is none, or what is wrong. */
@@ -601,7 +907,10 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
         s->sweep_at = WAITERS_SWEEP_MIN;
         wh_list_init(&s->waiters);
         wh_list_init(&s->tasks);
-        s->tasks_sweep_at = TASKS_SWEEP_MIN;
+        s->tasks_next = &s->tasks;
+        s->tasks_end = -1;
+        wh_list_init(&s->turns);
+        s->serial_first = s->serial = (uint64_t)wh_os_now_ns(); /* more than any that an earlier one gave */
         wh_list_init(&s->watches);
         struct wharf_port_opts o = {
                 .size = sizeof o,
@@ -614,16 +923,21 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
         if (r == 0)
                 wh_os_listen(listen_fd, WH_DOMAIN_BACKLOG); /* S9; refused, nobody knows our number */
         if (r == 0)
+                r = wh_port_of_others(task, s->port);
+        if (r == 0)
                 r = wharf_port_listen(task, s->port, listen_fd);
         if (r == 0)
                 r = wharf_port_fd(task, s->port, &s->port_fd);
-        if (r == 0 && !(s->polls = wh_os_calloc(4, sizeof *s->polls)))
+        struct wharf_port_stat st = {.size = sizeof st};
+        if (r == 0 && (r = wharf_port_stat(task, s->port, &st)) == 0)
+                s->port_id = st.id.v;
+        if (r == 0 && !(s->polls = wh_os_calloc(WH_POLLS_OWN, sizeof *s->polls)))
                 r = wh_trace(-ENOMEM);
         if (r < 0) {
                 wh_server_free(s);
                 return r;
         }
-        s->room_polls = 4;
+        s->room_polls = WH_POLLS_OWN;
         s->store = store;
         wh_server_set_rules(s, rules);
         *ret = s;
@@ -640,6 +954,11 @@ static void share_links(struct wh_server *s)
         wh_port_share_links(s->task, s->port, total);
 }
 
+void wh_server_confined(struct wh_server *s, uint32_t what)
+{
+        s->confined = what;
+}
+
 void wh_server_set_rules(struct wh_server *s, struct wh_rules *rules)
 {
         wh_rules_free(s->rules);
@@ -648,8 +967,8 @@ void wh_server_set_rules(struct wh_server *s, struct wh_rules *rules)
         wh_watches_anew(s); /* what they may see may have changed */
 }
 
-/* One entry of the wharfd before us. */
-static bool restore(void *arg, const struct wh_stored *e, uint32_t slot, int sock, int page)
+/* One entry of the wharfd before us. What it granted is granted. */
+static int restore(void *arg, const struct wh_stored *e, uint32_t slot, int sock, int page)
 {
         struct wh_server *s = arg;
         if (e->kind == WH_STORED_WATCH) {
@@ -660,12 +979,12 @@ static bool restore(void *arg, const struct wh_stored *e, uint32_t slot, int soc
         if (e->kind == WH_STORED_NAME && wh_names_valid(e->name, strlen(e->name)))
                 wh_server_find(s, e->name, &found);
         struct named *n = found ? NULL : wh_os_calloc(1, sizeof *n);
-        int r = n ? wh_right_resume(s->task, sock, &e->kept, &n->right) : -EPROTO;
+        int r = n ? wh_right_resume(s->task, sock, &e->kept, &n->right) : found ? -EEXIST : wh_trace(-ENOMEM);
         if (r < 0) {
-                wh_os_close(sock);
-                wh_os_close(page);
+                wh_os_close_theirs(sock);
+                wh_os_close_theirs(page);
                 free(n);
-                return false;
+                return r;
         }
         if (page >= 0)
                 wh_port_status_open(page, &n->page);
@@ -674,30 +993,90 @@ static bool restore(void *arg, const struct wh_stored *e, uint32_t slot, int soc
         n->cookie = e->cookie;
         n->pid = e->pid;
         n->uid = e->who.uid;
-        n->slot = WH_STORE_NONE; /* until it is in the table, freeing it leaves the slot to our caller */
-        r = wh_users_take(&s->users, n->uid, WH_LIMIT_NAMES, wh_rules_limit(s->rules, WH_LIMIT_NAMES));
+        n->known = e->known;
+        r = wh_users_take(&s->users, n->uid, WH_LIMIT_NAMES, WH_USERS_ANY);
         if (r < 0) {
                 wharf_drop(s->task, n->right);
                 wh_port_status_close(n->page);
                 free(n);
-                return false;
+                return r;
         }
+        /* Until it is in the table, freeing it leaves the slot to our caller. */
+        wh_server_slot_set(s, &n->slot, WH_STORE_NONE);
         r = wharf_watch(s->task, n->right, s->port);
         if (r == 0)
                 r = names_insert(s, n);
         if (r < 0) {
                 named_free(s, n);
-                return false;
+                return r;
         }
-        n->slot = slot;
+        s->n_unkept--;
+        wh_server_slot_set(s, &n->slot, slot);
         n->told = true;
-        return true;
+        if (s->restore_owed) { /* it comes late: we serve already */
+                wh_watches_tell(s, WHARF_NAME_IS, n);
+                waiters_wake(s, n);
+        }
+        return 0;
 }
 
 void wh_server_restore(struct wh_server *s, struct wh_given *given, unsigned n)
 {
-        if (s->store)
-                wh_store_restore(s->store, given, n, restore, s);
+        int r = 0;
+        for (int i = 0; s->store && (r = wh_store_restore(s->store, given, n, restore, s)) < 0 && i < RESTORES_MAX; i++)
+                wh_os_poll(NULL, 0, wh_os_now_ns() + SHORTAGE_PAUSE_NS);
+        s->restore_owed = r < 0; /* then it serves with what it has, and tries again beside that (J5) */
+}
+
+/* ---- the store ---- */
+
+/* The holder has not got this. */
+static void unkept(void *arg, uint32_t slot)
+{
+        struct wh_server *s = arg;
+        for (size_t i = 0; i < s->n_names; i++)
+                if (s->names[i]->slot == slot) {
+                        wh_server_slot_set(s, &s->names[i]->slot, WH_STORE_NONE);
+                        return;
+                }
+        wh_watch_unkept(s, slot);
+}
+
+static bool names_keep(struct wh_server *s)
+{
+        for (size_t i = 0; i < s->n_names; i++) {
+                struct named *e = s->names[i];
+                struct wh_stored st = {.kind = WH_STORED_NAME,
+                                       .known = (uint16_t)e->known,
+                                       .pid = e->pid,
+                                       .cookie = e->cookie,
+                                       .who = {.uid = e->uid}};
+                int sock;
+                if (e->slot != WH_STORE_NONE || wh_right_kept(s->task, e->right, &sock, &st.kept) < 0)
+                        continue;
+                strcpy(st.name, e->name);
+                s->n_unkept--;
+                wh_server_slot_set(s, &e->slot, wh_store_put(s->store, &st, sock, -1));
+                if (e->slot == WH_STORE_NONE)
+                        return false;
+        }
+        return true;
+}
+
+/* What was not kept, or not handed over, is tried again now and then. When to come back for it. */
+static int64_t keep_again(struct wh_server *s, int64_t now)
+{
+        bool put = s->n_unkept && wh_store_has_room(s->store);
+        if (!put && !s->restore_owed)
+                return WHARF_FOREVER;
+        if (now < s->keep_at_ns)
+                return s->keep_at_ns;
+        if (s->restore_owed)
+                s->restore_owed = wh_store_restore(s->store, NULL, 0, restore, s) < 0;
+        put = s->n_unkept && wh_store_has_room(s->store) && !(names_keep(s) && wh_watches_keep(s));
+        bool refused = s->restore_owed && wh_store_state(s->store).owed == -ETOOMANYREFS; /* at once, and for now */
+        s->keep_at_ns = now + (refused ? SHORTAGE_PAUSE_NS : KEEP_AGAIN_NS);
+        return put || s->restore_owed ? s->keep_at_ns : WHARF_FOREVER;
 }
 
 struct wh_server *wh_server_free(struct wh_server *s)
@@ -710,13 +1089,18 @@ struct wh_server *wh_server_free(struct wh_server *s)
                 wharf_drop(s->task, w->reply);
                 waiter_free(s, w);
         }
+        jobs_drop(s);
         wh_list_for_safe (pos, &s->tasks)
                 tasked_free(s, wh_container(pos, struct tasked, node));
+        if (s->tasks_end >= 0)
+                wh_os_close(s->tasks_end);
         wh_watches_done(s);
         while (s->n_names)
                 names_remove(s, s->n_names - 1);
         free(s->names);
-        free(s->users.user);
+        free(s->by_serial);
+        free(s->by_right); /* and by_id */
+        wh_accounts_done(&s->users.accounts);
         wh_rules_free(s->rules);
         if (s->port != WHARF_NONE)
                 wharf_drop(s->task, s->port);
@@ -752,10 +1136,14 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
                 int64_t wake_ns = waiters_expire(s);
                 s->shortage = false;
                 bool more = wh_watches_pump(s);
+                more |= jobs_run(s);
 
                 int64_t now = wh_os_now_ns();
                 if (s->shortage && now + SHORTAGE_PAUSE_NS < wake_ns)
                         wake_ns = now + SHORTAGE_PAUSE_NS;
+                int64_t keep_ns = keep_again(s, now);
+                if (keep_ns < wake_ns)
+                        wake_ns = keep_ns;
                 if (needed(s)) {
                         idle_since_ns = WHARF_FOREVER;
                 } else if (linger_ns != WHARF_FOREVER) {
@@ -769,10 +1157,16 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
                 struct pollfd *p = s->polls;
                 p[0] = (struct pollfd){.fd = s->port_fd, .events = POLLIN};
                 p[1] = (struct pollfd){.fd = stop_fd, .events = POLLIN};
-                unsigned n_polls = 2 + (s->shortage ? 0 : wh_watches_poll(s, p + 2));
+                p[2] = (struct pollfd){.fd = wh_store_fd(s->store), .events = POLLIN};
+                p[3] = (struct pollfd){.fd = s->tasks_end, .events = POLLIN};
+                unsigned n_polls = WH_POLLS_OWN + (s->shortage ? 0 : wh_watches_poll(s, p + WH_POLLS_OWN));
                 int n = wh_os_poll(p, n_polls, r == 0 || more ? 0 : wake_ns);
                 if (n > 0 && p[1].revents)
                         return WH_SERVER_STOPPED;
+                if (n > 0 && p[2].revents)
+                        wh_store_hear(s->store, unkept, s);
+                if (n > 0 && p[3].revents)
+                        tasks_ended(s);
                 polls_refused = n < 0 && n != -EINTR ? polls_refused + 1 : 0;
                 if (polls_refused == POLLS_REFUSED_MAX)
                         return wh_trace(n);

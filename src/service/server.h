@@ -4,8 +4,8 @@
  * Always true:
  *   S1  An entry holds a send right to its port, and that right is watched: when the port is gone, so is the entry.
  *       Where the notice is still under way, whoever looks at the entry asks the right itself.
- *   S2  An entry belongs to whoever knows its cookie. Only he may take it back; he may register it again, which changes
- *       nothing; and when he does not take the answer to his REGISTER, the entry was never made.
+ *   S2  An entry belongs to whoever knows its cookie. Only it may take it back; it may register it again, which changes
+ *       nothing; and when it does not take the answer to its REGISTER, the entry was never made.
  *   S3  Entries are sorted by name, and no two have the same.
  *   S4  A waiting lookup keeps the reply right and nothing else. It ends when the name appears, when its time is over,
  *       or when its asker is found dead.
@@ -14,9 +14,13 @@
  *   S6  Every entry is with the holder of our descriptors (store.h) before anybody is told that it was made, so our
  *       death at any instruction loses no name of a living task and no watch.
  *   S7  A task's page is kept as long as its process lives and the task is open, whoever has which link; it keeps
- *       nobody here, and whoever looks at the pages first lets go of the dead ones.
+ *       nobody here. That of a process goes when it ends; of a task that was closed, when others are added or looked at.
  *   S9  The server listens once more on the socket that it was given, so that the kernel tells whoever connects from
  *       then on that it is this process that serves there (SO_PEERCRED), and not the one that made the socket.
+ *   S10 No request costs more than a few look-ups. What lists things is answered in parts; each user has one part made
+ *       in turn, between requests, however many it has asked for, and what waits counts as its waiting look-ups do.
+ *   S11 A name lives as long as the port it leads to, whoever registered it. It never leads to this server's own port,
+ *       nor does it hold its own owner's end (kept.h, E3): such a one nobody's death would end.
  *   S8  Who may do what, and how much of it, is decided from what the kernel says of the asker (rules.h).
  */
 #ifndef WH_SERVICE_SERVER_H
@@ -41,6 +45,8 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
                   struct wh_server **ret);
 /* Before it runs: go on with what the last wharfd left. */
 void wh_server_restore(struct wh_server *s, struct wh_given *given, unsigned n);
+/* What it has given up (service/confine.h), for whoever asks. */
+void wh_server_confined(struct wh_server *s, uint32_t what);
 /* From now on these; taken. What was registered before stays registered. */
 void wh_server_set_rules(struct wh_server *s, struct wh_rules *rules);
 struct wh_server *wh_server_free(struct wh_server *s);

@@ -5,6 +5,7 @@
 #define WH_SERVICE_SERVER_IMPL_H
 
 #include "base/list.h"
+#include "port/account.h"
 #include "service/proto.h"
 #include "service/rules.h"
 #include "service/server.h"
@@ -17,12 +18,17 @@ struct wh_port_status;
 struct named {
         char name[WHARF_NAME_MAX + 1];
         wharf_name right;                  /* kept (port/kept.h) */
+        struct named *next;                /* of the same bucket by right */
+        struct named *next_by_id;          /* ... by the port's id */
+        uint64_t port_id;                  /* of the port; 0 where it is not known */
+        uint64_t serial;                   /* never that of another one, nor of an earlier wharfd */
         const struct wh_port_status *page; /* NULL where its owner could not make one */
         struct wh_cookie cookie;           /* S2 */
         uint32_t slot;                     /* in the store */
         pid_t pid;
         uid_t uid;
-        bool told; /* to watchers */
+        uint32_t known; /* enum wharf_known: how these two are */
+        bool told;      /* to watchers */
 };
 
 /* A lookup that waits. */
@@ -35,63 +41,103 @@ struct waiter {
         char name[WHARF_NAME_MAX + 1];
 };
 
-/* How much of everything one user has; who has nothing is not in the list. */
-struct user {
-        uid_t uid;
-        uint32_t n[WH_LIMITS];
-};
+/* How much of everything each user has. */
 struct users {
-        struct user *user;
-        size_t n, room;
+        struct wh_accounts accounts;
 };
-/*
- * One more for this user, of `total` for all: 0, -ENOMEM, or -EDQUOT when he has his share: total / (users + 1), so
- * that whoever comes next always finds some left; but a few for everybody.
- */
+#define WH_USERS_ANY UINT32_MAX /* `total` for what was granted once: by the wharfd before us */
+/* One more for this user, of `total` for all: 0, -ENOMEM, or -EDQUOT when it has its share. */
 int wh_users_take(struct users *u, uid_t uid, enum wh_limit what, uint32_t total);
+/* The same of what costs descriptors: of those that wharfd may have there is a share for each kind. */
+int wh_users_take_fds(struct wh_server *s, uid_t uid, enum wh_limit what);
 void wh_users_give(struct users *u, uid_t uid, enum wh_limit what);
 
 /* A task that has handed its page over. It goes with its process, not with its link: a look-up's ends at once. */
 struct tasked {
-        struct wh_list node;
+        struct wh_list node; /* of s->tasks, by serial */
+        uint64_t serial;
         const struct wh_task_page *page;
         int pidfd;
         pid_t pid;
         uid_t uid;
 };
 
+/* A question whose answer is work, and waits for its user's turn. */
+struct job {
+        struct wh_list node;
+        wharf_name reply;
+        enum wh_names_op op;
+        uint64_t after;
+        struct wh_who who;
+};
+struct turn {
+        struct wh_list node; /* of s->turns */
+        uid_t uid;
+        struct wh_list jobs;
+};
+
+enum { WH_POLLS_OWN = 4 }; /* its port, the word to stop, its keeper, the ends of tasks */
+
 struct wh_server {
         wharf_task *task;
         wharf_name port;
+        uint64_t port_id;
         int listen_fd; /* borrowed */
         int port_fd;   /* borrowed: readable while something is to be received */
         struct wh_rules *rules;
         struct wh_store *store; /* NULL: nothing is kept */
+        size_t n_unkept;        /* names and watches that have no slot there */
+        bool restore_owed;      /* the last wharfd left more than could be taken up so far */
+        int64_t keep_at_ns;     /* when they are put there again, at the earliest */
         struct users users;
-        struct named **names;
+        struct named **names; /* S3 */
+        struct named **by_serial;
+        struct named **by_id;
+        struct named **by_right; /* as many buckets as there is room for names: a power of two */
         size_t n_names, room_names;
         struct wh_list waiters;
         size_t n_waiters;
         size_t sweep_at; /* waiters at which the dead are looked for next */
         struct wh_list tasks;
-        size_t n_tasks, tasks_sweep_at;
+        size_t n_tasks;
+        struct wh_list *tasks_next;    /* whose life is looked at next */
+        int tasks_end;                 /* an epoll of their processes: those that have ended; -1 until there is one */
+        uint64_t serial_first, serial; /* of this wharfd; the last one that was given */
+        struct wh_list turns;          /* users with jobs, the next one first */
         struct wh_list watches;
         size_t n_watches, n_behind; /* those that are not told everything yet */
+        uint32_t confined;          /* what wh_names_state says of it */
         bool shortage;              /* of memory or descriptors: try again a little later */
-        struct pollfd *polls;       /* room for all watches, and two more */
+        struct pollfd *polls;       /* the server's own, and room for all watches */
         size_t room_polls;
 };
 
 /* The index of `name`, or where it would stand, with *ret_found. */
 size_t wh_server_find(const struct wh_server *s, const char *name, bool *ret_found);
 
+/* An entry that has a slot, or none, from now on; and one that is no more. */
+static inline void wh_server_slot_set(struct wh_server *s, uint32_t *slot, uint32_t to)
+{
+        *slot = to;
+        s->n_unkept += to == WH_STORE_NONE;
+}
+static inline void wh_server_slot_gone(struct wh_server *s, uint32_t slot)
+{
+        s->n_unkept -= slot == WH_STORE_NONE;
+        wh_store_remove(s->store, slot);
+}
+
 /* ---- watchers.c ---- */
 
 /* Add a watch whose events go over `right`, which it takes on success. -EDQUOT, -ENOMEM, -EPROTO, -EPIPE */
 int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cookie *cookie, const struct wh_who *who,
                  wharf_name right);
-/* The same for one that the last wharfd had; takes `sock` in any case. */
-bool wh_watch_restore(struct wh_server *s, const struct wh_stored *e, uint32_t slot, int sock);
+/* The same for one that the last wharfd had; takes `sock` in any case. Also -EEXIST */
+int wh_watch_restore(struct wh_server *s, const struct wh_stored *e, uint32_t slot, int sock);
+/* What has no slot is put into the store, as long as there is room. False: some could not be. */
+bool wh_watches_keep(struct wh_server *s);
+/* It is kept no more. False: it is none of these. */
+bool wh_watch_unkept(struct wh_server *s, uint32_t slot);
 /* -ENOENT */
 int wh_watch_remove(struct wh_server *s, const struct wh_cookie *cookie);
 /* The watcher behind this right is gone. False: it is none. */

@@ -3,8 +3,16 @@
  *
  * Descriptors are held by somebody else: the system's service manager, or wharfd's own keeper (keeper.h). Both are
  * spoken to in the same words, those of sd_notify(3): FDSTORE=1 with FDNAME= and the descriptors, FDSTOREREMOVE=1 with
- * FDNAME=; and both give back what they hold in the same way, LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES of
- * sd_listen_fds(3). No library is needed for either.
+ * FDNAME=. No library is needed. A service manager gives back what it holds at the start of the next wharfd, by
+ * LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES of sd_listen_fds(3): a list in one variable, which the kernel allows 128 KiB.
+ * A keeper has no such limit, since it hands over in parts, on the same socket:
+ *
+ *      WHARF_HAND=FROM, or with FDNAME=    the server asks: from that place on, or what is held under that name
+ *      WHARF_HANDED=NEXT ...               the keeper: a line "DESCRIPTORS NAME" for each entry, and the descriptors; at
+ *                                          NEXT it goes on, and 0 is the end. Also how many servers died, how many could
+ *                                          not be started, and why the last of these could not
+ *      WHARF_REFUSED=ERRNO                 the keeper: not now
+ *      WHARF_UNHELD=ERRNO NAME             the keeper, unasked: this is not held
  *
  * What is not a descriptor (name, owner, greeting ...) is in the journal, a memfd that is held like all others: an
  * array of records, each written by the one wharfd there is.
@@ -16,7 +24,11 @@
  *   J2  Records of a slot bear a generation that is never used again, and it is part of the descriptors' name: what the
  *       holder may still have of an earlier one is known for what it is, and thrown away.
  *   J3  What was sent to the holder is in the kernel's hands once the call returns: our death does not undo it.
- *   J4  A store that cannot be reached loses durability and nothing else: every call goes on as if it were there.
+ *   J4  A store that cannot be reached loses durability and nothing else: every call goes on as if it were there. What
+ *       is not kept is known, is put again when there may be room, and is told whoever asks (WH_NAMES_STATE).
+ *   J5  An entry that was handed over leaves its holder only when the server has no use for it for good. Where the
+ *       server is short of something, it is asked for again.
+ *   J6  Pages take no more than half of what the holder has room for: they are figures of `wharf ls`, sockets are names.
  */
 #ifndef WH_SERVICE_STORE_H
 #define WH_SERVICE_STORE_H
@@ -25,7 +37,13 @@
 #include "service/proto.h"
 #include "service/rules.h"
 
-enum { WH_FD_NAME_MAX = 64 };
+enum {
+        WH_FD_NAME_MAX = 64,
+        /* Of one part that a keeper hands over. */
+        WH_HAND_FDS = 32,
+        WH_HAND_HEAD_MAX = 80,
+        WH_HAND_TEXT_MAX = 1280,
+};
 
 /* A descriptor that was handed to this process, with the name it was given. */
 struct wh_given {
@@ -40,8 +58,11 @@ struct wh_given {
 int wh_given_take(struct wh_given **ret, unsigned *ret_n);
 /* Close what nobody took. */
 void wh_given_done(struct wh_given *given, unsigned n);
-/* The socket to whoever holds descriptors for us: of the keeper, or of $NOTIFY_SOCKET; -1 when there is none. */
-int wh_notify_open(void);
+/*
+ * The socket to whoever holds descriptors for us: of the keeper (*ret_keeper), or of $NOTIFY_SOCKET; -1 when there is
+ * none.
+ */
+int wh_notify_open(bool *ret_keeper);
 /* "READY=1" and the like. Failing is harmless. */
 void wh_notify(int fd, const char *text);
 /* A descriptor to be held under this name. */
@@ -50,7 +71,8 @@ int wh_notify_keep(int fd, const char *name, int what);
 enum wh_stored_kind { WH_STORED_NAME = 1, WH_STORED_WATCH = 2 };
 
 struct wh_stored {
-        uint32_t kind; /* enum wh_stored_kind */
+        uint16_t kind;  /* enum wh_stored_kind */
+        uint16_t known; /* enum wharf_known: how pid and who are */
         int32_t pid;
         struct wh_cookie cookie;
         struct wh_kept kept;
@@ -62,22 +84,43 @@ struct wh_stored {
 
 struct wh_store;
 /*
- * The store behind `notify_fd`, with the journal from among what was given, or a new one. Takes both; `notify_fd` also
- * on failure. Errors: -ENOMEM, -EMFILE, ...
+ * The store behind `notify_fd`, which is our own keeper's or a service manager's, with the journal that it holds, or a
+ * new one. Takes the journal out of `given`, and `notify_fd` also on failure. Errors: -ENOMEM, -EMFILE, -ETIMEDOUT, ...
  */
-int wh_store_open(int notify_fd, struct wh_given *given, unsigned n, struct wh_store **ret);
+int wh_store_open(int notify_fd, bool keeper, struct wh_given *given, unsigned n, struct wh_store **ret);
 struct wh_store *wh_store_free(struct wh_store *s);
 
 /* Put an entry with its socket, and its page or -1. The slot; WH_STORE_NONE where it could not be kept. */
 uint32_t wh_store_put(struct wh_store *s, const struct wh_stored *e, int sock, int page);
 /* Harmless for WH_STORE_NONE, and for a store that is NULL. */
 void wh_store_remove(struct wh_store *s, uint32_t slot);
+/* May another one be put, as far as we know? */
+bool wh_store_has_room(const struct wh_store *s);
 
 /*
- * Call `fn` for each entry that the last wharfd left. It takes `sock` and `page` (which may be -1) and answers whether
- * it goes on with that entry; if not, the entry is removed. Everything else that was left is removed too.
+ * Call `fn` for each entry that the last wharfd left. It takes `sock` and `page` (which may be -1) and answers 0 when it
+ * goes on with that entry; -EMFILE, -ENFILE or -ENOMEM when it cannot now; anything else removes the entry. Everything
+ * else that was left is removed too, once all have been seen.
+ * 0; or what a keeper's handing over failed of: then it is to be called again, a little later, until it answers 0.
  */
-void wh_store_restore(struct wh_store *s, struct wh_given *given, unsigned n,
-                      bool (*fn)(void *arg, const struct wh_stored *e, uint32_t slot, int sock, int page), void *arg);
+int wh_store_restore(struct wh_store *s, struct wh_given *given, unsigned n,
+                     int (*fn)(void *arg, const struct wh_stored *e, uint32_t slot, int sock, int page), void *arg);
+
+/* What a keeper says unasked is to be heard when this is readable; -1: there is nothing to hear. */
+int wh_store_fd(const struct wh_store *s);
+/* Hear it. `lost` is told of each slot that is not held, and is free by then. */
+void wh_store_hear(struct wh_store *s, void (*lost)(void *arg, uint32_t slot), void *arg);
+
+/* How it is with the holder. */
+struct wh_store_state {
+        bool held;       /* somebody holds: it was alive when last spoken to */
+        bool keeper;     /* ... and is our own keeper */
+        int error;       /* why the last entry was not kept; 0 or a negative errno */
+        int owed;        /* not everything has been handed over yet: why */
+        uint32_t deaths; /* of servers, as our keeper counts */
+        uint32_t fails;  /* servers that it could not start */
+        uint32_t fail;   /* why the last one could not be, an errno */
+};
+struct wh_store_state wh_store_state(const struct wh_store *s);
 
 #endif

@@ -15,12 +15,13 @@
  *   W3  Events are frames on the link's socket, never a lane: a watcher that does not read costs what a socket holds.
  *   W4  The right that came with the request is kept (port/kept.h) and only introduces the one that events are sent
  *       on; so the next wharfd introduces another, and the watcher knows both by who introduced them.
- *   W5  A port at which a watch is behind is given to nobody. So what somebody registered before he was given a right
- *       to it has been told there before his first message came, however short he lived (direct.c rests on that).
+ *   W5  A port at which a watch is behind is given to nobody. So what somebody registered before it was given a right
+ *       to it has been told there before its first message came, however short it lived (direct.c rests on that).
  */
 #include "service/server_impl.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "wharf/message.h"
 
@@ -55,7 +56,7 @@ static void watch_free(struct wh_server *s, struct watch *w)
         wh_list_remove(&w->node);
         s->n_watches--;
         s->n_behind -= w->behind;
-        wh_store_remove(s->store, w->slot);
+        wh_server_slot_gone(s, w->slot);
         wh_users_give(&s->users, w->who.uid, WH_LIMIT_WATCHES);
         wharf_drop(s->task, w->kept);
         if (w->right != WHARF_NONE)
@@ -67,8 +68,8 @@ static void watch_free(struct wh_server *s, struct watch *w)
 static int watch_new(struct wh_server *s, const char *pattern, const struct wh_cookie *cookie, const struct wh_who *who,
                      wharf_name kept, struct watch **ret)
 {
-        if (s->room_polls < s->n_watches + 3) {
-                size_t room = (s->n_watches + 3) * 2;
+        if (s->room_polls < s->n_watches + 1 + WH_POLLS_OWN) {
+                size_t room = (s->n_watches + 1 + WH_POLLS_OWN) * 2;
                 struct pollfd *more = wh_os_realloc(s->polls, room * sizeof *more);
                 if (!more)
                         return wh_trace(-ENOMEM);
@@ -86,7 +87,7 @@ static int watch_new(struct wh_server *s, const char *pattern, const struct wh_c
         w->kept = kept;
         w->cookie = *cookie;
         w->who = *who;
-        w->slot = WH_STORE_NONE;
+        wh_server_slot_set(s, &w->slot, WH_STORE_NONE);
         strcpy(w->pattern, pattern);
         wh_list_push_back(&s->watches, &w->node);
         s->n_watches++;
@@ -115,7 +116,7 @@ int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cooki
         struct wh_stored e = {.kind = WH_STORED_WATCH, .cookie = *cookie, .who = *who};
         strcpy(e.name, pattern);
         struct watch *w;
-        int fd, r = wh_users_take(&s->users, who->uid, WH_LIMIT_WATCHES, wh_rules_limit(s->rules, WH_LIMIT_WATCHES));
+        int fd, r = wh_users_take_fds(s, who->uid, WH_LIMIT_WATCHES);
         if (r < 0)
                 return r;
         r = wh_right_keep(s->task, right, &fd, &e.kept);
@@ -125,31 +126,63 @@ int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cooki
                 wh_users_give(&s->users, who->uid, WH_LIMIT_WATCHES);
                 return r;
         }
-        w->slot = wh_store_put(s->store, &e, fd, -1);
+        s->n_unkept--;
+        wh_server_slot_set(s, &w->slot, wh_store_put(s->store, &e, fd, -1));
         return 0;
 }
 
-bool wh_watch_restore(struct wh_server *s, const struct wh_stored *e, uint32_t slot, int sock)
+bool wh_watches_keep(struct wh_server *s)
+{
+        wh_list_for (n, &s->watches) {
+                struct watch *w = wh_container(n, struct watch, node);
+                struct wh_stored e = {.kind = WH_STORED_WATCH, .cookie = w->cookie, .who = w->who};
+                int fd;
+                if (w->slot != WH_STORE_NONE || wh_right_kept(s->task, w->kept, &fd, &e.kept) < 0)
+                        continue;
+                strcpy(e.name, w->pattern);
+                s->n_unkept--;
+                wh_server_slot_set(s, &w->slot, wh_store_put(s->store, &e, fd, -1));
+                if (w->slot == WH_STORE_NONE)
+                        return false;
+        }
+        return true;
+}
+
+bool wh_watch_unkept(struct wh_server *s, uint32_t slot)
+{
+        wh_list_for (n, &s->watches) {
+                struct watch *w = wh_container(n, struct watch, node);
+                if (w->slot != slot)
+                        continue;
+                wh_server_slot_set(s, &w->slot, WH_STORE_NONE);
+                return true;
+        }
+        return false;
+}
+
+int wh_watch_restore(struct wh_server *s, const struct wh_stored *e, uint32_t slot, int sock)
 {
         wharf_name right;
         struct watch *w;
-        if (e->name[0] && !wh_names_valid(e->name, strlen(e->name))) {
-                wh_os_close(sock);
-                return false;
+        int r = e->name[0] && !wh_names_valid(e->name, strlen(e->name)) ? wh_trace(-EPROTO) : 0;
+        if (r == 0 && watch_find(s, &e->cookie))
+                r = -EEXIST;
+        if (r == 0)
+                r = wh_right_resume(s->task, sock, &e->kept, &right);
+        if (r < 0) {
+                wh_os_close_theirs(sock);
+                return r;
         }
-        if (wh_right_resume(s->task, sock, &e->kept, &right) < 0) {
-                wh_os_close(sock);
-                return false;
-        }
-        int r = wh_users_take(&s->users, e->who.uid, WH_LIMIT_WATCHES, wh_rules_limit(s->rules, WH_LIMIT_WATCHES));
+        r = wh_users_take(&s->users, e->who.uid, WH_LIMIT_WATCHES, WH_USERS_ANY);
         if (r == 0 && (r = watch_new(s, e->name, &e->cookie, &e->who, right, &w)) < 0)
                 wh_users_give(&s->users, e->who.uid, WH_LIMIT_WATCHES);
         if (r < 0) {
                 wharf_drop(s->task, right);
-                return false;
+                return r;
         }
-        w->slot = slot;
-        return true;
+        s->n_unkept--;
+        wh_server_slot_set(s, &w->slot, slot);
+        return 0;
 }
 
 int wh_watch_remove(struct wh_server *s, const struct wh_cookie *cookie)
@@ -236,7 +269,7 @@ bool wh_watches_behind_at(struct wh_server *s, const struct named *e)
         wh_list_for (n, &s->watches) {
                 const struct watch *w = wh_container(n, struct watch, node);
                 struct wharf_right_stat st = {.size = sizeof st};
-                /* Of his own only: what port a right of somebody else leads to is that one's claim. */
+                /* Of its own only: what port a right of somebody else leads to is that one's claim. */
                 if (w->behind && w->who.uid == e->uid && wharf_right_stat(s->task, w->kept, &st) == 0 &&
                     st.id.v == at.id.v)
                         return true;

@@ -32,7 +32,7 @@ await gone "$child"
 
 start wharf serve slow -- sleep 1000
 await served slow
-run 4 wharf call --timeout 50ms --data x slow
+run 4 wharf call --timeout 2s --data x slow
 same "--timeout" "wharf call: slow: no reply came until the deadline" "$err"
 
 run 2 wharf call
@@ -46,7 +46,7 @@ run 2 wharf call --data x 'a b'
 same "no name at all" "wharf call: a b: a name is 1 to 128 letters, digits and . _ - / : @" "$err"
 run 1 sh -c 'head -c 2000 /dev/zero | wharf call --size-limit 1K slow'
 same "--size-limit" "wharf call: standard input: more than the limit of 1 KiB" "$err"
-run 4 wharf call --wait --timeout 20ms --data x nobody
+run 4 wharf call --wait --timeout 2s --data x nobody
 same "--wait" "wharf call: nobody: no process has served this name in time" "$err"
 (sleep 0.2; exec wharf serve late -- cat >/dev/null) &
 pids="$pids $!"

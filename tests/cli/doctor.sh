@@ -4,14 +4,14 @@
 
 run 0 wharf doctor
 same "what is looked at" "kernel memfd sealing scm_rights pidfd so_peerpidfd membarrier epoll_pwait2 rlimit_nofile \
-rlimit_fsize memory dev_shm yama user_namespaces cores domain" \
+rlimit_fsize memory dev_shm yama user_namespaces cores wharfd domain" \
         "$(printf '%s\n' "$out" | awk '{ printf "%s%s", (NR > 1 ? " " : ""), $2 }')"
 same "verdicts" "" "$(printf '%s\n' "$out" | awk '$1 != "ok" && $1 != "warn"')"
 same "every warning says what to do" "" "$(printf '%s\n' "$out" | awk '$1 == "warn" && !/: /')"
 same "the domain" "ok    domain           $WHARF_DOMAIN, made on first use" "$(printf '%s\n' "$out" | tail -n 1)"
 same "it only looks" "" "$(ls "$WHARF_DOMAIN" 2>/dev/null)"
 run 0 wharf doctor --json
-same "JSON has as many" 16 "$(printf '%s\n' "$out" | grep -c '"check":')"
+same "JSON has as many" 17 "$(printf '%s\n' "$out" | grep -c '"check":')"
 run 1 sh -c 'ulimit -n 100; exec wharf doctor'
 same "few descriptors" "fail  rlimit_nofile    soft 100, hard 100: every right is a descriptor: raise it with ulimit -n, LimitNOFILE= or limits.conf" \
         "$(printf '%s\n' "$out" | grep rlimit_nofile)"
@@ -51,8 +51,13 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 else
         echo "  skipped cli-doctor: a shared domain of another (needs root and setpriv)"
 fi
+same "its wharfd" "ok    wharfd           held by its keeper; gave up privileges" \
+        "$(WHARF_DOMAIN=$dir/shared wharf doctor | sed -n 's/^\(.* wharfd .*privileges\).*/\1/p')"
 mine=$WHARF_DOMAIN
 WHARF_DOMAIN=$dir/shared
+kill -9 "$(keepers)"
+keeper_gone() { wharf doctor | grep -q 'warn *wharfd *nobody holds its 0 names'; }
+await keeper_gone
 # shellcheck disable=SC2046
 kill -9 $(keepers) $(servers)
 await no_wharfd

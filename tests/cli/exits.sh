@@ -29,12 +29,12 @@ done <<END
 2|wharf send: '-d': its value is missing; usage: wharf send [--data TEXT] [--wait] [--timeout DURATION] [--later] [--size-limit SIZE] NAME|wharf send -d
 2|wharf ls: --color: 'red' is none of auto, always and never|wharf ls --color red
 3|wharf send: nobody: no process serves this name|wharf send --data x nobody
-4|wharf send: nobody: no process has served this name in time|wharf send --wait --timeout 300ms --data x nobody
+4|wharf send: nobody: no process has served this name in time|wharf send --wait --timeout 2s --data x nobody
 3|wharf call: nobody: no process serves this name|wharf call --data x nobody
-4|wharf call: nobody: no process has served this name in time|wharf call --wait --timeout 300ms --data x nobody
+4|wharf call: nobody: no process has served this name in time|wharf call --wait --timeout 2s --data x nobody
 3|wharf run: nobody: no process serves this name|wharf run --send nobody true
-4|wharf run: nobody: no process has served this name in time|wharf run --wait --timeout 300ms --send nobody true
-4|wharf recv: other: no message came in time|wharf recv --timeout 10ms other
+4|wharf run: nobody: no process has served this name in time|wharf run --wait --timeout 2s --send nobody true
+4|wharf recv: other: no message came in time|wharf recv --timeout 2s other
 3|wharf run: no-such-program: there is no such program, or what runs it is missing|wharf run no-such-program
 3|wharf serve: no-such-program: there is no such command|wharf serve x no-such-program
 1|wharf serve: /: it cannot be executed: Is a directory|wharf serve x /

@@ -39,7 +39,7 @@ same() {
 run() {
         want=$1
         shift
-        timeout 60 "$@" >"$dir/out" 2>"$dir/err"
+        timeout 300 "$@" >"$dir/out" 2>"$dir/err"
         rc=$?
         out=$(cat "$dir/out")
         err=$(cat "$dir/err")

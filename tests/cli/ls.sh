@@ -23,6 +23,7 @@ same "JSON" "[
     \"name\":\"count\",
     \"pid\":$server,
     \"uid\":$(id -u),
+    \"known\":\"connected\",
     \"port_id\":\"ID\",
     \"senders\":0,
     \"receivers_waiting\":0,

@@ -28,7 +28,7 @@ same "--raw" "$(printf 'ab\000c' | od -c)" "$(od -c <"$dir/got")"
 
 receive --json -n 3 box
 wharf send --data 'say "hi"' box
-sender='"pid":[0-9]*,"uid":'$(id -u)
+sender='"pid":[0-9]*,"uid":'$(id -u)',"known":"bound","introducer":null'
 printf '\377\000' | wharf send box
 printf 'gr\303\274n' | wharf send box
 wait $receiver
@@ -67,10 +67,10 @@ same "the successor" new "$(cat "$dir/got")"
 receive --capacity zero -n 3 box
 run 0 wharf send --data met box
 kill -STOP $receiver
-run 4 wharf send --timeout 30ms --data withdrawn box
+run 4 wharf send --timeout 2s --data withdrawn box
 run 0 wharf send --later --data "left at once" box
 same "a message that was left" "wharf send: box: left to be sent later" "$err"
-run 0 wharf send --later --timeout 20ms --data "left in the end" box
+run 0 wharf send --later --timeout 2s --data "left in the end" box
 same "another" "wharf send: box: left to be sent later" "$err"
 kill -CONT $receiver
 wait $receiver
@@ -95,7 +95,7 @@ for cap in 0 65537 zer -1 1x ""; do
         same "--capacity '$cap'" "wharf recv: --capacity: '$cap' is none of 1 to 65536, zero and unbounded" "$err"
 done
 
-run 4 wharf recv --timeout 30ms box
+run 4 wharf recv --timeout 2s box
 same "no message came" "wharf recv: box: no message came in time" "$err"
 start wharf recv box
 await served box

@@ -2,27 +2,34 @@
 # wharfd: many who start it at once, its death, its leaving, ordinary users.
 . "$(dirname "$0")/lib.sh"
 
-# A hundred first users.
+# A hundred first users. Each gives up when nobody has answered it for ten seconds, so where all of them cannot be started
+# in that time, fewer are.
+users=100
+from=$(date +%s%N)
+for i in 1 2 3 4 5 6 7 8 9 10; do
+        wharf --version >/dev/null
+done
+[ $(($(date +%s%N) - from)) -lt 200000000 ] || users=20
 i=0
-while [ $i -lt 100 ]; do
+while [ $i -lt $users ]; do
         start wharf recv "n$i"
         i=$((i + 1))
 done
-await served_n 100
-same "a hundred first users: servers" 1 "$(servers | wc -l)"
+await served_n $users
+same "$users first users: servers" 1 "$(servers | wc -l)"
 
-# The server killed, with a hundred names: its keeper starts another, which knows them all.
+# The server killed, with all those names: its keeper starts another, which knows them all.
 kill -9 "$(servers)"
 run 0 wharf ls --json
-same "names after a kill, at the first look" 100 "$(echo "$out" | grep -c '"name":')"
+same "names after a kill, at the first look" $users "$(echo "$out" | grep -c '"name":')"
 same "servers after a kill" 1 "$(servers | wc -l)"
 
 # Its keeper killed as well: the names come back all the same, from their owners.
 # shellcheck disable=SC2046
 kill -9 $(keepers) $(servers)
-await served_n 100
+await served_n $users
 same "servers after both were killed" 1 "$(servers | wc -l)"
-same "nobody was lost" 100 "$(echo "$pids" | wc -w)"
+same "nobody was lost" $users "$(echo "$pids" | wc -w)"
 for p in $pids; do
         slay "$p"
 done
@@ -84,7 +91,7 @@ wharfd: nobody needs $WHARF_DOMAIN any more" "$out"
 run 2 wharfd --linger 5
 same "a duration without a unit" "wharfd: --linger: '5' is no duration; 500ms and 2s are" "$err"
 run 2 wharfd x
-same "an argument" "usage: wharfd [--domain DIR | --system] [--share] [--config FILE] [--linger DURATION|forever] [--foreground] [--verbose] [--version]" \
+same "an argument" "usage: wharfd [--domain DIR | --system] [--share] [--config FILE] [--linger DURATION|forever] [--confine yes|kill|no] [--foreground] [--verbose] [--version]" \
         "$err"
 run 1 wharfd --domain /proc/wharf
 
@@ -188,13 +195,17 @@ chmod 700 "$dir/small"
 WHARF_DOMAIN=$dir/small
 echo 'limit connections 8' >"$dir/small.conf"
 run 0 wharfd --domain "$WHARF_DOMAIN" --config "$dir/small.conf" --linger forever
-for i in 1 2 3 4 5 6 7 8 9; do
+# The look itself takes a connection for a moment, and may cost a receiver its own: then another one follows.
+i=0
+refused() {
+        wharf ls 2>"$dir/refused" || return 0
+        i=$((i + 1))
         start sh -c "exec wharf recv r$i 2>/dev/null"
-done
-refused() { ! wharf ls 2>"$dir/refused"; }
+        return 1
+}
 await refused
 same "more connections than allowed" \
-        "wharf ls: $dir/small: this user has his share of names, waiting look-ups, watches or connections" \
+        "wharf ls: $dir/small: this user has its share of names, waiting look-ups, watches or connections" \
         "$(cat "$dir/refused")"
 for p in $pids; do # first: a task without a wharfd starts one
         slay "$p"

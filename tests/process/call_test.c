@@ -497,3 +497,18 @@ TEST(caller_that_never_reads)
         CHECK(WIFEXITED(r) && WEXITSTATUS(r) == 42);
         hub_close(&h);
 }
+
+/* Goal: whoever calls a receiver that takes bytes and nothing else is told that there will be no answer. */
+TEST(a_call_that_is_received_as_bytes_is_dropped)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name right;
+        uint32_t call;
+        char c;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        struct wharf_msg q = MSG(.data = BYTES("q"), .len_bytes = 1), a = MSG(.data = &c, .cap_bytes = 1);
+        CHECK_EQ(wharf_call_start(h.task, right, &q, 0, &call), 0);
+        CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), 1);
+        CHECK_EQ(wharf_call_finish(h.task, right, call, &a, wharf_in_ms(10000)), -ECANCELED);
+        hub_close(&h);
+}

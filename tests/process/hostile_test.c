@@ -5,6 +5,7 @@
  */
 #include "test.h"
 
+#include "os/closer.h"
 #include "os/os.h"
 #include "port/link.h"
 #include "port/object.h"
@@ -65,6 +66,7 @@ static struct wh_link *holder(wharf_task *t, wharf_name right)
 static unsigned open_fds(void)
 {
         unsigned n = 0;
+        CHECK(wh_os_closer_rest(INT64_MAX)); /* some are closed by a thread of the library's own */
         for (int fd = 0; fd < 512; fd++)
                 n += fcntl(fd, F_GETFD) >= 0;
         return n;
@@ -198,7 +200,7 @@ TEST(pidfds_asked_for_by_the_sender_are_closed)
         CHECK_EQ(wh_os_socketpair(sv), 0);
         if (setsockopt(sv[1], SOL_SOCKET, SO_PASSPIDFD, &on, sizeof on) < 0)
                 test_skip("this kernel has no SO_PASSPIDFD");
-        struct wh_frame f = {.type = WH_FRAME_ADOPT, .n_fds = 1};
+        struct wh_frame f = {.type = WH_FRAME_ADOPT, .to = WH_TO_OWNER, .n_fds = 1};
         CHECK_EQ(wh_frame_send(holder(t, right)->sock, &f, NULL, 0, &sv[1], false), 0);
         char buf[16];
         CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
@@ -213,7 +215,7 @@ TEST(pidfds_asked_for_by_the_sender_are_closed)
 }
 
 /*
- * Goal:   more descriptors than a message may have never reach the user, nor his queue.
+ * Goal:   more descriptors than a message may have never reach the user, nor its queue.
  * Method: frames and records that carry 65 and 66 of them.
  */
 TEST(too_many_items_end_the_link)
@@ -229,10 +231,13 @@ TEST(too_many_items_end_the_link)
         }
         for (unsigned n = WHARF_ITEMS_MAX + 1; n <= WH_FDS_MAX; n++) {
                 wharf_name bad = right_new(t, port), lane = right_attached(t, port);
-                struct wh_frame f = {.type = WH_FRAME_MESSAGE, .n_fds = (uint8_t)n, .arg = WH_MSG_FIRST | WH_MSG_LAST};
+                struct wh_frame f = {.type = WH_FRAME_MESSAGE,
+                                     .to = WH_TO_OWNER,
+                                     .n_fds = (uint8_t)n,
+                                     .arg = WH_MSG_FIRST | WH_MSG_LAST};
                 CHECK_EQ(wh_frame_send(holder(t, bad)->sock, &f, kinds, n, fds, false), 0);
                 struct wh_link *l = holder(t, lane);
-                struct wh_frame g = {.type = WH_FRAME_ITEMS, .n_fds = (uint8_t)n, .seq = l->tx_seq};
+                struct wh_frame g = {.type = WH_FRAME_ITEMS, .to = WH_TO_OWNER, .n_fds = (uint8_t)n, .seq = l->tx_seq};
                 CHECK_EQ(wh_link_frame(l, &g, kinds, n, fds, false), 0);
                 struct wh_rec_ext ext = {.n_items = (uint16_t)n};
                 put_record(l, WH_REC_INLINE, &ext, sizeof ext);
@@ -251,10 +256,69 @@ TEST(too_many_items_end_the_link)
         wharf_task_close(t);
 }
 
+/* ---- lengths ---- */
+
+/*
+ * Goal:   a frame says how long it is, and only what came with it is a message: the rest would be our own memory.
+ * Method: by hand, frames that say more than they are, or less.
+ */
+TEST(a_frame_whose_length_is_a_lie_ends_its_link)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), good = right_new(t, port);
+        static const struct {
+                uint32_t said, sent;
+        } lies[] = {{100, 50}, {100, 0}, {50, 100}, {WH_COLD_MAX, 100}};
+        for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
+                wharf_name bad = right_new(t, port);
+                struct {
+                        struct wh_frame head;
+                        char bytes[100];
+                } f = {.head = {.magic = WH_FRAME_MAGIC,
+                                .version = WH_FRAME_VERSION,
+                                .type = WH_FRAME_MESSAGE,
+                                .to = WH_TO_OWNER,
+                                .arg = WH_MSG_FIRST | WH_MSG_LAST,
+                                .total = lies[i].said,
+                                .len = lies[i].said}};
+                char got[WH_COLD_MAX];
+                send_raw(holder(t, bad)->sock, &f, sizeof f.head + lies[i].sent, NULL, 0);
+                CHECK_EQ(wharf_recv(t, port, got, sizeof got, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+                CHECK_EQ(wharf_send(t, bad, "x", 1, 0), -EPROTO);
+                still_serves(t, port, good);
+                wharf_drop(t, bad);
+        }
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   parts of a message that are more than the whole are written nowhere.
+ * Method: two frames, received into a buffer behind which nothing is mapped.
+ */
+TEST(parts_that_are_more_than_the_whole_are_written_nowhere)
+{
+        enum { TOTAL = 5000, FIRST = 3000, LAST = 2500, ROOM = 8192 };
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), good = right_new(t, port), bad = right_new(t, port);
+        char *room = mmap(NULL, ROOM + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(room != MAP_FAILED);
+        CHECK_EQ(mprotect(room + ROOM, 4096, PROT_NONE), 0);
+        char *buf = room + ROOM - TOTAL, bytes[FIRST] = {0};
+        struct wh_frame f = {.type = WH_FRAME_MESSAGE, .to = WH_TO_OWNER, .total = TOTAL, .arg = WH_MSG_FIRST};
+        CHECK_EQ(wh_frame_send(holder(t, bad)->sock, &f, bytes, FIRST, NULL, false), 0);
+        f.arg = WH_MSG_LAST;
+        CHECK_EQ(wh_frame_send(holder(t, bad)->sock, &f, bytes, LAST, NULL, false), 0);
+        CHECK_EQ(wharf_recv(t, port, buf, TOTAL, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+        CHECK_EQ(wharf_send(t, bad, "x", 1, 0), -EPROTO);
+        still_serves(t, port, good);
+        munmap(room, ROOM + 4096);
+        wharf_task_close(t);
+}
+
 /* ---- who sent it ---- */
 
 /*
- * Goal:   nobody gets another's name by hiding his own: least of all root's.
+ * Goal:   nobody gets another's name by hiding its own: least of all root's.
  * Method: introduce a pair, keep a copy of the owner's end, forbid credentials through it, then send. And the same
  *         with a message that was queued before the owner could ask for credentials.
  */
@@ -266,8 +330,9 @@ TEST(hidden_credentials_are_nobodys)
                 int sv[2], off = 0;
                 char buf[16];
                 struct wharf_sender from = {0};
-                struct wh_frame m = {.type = WH_FRAME_MESSAGE, .total = 2, .arg = WH_MSG_FIRST | WH_MSG_LAST};
-                struct wh_frame f = {.type = WH_FRAME_ADOPT, .n_fds = 1};
+                struct wh_frame m = {
+                        .type = WH_FRAME_MESSAGE, .to = WH_TO_OWNER, .total = 2, .arg = WH_MSG_FIRST | WH_MSG_LAST};
+                struct wh_frame f = {.type = WH_FRAME_ADOPT, .to = WH_TO_OWNER, .n_fds = 1};
                 CHECK_EQ(wh_os_socketpair(sv), 0);
                 if (early)
                         CHECK_EQ(wh_frame_send(sv[0], &m, "hi", 2, NULL, false), 0);
@@ -295,7 +360,12 @@ static void say_everything(int sock, int other)
         for (unsigned i = 0; i < sizeof types; i++) {
                 bool sends_fd = types[i] == WH_FRAME_ADOPT || types[i] == WH_FRAME_REBIND;
                 struct wh_hello h = {.port_id = 1, .payload_bytes_max = 1, .capacity_records = 1};
-                struct wh_frame f = {.type = types[i], .n_fds = sends_fd, .total = 4, .arg = EKEYREVOKED};
+                bool to_holder = types[i] == WH_FRAME_RENEW || types[i] == WH_FRAME_REFUSE;
+                struct wh_frame f = {.type = types[i],
+                                     .to = to_holder ? WH_TO_HOLDER : WH_TO_OWNER,
+                                     .n_fds = sends_fd,
+                                     .total = 4,
+                                     .arg = EKEYREVOKED};
                 if (types[i] == WH_FRAME_MESSAGE)
                         f.arg = WH_MSG_FIRST | WH_MSG_LAST;
                 if (types[i] == WH_FRAME_HELLO)
@@ -317,10 +387,12 @@ TEST(an_introducer_that_kept_both_ends_has_nothing_after_the_rebind)
         wharf_task *t = task_new(), *u = task_new();
         wharf_name port = port_new(t, NULL), introducer = right_new(t, port), right;
         int sv[2], kept[2], fds[WH_FDS_MAX];
-        struct wh_frame f = {.type = WH_FRAME_ADOPT, .n_fds = 1};
+        struct wh_frame f = {.type = WH_FRAME_ADOPT, .to = WH_TO_OWNER, .n_fds = 1};
         CHECK_EQ(wh_os_socketpair(sv), 0);
         for (int i = 0; i < 2; i++)
                 CHECK_GE(kept[i] = fcntl(sv[i], F_DUPFD_CLOEXEC, 0), 0);
+        CHECK(wh_link_greeted(holder(t, introducer)));
+        CHECK_EQ(wh_frame_greet(sv[1], &(struct wh_frame){.type = WH_FRAME_HELLO}, &holder(t, introducer)->hello), 0);
         CHECK_EQ(wh_frame_send(holder(t, introducer)->sock, &f, NULL, 0, &sv[1], false), 0);
         CHECK_EQ(wh_right_from_socket(u, sv[0], true, false, &right), 0);
         wh_os_close(sv[1]);
@@ -454,8 +526,48 @@ TEST(end_of_a_lane_with_a_block_held)
         put_record(holder(t, right), WH_REC_END, "", 0);
         CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
         CHECK_EQ(*(volatile char *)m.data, 'x');
+        struct wharf_port_stat st = {.size = sizeof st};
+        CHECK_EQ(wharf_port_stat(t, port, &st), 0);
+        CHECK_GE(st.mapped_bytes, sizeof data); /* it has ended, and its memory is there as long as it is held */
         wharf_release(t, &m);
+        CHECK_EQ(wharf_port_stat(t, port, &st), 0);
+        CHECK_EQ(st.mapped_bytes, 0);
         still_serves(t, port, good);
+        wharf_task_close(t);
+}
+
+/* Goal: what a sender says of how much it has sent is no figure that its receiver gives. */
+TEST(figures_of_a_port_are_not_what_a_sender_says)
+{
+        static const uint64_t said[] = {UINT64_MAX, UINT64_MAX / 2, 70000, 0};
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right = right_attached(t, port);
+        for (unsigned i = 0; i < sizeof said / sizeof *said; i++) {
+                struct wharf_port_stat st = {.size = sizeof st};
+                atomic_store(&holder(t, right)->tx->ring.out->sent_messages, said[i]);
+                CHECK_EQ(wharf_port_stat(t, port, &st), 0);
+                CHECK_EQ(st.queued_messages, 0);
+        }
+        wharf_task_close(t);
+}
+
+/* Goal: an owner that refuses for a reason that means "try again" does not have its sender try for ever. */
+TEST(a_refusal_that_would_have_a_sender_try_again_is_none)
+{
+        static const int said[] = {EAGAIN, ETIMEDOUT, EINTR, ECANCELED, 0, 100000};
+        wharf_task *t = task_new();
+        for (unsigned i = 0; i < sizeof said / sizeof *said; i++) {
+                int sv[2];
+                wharf_name right;
+                struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)said[i]};
+                CHECK_EQ(wh_os_socketpair(sv), 0);
+                CHECK_EQ(wh_frame_send(sv[1], &f, NULL, 0, NULL, false), 0);
+                CHECK_EQ(wh_right_from_socket(t, sv[0], false, false, &right), 0);
+                wh_right_greet(t, right);
+                CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(2000)), -EPROTO);
+                CHECK_EQ(wharf_drop(t, right), 0);
+                close(sv[1]);
+        }
         wharf_task_close(t);
 }
 
@@ -499,7 +611,7 @@ TEST(plain_record_beyond_the_limit)
 }
 
 /*
- * Goal:   parts in records cost a liar his link and nobody anything else.
+ * Goal:   parts in records cost a liar its link and nobody anything else.
  * Method: records that no honest sender writes, one a link; then a message that is begun and never finished.
  */
 TEST(pieces_that_no_honest_sender_writes)
@@ -571,7 +683,7 @@ static void greet(int sock, uint32_t capacity_records)
                              .link_mapped_bytes_max = 64 << 20,
                              .capacity_records = capacity_records,
                              .unread_rights_max = 64};
-        struct wh_frame f = {.type = WH_FRAME_HELLO};
+        struct wh_frame f = {.type = WH_FRAME_HELLO, .to = WH_TO_HOLDER};
         CHECK_EQ(wh_frame_send(sock, &f, &h, sizeof h, NULL, false), 0);
 }
 
@@ -608,7 +720,7 @@ TEST(greeting_that_says_more)
                 wharf_task *t = task_new();
                 wharf_name right;
                 int sock = owner_new(t, &right);
-                struct wh_frame f = {.type = WH_FRAME_HELLO};
+                struct wh_frame f = {.type = WH_FRAME_HELLO, .to = WH_TO_HOLDER};
                 CHECK_EQ(wh_frame_send(sock, &f, bytes, lens[i], NULL, false), 0);
                 struct wharf_right_stat st = {.size = sizeof st};
                 int r = 0;
@@ -843,7 +955,7 @@ static int ring_for_ever(void *arg)
 }
 
 /*
- * Goal:   a flood of doorbells keeps nobody from his deadline, nor others from being served.
+ * Goal:   a flood of doorbells keeps nobody from its deadline, nor others from being served.
  * Method: a process that rings without end; one port, a second sender.
  */
 TEST(flood_of_bells)

@@ -1,10 +1,14 @@
 /*
  * Names: real tasks, a real wharfd, in a domain of the test's own.
  */
+#include "os/closer.h"
 #include "domain.h"
 #include "os/os.h"
 #include "service/domain.h"
 #include "service/proto.h"
+#include "port/frame.h"
+#include "port/items.h"
+#include "port/link.h"
 #include "test.h"
 #include "wharf/wharf.h"
 
@@ -47,6 +51,7 @@ static bool exists(const char *dir, const char *file)
 
 static int descriptors(void)
 {
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
         return test_descriptors_of(getpid());
 }
 
@@ -482,6 +487,18 @@ static int babbler(void *listener)
         }
 }
 
+/* wharfd and its keeper are killed, and this listens there. */
+static pid_t takes_the_place(const char *dir, int (*fn)(void *listener))
+{
+        const pid_t server = wharfd_pid(dir);
+        CHECK_EQ(kill(test_find_wharfd(dir, false), SIGKILL), 0);
+        CHECK_EQ(kill(server, SIGKILL), 0);
+        int s = in_wharfds_place(dir);
+        pid_t other = test_fork(fn, &s);
+        close(s);
+        return other;
+}
+
 /*
  * Goal:   a task with names that has met something in wharfd's place, and broken that link, goes on with the next
  *         wharfd as if nothing had been.
@@ -493,12 +510,7 @@ TEST(a_link_to_wharfd_that_broke_is_made_anew)
         wharf_task *t = task();
         wharf_name right;
         CHECK_EQ(wharf_register(t, "x", port(t)), 0);
-        pid_t d = wharfd_pid(dir);
-        CHECK_EQ(kill(test_find_wharfd(dir, false), SIGKILL), 0);
-        CHECK_EQ(kill(d, SIGKILL), 0);
-        int s = in_wharfds_place(dir);
-        pid_t other = test_fork(babbler, &s);
-        close(s);
+        pid_t other = takes_the_place(dir, babbler);
         int r;
         do /* the death of the old one may still be under way */
                 r = wharf_lookup(t, "x", 0, &right);
@@ -601,6 +613,11 @@ TEST(what_comes_with_a_bad_request_does_not_stay)
                 int now = test_descriptors_of(wharfd_pid(dir));
                 if (i == 3)
                         first = now;
+                for (int ms = 0; i > 3 && now > first + 2 && ms < 60000;
+                     ms++) { /* some are closed by a thread of its own */
+                        usleep(1000);
+                        now = test_descriptors_of(wharfd_pid(dir));
+                }
                 if (i > 3)
                         CHECK_LE(now, first + 2);
         }
@@ -635,6 +652,44 @@ TEST(domain_must_be_ours)
         CHECK_EQ(wh_domain_check(path, true), -ENAMETOOLONG);
         CHECK_EQ(wharf_register(t, "x", p), 0);
         wharf_task_close(t);
+}
+
+/*
+ * Goal:   nobody trusts a directory that others can write to, whoever is let in at the socket there; or a socket of others.
+ * Method: every way to use one: to connect there, to start a wharfd, to make a socket, to share it.
+ */
+TEST(a_domain_that_others_can_write_to_is_trusted_by_nobody)
+{
+        static const mode_t open_to_others[] = {0775, 0757, 0777, 0731, 01777};
+        const char *dir = test_domain();
+        char path[300];
+        int fd;
+        bool shared;
+        CHECK_EQ(mkdir(dir, 0700), 0);
+        int s = in_wharfds_place(dir);
+        snprintf(path, sizeof path, "%s/bootstrap", dir);
+        CHECK_EQ(chmod(path, 0666), 0);
+        CHECK_EQ(chmod(dir, 0755), 0);
+        CHECK_EQ(wh_domain_check_chosen(dir, false, &shared), 0);
+        CHECK(shared);
+        for (unsigned i = 0; i < sizeof open_to_others / sizeof *open_to_others; i++) {
+                CHECK_EQ(chmod(dir, open_to_others[i]), 0);
+                CHECK_EQ(wh_domain_check_chosen(dir, false, &shared), -EACCES);
+                CHECK(!shared);
+                CHECK_EQ(wh_domain_trylock(dir, &fd), -EACCES);
+                CHECK(!exists(dir, "lock"));
+                CHECK_EQ(wh_domain_listen(dir, true, &fd), -EACCES);
+                CHECK(exists(dir, "bootstrap"));
+                CHECK_EQ(wh_domain_make_shared(dir), -EACCES);
+        }
+        CHECK_EQ(chmod(dir, 0755), 0);
+        CHECK_EQ(wh_domain_make_shared(dir), 0);
+        if (geteuid() == 0) {
+                CHECK_EQ(chown(path, 65534, 65534), 0);
+                CHECK_EQ(wh_domain_check_chosen(dir, false, &shared), -EACCES);
+                CHECK(!shared);
+        }
+        close(s);
 }
 
 TEST(no_wharfd_is_said_so)
@@ -815,7 +870,7 @@ TEST(a_runtime_directory_of_another_user_is_not_used)
         CHECK(access(want, F_OK) < 0); /* looking makes nothing */
 }
 
-/* Goal: root leaves nothing in a user's directory, where he could neither use nor remove it. */
+/* Goal: root leaves nothing in a user's directory, where it could neither use nor remove it. */
 TEST(no_domain_is_made_in_another_users_directory)
 {
         if (geteuid() != 0)
@@ -1141,5 +1196,327 @@ TEST_TIMEOUT(many_names, 60)
         CHECK_EQ(wharf_names_list(t, &all, &n), 0);
         CHECK_EQ(n, 0);
         free(all);
+        wharf_task_close(t);
+}
+
+/* ---- what a name leads to ---- */
+
+/* Registers, in the protocol's own words, a right as it stands: the library registers ports alone. wharfd's answer. */
+static int register_right(wharf_task *t, wharf_name to_wharfd, const char *name, uint32_t kind, wharf_name right)
+{
+        struct wh_names_request req = {.op = WH_NAMES_REGISTER, .cookie = {{test_random() | 1, 2}}};
+        uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
+        snprintf(req.name, sizeof req.name, "%s", name);
+        struct wharf_item item = {.kind = kind, .name = right};
+        struct wharf_msg m = {.size = sizeof m,
+                              .data = buf,
+                              .len_bytes = wh_names_put_request(&req, buf),
+                              .items = &item,
+                              .n_items = 1};
+        struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};
+        int said = 0;
+        uint32_t line;
+        CHECK_EQ(wharf_callmsg(t, to_wharfd, &m, &r, wharf_in_ms(60000)), 0);
+        CHECK_EQ(wh_names_get_reply(r.data, r.len_bytes, WH_NAMES_REGISTER, &said, &line), 0);
+        return said;
+}
+
+static size_t names_now(wharf_task *t)
+{
+        struct wharf_named *all;
+        size_t n;
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        free(all);
+        return n;
+}
+
+/*
+ * Goal:   a name goes with its port, whoever registered it, and neither wharfd nor its keeper holds anything of it then.
+ * Method: rights to another's port, copied and moved, used and fresh, are registered in the protocol's own words; then
+ *         its owner is killed, with a wharfd that knew it alive, or with the next one.
+ */
+TEST(a_name_for_anothers_port_goes_with_that_port)
+{
+        const char *dir = test_domain();
+        wharf_task *t = task();
+        wharf_name p = port(t), right, to_wharfd;
+        char buf[8];
+        CHECK_EQ(wharf_register(t, "mine", p), 0);
+        pid_t keeper = test_find_wharfd(dir, false);
+        CHECK_EQ(kill(wharfd_pid(dir), SIGKILL), 0); /* what it told its keeper is taken before the next one serves */
+        CHECK_EQ(names_now(t), 1);
+        int before = test_descriptors_of(keeper);
+        for (unsigned way = 0; way < 8; way++) {
+                pid_t owner = test_fork(echo_server, (char *)"echo");
+                CHECK_EQ(wharf_lookup(t, "echo", WHARF_FOREVER, &right), 0);
+                if (way & 1)
+                        CHECK_EQ(wharf_call(t, right, "hello", 5, buf, sizeof buf, WHARF_FOREVER), 5);
+                CHECK_EQ(wh_domain_connect(t, dir, true, true, WH_NEVER, &to_wharfd), 0);
+                CHECK_EQ(register_right(t, to_wharfd, "copy", WHARF_COPY_SEND, right), 0);
+                CHECK_EQ(register_right(t, to_wharfd, "gift", WHARF_MOVE_SEND, right), 0);
+                CHECK_EQ(wharf_drop(t, to_wharfd), 0);
+                CHECK_EQ(names_now(t), 4);
+                if (way & 2)
+                        CHECK_EQ(kill(owner, SIGSTOP), 0);
+                if (way & 4)
+                        CHECK_EQ(kill(wharfd_pid(dir), SIGKILL), 0);
+                CHECK_EQ(kill(owner, SIGKILL), 0);
+                CHECK_EQ(test_wait(owner), 128 + SIGKILL);
+                CHECK_EQ(names_now(t), 1);
+                UNTIL(test_descriptors_of(keeper) <= before);
+                CHECK_EQ(wharf_recv(t, p, NULL, 0, NULL, 0), -EAGAIN);
+        }
+        wharf_task_close(t);
+}
+
+/* Whatever end of a pair this process has, a copy of it lies unread at the other end when it dies. */
+static int ends_in_their_queues(void *arg)
+{
+        wharf_task *t = task();
+        CHECK_EQ(wharf_register(t, arg, port(t)), 0);
+        for (int fd = 3; fd < 64; fd++) {
+                struct wh_frame f = {.type = WH_FRAME_VIA, .to = WH_TO_HOLDER, .n_fds = 1};
+                struct stat st;
+                if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode))
+                        wh_frame_send(fd, &f, NULL, 0, &fd, false);
+        }
+        return 0;
+}
+/* Goal: no name outlives its owner by what that one left behind in its pair: with this wharfd, and with the next one. */
+TEST(an_owners_end_in_its_holders_queue_keeps_no_name)
+{
+        const char *dir = test_domain();
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_register(t, "mine", port(t)), 0);
+        for (int i = 0; i < 2; i++) {
+                pid_t d = wharfd_pid(dir);
+                if (i)
+                        CHECK_EQ(kill(d, SIGSTOP), 0);
+                pid_t owner = i ? 0 : test_fork(ends_in_their_queues, (char *)"loop");
+                if (owner)
+                        CHECK_EQ(test_wait(owner), 0);
+                else
+                        CHECK_EQ(kill(d, SIGKILL), 0);
+                UNTIL(names_now(t) == 1);
+                CHECK_EQ(wharf_lookup(t, "loop", 0, &right), -ENOENT);
+        }
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   no name leads to wharfd itself, which nobody's death would end.
+ * Method: a right to wharfd is registered as it is; and by hand, with a greeting that says that it is another's.
+ */
+TEST(no_name_leads_to_wharfd_itself)
+{
+        const char *dir = test_domain();
+        wharf_task *t = task();
+        wharf_name to_wharfd;
+        CHECK_EQ(wharf_register(t, "mine", port(t)), 0);
+        CHECK_EQ(wh_domain_connect(t, dir, true, true, WH_NEVER, &to_wharfd), 0);
+        CHECK_EQ(register_right(t, to_wharfd, "self", WHARF_COPY_SEND, to_wharfd), -EINVAL);
+
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
+        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), sv[2];
+        CHECK_EQ(connect(s, (struct sockaddr *)&a, sizeof a), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        struct wh_hello h = {.port_id = 77, .payload_bytes_max = 100, .capacity_records = 16, .unread_rights_max = 1};
+        struct wh_frame hello = {.type = WH_FRAME_HELLO},
+                        adopt = {.type = WH_FRAME_ADOPT, .to = WH_TO_OWNER, .n_fds = 1};
+        CHECK_EQ(wh_frame_greet(sv[0], &hello, &h), 0);
+        struct wh_names_request req = {.op = WH_NAMES_REGISTER, .cookie = {{1, 2}}, .name = "liar"};
+        uint8_t data[1 + WH_NAMES_REQUEST_MAX] = {WH_ITEM_SEND};
+        size_t len = wh_names_put_request(&req, data + 1);
+        struct wh_frame f = {.type = WH_FRAME_MESSAGE,
+                             .to = WH_TO_OWNER,
+                             .n_fds = 1,
+                             .total = len,
+                             .call = 1,
+                             .arg = WH_MSG_FIRST | WH_MSG_LAST};
+        CHECK_EQ(wh_frame_send(s, &f, data, 1 + len, &sv[1], true), 0);
+        close(sv[1]);
+        struct pollfd p = {.fd = s, .events = POLLIN};
+        uint8_t in[600], word[sizeof(struct wh_names_reply_head)];
+        bool answered = false;
+        while (!answered) { /* the greeting, and the answer: it was taken */
+                CHECK_EQ(poll(&p, 1, 60000), 1);
+                ssize_t n = recv(s, in, sizeof in, 0);
+                CHECK_GE(n, (ssize_t)sizeof f);
+                memcpy(&f, in, sizeof f);
+                answered = f.type == WH_FRAME_MESSAGE;
+        }
+        memcpy(word, in + sizeof f, sizeof word);
+        int said = -1;
+        uint32_t line;
+        CHECK_EQ(wh_names_get_reply(word, sizeof word, WH_NAMES_REGISTER, &said, &line), 0);
+        CHECK_EQ(said, 0);
+        CHECK_EQ(names_now(t), 2);
+        CHECK_EQ(wh_frame_send(s, &adopt, NULL, 0, &sv[0], true), 0); /* and now it is wharfd's own */
+        close(sv[0]);
+        UNTIL(names_now(t) == 1);
+        close(s);
+        wharf_task_close(t);
+}
+
+/* ---- what a call without answers does with its time ---- */
+
+/* Becomes the wharfd of the domain, with the socket that somebody listens on already. */
+static void become_wharfd(int listener, const char *dir, bool share)
+{
+        CHECK_EQ(dup2(listener, 3), 3);
+        fcntl(3, F_SETFD, 0);
+        const char *argv[] = {getenv("WHARFD"), "--domain", dir, "--socket-fd", "3", share ? "--share" : NULL, NULL};
+        execv(argv[0], (char **)(uintptr_t)argv);
+}
+
+/* In wharfd's place: hangs up on whoever comes, or says that it is short of something; and goes. */
+static int turns_away(void *listener)
+{
+        enum { COME_MAX = 48 };
+        for (int i = 0; i < COME_MAX; i++) {
+                struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = i % 3 == 1 ? EMFILE : ENOMEM};
+                int s = accept(*(int *)listener, NULL, NULL);
+                CHECK(s >= 0);
+                if (i % 3)
+                        wh_frame_send(s, &f, NULL, 0, NULL, false);
+                close(s);
+        }
+        return 0;
+}
+/* Goal: a look-up with patience goes on trying until its deadline, however often it is turned away. */
+TEST_TIMEOUT(a_lookup_that_is_turned_away_comes_again_until_its_deadline, 120)
+{
+        const char *dir = test_domain();
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_register(t, "x", port(t)), 0);
+        pid_t other = takes_the_place(dir, turns_away);
+        int r;
+        do { /* the death of the old one may still be under way */
+                r = wharf_lookup(t, "x", wharf_in_ms(100000), &right);
+                CHECK_EQ(r, 0);
+                CHECK_EQ(wharf_drop(t, right), 0);
+        } while (waitpid(other, NULL, WNOHANG) == 0);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   the wharfd of a shared domain that makes its socket again is not "down" to who has patience.
+ * Method: a socket that does not listen yet, as between bind() and listen(); who does not wait is told at once.
+ */
+static int looks_up(void *arg)
+{
+        (void)arg;
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_lookup(t, "x", wharf_in_ms(100000), &right), 0);
+        wharf_task_close(t);
+        return 0;
+}
+TEST_TIMEOUT(a_shared_domain_that_is_made_again_is_waited_for, 120)
+{
+        const char *dir = test_domain();
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        CHECK_EQ(mkdir(dir, 0755), 0);
+        CHECK_EQ(chmod(dir, 0755), 0);
+        CHECK_EQ(wh_domain_socket_path(dir, a.sun_path), 0);
+        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
+        CHECK_EQ(chmod(a.sun_path, 0666), 0);
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_lookup(t, "x", 0, &right), -EHOSTDOWN);
+        pid_t patient = test_fork(looks_up, NULL);
+        usleep(100000);
+        CHECK_EQ(listen(s, 64), 0);
+        pid_t d = fork();
+        if (d == 0)
+                become_wharfd(s, dir, true);
+        CHECK_EQ(wharf_register(t, "x", port(t)), 0);
+        CHECK_EQ(test_wait(patient), 0);
+        wharf_task_close(t);
+        CHECK_EQ(test_wait(d), 0);
+        close(s);
+        unlink(a.sun_path);
+}
+
+/*
+ * Goal:   a wharfd that does not serve yet, since it takes up what the last one left, is waited for as one that starts.
+ * Method: a socket that listens longer than an answer may take, before there is a wharfd.
+ */
+static int serves_late(void *arg)
+{
+        const char *dir = getenv("WHARF_DOMAIN");
+        usleep((WHARF_NAMES_ANSWER_MS + 500) * 1000);
+        become_wharfd(*(int *)arg, dir, false);
+        return 1;
+}
+TEST_TIMEOUT(a_wharfd_that_does_not_serve_yet_is_waited_for, 60)
+{
+        const char *dir = test_domain();
+        wharf_name right;
+        CHECK_EQ(mkdir(dir, 0700), 0);
+        int s = in_wharfds_place(dir);
+        pid_t d = test_fork(serves_late, &s);
+        close(s);
+        wharf_task *t = task();
+        CHECK_EQ(wharf_lookup(t, "x", 0, &right), -ENOENT);
+        wharf_task_close(t);
+        CHECK_EQ(test_wait(d), 0);
+}
+
+/* In wharfd's place: takes every name, one after another, and not at once. */
+struct taker {
+        int listener;
+        unsigned each_ms;
+};
+static int takes_names(void *arg)
+{
+        const struct taker *k = arg;
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(wharf_port_listen(t, p, k->listener), 0);
+        for (;;) {
+                uint8_t buf[WH_NAMES_REQUEST_MAX];
+                struct wharf_item items[4];
+                struct wharf_msg m = {
+                        .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = 4};
+                struct wh_names_request req;
+                CHECK_EQ(wharf_recvmsg(t, p, &m, WHARF_FOREVER), 0);
+                CHECK_EQ(wh_names_get_request(buf, m.len_bytes, &req), 0);
+                usleep(k->each_ms * 1000);
+                struct wh_names_reply_head h = wh_names_reply(req.op, 0, 0);
+                wharf_reply(t, m.reply, &h, sizeof h);
+        }
+}
+/*
+ * Goal:   one call tells a new wharfd of all names, however long that takes, as long as it takes them.
+ * Method: one that needs longer for all than a call without a deadline waits for anything.
+ */
+TEST_TIMEOUT(one_call_registers_all_names_again_as_long_as_they_are_taken, 120)
+{
+        enum { NAMES = 12 };
+        const char *dir = test_domain();
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        CHECK_EQ(mkdir(dir, 0700), 0);
+        struct taker k = {.listener = in_wharfds_place(dir)};
+        pid_t first = test_fork(takes_names, &k);
+        close(k.listener);
+        for (int i = 0; i < NAMES; i++) {
+                char name[16];
+                snprintf(name, sizeof name, "n.%d", i);
+                CHECK_EQ(wharf_register(t, name, p), 0);
+        }
+        CHECK_EQ(kill(first, SIGKILL), 0);
+        CHECK_EQ(test_wait(first), 128 + SIGKILL);
+        k = (struct taker){.listener = in_wharfds_place(dir), .each_ms = WHARF_NAMES_START_MS / (NAMES - 2)};
+        pid_t second = test_fork(takes_names, &k);
+        close(k.listener);
+        CHECK_EQ(wharf_names_renew(t), 0);
+        CHECK_EQ(kill(second, SIGKILL), 0);
+        CHECK_EQ(test_wait(second), 128 + SIGKILL);
         wharf_task_close(t);
 }

@@ -30,7 +30,10 @@ TEST(no_senders_is_told_once_with_the_number_of_rights_made)
         CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
         CHECK_EQ(wharf_right_new(h.task, port, &a), 0);
         CHECK_EQ(wharf_right_new(h.task, port, &b), 0);
-        CHECK_EQ(wharf_right_copy(h.task, a, 0, &copy), 0); /* a copy is none that was made */
+        CHECK_EQ(wharf_right_copy(h.task, a, 0, &copy),
+                 0); /* a copy is none that was made; nor is what was never sent */
+        struct wharf_item items[] = {{.kind = WHARF_MAKE_SEND, .name = port}, {.kind = WHARF_COPY_FD, .fd = -1}};
+        CHECK_EQ(wharf_sendmsg(h.task, a, &MSG(.items = items, .n_items = 2), 0), -EBADF);
         CHECK_EQ(wharf_notify(h.task, WHARF_NOTICE_NO_SENDERS, port, h.port, 0), 0);
         CHECK_EQ(wharf_notify(h.task, WHARF_NOTICE_NO_SENDERS, port, h.port, 0), -EBUSY);
         CHECK_EQ(wharf_drop(h.task, a), 0);
@@ -345,6 +348,40 @@ TEST(a_notice_to_a_closed_port_is_dropped)
         CHECK_EQ(wharf_drop(h.task, to), 0);                                     /* and nobody looks */
         CHECK_EQ(wharf_notify(h.task, WHARF_NOTICE_NO_SENDERS, port, h.port, 0), 0);
         CHECK_EQ(get(h.task, h.port, WHARF_FOREVER).about, port);
+        hub_close(&h);
+}
+
+/* A right to a queue of one that is full, and its port. */
+static wharf_name right_to_full(wharf_task *t, wharf_name *ret_port)
+{
+        wharf_name right;
+        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.capacity_records = 1), ret_port), 0);
+        CHECK_EQ(wharf_right_new(t, *ret_port, &right), 0);
+        wharf_recv(t, *ret_port, NULL, 0, NULL, 0);
+        while (wharf_send(t, right, "", 0, 0) == 0)
+                ;
+        return right;
+}
+
+/* The same of room; and where its port joins a set, the notice comes there. */
+TEST(a_notice_of_room_follows_its_port_and_goes_with_it)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name port, to, set, right = right_to_full(h.task, &port);
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &to), 0);
+        CHECK_EQ(wharf_notify(h.task, WHARF_NOTICE_SEND_POSSIBLE, right, to, 0), 0);
+        CHECK_EQ(wharf_notify(h.task, WHARF_NOTICE_SEND_POSSIBLE, right, h.port, 0), -EBUSY);
+        CHECK_EQ(wharf_drop(h.task, to), 0);
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &to), 0);
+        CHECK_EQ(wharf_notify(h.task, WHARF_NOTICE_SEND_POSSIBLE, right, to, 0), 0);
+        CHECK_EQ(wharf_set_new(h.task, &set), 0);
+        CHECK_EQ(wharf_set_add(h.task, set, to), 0);
+        check_none(h.task, set);
+        while (wharf_recv(h.task, port, NULL, 0, NULL, 0) == 0)
+                ;
+        struct wharf_msg m = get(h.task, set, wharf_in_ms(10000));
+        CHECK_EQ(m.notice, WHARF_NOTICE_SEND_POSSIBLE);
+        CHECK_EQ(m.about, right);
         hub_close(&h);
 }
 

@@ -4,7 +4,9 @@
  */
 #include "hub.h"
 
+#include "lane/lane.h"
 #include "port/frame.h"
+#include "port/identity.h"
 
 #include <sys/resource.h>
 
@@ -328,7 +330,13 @@ TEST(a_once_right_counts_as_one_who_may_still_send)
 
 static void frame(int sock, uint8_t type, uint64_t seq, uint32_t arg, uint32_t call, const int *fds, unsigned n_fds)
 {
-        struct wh_frame f = {.type = type, .seq = seq, .arg = arg, .call = call, .total = 1, .n_fds = (uint8_t)n_fds};
+        struct wh_frame f = {.type = type,
+                             .to = type == WH_FRAME_MESSAGE ? WH_TO_ONCE : WH_TO_OWNER,
+                             .seq = seq,
+                             .arg = arg,
+                             .call = call,
+                             .total = 1,
+                             .n_fds = (uint8_t)n_fds};
         bool has_bytes = type == WH_FRAME_MESSAGE;
         CHECK_EQ(wh_frame_send(sock, &f, "x", has_bytes, fds, false), 0);
 }
@@ -380,9 +388,14 @@ TEST(the_owner_ends_a_once_right_after_its_message)
         char c;
         int s = raw_once(&h, h.port);
         frame(s, WH_FRAME_MESSAGE, 0, WH_MSG_FIRST | WH_MSG_LAST, 0, NULL, 0);
+        struct wharf_port_stat st = {.size = sizeof st};
+        CHECK_EQ(wharf_port_stat(h.task, h.port, &st), 0);
+        CHECK_EQ(st.once_rights, 1);
         CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), 1);
         CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), -EAGAIN);
         CHECK_EQ(links_of(h.task, h.port), 0);
+        CHECK_EQ(wharf_port_stat(h.task, h.port, &st), 0);
+        CHECK_EQ(st.once_rights, 0);
         close(s);
         hub_close(&h);
 }
@@ -417,6 +430,38 @@ TEST(a_once_right_does_nothing_but_send_once)
                 close(pair[1]);
                 check_unused(h.task, h.port);
                 CHECK_EQ(links_of(h.task, h.port), 0);
+                close(s);
+        }
+        hub_close(&h);
+}
+
+/* Goal: the same of frames that are right in all else: what a sender may say, and whoever has a send-once right may not. */
+TEST(a_once_right_says_nothing_that_a_sender_says)
+{
+        static const enum wh_frame_type types[] = {WH_FRAME_ADOPT, WH_FRAME_REBIND, WH_FRAME_GIVEN, WH_FRAME_WHO,
+                                                   WH_FRAME_ATTACH};
+        struct hub h = hub_open(NULL);
+        for (unsigned i = 0; i < sizeof types / sizeof *types; i++) {
+                int pair[2], s = raw_once(&h, h.port);
+                CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+                struct wh_lane_tx *lane;
+                CHECK_EQ(wh_lane_tx_new(4096, 16, &lane), 0);
+                struct wh_origin said = {.known = WHARF_KNOWN_NOBODY};
+                struct wh_frame f = {.type = (uint8_t)types[i], .to = WH_TO_ONCE, .seq = types[i] == WH_FRAME_WHO};
+                int fds[2] = {types[i] == WH_FRAME_ATTACH ? lane->out_fd : pair[0], lane->back_fd};
+                size_t len = types[i] == WH_FRAME_REBIND || types[i] == WH_FRAME_GIVEN ? sizeof said : 0;
+                f.n_fds = types[i] == WH_FRAME_ATTACH ? 2 : types[i] == WH_FRAME_ADOPT || types[i] == WH_FRAME_REBIND;
+                CHECK_EQ(wh_frame_send(s, &f, &said, len, fds, false), 0);
+                struct wharf_msg m = MSG();
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(5000)), 0);
+                CHECK_EQ(m.notice, WHARF_NOTICE_ONCE_UNUSED);
+                struct wharf_port_stat st = {.size = sizeof st};
+                CHECK_EQ(wharf_port_stat(h.task, h.port, &st), 0);
+                CHECK_EQ(st.senders, 0);
+                CHECK_EQ(st.refused_links, i + 1);
+                wh_lane_tx_free(lane);
+                close(pair[0]);
+                close(pair[1]);
                 close(s);
         }
         hub_close(&h);
@@ -461,6 +506,7 @@ static wharf_name make_about(struct hub *h, int which, wharf_name other_port, ui
                 CHECK_EQ(wharf_right_new(h->task, port, &name), 0);
                 CHECK_EQ(wharf_send(h->task, name, "x", 1, 0), 0);
                 CHECK_EQ(wharf_drop(h->task, port), 0);
+                CHECK(wh_os_closer_rest(wharf_in_ms(60000))); /* the pair that it made lay there unread */
                 break;
         case ABOUT_PORT:
                 CHECK_EQ(wharf_port_new(h->task, NULL, &name), 0);

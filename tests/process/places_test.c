@@ -547,7 +547,7 @@ TEST(a_place_that_was_given_back_is_found_by_a_port_that_joins_a_set)
 
 /* ---- the share of one user ---- */
 
-/* Another user, with rights that the receiver's own introduced: of what he sends nothing is lost, if he has a share. */
+/* Another user, with rights that the receiver's own introduced: of what it sends nothing is lost, if it has a share. */
 static int strangers(void *arg)
 {
         struct crowd *c = arg;

@@ -128,6 +128,8 @@ TEST(unread_messages_of_a_revoked_right_are_dropped_and_their_rights_too)
                 CHECK_EQ(wharf_recvmsg(w.h.task, w.h.port, &small, 0), -EOVERFLOW);
                 CHECK_EQ(wharf_revoke(w.h.task, w.h.port, w.id, 0), 1);
                 CHECK_EQ(wharf_recv(w.h.task, w.h.port, &c, 1, NULL, 0), -EAGAIN);
+                CHECK_LE(count_fds(),
+                         before + 10); /* once all that is to be closed is: the ports that it is of hear of it */
                 unsigned unused = 0;
                 struct wharf_msg m = MSG();
                 while (wharf_recvmsg(w.other, inner, &m, 0) == 0)
@@ -326,6 +328,47 @@ TEST(a_right_is_revoked_between_its_rebind_and_the_owners_look)
         CHECK_EQ(wharf_revoke(w.h.task, w.h.port, w.id, WHARF_REVOKE_BRANCH), 2);
         CHECK_EQ(wharf_send(w.other, copy, "x", 1, WHARF_FOREVER), -EKEYREVOKED);
         CHECK_EQ(wharf_recv(w.h.task, w.h.port, &c, 1, NULL, 0), -EAGAIN);
+        two_close(&w);
+}
+
+/*
+ * Goal:   however much lies unread before the last introduction, whoever was introduced is told; and of all that were, the
+ *         youngest first.
+ * Method: as many copies as the socket holds, unread; the ends of their links are looked at as soon as the sender's is told.
+ */
+TEST(all_whom_a_revoked_sender_introduced_are_told_before_it)
+{
+        enum { MANY = 200 };
+        struct two w = two_open(PORT_OPTS(.links_max = 1024));
+        struct hub h = w.h;
+        wharf_name copy[MANY];
+        unsigned n = 0;
+        char c;
+        while (n < MANY && wharf_right_copy(w.other, w.right, 0, &copy[n]) == 0)
+                n++;
+        CHECK_GE(n, 100);
+        CHECK_EQ(wharf_revoke(h.task, h.port, w.id, WHARF_REVOKE_BRANCH), 1); /* the others were no links yet */
+        for (unsigned i = 0; i < n; i++)
+                CHECK_EQ(dead(w.other, copy[i]), -EKEYREVOKED);
+        two_close(&w);
+        /* Those that are links: each was told before the one that introduced it. */
+        w = two_open(NULL);
+        wharf_name chain[4] = {w.right};
+        for (unsigned i = 1; i < 4; i++) {
+                CHECK_EQ(wharf_right_copy(w.other, chain[i - 1], 0, &chain[i]), 0);
+                CHECK_EQ(wharf_send(w.other, chain[i], "?", 1, 0), 0);
+                CHECK_EQ(wharf_recv(w.h.task, w.h.port, &c, 1, NULL, WHARF_FOREVER), 1);
+        }
+        for (unsigned i = 0; i < 4; i++)
+                CHECK_EQ(wharf_notify(w.other, WHARF_NOTICE_DEAD_NAME, chain[i], WHARF_NONE, 0), 0);
+        CHECK_EQ(wharf_revoke(w.h.task, w.h.port, w.id, WHARF_REVOKE_BRANCH), 4);
+        wharf_name notify;
+        CHECK_EQ(wharf_task_notify(w.other, &notify), 0);
+        for (unsigned i = 4; i-- > 0;) {
+                struct wharf_msg m = MSG();
+                CHECK_EQ(wharf_recvmsg(w.other, notify, &m, WHARF_FOREVER), 0);
+                CHECK_EQ(m.about, chain[i]);
+        }
         two_close(&w);
 }
 

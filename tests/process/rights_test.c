@@ -246,6 +246,7 @@ TEST(unread_rights_go_with_their_port)
                 CHECK_EQ(wharf_sendmsg(h.task, right, &m, 0), 0);
         }
         CHECK_EQ(wharf_drop(h.task, port), 0);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
         struct wharf_right_stat st = {.size = sizeof st};
         CHECK_EQ(wharf_right_stat(h.task, right, &st), 0);
         CHECK_EQ(st.dead, -EPIPE);
@@ -498,6 +499,11 @@ static int run_out_of_descriptors(void *arg)
         CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, 0), -EAGAIN);
         CHECK_EQ(wharf_right_copy(t, right, 0, &none), 0);
         CHECK_EQ(wharf_sendmsg(t, right, &m, 0), 0);
+        /* Nor do dead senders keep any from living ones, though nobody receives. */
+        for (unsigned i = 0; i < 2000; i++) {
+                CHECK_EQ(wharf_right_new(t, port, &none), 0);
+                CHECK_EQ(wharf_drop(t, none), 0);
+        }
         wharf_task_close(t);
         return 0;
 }

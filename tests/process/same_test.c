@@ -3,7 +3,10 @@
  */
 #include "hub.h"
 
+#include "os/os.h"
 #include "port/frame.h"
+#include "port/link.h"
+#include "port/object.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -82,6 +85,46 @@ TEST(whether_two_rights_are_the_same_is_not_known_yet)
         hub_close(&h);
 }
 
+/*
+ * Goal:   who the owner is says the answer to that question and nothing else; and of a port that moved, whoever has it now.
+ * Method: an owner by hand, that greets, answers other questions, and says after its answer that the port has another owner.
+ */
+TEST(only_the_answer_to_the_question_says_who_the_owner_is)
+{
+        int sv[2];
+        wharf_task *t;
+        wharf_name right;
+        struct wh_hello hello = {.port_id = 7,
+                                 .payload_bytes_max = 1 << 20,
+                                 .link_mapped_bytes_max = 80 << 20,
+                                 .capacity_records = 1024,
+                                 .capacity_bytes = 1 << 20,
+                                 .unread_rights_max = 64};
+        static const uint64_t others[] = {0, 2, UINT64_MAX};
+        struct wh_frame f = {.type = WH_FRAME_HELLO, .to = WH_TO_HOLDER};
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        CHECK_EQ(wh_right_from_socket(t, sv[0], false, false, &right), 0);
+        CHECK_EQ(wharf_right_same(t, right, right, 0), -EAGAIN);
+        for (unsigned i = 0; i < sizeof others / sizeof *others; i++) {
+                f.seq = others[i];
+                CHECK_EQ(wh_frame_send(sv[1], &f, &hello, sizeof hello, NULL, true), 0);
+                CHECK_EQ(wharf_right_same(t, right, right, 0), -EAGAIN);
+        }
+        f.seq = 1;
+        CHECK_EQ(wh_frame_send(sv[1], &f, &hello, sizeof hello, NULL, true), 0);
+        CHECK_EQ(wharf_right_same(t, right, right, 0), 1);
+        CHECK_EQ(wharf_right_same(t, right, right, 0), -EAGAIN);
+        f.seq = 2;
+        CHECK_EQ(wh_frame_send(sv[1], &f, &hello, sizeof hello, NULL, true), 0);
+        CHECK_EQ(wh_frame_send(sv[1], &(struct wh_frame){.type = WH_FRAME_RENEW, .to = WH_TO_HOLDER}, NULL, 0, NULL,
+                               true),
+                 0);
+        CHECK_EQ(wharf_right_same(t, right, right, 0), -EAGAIN);
+        wharf_task_close(t);
+        close(sv[1]);
+}
+
 /* ---- those who lie ---- */
 
 struct liar {
@@ -117,7 +160,7 @@ static int lie(void *arg)
                              .link_mapped_bytes_max = 80 << 20,
                              .capacity_records = 1024,
                              .unread_rights_max = 64};
-        struct wh_frame hello = {.type = WH_FRAME_HELLO}, f;
+        struct wh_frame hello = {.type = WH_FRAME_HELLO, .to = WH_TO_HOLDER}, f;
         CHECK_EQ(wh_frame_send(c, &hello, &h, sizeof h, NULL, false), 0);
         int relay = -1;
         if (l->relay) { /* a connection of its own to the true owner */

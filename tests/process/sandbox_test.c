@@ -56,11 +56,11 @@ static const struct {
 } known_calls[] = {
 /* clang-format off */
 #define CALL(name) {#name, SYS_##name}
-        CALL(brk), CALL(clock_gettime), CALL(close), CALL(epoll_ctl), CALL(epoll_pwait), CALL(epoll_pwait2),
+        CALL(bind), CALL(brk), CALL(clock_gettime), CALL(close), CALL(epoll_ctl), CALL(epoll_pwait), CALL(epoll_pwait2),
         CALL(exit_group), CALL(fallocate), CALL(fchmod), CALL(fcntl), CALL(fstat), CALL(fstatfs), CALL(ftruncate), CALL(futex),
-        CALL(getgid), CALL(getpid), CALL(getsockopt), CALL(getuid), CALL(ioctl), CALL(lseek), CALL(madvise),
+        CALL(getgid), CALL(getpid), CALL(getsockname), CALL(getsockopt), CALL(getuid), CALL(ioctl), CALL(lseek), CALL(madvise),
         CALL(memfd_create), CALL(mmap), CALL(mremap), CALL(munmap), CALL(ppoll), CALL(prlimit64), CALL(recvmmsg), CALL(recvmsg),
-        CALL(restart_syscall), CALL(sendmsg), CALL(sendto), CALL(setsockopt), CALL(shutdown), CALL(socketpair),
+        CALL(restart_syscall), CALL(rt_sigprocmask), CALL(sendmsg), CALL(sendto), CALL(setsockopt), CALL(shutdown), CALL(socketpair),
 #ifdef SYS_newfstatat
         {"fstat", SYS_newfstatat},
 #endif

@@ -4,8 +4,10 @@
  * without.
  */
 #include "os/os.h"
+#include "service/confine.h"
 #include "service/domain.h"
 #include "service/keeper.h"
+#include "service/names.h"
 #include "service/rules.h"
 #include "service/server.h"
 #include "service/store.h"
@@ -13,7 +15,6 @@
 #include "test.h"
 #include "wharf/wharf.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
@@ -188,7 +189,7 @@ static pid_t step_start(void *arg, const struct wh_given *given, unsigned n, int
         struct wh_server *s = NULL;
         int r = wharf_task_open(NULL, &t);
         if (r == 0)
-                r = wh_store_open(dup(notify), g, n, &store);
+                r = wh_store_open(dup(notify), true, g, n, &store);
         if (r == 0)
                 r = wh_server_new(t, g[0].fd, wh_rules_new(true), store, &s);
         if (r == 0) {
@@ -265,6 +266,8 @@ static bool step_case(int which)
 }
 TEST_TIMEOUT(killed_at_every_system_call_and_no_name_is_lost, 120)
 {
+        if (TEST_TSAN)
+                test_skip("forked from a process with threads, it waits for a lock of the sanitizer's own");
         const char *dir = test_domain();
         CHECK_EQ(mkdir(dir, 0700), 0);
         step_seen = test_shared(sizeof *step_seen);
@@ -281,6 +284,336 @@ TEST_TIMEOUT(killed_at_every_system_call_and_no_name_is_lost, 120)
         for (step_kill_at[1] = 1; again < 60 && step_case(1); step_kill_at[1]++)
                 again++;
         CHECK_GE(again, 40);
+        close(step_listen);
+}
+
+/* ---- many names ---- */
+
+/* Registers so many names, and then sleeps; a byte on `call` makes it one call, and is answered on `done`. */
+static struct many {
+        unsigned n, limit;
+        int call[2], done[2];
+} many;
+static int many_owner(void *arg)
+{
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        char name[16], what;
+        for (unsigned i = 0; i < many.n; i++) {
+                snprintf(name, sizeof name, "m.%u", i);
+                CHECK_EQ(wharf_register(t, name, p), 0);
+        }
+        close(many.call[1]);
+        CHECK_EQ(write(many.done[1], "", 1), 1);
+        while (read(many.call[0], &what, 1) == 1) {
+                CHECK_EQ(wharf_names_renew(t), 0);
+                CHECK_EQ(write(many.done[1], "", 1), 1);
+        }
+        wharf_task_close(t);
+        return 0;
+}
+static size_t many_listed(wharf_task *t)
+{
+        struct wharf_named *all;
+        size_t n;
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        free(all);
+        return n;
+}
+/* SIGKILL, and wait until all that it had is closed. */
+static void slay(pid_t pid)
+{
+        int fd = wh_os_pidfd_open(pid);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        CHECK(fd >= 0);
+        CHECK_EQ(kill(pid, SIGKILL), 0);
+        CHECK_EQ(poll(&p, 1, -1), 1);
+        wh_os_close(fd);
+}
+/*
+ * Goal:   names survive wharfd by the hundred, at the limit of descriptors that most systems have; and where both of its
+ *         processes are killed, one call of their owner brings all of them back.
+ * Method: 400 names at 1024, of an owner that sleeps; 20 servers killed, which is more than may die in a row of
+ *         themselves; then both processes, three times: the owner never receives, and what it gave to those that died is
+ *         more than it may have. proof/exhaust_names does the same with as many as the machine has room for.
+ */
+TEST_TIMEOUT(names_by_the_hundred_survive_wharfd_at_1024_descriptors, 120)
+{
+        const char *dir = test_domain();
+        many.n = 400;
+        struct rlimit l;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &l), 0);
+        l = (struct rlimit){1024, 1024};
+        if (setrlimit(RLIMIT_NOFILE, &l) < 0)
+                test_skip("fewer descriptors than 1024");
+        CHECK_EQ(pipe2(many.call, O_CLOEXEC), 0);
+        CHECK_EQ(pipe2(many.done, O_CLOEXEC), 0);
+        pid_t owner = test_fork(many_owner, NULL);
+        char c;
+        CHECK_EQ(read(many.done[0], &c, 1), 1);
+        wharf_task *t = task();
+        wharf_name right;
+        struct wh_names_state st;
+        for (int i = 0; i < 20; i++) {
+                pid_t d = 0;
+                UNTIL((d = test_find_wharfd(dir, true)));
+                slay(d);
+                CHECK_EQ(wharf_lookup(t, "m.399", 0, &right), 0);
+                CHECK_EQ(wharf_drop(t, right), 0);
+        }
+        CHECK_EQ(many_listed(t), many.n);
+        CHECK_EQ(wh_names_state(t, &st), 0);
+        CHECK_EQ(st.holder, WH_HOLDER_KEEPER);
+        CHECK_EQ(st.names, many.n);
+        CHECK_EQ(st.unkept, 0);
+        CHECK_EQ(st.deaths, 20);
+        CHECK_EQ(st.fails, 0);
+        for (int i = 0; i < 3; i++) {
+                pid_t d = 0, keeper = test_find_wharfd(dir, false);
+                UNTIL((d = test_find_wharfd(dir, true)));
+                slay(keeper);
+                slay(d);
+                CHECK_EQ(write(many.call[1], "", 1), 1);
+                CHECK_EQ(read(many.done[0], &c, 1), 1);
+                CHECK_EQ(many_listed(t), many.n);
+        }
+        close(many.call[1]);
+        CHECK_EQ(test_wait(owner), 0);
+        CHECK_EQ(many_listed(t), 0);
+        wharf_task_close(t);
+        for (int i = 0; i < 2; i++)
+                close(i ? many.call[0] : many.done[0]);
+        close(many.done[1]);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
+/*
+ * Goal:   names that the keeper has no room for are known to wharfd, which tells whoever asks, and are kept as soon as
+ *         there is room.
+ * Method: 128 descriptors: the names fit into the server, and not into the keeper with what it leaves to itself.
+ */
+TEST(names_that_are_not_kept_are_told_of_and_kept_later)
+{
+        const char *dir = test_domain();
+        struct rlimit l = {128, 128}, all;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &all), 0);
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){128, all.rlim_max}), 0);
+        wharf_task *t;
+        pid_t pid = fork(); /* so that the limit of wharfd is hard, and ours is not */
+        if (pid == 0) {
+                CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
+                execl(getenv("WHARFD"), "wharfd", "--domain", dir, (char *)NULL);
+                _exit(127);
+        }
+        CHECK_EQ(test_wait(pid), 0);
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &all), 0);
+        t = task();
+        wharf_name p = port(t);
+        struct wh_names_state st = {.unkept = 0};
+        char name[16];
+        unsigned n = 0;
+        while (st.unkept < 3) {
+                snprintf(name, sizeof name, "u.%u", n++);
+                CHECK_EQ(wharf_register(t, name, p), 0);
+                CHECK_EQ(wh_names_state(t, &st), 0);
+        }
+        CHECK_EQ(st.names, n);
+        if (st.unkept_error != ETOOMANYREFS) /* for what others of this user have on their way, whatever they are */
+                CHECK_EQ(st.unkept_error, EMFILE);
+        for (unsigned i = 0; i < 3; i++) {
+                snprintf(name, sizeof name, "u.%u", i);
+                CHECK_EQ(wharf_unregister(t, name), 0);
+        }
+        do
+                CHECK_EQ(wh_names_state(t, &st), 0);
+        while (st.unkept);
+        slay(test_find_wharfd(dir, true));
+        wharf_task *fresh = task();
+        CHECK_EQ(many_listed(fresh), n - 3);
+        struct wharf_named *named;
+        size_t n_named;
+        CHECK_EQ(wharf_names_list(fresh, &named, &n_named), 0);
+        for (size_t i = 0; i < n_named; i++) /* those that were kept later, too */
+                CHECK_EQ(named[i].known, WHARF_KNOWN_CONNECTED);
+        free(named);
+        CHECK_EQ(wh_names_state(fresh, &st), 0);
+        CHECK_EQ(st.owed_error, 0);
+        slay(test_find_wharfd(dir, false));
+        do /* the server hears of it, and says so */
+                CHECK_EQ(wh_names_state(fresh, &st), 0);
+        while (st.holder != WH_HOLDER_NONE);
+        CHECK_EQ(st.unkept, n - 3);
+        wharf_task_close(fresh);
+        wharf_task_close(t);
+        UNTIL(!test_find_wharfd(dir, true));
+}
+
+/*
+ * Goal:   what a user has on its way to whomever stops none of its names: the kernel counts it for all of its processes,
+ *         and wharfd has no privilege, nor a higher limit than theirs.
+ * Method: more on its way than wharfd's limit, from a user that nobody else is. Names are registered and listed; a
+ *         look-up, which takes a descriptor, is told so at its deadline, and one with a later deadline is answered as
+ *         soon as it can be. What was not kept meanwhile is kept.
+ */
+enum { ON_ITS_WAY = 400, NAMES_MEANWHILE = 40 };
+static void become(uid_t uid, gid_t gid, gid_t extra);
+static void put_on_its_way(int sv[2])
+{
+        union {
+                struct cmsghdr align;
+                char space[CMSG_SPACE(100 * sizeof(int))];
+        } control = {
+                .align = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(100 * sizeof(int))}};
+        for (int i = 0; i < 100; i++)
+                ((int *)(void *)CMSG_DATA(&control.align))[i] = 2;
+        struct iovec iov = {&(char){0}, 1};
+        struct msghdr m = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.space};
+        CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+        for (int i = 0; i < ON_ITS_WAY; i += 100)
+                CHECK_EQ(sendmsg(sv[0], &m, 0), 1);
+}
+static int looks_up(void *arg)
+{
+        const int *sv = arg;
+        wharf_task *t = task();
+        close(sv[0]);
+        close(sv[1]);
+        wharf_name right;
+        CHECK_EQ(wharf_lookup(t, "w.0", wharf_in_ms(60000), &right), 0);
+        wharf_task_close(t);
+        return 0;
+}
+static int user_of_many(void *arg)
+{
+        const char *dir = arg;
+        char name[16];
+        if (geteuid() == 0)
+                become(60000 - (uid_t)getpid() % 20000, 65534, 0);
+        pid_t pid = fork();
+        if (pid == 0) {
+                CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){256, 256}), 0);
+                execl(getenv("WHARFD"), "wharfd", "--domain", dir, (char *)NULL);
+                _exit(127);
+        }
+        CHECK_EQ(test_wait(pid), 0);
+        int sv[2];
+        put_on_its_way(sv);
+        wharf_task *t = task(), *other = task();
+        wharf_name p = port(t), right;
+        struct wh_names_state st;
+        for (int i = 0; i < NAMES_MEANWHILE; i++) {
+                snprintf(name, sizeof name, "w.%d", i);
+                CHECK_EQ(wharf_register(t, name, p), 0);
+        }
+        CHECK_EQ(many_listed(t), NAMES_MEANWHILE);
+        CHECK_EQ(wh_names_state(t, &st), 0);
+        CHECK_EQ(st.holder, WH_HOLDER_KEEPER);
+        CHECK_EQ(st.unkept, NAMES_MEANWHILE);
+        CHECK_EQ(st.unkept_error, ETOOMANYREFS);
+        int r = wharf_lookup(other, "w.0", wharf_in_ms(500), &right);
+        CHECK(r == -ETOOMANYREFS || r == -ETIMEDOUT); /* as the machine is busy */
+        pid = test_fork(looks_up, sv);
+        close(sv[0]);
+        close(sv[1]);
+        CHECK_EQ(test_wait(pid), 0);
+        do
+                CHECK_EQ(wh_names_state(t, &st), 0);
+        while (st.unkept);
+        slay(test_find_wharfd(dir, true));
+        CHECK_EQ(many_listed(other), NAMES_MEANWHILE);
+        wharf_task_close(other);
+        wharf_task_close(t);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+        return 0;
+}
+TEST(what_a_user_has_on_its_way_stops_none_of_his_names)
+{
+        struct rlimit l;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &l), 0);
+        if (l.rlim_cur < 2 * ON_ITS_WAY)
+                test_skip("fewer descriptors than it takes");
+        char *dir = strdup(test_domain());
+        char *slash = strrchr(dir, '/');
+        *slash = 0;
+        CHECK_EQ(chmod(dir, 0777), 0);
+        *slash = '/';
+        test_wharfd_for_all();
+        CHECK_EQ(test_wait(test_fork(user_of_many, dir)), 0);
+        free(dir);
+}
+
+/*
+ * Goal:   a keeper whose next server cannot be started tries again, and says how often that was in vain.
+ * Method: a keeper of the test's own. Its first server says that it serves, has a name, and is killed; the second start
+ *         is refused, the third server ends before it serves; the fourth one has the name.
+ */
+static int start_of;
+static pid_t failing_start(void *arg, const struct wh_given *given, unsigned n, int notify)
+{
+        int self = step_seen->started++;
+        if (self == 1)
+                return -EAGAIN;
+        pid_t pid = _Fork();
+        if (pid)
+                return pid;
+        if (self == 2)
+                _exit(126);
+        wharf_task *t;
+        struct wh_store *store = NULL;
+        struct wh_server *s = NULL;
+        struct wh_given g = given[0];
+        int r = wharf_task_open(NULL, &t);
+        if (r == 0)
+                r = wh_store_open(dup(notify), true, &g, 1, &store);
+        if (r == 0)
+                r = wh_server_new(t, g.fd, wh_rules_new(true), store, &s);
+        if (r == 0) {
+                wh_server_restore(s, &g, 1);
+                wh_notify(notify, "READY=1");
+                r = wh_server_run(s, self ? step_stop[0] : start_of, WHARF_FOREVER);
+        }
+        if (self == 0)
+                raise(SIGKILL);
+        _exit(r == WH_SERVER_STOPPED ? 0 : 50);
+}
+static int failing_keeper(void *arg)
+{
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        struct wh_keeper_ops ops = {.start = failing_start, .signalled = step_signalled};
+        struct wh_given g = {.fd = step_listen, .name = "socket"};
+        return wh_keeper_run(&ops, &g, 1, step_stop[0]);
+}
+TEST(a_server_that_cannot_be_started_is_tried_again)
+{
+        const char *dir = test_domain();
+        CHECK_EQ(mkdir(dir, 0700), 0);
+        step_seen = test_shared(sizeof *step_seen);
+        step_listen = listen_at(dir, false);
+        int first[2];
+        CHECK_EQ(pipe2(step_stop, O_CLOEXEC), 0);
+        CHECK_EQ(pipe2(first, O_CLOEXEC), 0);
+        start_of = first[0];
+        pid_t k = test_fork(failing_keeper, NULL);
+        wharf_task *t = task(), *fresh = task();
+        wharf_name right;
+        struct wh_names_state st;
+        CHECK_EQ(wharf_register(t, "x", port(t)), 0);
+        CHECK_EQ(write(first[1], "", 1), 1);
+        UNTIL(step_seen->started == 4);
+        CHECK_EQ(wharf_lookup(fresh, "x", wharf_in_ms(20000), &right), 0);
+        CHECK_EQ(wh_names_state(fresh, &st), 0);
+        CHECK_EQ(st.deaths, 1);
+        CHECK_EQ(st.fails, 2);
+        CHECK_EQ(st.fail_error, ENOEXEC);
+        wharf_task_close(fresh);
+        wharf_task_close(t);
+        CHECK_EQ(write(step_stop[1], "", 1), 1);
+        CHECK_EQ(test_wait(k), 0);
+        for (int i = 0; i < 2; i++) {
+                close(first[i]);
+                close(step_stop[i]);
+        }
         close(step_listen);
 }
 
@@ -507,6 +840,9 @@ static int mallory(void *arg)
         CHECK_EQ(wharf_register(t, "org.alice.x", p), -EACCES);
         CHECK_EQ(wharf_register(t, "byextra.x", p), -EACCES);
         CHECK_EQ(wharf_lookup(t, "closed.x", 0, &right), -EACCES);
+        struct wh_names_state st; /* how much there is in all is for root, and the user of wharfd */
+        CHECK_EQ(wh_names_state(t, &st), 0);
+        CHECK_EQ(st.names, 0);
         wharf_task_close(t);
         return 0;
 }
@@ -542,6 +878,9 @@ TEST(users_may_do_what_the_rules_say)
         CHECK_EQ(wharf_lookup(t, "closed.x", 0, &right), 0);
         CHECK_EQ(test_wait(test_fork(alice, NULL)), 0);
         CHECK_EQ(test_wait(test_fork(mallory, NULL)), 0);
+        struct wh_names_state st;
+        CHECK_EQ(wh_names_state(t, &st), 0);
+        CHECK_GE(st.names, 3);
 
         /* New rules by SIGHUP; wrong ones change nothing. */
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), EACCES);
@@ -562,6 +901,320 @@ TEST(users_may_do_what_the_rules_say)
         stop_wharfd(dir);
         write_file(conf, "own\n");
         CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, NULL}), 1);
+}
+
+/*
+ * Goal:   who may not see a name does not learn of it by asking who waits either, and who may not see others' names at
+ *         all does not see their tasks.
+ * Method: user 1000 waits at the port of a name that nobody else may see; users ask who waits, under two sets of rules.
+ */
+static int secret_owner(void *arg)
+{
+        become(1000, 1000, 0);
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        char c;
+        CHECK_EQ(wharf_register(t, "secret.x", p), 0);
+        return (int)wharf_recv(t, p, &c, 1, NULL, WHARF_FOREVER);
+}
+static struct asks_waits {
+        uid_t uid;
+        pid_t owner;
+} asks_waits;
+/* 0: the owner's wait is not shown; 1: without its port; 2: with it */
+static int ask_waits(void *arg)
+{
+        become(asks_waits.uid, asks_waits.uid, 0);
+        wharf_task *t = task();
+        struct wharf_wait *all;
+        size_t n;
+        int seen = 0;
+        CHECK_EQ(wharf_waits_list(t, &all, &n), 0);
+        for (size_t i = 0; i < n; i++)
+                if (all[i].pid == asks_waits.owner && all[i].what == WHARF_WAITS_RECEIVE)
+                        seen = all[i].port.v ? 2 : 1;
+        free(all);
+        wharf_task_close(t);
+        return seen;
+}
+static int waits_seen_by(uid_t uid)
+{
+        asks_waits.uid = uid;
+        return test_wait(test_fork(ask_waits, NULL));
+}
+TEST(see_rules_hold_for_who_waits_too)
+{
+        if (geteuid())
+                test_skip("other users need root");
+        const char *dir = test_domain();
+        char conf[300];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        write_file(conf, "own * all\nsee secret. uid=1000\n");
+        CHECK_EQ(
+                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                0);
+        asks_waits.owner = test_fork(secret_owner, NULL);
+        UNTIL(waits_seen_by(1000) == 2);
+        CHECK_EQ(waits_seen_by(1001), 1);
+        CHECK_EQ(waits_seen_by(0), 1);
+        write_file(conf, "own * all\nsee * uid=1001\nsee secret. uid=1000\n");
+        CHECK_EQ(kill(test_find_wharfd(dir, true), SIGHUP), 0);
+        UNTIL(waits_seen_by(1002) == 0);
+        CHECK_EQ(waits_seen_by(1001), 1);
+        CHECK_EQ(waits_seen_by(1000), 2);
+        CHECK_EQ(kill(asks_waits.owner, SIGKILL), 0);
+        test_wait(asks_waits.owner);
+        stop_wharfd(dir);
+}
+
+/* One question by hand, over a connection of its own; how many bytes the answer has. */
+static size_t ask_by_hand(wharf_task *t, wharf_name right, const struct wh_names_request *req, void *answer, size_t cap)
+{
+        uint8_t buf[WH_NAMES_REQUEST_MAX];
+        struct wharf_msg m = {.size = sizeof m, .data = buf, .len_bytes = wh_names_put_request(req, buf)};
+        struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = cap};
+        CHECK_EQ(wharf_callmsg(t, right, &m, &r, WHARF_FOREVER), 0);
+        return r.len_bytes;
+}
+
+/*
+ * Goal:   of a port whose name it may not see nobody is told anything, not even its number, whoever waits there, has it, or
+ *         has a right to it.
+ * Method: every byte of what is answered to who asks for all that wait is looked at.
+ */
+static struct secret {
+        uint64_t id;
+        pid_t owner, user;
+} * secret;
+static int secret_port(void *arg)
+{
+        (void)arg;
+        become(1000, 1000, 0);
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        char c;
+        struct wharf_port_stat st = {.size = sizeof st};
+        CHECK_EQ(wharf_port_stat(t, p, &st), 0);
+        CHECK_EQ(wharf_register(t, "secret.x", p), 0);
+        secret->id = st.id.v;
+        return (int)wharf_recv(t, port(t), &c, 1, NULL, WHARF_FOREVER); /* and not from that one, whose queue fills */
+}
+static int secret_user(void *arg)
+{
+        (void)arg;
+        become(1002, 1002, 0);
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_lookup(t, "secret.x", WHARF_FOREVER, &right), 0);
+        for (;;) /* its queue is full at some time, and then it waits there */
+                if (wharf_send(t, right, "x", 1, WHARF_FOREVER) < 0)
+                        return 1;
+}
+/* How often the number stands in all that `uid` is told. */
+static struct asks_numbers {
+        uid_t uid;
+        const char *dir;
+} asks_numbers;
+static int count_numbers(void *arg)
+{
+        (void)arg;
+        become(asks_numbers.uid, asks_numbers.uid, 0);
+        wharf_task *t = task();
+        wharf_name right;
+        static uint8_t answer[1 << 18];
+        struct wh_names_request req = {.op = WH_NAMES_WAITS};
+        int n = 0;
+        CHECK_EQ(wh_domain_connect(t, asks_numbers.dir, true, false, WH_NEVER, &right), 0);
+        do {
+                size_t len = ask_by_hand(t, right, &req, answer, sizeof answer);
+                req.after = wh_names_get_next(answer);
+                for (const uint8_t *at = answer; (at = memmem(at, (size_t)(answer + len - at), &secret->id, 8));
+                     at += 8)
+                        n++;
+        } while (req.after);
+        wharf_task_close(t);
+        return n;
+}
+static int numbers_told(uid_t uid)
+{
+        asks_numbers.uid = uid;
+        return test_wait(test_fork(count_numbers, NULL));
+}
+TEST(the_number_of_a_hidden_port_is_told_nowhere)
+{
+        if (geteuid())
+                test_skip("other users need root");
+        const char *dir = test_domain();
+        char conf[300];
+        secret = test_shared(4096);
+        asks_numbers.dir = dir;
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        write_file(conf, "own * all\nsee secret. uid=1000\n");
+        CHECK_EQ(
+                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                0);
+        secret->owner = test_fork(secret_port, NULL);
+        UNTIL(*(volatile uint64_t *)&secret->id);
+        secret->user = test_fork(secret_user, NULL);
+        UNTIL(numbers_told(1000) >=
+              3); /* as its own port, as one that a right leads to, and as one that is waited at */
+        CHECK_EQ(numbers_told(1001), 0);
+        CHECK_EQ(kill(secret->user, SIGKILL), 0);
+        test_wait(secret->user);
+        CHECK_EQ(kill(secret->owner, SIGKILL), 0);
+        test_wait(secret->owner);
+        stop_wharfd(dir);
+        munmap(secret, 4096);
+}
+
+/*
+ * Goal:   what a user has given back it can have again: names, watches, look-ups that waited, lists, tasks.
+ * Method: more often than there is of each, one after another.
+ */
+TEST(what_a_user_gave_back_it_can_have_again)
+{
+        enum { ROUNDS = 30 };
+        const char *dir = test_domain();
+        char conf[300];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        write_file(conf, "own * all\nlimit names 16\nlimit waits 16\nlimit watches 16\nlimit tasks 16\n");
+        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
+        wharf_task *t = task();
+        wharf_name p = port(t), right;
+        struct wh_names_request req = {.op = WH_NAMES_LOOKUP, .name = "nobody", .timeout_ns = 1};
+        CHECK_EQ(wh_domain_connect(t, dir, true, false, WH_NEVER, &right), 0);
+        for (int i = 0; i < ROUNDS; i++) {
+                uint8_t answer[512];
+                struct wharf_wait *all;
+                size_t n, ours = 0;
+                int err = 0;
+                uint32_t line;
+                wharf_task *other = task();
+                CHECK_EQ(wharf_register(t, "x", p), 0);
+                CHECK_EQ(wharf_unregister(t, "x"), 0);
+                CHECK_EQ(wharf_names_watch(t, "", p), 0);
+                CHECK_EQ(wharf_names_unwatch(t, "", p), 0);
+                size_t len = ask_by_hand(t, right, &req, answer, sizeof answer);
+                CHECK_EQ(wh_names_get_reply(answer, len, WH_NAMES_LOOKUP, &err, &line), 0);
+                CHECK_EQ(err, -ENOENT);
+                CHECK_EQ(wharf_waits_list(other, &all, &n), 0);
+                for (size_t k = 0; k < n; k++)
+                        ours += all[k].pid == getpid();
+                free(all);
+                CHECK_GE(ours, 1); /* the other one's page was taken */
+                wharf_task_close(other);
+        }
+        wharf_task_close(t);
+        stop_wharfd(dir);
+}
+
+/* Goal: new rules are told to those who watch: what they may see now, and what not any more. */
+TEST(watchers_are_told_anew_when_the_rules_change)
+{
+        struct seen {
+                unsigned begins, ends, names;
+        } s = {0};
+        const char *dir = test_domain();
+        char conf[300], buf[512];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        write_file(conf, "own * all\n");
+        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
+        wharf_task *t = task();
+        wharf_name p = port(t), w = port(t);
+        CHECK_EQ(wharf_register(t, "x.y", p), 0);
+        CHECK_EQ(wharf_names_watch(t, "", w), 0);
+        for (unsigned round = 1; round <= 2; round++) {
+                while (s.ends < round) {
+                        struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                        struct wharf_name_event ev;
+                        CHECK_EQ(wharf_recvmsg(t, w, &m, wharf_in_ms(10000)), 0);
+                        CHECK_EQ(wharf_names_event(t, &m, &ev), 0);
+                        s.begins += ev.what == WHARF_NAMES_BEGIN;
+                        s.names += ev.what == WHARF_NAME_IS;
+                        s.ends += ev.what == WHARF_NAMES_END;
+                }
+                CHECK_EQ(s.begins, round);
+                CHECK_EQ(s.names, 1); /* and not the second time */
+                write_file(conf, "own * all\nsee x. none\n");
+                CHECK_EQ(kill(test_find_wharfd(dir, true), SIGHUP), 0);
+        }
+        wharf_task_close(t);
+        stop_wharfd(dir);
+}
+
+/* Goal: lists that take several answers are whole; and nobody has more than its share of pages that wharfd keeps. */
+TEST(many_tasks_are_listed_in_parts_and_no_more_than_a_share_of_them)
+{
+        enum { TASKS = 40, SHARE = 256 / 4 / 2 };
+        const char *dir = test_domain();
+        wharf_task *t[TASKS];
+        pid_t pid = fork();
+        if (pid == 0) {
+                CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){256, 256}), 0);
+                execl(getenv("WHARFD"), "wharfd", "--domain", dir, (char *)NULL);
+                _exit(127);
+        }
+        CHECK_EQ(test_wait(pid), 0);
+        struct wharf_wait *all;
+        size_t n, ours = 0;
+        for (int i = 0; i < TASKS; i++) {
+                t[i] = task();
+                CHECK_EQ(many_listed(t[i]), 0); /* hands its page over */
+        }
+        CHECK_EQ(wharf_waits_list(t[0], &all, &n), 0);
+        for (size_t i = 0; i < n; i++)
+                ours += all[i].pid == getpid();
+        free(all);
+        CHECK_EQ(ours, SHARE);
+        for (int i = 1; i < TASKS; i++)
+                wharf_task_close(t[i]);
+        /* Whose tasks are closed gives their shares back. */
+        t[1] = task();
+        CHECK_EQ(many_listed(t[1]), 0);
+        CHECK_EQ(wharf_waits_list(t[1], &all, &n), 0);
+        ours = 0;
+        for (size_t i = 0; i < n; i++)
+                ours += all[i].pid == getpid();
+        free(all);
+        CHECK_EQ(ours, 2);
+        wharf_task_close(t[0]);
+        wharf_task_close(t[1]);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
+/*
+ * Goal:   the pages of processes that ended go at once, though nobody adds another or looks.
+ * Method: processes that list, and so hand theirs over; then wharfd's descriptors.
+ */
+TEST(the_pages_of_the_dead_go_at_once)
+{
+        enum { TASKS = 12 };
+        const char *dir = test_domain();
+        wharf_task *t = task();
+        pid_t child[TASKS];
+        int go[2];
+        CHECK_EQ(many_listed(t), 0);
+        const pid_t server = test_find_wharfd(dir, true);
+        int before = test_descriptors_of(server);
+        CHECK_EQ(pipe(go), 0);
+        for (int i = 0; i < TASKS; i++)
+                if ((child[i] = fork()) == 0) {
+                        wharf_task *own;
+                        char none;
+                        close(go[1]);
+                        if (wharf_task_open(NULL, &own) == 0 && many_listed(own) == 0 && read(go[0], &none, 1) == 0)
+                                _exit(0);
+                        _exit(1);
+                }
+        close(go[0]);
+        UNTIL(test_descriptors_of(server) >= before + TASKS);
+        close(go[1]);
+        for (int i = 0; i < TASKS; i++)
+                CHECK_EQ(test_wait(child[i]), 0);
+        /* One epoll of their ends stays. */
+        UNTIL(test_descriptors_of(server) <= before + 1);
+        wharf_task_close(t);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
 }
 
 /* Goal: a task uses its own domain and the system's side by side. */
@@ -831,9 +1484,10 @@ TEST(a_notify_socket_of_another_user_gets_nothing)
         CHECK(strlen(path) < sizeof a.sun_path);
         strcpy(a.sun_path, path);
         int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), fd;
+        bool keeper;
         CHECK_EQ(bind(s, (struct sockaddr *)&a, sizeof a), 0);
         setenv("NOTIFY_SOCKET", path, 1);
-        fd = wh_notify_open();
+        fd = wh_notify_open(&keeper);
         CHECK(fd >= 0);
         wh_notify(fd, "READY=1");
         char c;
@@ -842,7 +1496,7 @@ TEST(a_notify_socket_of_another_user_gets_nothing)
         if (geteuid() == 0) {
                 setenv("NOTIFY_SOCKET", path, 1);
                 CHECK_EQ(chown(path, 65534, 65534), 0);
-                CHECK_EQ(wh_notify_open(), -1);
+                CHECK_EQ(wh_notify_open(&keeper), -1);
         }
         close(s);
 }
@@ -1104,7 +1758,7 @@ static int flood(void *arg)
                 nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         for (int i = 0; i < 1000; i++)
                 close(fds[i]);
-        /* His share of names and of waiting look-ups, too. */
+        /* Its share of names and of waiting look-ups, too. */
         wharf_name p = port(t);
         int r = 0, names = 0;
         for (char name[32]; r == 0 && names < 1000; names += r == 0) {
@@ -1138,12 +1792,61 @@ TEST_TIMEOUT(a_flood_of_one_user_leaves_others_served, 60)
         CHECK_EQ(wharf_register(t, "here", port(t)), 0);
         int *go = test_shared(2 * sizeof *go);
         pid_t f = test_fork(flood, go);
-        UNTIL(*(volatile int *)go || waitpid(f, NULL, WNOHANG | WNOWAIT) == f);
+        siginfo_t si = {.si_pid = 0};
+        UNTIL(*(volatile int *)go || waitid(P_PID, (id_t)f, &si, WEXITED | WNOHANG | WNOWAIT) < 0 || si.si_pid);
+        CHECK_EQ(si.si_pid, 0);
         for (int i = 0; i < 10; i++)
                 CHECK_EQ(test_wait(test_fork(honest, NULL)), 0);
         go[1] = 1;
         CHECK_EQ(test_wait(f), 0);
         wharf_task_close(t);
+        stop_wharfd(dir);
+}
+
+/*
+ * Goal:   connections of those who have hung up since take nobody's place.
+ * Method: a server that is stopped while as many come and go as its user may have; then one that stays.
+ */
+static int registers_itself(void *arg)
+{
+        (void)arg;
+        char name[32];
+        wharf_task *t = task();
+        snprintf(name, sizeof name, "p%d", (int)getpid());
+        CHECK_EQ(wharf_register(t, name, port(t)), 0);
+        wharf_task_close(t);
+        return 0;
+}
+TEST(connections_of_the_dead_take_nobodys_place)
+{
+        enum { LIMIT = 32, ASKS = 4 };
+        const char *dir = test_domain();
+        char conf[300];
+        struct sockaddr_un sa = {.sun_family = AF_UNIX};
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        snprintf(sa.sun_path, sizeof sa.sun_path, "%s/bootstrap", dir);
+        write_file(conf, "own * all\nlimit connections 32\n");
+        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
+        pid_t server, asks[ASKS];
+        UNTIL((server = test_find_wharfd(dir, true)));
+        for (int round = 0; round < 3; round++) {
+                CHECK_EQ(kill(server, SIGSTOP), 0);
+                for (int i = 0; i < 3 * LIMIT; i++) {
+                        int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+                        CHECK_EQ(connect(sock, (struct sockaddr *)&sa, sizeof sa), 0);
+                        close(sock);
+                }
+                for (int i = 0; i < ASKS; i++)
+                        asks[i] = test_fork(registers_itself, NULL);
+                for (int i = 0; i < 3 * LIMIT; i++) {
+                        int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+                        CHECK_EQ(connect(sock, (struct sockaddr *)&sa, sizeof sa), 0);
+                        close(sock);
+                }
+                CHECK_EQ(kill(server, SIGCONT), 0);
+                for (int i = 0; i < ASKS; i++)
+                        CHECK_EQ(test_wait(asks[i]), 0);
+        }
         stop_wharfd(dir);
 }
 
@@ -1276,4 +1979,164 @@ TEST_TIMEOUT(two_containers_that_share_the_domains_directory_talk_in_shared_memo
 TEST_TIMEOUT(containers_with_users_of_their_own_talk_as_well, 60)
 {
         two_containers(true);
+}
+
+/* ---- what it gives up ---- */
+
+/* A line of /proc/PID/status, as far as its number in that base. */
+static unsigned long long status_of(pid_t pid, const char *key, int base)
+{
+        char path[40], line[256];
+        unsigned long long v = 77;
+        test_need_proc();
+        snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+        FILE *f = fopen(path, "re");
+        CHECK(f);
+        while (fgets(line, sizeof line, f))
+                if (!strncmp(line, key, strlen(key)) && line[strlen(key)] == ':')
+                        v = strtoull(line + strlen(key) + 1, NULL, base);
+        fclose(f);
+        return v;
+}
+/*
+ * Goal:   wharfd's server has no privilege, and makes no other system call than it lists.
+ * Method: one that would be killed by another call serves everything it can be asked for, with its own death and its
+ *         place's in between.
+ */
+TEST(a_server_gives_up_what_it_does_not_need)
+{
+        const char *dir = test_domain();
+        char conf[300];
+        struct stat st;
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        write_file(conf, "own * all\nsee hidden. none\n");
+        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--confine", "kill", NULL}), 0);
+        wharf_task *t = task(), *other = task();
+        wharf_name p = port(t), w = port(other), right;
+        struct wharf_wait *waits;
+        size_t n;
+        char c, path[320];
+        path_in(path, dir, "bootstrap");
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        CHECK_EQ(wharf_names_watch(other, "*", w), 0);
+        for (int i = 0; i < 3; i++) {
+                struct wh_names_state is;
+                pid_t d = 0;
+                CHECK_EQ(wharf_lookup(other, "x", wharf_in_ms(20000), &right), 0);
+                CHECK_EQ(wharf_send(other, right, "m", 1, WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_recv(t, p, &c, 1, NULL, WHARF_FOREVER), 1);
+                CHECK_EQ(wharf_drop(other, right), 0);
+                CHECK_EQ(many_listed(other), 1);
+                CHECK_EQ(wharf_waits_list(other, &waits, &n), 0);
+                free(waits);
+                CHECK_EQ(wharf_register(other, "y", w), 0);
+                CHECK_EQ(wharf_unregister(other, "y"), 0);
+                CHECK_EQ(wh_names_state(other, &is), 0);
+                CHECK_EQ(is.confined & WH_CONFINED_PRIVILEGES, WH_CONFINED_PRIVILEGES);
+                UNTIL((d = test_find_wharfd(dir, true)));
+                CHECK_EQ(status_of(d, "NoNewPrivs", 10), 1);
+                CHECK_EQ(status_of(d, "CapPrm", 16), 0);
+                CHECK_EQ(status_of(test_find_wharfd(dir, false), "CapPrm", 16), 0);
+                if (is.confined & WH_CONFINED_CALLS)
+                        CHECK_EQ(status_of(d, "Seccomp", 10), 2);
+                CHECK_EQ(kill(d, SIGHUP), 0);
+                CHECK_EQ(many_listed(other), 1);
+                CHECK_EQ(is.deaths, i == 0 ? 0 : 1); /* and none of a call that it does not list */
+                if (i == 0) {
+                        slay(d);
+                } else if (i == 1) {
+                        CHECK_EQ(stat(path, &st), 0);
+                        remove_domain(dir);
+                        await_socket(dir, &st);
+                }
+        }
+        wharf_task_close(t);
+        wharf_task_close(other);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+        CHECK(access(path, F_OK) < 0); /* it has left */
+}
+
+TEST(the_calls_of_wharfd_are_those_of_the_page)
+{
+        if (TEST_ASAN || TEST_TSAN)
+                test_skip("a sanitizer makes system calls of its own, which are let through then");
+        char line[1024], listed[4096] = " ", word[64];
+        FILE *f = fopen(SANDBOX_MD, "re");
+        CHECK(f);
+        while (fgets(line, sizeof line, f))
+                if (!strncmp(line, "    wharfd: ", 12)) {
+                        line[strcspn(line, "\n")] = ' ';
+                        CHECK(strlen(listed) + strlen(line) < sizeof listed);
+                        strcat(listed, line + 12);
+                }
+        fclose(f);
+        size_t n = 0, words = 0;
+        const char *call, *before = "";
+        for (size_t i = 0; (call = wh_confine_call(i)); before = call, i++) {
+                snprintf(word, sizeof word, " %s ", call);
+                if (!strstr(listed, word))
+                        test_fail(__FILE__, __LINE__, "%s does not list %s", SANDBOX_MD, call);
+                n += strcmp(call, before) != 0;
+        }
+        for (const char *at = listed + 1; *at; at++)
+                words += *at == ' ';
+#ifdef __x86_64__
+        CHECK_EQ(words, n);
+#endif
+}
+
+/*
+ * Goal:   whoever makes /tmp/wharf-UID first does not lock that user out of its names.
+ * Method: a user that nobody is, whose directory is root's: two processes of its own meet in another one.
+ */
+enum { SQUATTED = 61000 };
+static int squatted(void *arg)
+{
+        uid_t uid = SQUATTED + (uid_t)getppid() % 4000;
+        const bool *first = arg;
+        char want[64];
+        become(uid, uid, 0);
+        unsetenv("WHARF_DOMAIN");
+        unsetenv("XDG_RUNTIME_DIR");
+        snprintf(want, sizeof want, "/tmp/wharf-%u.2", (unsigned)uid);
+        CHECK_STR(wharf_domain_path(), want);
+        wharf_task *t = task();
+        wharf_name p = port(t), right;
+        char c;
+        if (*first) {
+                int r = wharf_register(t, "x", p);
+                if (r < 0)
+                        test_fail(__FILE__, __LINE__, "%d: %s", r, wharf_why());
+                CHECK_EQ(wharf_recv(t, p, &c, 1, NULL, WHARF_FOREVER), 1);
+        } else {
+                CHECK_EQ(wharf_lookup(t, "x", WHARF_FOREVER, &right), 0);
+                CHECK_EQ(wharf_send(t, right, "m", 1, WHARF_FOREVER), 0);
+        }
+        wharf_task_close(t);
+        return 0;
+}
+TEST(a_squatted_directory_in_tmp_locks_nobody_out)
+{
+        if (geteuid())
+                test_skip("other users need root");
+        uid_t uid = SQUATTED + (uid_t)getpid() % 4000;
+        char dir[64], path[96];
+        bool first = true, second = false;
+        test_domain();
+        test_wharfd_for_all();
+        for (int i = 0; i < 2; i++) { /* the one that everybody expects, and the next one */
+                snprintf(dir, sizeof dir, i ? "/tmp/wharf-%u.1" : "/tmp/wharf-%u", (unsigned)uid);
+                CHECK_EQ(mkdir(dir, 0700), 0);
+        }
+        pid_t a = test_fork(squatted, &first), b = test_fork(squatted, &second);
+        CHECK_EQ(test_wait(b), 0);
+        CHECK_EQ(test_wait(a), 0);
+        snprintf(dir, sizeof dir, "/tmp/wharf-%u.2", (unsigned)uid);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+        snprintf(path, sizeof path, "%s/lock", dir);
+        CHECK_EQ(unlink(path), 0);
+        for (int i = 0; i < 3; i++) {
+                snprintf(dir, sizeof dir, i ? "/tmp/wharf-%u.%d" : "/tmp/wharf-%u", (unsigned)uid, i);
+                CHECK_EQ(rmdir(dir), 0);
+        }
 }

@@ -228,7 +228,7 @@ static int send_and_scribble(void *arg)
 
 /*
  * Goal:   a message is either received, whole, and its sender is told so; or withdrawn, and never seen.
- * Method: deadlines about as long as a reading takes, and a sender who overwrites the buffer whenever it is his again.
+ * Method: deadlines about as long as a reading takes, and a sender who overwrites the buffer whenever it is its own again.
  */
 TEST(taken_and_withdrawn_exclude_each_other)
 {

@@ -96,7 +96,7 @@ TEST(every_kind_of_wait_says_for_whom)
                 CHECK_EQ(wharf_lookup(t, "port", WHARF_FOREVER, &right), 0); /* so we can send to it, and say so */
                 /*
                  * A call to wharfd, which is how it looks things up, is another wait; and so is what ends at once
-                 * because a greeting comes. In the receive nobody has used his right: each link is accounted for by its
+                 * because a greeting comes. In the receive nobody has used its right: each link is accounted for by its
                  * holder's own page.
                  */
                 UNTIL(find(t, pid, scripts[i].what, &w) && w.n_whom == 1 && w.whom[0] == getpid() &&
@@ -204,6 +204,112 @@ TEST(a_closed_task_is_not_listed)
         free(all);
         CHECK_EQ(n, before - 1);
         wharf_task_close(t);
+}
+
+/* ---- what is on a page ---- */
+
+/* Goal: what finds no place is counted, as long as it is there; and every place that is given back is another's. */
+TEST(places_on_a_page_come_back_and_what_has_none_is_counted)
+{
+        enum { MORE = 2 };
+        struct wh_waits w = {0};
+        struct wh_task_view v;
+        for (uint64_t round = 0; round < 3; round++) {
+                unsigned slot[WH_WAITS_MAX + MORE], at[WH_WAIT_PORTS_MAX];
+                for (unsigned i = 0; i < WH_WAITS_MAX + MORE; i++)
+                        slot[i] = wh_waits_begin(&w, WHARF_WAITS_RECEIVE, 0, 0, i, 0, WHARF_FOREVER);
+                for (unsigned i = 0; i < WH_WAIT_PORTS_MAX; i++)
+                        CHECK((at[i] = wh_waits_port_new(&w, round << 32 | (i + 1))) > 0);
+                for (unsigned i = 0; i < 2 * WH_WAIT_HELD_MAX; i++) /* two rights to each */
+                        wh_waits_hold(&w, round << 32 | (i / 2 + 1), 1);
+                wh_task_page_read(w.page, &v);
+                CHECK_EQ(v.waits_more, MORE);
+                CHECK_EQ(v.ports_more, 0);
+                for (unsigned i = 0; i < WH_WAITS_MAX; i++)
+                        CHECK(v.waits[i].generation && v.waits[i].inbox == i);
+                for (unsigned i = 0; i < WH_WAIT_PORTS_MAX; i++)
+                        CHECK(v.ports[i].port_id == (round << 32 | (i + 1)) && v.ports[i].flags == WH_WAIT_STALE);
+                for (unsigned i = 0; i < WH_WAIT_HELD_MAX; i++)
+                        CHECK(v.held[i].port_id == (round << 32 | (i + 1)) && v.held[i].rights == 2);
+                for (unsigned i = WH_WAITS_MAX + MORE; i-- > 0;)
+                        wh_waits_end(&w, slot[i]);
+                for (unsigned i = 0; i < WH_WAIT_PORTS_MAX; i++)
+                        wh_waits_port_gone(&w, at[i]);
+                for (unsigned i = 0; i < 2 * WH_WAIT_HELD_MAX; i++)
+                        wh_waits_hold(&w, round << 32 | (i / 2 + 1), -1);
+                wh_task_page_read(w.page, &v);
+                CHECK_EQ(v.waits_more, 0);
+                for (unsigned i = 0; i < WH_WAITS_MAX; i++)
+                        CHECK_EQ(v.waits[i].generation, 0);
+                for (unsigned i = 0; i < WH_WAIT_PORTS_MAX; i++)
+                        CHECK_EQ(v.ports[i].port_id, 0);
+                for (unsigned i = 0; i < WH_WAIT_HELD_MAX; i++)
+                        CHECK_EQ(v.held[i].port_id, 0);
+        }
+        wh_waits_done(&w, true);
+}
+
+static int greet_and_stay(void *arg)
+{
+        wharf_name right;
+        wharf_task *t = hub_join(arg, &right);
+        CHECK_EQ(wharf_send(t, right, "x", 1, WHARF_FOREVER), 0);
+        return pause();
+}
+
+/* The place of the hub's port on its task's page. */
+static unsigned place_of(const struct hub *h, struct wh_task_view *ret)
+{
+        struct wharf_port_stat st = {.size = sizeof st};
+        unsigned i = 0;
+        CHECK_EQ(wharf_port_stat(h->task, h->port, &st), 0);
+        wh_task_page_read(h->task->waits.page, ret);
+        while (i < WH_WAIT_PORTS_MAX && ret->ports[i].port_id != st.id.v)
+                i++;
+        CHECK_LE(i, WH_WAIT_PORTS_MAX - 1);
+        return i;
+}
+
+/*
+ * Goal:   who can send to a port is written down before a thread sleeps there, as far as it fits; and until the next one
+ *         does, a change is said to have been.
+ * Method: senders come one by one, more than there are places for, and one goes; the page is read after each sleep.
+ */
+TEST(senders_on_a_page_are_those_of_the_last_sleep)
+{
+        enum { SENDERS = WH_WAIT_SENDERS_MAX + 1 };
+        struct hub h = hub_open(NULL);
+        struct wh_task_view v;
+        pid_t pid[SENDERS];
+        wharf_name unused; /* whose holder nobody knows */
+        char c;
+        CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, wharf_in_ms(20)), -ETIMEDOUT);
+        const unsigned i = place_of(&h, &v);
+        CHECK_EQ(v.ports[i].flags, WH_WAIT_LISTENS);
+        CHECK_EQ(v.ports[i].links, 0);
+        CHECK_EQ(wharf_right_new(h.task, h.port, &unused), 0);
+        CHECK_EQ(place_of(&h, &v), i);
+        CHECK_EQ(v.ports[i].flags, WH_WAIT_STALE);
+        for (unsigned n = 1; n <= SENDERS; n++) {
+                pid[n - 1] = test_fork(greet_and_stay, &h);
+                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, WHARF_FOREVER), 1);
+                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, wharf_in_ms(20)), -ETIMEDOUT);
+                CHECK_EQ(place_of(&h, &v), i);
+                CHECK_EQ(v.ports[i].flags, WH_WAIT_LISTENS | (n > WH_WAIT_SENDERS_MAX ? WH_WAIT_MORE : 0));
+                CHECK_EQ(v.ports[i].links, n + 1);
+                CHECK_EQ(v.ports[i].unknown, 1);
+                for (unsigned k = 0; k < WH_WAIT_SENDERS_MAX; k++)
+                        CHECK_EQ(v.ports[i].senders[k], k < n ? (uint32_t)pid[k] : 0);
+        }
+        kill_hard(pid[0]);
+        do { /* it is seen to be dead, and told before the next sleep */
+                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, wharf_in_ms(20)), -ETIMEDOUT);
+                CHECK_EQ(place_of(&h, &v), i);
+        } while (v.ports[i].senders[0] == (uint32_t)pid[0]);
+        CHECK_EQ(v.ports[i].links, SENDERS);
+        for (unsigned k = 1; k < SENDERS; k++)
+                kill_hard(pid[k]);
+        hub_close(&h);
 }
 
 /* ---- pages that lie ---- */

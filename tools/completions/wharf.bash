@@ -22,6 +22,14 @@ _wharf_names() {
         timeout "${WHARF_COMPLETE_TIMEOUT:-2}" "$@" --json 2>/dev/null | grep -o '"name":"[A-Za-z0-9._/:@#+,=-]*"' | sed 's/^"name":"//; s/"$//'
 }
 
+# The lines that COMMAND... prints are what can be chosen.
+_wharf_can() {
+        local lines
+        lines=$("$@")
+        can=()
+        [[ ! $lines ]] || mapfile -t can <<<"$lines"
+}
+
 # What the value of an option may be; files and directories are completed by bash itself.
 _wharf_value() {
         case $1 in
@@ -30,9 +38,9 @@ _wharf_value() {
         --cores) can=(pinned free one) ;;
         --capacity) can=(zero unbounded) ;;
         --linger) can=(forever 500ms) ;;
-        --send) mapfile -t can < <(_wharf_names "${command[@]}" ls) ;;
-        --svg | --config) mapfile -t can < <(compgen -f -- "$cur") && compopt -o filenames 2>/dev/null ;;
-        --domain) mapfile -t can < <(compgen -d -- "$cur") && compopt -o filenames 2>/dev/null ;;
+        --send) _wharf_can _wharf_names "${command[@]}" ls ;;
+        --svg | --config) _wharf_can compgen -f -- "$cur" && compopt -o filenames 2>/dev/null ;;
+        --domain) _wharf_can compgen -d -- "$cur" && compopt -o filenames 2>/dev/null ;;
         esac
 }
 
@@ -72,27 +80,27 @@ _wharf() {
         elif [[ $valued == *" $prev "* || $prev == --domain ]] && [[ ! $ended ]]; then
                 _wharf_value "$prev"
         elif [[ ! $verb && $1 != *wharfd ]]; then
-                mapfile -t can < <(_wharf_verbs "$1" help)
+                _wharf_can _wharf_verbs "$1" help
                 can+=(help --domain --system --version --help)
         elif [[ $cur == -* && ! $ended ]]; then
-                mapfile -t can < <(_wharf_options "${asked[@]}")
+                _wharf_can _wharf_options "${asked[@]}"
         else
                 case $verb in
-                help) mapfile -t can < <(_wharf_verbs "$1" help) ;;
-                send | call) ((args)) || mapfile -t can < <(_wharf_names "${command[@]}" ls) ;;
-                ls) mapfile -t can < <(_wharf_names "${command[@]}" ls) ;;
-                run | serve) [[ $verb == serve && $args == 0 ]] || mapfile -t can < <(compgen -c -- "$cur") ;;
+                help) _wharf_can _wharf_verbs "$1" help ;;
+                send | call) ((args)) || _wharf_can _wharf_names "${command[@]}" ls ;;
+                ls) _wharf_can _wharf_names "${command[@]}" ls ;;
+                run | serve) [[ $verb == serve && $args == 0 ]] || _wharf_can compgen -c -- "$cur" ;;
                 heap)
                         [[ $sub ]] || can=(trace replay)
-                        [[ $sub ]] && mapfile -t can < <(compgen -f -- "$cur") && compopt -o filenames 2>/dev/null
+                        [[ $sub ]] && _wharf_can compgen -f -- "$cur" && compopt -o filenames 2>/dev/null
                         ;;
                 shm)
                         case $sub in
-                        '') mapfile -t can < <(_wharf_verbs "$1" shm --help) ;;
+                        '') _wharf_can _wharf_verbs "$1" shm --help ;;
                         create) ((args)) || can=(posix: sysv: file:) ;;
-                        chmod) ((args)) && mapfile -t can < <(_wharf_names "${command[@]}" shm ls) ;;
-                        rm | ls) mapfile -t can < <(_wharf_names "${command[@]}" shm ls) ;;
-                        *) ((args)) || mapfile -t can < <(_wharf_names "${command[@]}" shm ls) ;;
+                        chmod) ((args)) && _wharf_can _wharf_names "${command[@]}" shm ls ;;
+                        rm | ls) _wharf_can _wharf_names "${command[@]}" shm ls ;;
+                        *) ((args)) || _wharf_can _wharf_names "${command[@]}" shm ls ;;
                         esac
                         ;;
                 esac

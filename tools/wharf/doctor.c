@@ -7,6 +7,7 @@
 #include "common.h"
 #include "print.h"
 #include "service/domain.h"
+#include "service/names.h"
 
 #include "os/left.h"
 
@@ -370,6 +371,43 @@ static void check_domain(struct finding *f)
                          wh_domain_aside());
 }
 
+/* Only one that runs: nothing is started to look at it. */
+static void check_wharfd(struct finding *f)
+{
+        const char *dir = wharf_domain_path();
+        bool shared;
+        wharf_task *t = NULL;
+        struct wh_names_state st;
+        if (wh_domain_check_chosen(dir, false, &shared) < 0 || wh_domain_server(dir) <= 0) {
+                find(f, OK, "", "none runs");
+                return;
+        }
+        int r = wharf_task_open(NULL, &t);
+        if (r == 0)
+                r = wh_names_state(t, &st);
+        if (r < 0)
+                find(f, WARN, "see whether it is stopped, or of another version", "%.250s",
+                     *wharf_why() ? wharf_why() : wharf_strerror(r));
+        else if (st.holder == WH_HOLDER_NONE)
+                find(f, WARN, "end it (SIGTERM) when that does no harm: the next one has a keeper",
+                     "nobody holds its %u names and watches: they would be registered anew after its death",
+                     st.names + st.watches);
+        else if (st.owed_error)
+                find(f, WARN, "raise its limit of descriptors (ulimit -n, LimitNOFILE=)",
+                     "not all names of the last one could be taken up: %s", wharf_strerror(-(int)st.owed_error));
+        else if (st.unkept)
+                find(f, WARN, "raise its limit of descriptors (ulimit -n, LimitNOFILE=, FileDescriptorStoreMax=)",
+                     "%u of %u names and watches would not survive its death: %s", st.unkept, st.names + st.watches,
+                     wharf_strerror(-(int)st.unkept_error));
+        else
+                find(f, OK, "", "held by %s; gave up%s%s%s%s",
+                     st.holder == WH_HOLDER_KEEPER ? "its keeper" : "the service manager",
+                     st.confined ? "" : " nothing", st.confined & WH_CONFINED_PRIVILEGES ? " privileges" : "",
+                     st.confined & WH_CONFINED_FILES ? " files" : "",
+                     st.confined & WH_CONFINED_CALLS ? " system calls" : "");
+        wharf_task_close(t);
+}
+
 static const struct {
         const char *name;
         void (*check)(struct finding *);
@@ -389,6 +427,7 @@ static const struct {
         {"yama", check_yama},
         {"user_namespaces", check_userns},
         {"cores", check_cores},
+        {"wharfd", check_wharfd},
         {"domain", check_domain},
 };
 enum { N_CHECKS = sizeof checks / sizeof *checks };

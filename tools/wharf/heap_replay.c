@@ -310,14 +310,17 @@ struct panel {
 static void axes(FILE *f, const struct panel *p, const char *title, const char *y_unit)
 {
         fprintf(f, "<text x=\"%.0f\" y=\"%.0f\" font-size=\"14\">%s</text>\n", p->left, p->top - 10, title);
-        for (double y = 0, step = tick_of(p->y_max); y <= p->y_max * 1.0001; y += step) {
+        const double y_step = tick_of(p->y_max), x_step = tick_of(p->x_max);
+        for (int i = 0; i * y_step <= p->y_max * 1.0001; i++) {
+                const double y = i * y_step;
                 double at = p->top + p->height * (1 - y / p->y_max);
                 fprintf(f,
                         "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>"
                         "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" font-size=\"11\">%g %s</text>\n",
                         p->left, at, p->left + p->width, at, p->left - 6, at + 4, y, y_unit);
         }
-        for (double x = 0, step = tick_of(p->x_max); x <= p->x_max * 1.0001; x += step) {
+        for (int i = 0; i * x_step <= p->x_max * 1.0001; i++) {
+                const double x = i * x_step;
                 double at = p->left + p->width * x / p->x_max;
                 fprintf(f,
                         "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#999\"/>"

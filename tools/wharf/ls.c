@@ -19,10 +19,12 @@ static uint32_t senders(const struct wharf_named *n)
         return n->senders ? n->senders - 1 : 0;
 }
 
-/* The name of a user, or the number where he has none. */
+/* The name of a user, or the number where it has none. */
 static const char *user(uid_t uid, char buf[16])
 {
-        const struct passwd *p = getpwuid(uid);
+        const struct passwd *p = uid == (uid_t)-1 ? NULL : getpwuid(uid);
+        if (uid == (uid_t)-1)
+                return "?"; /* of a user namespace that has no number here */
         if (p && strlen(p->pw_name) < 33)
                 return p->pw_name;
         snprintf(buf, 16, "%u", (unsigned)uid);
@@ -38,7 +40,8 @@ static void print_json(const struct wharf_named *all, size_t n)
                 json_object *o = json_object_new_object();
                 json_object_object_add(o, "name", json_shown(all[i].name));
                 json_object_object_add(o, "pid", json_object_new_int64(all[i].pid));
-                json_object_object_add(o, "uid", json_object_new_int64(all[i].uid));
+                json_object_object_add(o, "uid", all[i].uid == (uid_t)-1 ? NULL : json_object_new_int64(all[i].uid));
+                json_object_object_add(o, "known", json_object_new_string(known_word(all[i].known)));
                 json_object_object_add(o, "port_id", json_object_new_string(id));
                 json_object_object_add(o, "senders", json_object_new_int64(senders(&all[i])));
                 json_object_object_add(o, "receivers_waiting", json_object_new_int64(all[i].receivers_waiting));

@@ -1,5 +1,6 @@
 #include "print.h"
 
+#include "wharf/message.h"
 #include "wharf/task.h"
 
 #include <errno.h>
@@ -220,8 +221,8 @@ static int table_lines(const struct table *t)
         int r = to && widths ? 0 : -ENOMEM;
         for (size_t i = 0; r == 0 && i < t->n_columns; i++)
                 widths[i] = strlen(t->columns[i].name);
-        for (size_t i = 0; r == 0 && i < t->n_cells; i++) {
-                size_t n = columns_of(t->cells[i].text), *w = &widths[i % t->n_columns];
+        for (size_t i = 0, at = 0; r == 0 && i < t->n_cells; i++, at = at + 1 < t->n_columns ? at + 1 : 0) {
+                size_t n = columns_of(t->cells[i].text), *w = &widths[at];
                 *w = n > *w ? n : *w;
         }
         if (r == 0 && width())
@@ -283,4 +284,13 @@ void json_out(json_object *o, bool pretty)
                 o, (pretty ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN) | JSON_C_TO_STRING_NOSLASHESCAPE);
         puts(text ? text : "null"); /* out of memory: not what was asked for, and seen */
         json_object_put(o);
+}
+
+const char *known_word(uint32_t known)
+{
+        static const char *const words[] = {
+                [WHARF_KNOWN_NOT] = "not",     [WHARF_KNOWN_OWN] = "own",   [WHARF_KNOWN_CONNECTED] = "connected",
+                [WHARF_KNOWN_BOUND] = "bound", [WHARF_KNOWN_ONCE] = "once", [WHARF_KNOWN_TOLD] = "told",
+        };
+        return known < sizeof words / sizeof *words ? words[known] : words[WHARF_KNOWN_NOT];
 }

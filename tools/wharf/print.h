@@ -41,6 +41,9 @@ bool option_colour(const struct verb *v, const char *option, const char *text, v
                         .take = option_colour                                                                \
         }
 
+/* How a process is known, an enum wharf_known: one word. */
+const char *known_word(uint32_t known);
+
 /* A string in the form of text_escape(). */
 json_object *json_shown(const char *name);
 /* Prints and frees. `pretty`: on several lines. */

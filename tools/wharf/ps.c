@@ -240,14 +240,14 @@ static const char *since(const struct wharf_wait *w, int64_t now, char buf[32])
 {
         if (!w->what)
                 return "-";
-        double s = (double)(now - w->since_ns) / 1e9;
-        s = s < 0 ? 0 : s; /* what another process says */
+        /* What another process says. */
+        const int64_t ns = w->since_ns >= 0 && now > w->since_ns ? now - w->since_ns : 0, s = ns / 1000000000;
         if (s < 60)
-                snprintf(buf, 32, "%.1fs", s);
+                snprintf(buf, 32, "%.1fs", (double)ns / 1e9);
         else if (s < 3600)
-                snprintf(buf, 32, "%.0fm%02.0fs", (double)((int64_t)s / 60), (double)((int64_t)s % 60));
+                snprintf(buf, 32, "%" PRId64 "m%02" PRId64 "s", s / 60, s % 60);
         else
-                snprintf(buf, 32, "%.0fh%02.0fm", (double)((int64_t)(s / 3600)), (double)((int64_t)s / 60 % 60));
+                snprintf(buf, 32, "%" PRId64 "h%02" PRId64 "m", s / 3600, s / 60 % 60);
         return buf;
 }
 

@@ -2,6 +2,7 @@
  * wharf recv - serve a name and print the messages that come.
  */
 #include "common.h"
+#include "print.h"
 
 #include <getopt.h>
 #include <errno.h>
@@ -40,12 +41,31 @@ static char *base64(const uint8_t *s, size_t len)
         return ret;
 }
 
+/* Who gave the sender its right: null where nobody did. */
+static json_object *introducer(const struct wharf_introducer *by)
+{
+        if (by->known == WHARF_KNOWN_NOBODY)
+                return NULL;
+        json_object *o = json_object_new_object();
+        json_object_object_add(o, "pid", json_object_new_int64(by->pid));
+        json_object_object_add(o, "uid", by->uid == (uid_t)-1 ? NULL : json_object_new_int64(by->uid));
+        json_object_object_add(o, "known", json_object_new_string(known_word(by->known)));
+        return o;
+}
+
 /* 0 or a negative errno. */
 static int print_json(const struct wharf_msg *m)
 {
+        const struct wharf_sender *from = &m->sender;
         json_object *o = json_object_new_object();
-        json_object_object_add(o, "pid", json_object_new_int64(m->sender.pid));
-        json_object_object_add(o, "uid", json_object_new_int64(m->sender.uid));
+        json_object_object_add(o, "pid", json_object_new_int64(from->pid));
+        json_object_object_add(o, "uid", from->uid == (uid_t)-1 ? NULL : json_object_new_int64(from->uid));
+        json_object_object_add(o, "known", json_object_new_string(known_word(from->known)));
+        json_object_object_add(o, "introducer", introducer(&from->introducer));
+        if (from->known == WHARF_KNOWN_TOLD) {
+                json_object_object_add(o, "told_pid", json_object_new_int64(from->told_pid));
+                json_object_object_add(o, "told_uid", json_object_new_int64(from->told_uid));
+        }
         json_object_object_add(o, "bytes", json_object_new_uint64(m->len_bytes));
         if (m->len_bytes <= INT32_MAX / 2 && is_text(m->data, m->len_bytes)) {
                 json_object_object_add(o, "text", json_object_new_string_len(m->data, (int)m->len_bytes));

@@ -9,9 +9,10 @@
  * when it was killed. Under a service manager that holds descriptors ($NOTIFY_SOCKET), that is the keeper.
  *
  * Its socket must have the name by which clients find it. When that is gone (somebody emptied the directory, removed
- * it, or put another in its place), which inotify tells, the server makes directory and socket again, hands the new
- * socket to its keeper, and ends; the next server goes on with all names, as after a kill. Where that cannot be done it
- * leaves: then every connection ends, and tasks register their names with the wharfd that is found there.
+ * it, or put another in its place), which inotify tells, the server ends, for it may make no files any more
+ * (service/confine.h). The next one, which still may, makes directory and socket again, hands the new socket to its
+ * keeper, and ends too; the one after that goes on with all names, as after a kill. Where it cannot be made they leave:
+ * then every connection ends, and tasks register their names with the wharfd that is found there.
  *
  * Whoever starts it in the background reads its standard error until it serves (--starting; domain.h, D7).
  *
@@ -23,6 +24,7 @@
 #include "base/paths.h"
 #include "os/os.h"
 #include "port/why.h"
+#include "service/confine.h"
 #include "service/domain.h"
 #include "service/keeper.h"
 #include "service/rules.h"
@@ -74,12 +76,15 @@ __attribute__((format(printf, 1, 2))) static void say(const char *fmt, ...)
 #define fail(code, ...) verb_fail(NULL, code, __VA_ARGS__)
 
 static const struct verb wharfd = {
-        .args = "[--domain DIR | --system] [--share] [--config FILE] [--linger DURATION|forever] [--foreground] "
-                "[--verbose] [--version]",
+        .args = "[--domain DIR | --system] [--share] [--config FILE] [--linger DURATION|forever] "
+                "[--confine yes|kill|no] [--foreground] [--verbose] [--version]",
         .summary = "the name server of a domain",
 };
 
 #define CONFIG "/wharf/wharfd.conf" /* below the directory for configuration */
+
+enum confine { CONFINE_YES, CONFINE_KILL, CONFINE_NO };
+static const char *const confine_names[] = {"yes", "kill", "no"};
 
 /* What was asked for on the command line. */
 struct options {
@@ -88,6 +93,7 @@ struct options {
         const char *linger;
         int64_t linger_ns;
         bool share, foreground;
+        enum confine confine;
         bool starting;     /* somebody reads our standard error until we serve */
         bool socket_stays; /* it belongs to a service manager */
 };
@@ -291,12 +297,10 @@ static int signals_open(sigset_t *set)
 static int again(const struct options *o, int notify)
 {
         int fd;
-        if (o->socket_stays)
-                return EXIT_DONE; /* whoever made it may make another */
         say("the socket of %s is gone", o->dir);
         int r = listen_here(o->dir, o->share, &fd);
         if (r < 0)
-                return fail(EXIT_REFUSED, "the socket of %s is gone, and cannot be made again: %s", o->dir,
+                return fail(WH_KEEPER_END, "the socket of %s is gone, and cannot be made again: %s", o->dir,
                             *wharf_why() ? wharf_why() : wharf_strerror(r));
         r = wh_notify_keep(notify, "socket", fd);
         wh_os_close(fd);
@@ -308,8 +312,19 @@ static int again(const struct options *o, int notify)
         return fail(EXIT_REFUSED, "the socket of %s is gone, and so is the keeper", o->dir);
 }
 
+/* The same for one that serves, and may make no file any more: the next one does it. */
+static int again_by_next(const struct options *o, int notify)
+{
+        struct pollfd p = {.fd = notify};
+        if (o->socket_stays)
+                return EXIT_DONE; /* whoever made it may make another */
+        if (notify < 0 || wh_os_poll(&p, 1, 0) != 0)
+                return fail(EXIT_REFUSED, "the socket of %s is gone, and so is the keeper", o->dir);
+        return WH_KEEPER_AGAIN;
+}
+
 /* Serve until there is a reason to leave. The descriptors that were given are taken or closed by the caller. */
-static int serve(const struct options *o, int listen_fd, int notify, struct wh_given *given, unsigned n)
+static int serve(const struct options *o, int listen_fd, int notify, bool by_keeper, struct wh_given *given, unsigned n)
 {
         sigset_t set;
         int signal_fd = signals_open(&set), stop_fd = wh_os_epoll(), watch_fd = -1;
@@ -333,24 +348,31 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
         if (r == 0)
                 r = load_rules(o, &rules);
         if (r == 0 && notify >= 0)
-                r = wh_store_open(wh_steal_fd(&notify), given, n, &store);
+                r = wh_store_open(wh_steal_fd(&notify), by_keeper, given, n, &store);
         if (r == 0)
                 r = wh_server_new(task, listen_fd, rules, store, &s);
         if (r < 0) {
                 fail_to_serve(o->dir, r);
                 wh_rules_free(rules);
-        } else {
+        }
+        bool lost = r >= 0 && !o->socket_stays && !(listens_there(at.path) && at_its_place(&at)), told = false;
+        int code = EXIT_DONE;
+        if (lost) {
+                code = again(o, status_fd);
+                r = -1;
+        } else if (r >= 0) {
+                /* From here on it reads what others wrote. */
+                if (o->confine != CONFINE_NO)
+                        wh_server_confined(s, wh_confine_server(o->dir, o->config, o->confine == CONFINE_KILL));
                 wh_server_restore(s, given, n);
                 wh_notify(status_fd, "READY=1");
                 say("serving %s", o->dir);
                 if (o->starting)
                         started(true);
         }
-        bool lost = r >= 0 && !o->socket_stays && !(listens_there(at.path) && at_its_place(&at)), told = false;
-        int code = EXIT_DONE;
         while (r >= 0) {
                 if (lost && !o->socket_stays) {
-                        code = again(o, status_fd);
+                        code = again_by_next(o, status_fd);
                         break;
                 }
                 if (lost && !told)
@@ -392,7 +414,7 @@ static int serve(const struct options *o, int listen_fd, int notify, struct wh_g
         wh_os_close(watch_fd);
         wh_os_close(stop_fd);
         close(signal_fd);
-        return r < 0 ? EXIT_REFUSED : code;
+        return r < 0 && !lost ? EXIT_REFUSED : code;
 }
 
 /* ---- the keeper ---- */
@@ -457,7 +479,8 @@ static bool keeper_signalled(void *arg, pid_t server)
         struct signalfd_siginfo si;
         if (read(k->stop_fd, &si, sizeof si) != sizeof si)
                 return false;
-        kill(server, (int)si.ssi_signo);
+        if (server > 0)
+                kill(server, (int)si.ssi_signo);
         return si.ssi_signo != SIGHUP;
 }
 
@@ -486,7 +509,13 @@ static int keep(const struct options *o, int listen_fd)
                 argv[a++] = "--verbose";
         if (o->starting)
                 argv[a++] = "--starting";
+        if (o->confine != CONFINE_YES) {
+                argv[a++] = "--confine";
+                argv[a++] = confine_names[o->confine];
+        }
         argv[a] = NULL;
+        if (o->confine != CONFINE_NO)
+                wh_confine_privileges();
         sigset_t set;
         struct keep k = {.argv = (char **)(uintptr_t)argv, .stop_fd = signals_open(&set), .starting = o->starting};
         if (k.stop_fd < 0)
@@ -520,6 +549,10 @@ static int background(const struct options *o, int listen_fd)
         }
         if (o->share)
                 argv[a++] = "--share";
+        if (o->confine != CONFINE_YES) {
+                argv[a++] = "--confine";
+                argv[a++] = confine_names[o->confine];
+        }
         if (verbose)
                 argv[a++] = "--verbose";
         argv[a++] = "--socket-fd";
@@ -572,9 +605,10 @@ static int activated(struct options *o, struct wh_given *given, unsigned n, bool
                             "SOCK_SEQPACKET socket",
                             n);
         o->socket_stays |= !by_keeper;
-        int notify = wh_notify_open();
+        bool keeper;
+        int notify = wh_notify_open(&keeper);
         if (notify >= 0)
-                return serve(o, listen_fd, notify, given, n);
+                return serve(o, listen_fd, notify, keeper, given, n);
         return keep(o, listen_fd); /* nobody keeps anything for us: then we do */
 }
 
@@ -587,6 +621,17 @@ static bool take_linger(const struct verb *v, const char *option, const char *te
         else if (!parse_duration_ns(text, &o->linger_ns))
                 return verb_fail(v, false, "%s: '%s' is no duration; 500ms and 2s are", option, text);
         return true;
+}
+
+static bool take_confine(const struct verb *v, const char *option, const char *text, void *options)
+{
+        struct options *o = options;
+        for (unsigned i = 0; i < sizeof confine_names / sizeof *confine_names; i++)
+                if (!strcmp(text, confine_names[i])) {
+                        o->confine = (enum confine)i;
+                        return true;
+                }
+        return verb_fail(v, false, "%s: '%s' is none of yes, kill and no", option, text);
 }
 
 /* A relative path would be another one after chdir("/"). 0 or an exit code. */
@@ -613,6 +658,9 @@ int main(int argc, char **argv)
                 {"config", 'c', OPTION_TEXT, &o.config, "FILE", "the rules: who may register, look up and see names"},
                 {"linger", 'l', OPTION_CALL, &o, "DURATION",
                  "stay so long when nobody needs it, or forever; default 500ms", .take = take_linger},
+                {"confine", 0, OPTION_CALL, &o, "yes|kill|no",
+                 "give up what it does not need, and end, for tests, where it tries; default yes",
+                 .take = take_confine},
                 {"foreground", 'f', OPTION_FLAG, &o.foreground, NULL,
                  "stay in the foreground, and log to standard error"},
                 {"verbose", 'v', OPTION_FLAG, &verbose, NULL, "log to standard error in the background too"},

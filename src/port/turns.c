@@ -1,0 +1,173 @@
+#include "port/turns.h"
+
+#include "os/os.h"
+#include "port/port.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void set_mixed(struct wh_inbox *in, bool mixed)
+{
+        in->turns.mixed = mixed;
+        in->since_look = (in->since_look & ~(uint32_t)WH_LOOK_MIXED) | (mixed ? WH_LOOK_MIXED : 0);
+        in->turn_msgs = mixed ? WH_TURN_MSGS_MIXED : WH_TURN_MSGS;
+        if (!mixed)
+                in->turns.n = 0;
+}
+
+/* Where `uid` is, or would be. */
+static uint32_t find(const struct wh_turns *t, uid_t uid)
+{
+        uint32_t lo = 0, hi = t->n;
+        while (lo < hi) {
+                uint32_t mid = lo + (hi - lo) / 2;
+                if (t->users[mid].uid < uid)
+                        lo = mid + 1;
+                else
+                        hi = mid;
+        }
+        return lo;
+}
+
+/* Those that would not be told from one that was never seen. */
+static void forget_past(struct wh_turns *t)
+{
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < t->n; i++)
+                if (t->users[i].round >= t->round)
+                        t->users[n++] = t->users[i];
+        t->n = n;
+}
+
+static bool make_room(struct wh_turns *t)
+{
+        if (t->n < t->room)
+                return true;
+        forget_past(t);
+        if (t->n <= t->room / 2 && t->room)
+                return true;
+        uint32_t room = t->room ? 2 * t->room : 8;
+        struct wh_turn_user *more = wh_os_realloc(t->users, room * sizeof *more);
+        if (!more)
+                return t->n < t->room;
+        t->users = more;
+        t->room = room;
+        return true;
+}
+
+/* The round in which this user is next. Where there is no memory to remember it, it is as if it had not been. */
+static uint64_t round_next(struct wh_turns *t, uid_t uid)
+{
+        uint32_t i = find(t, uid);
+        if (i < t->n && t->users[i].uid == uid) {
+                struct wh_turn_user *u = &t->users[i];
+                u->round = u->round + 1 > t->round ? u->round + 1 : t->round;
+                return u->round;
+        }
+        if (make_room(t)) {
+                i = find(t, uid);
+                memmove(&t->users[i + 1], &t->users[i], (t->n - i) * sizeof *t->users);
+                t->users[i] = (struct wh_turn_user){uid, t->round};
+                t->n++;
+        }
+        return t->round;
+}
+
+static struct wh_link *link_of(const struct wh_list *n)
+{
+        return wh_container(n, struct wh_link, hot);
+}
+
+/* Behind all of its round; looked for from the end that is nearer. */
+static void insert(struct wh_inbox *in, struct wh_link *l)
+{
+        struct wh_list *at = &in->hot;
+        const uint64_t last = wh_list_empty(&in->hot) ? 0 : link_of(in->hot.prev)->round;
+        if (l->round >= last) {
+                wh_list_push_back(&in->hot, &l->hot);
+                return;
+        }
+        if (l->round - in->turns.round < last - l->round) {
+                for (at = at->next; link_of(at)->round <= l->round; at = at->next)
+                        ;
+        } else {
+                while (at->prev != &in->hot && link_of(at->prev)->round > l->round)
+                        at = at->prev;
+        }
+        wh_list_insert_before(at, &l->hot);
+}
+
+/* Hot links of a second user: from here on each has a round. */
+static void mix(struct wh_inbox *in)
+{
+        set_mixed(in, true);
+        wh_list_for (n, &in->hot)
+                link_of(n)->round = round_next(&in->turns, in->turns.user);
+}
+
+void wh_turn_first(struct wh_inbox *in, struct wh_link *l)
+{
+        in->turns.heated++;
+        if (wh_list_empty(&in->hot)) {
+                set_mixed(in, false);
+                in->turns.user = l->bill.payer;
+        } else if (!in->turns.mixed && l->bill.payer != in->turns.user) {
+                mix(in);
+        }
+        l->round = in->turns.mixed ? round_next(&in->turns, l->bill.payer) : in->turns.round;
+        insert(in, l);
+}
+
+void wh_turn_over(struct wh_inbox *in, struct wh_link *l)
+{
+        l->served = 0;
+        wh_list_remove(&l->hot);
+        if (wh_unlikely(in->turns.mixed)) {
+                in->turns.round = l->round > in->turns.round ? l->round : in->turns.round;
+                l->round = round_next(&in->turns, l->bill.payer);
+                insert(in, l);
+        } else {
+                wh_list_push_back(&in->hot, &l->hot);
+        }
+}
+
+void wh_turn_last(struct wh_inbox *in, struct wh_link *l)
+{
+        l->served = 0;
+        wh_list_remove(&l->hot);
+        if (in->turns.mixed) {
+                in->turns.round = l->round > in->turns.round ? l->round : in->turns.round;
+                l->round = wh_list_empty(&in->hot) ? in->turns.round : link_of(in->hot.prev)->round + 1;
+        }
+        wh_list_push_back(&in->hot, &l->hot);
+}
+
+void wh_turn_payer(struct wh_link *l)
+{
+        if (!wh_list_linked(&l->hot) || l->waits)
+                return;
+        wh_list_remove(&l->hot);
+        wh_turn_first(l->inbox, l);
+}
+
+bool wh_turn_waits(struct wh_inbox *in, struct wh_link *l, struct wh_list **next)
+{
+        if (l->served || l->round >= in->turns.round || !wh_link_has_something(l))
+                return false;
+        struct wh_list *before = l->hot.prev;
+        wh_list_remove(&l->hot);
+        l->round = round_next(&in->turns, l->bill.payer);
+        insert(in, l);
+        *next = before->next;
+        if (*next != &l->hot)
+                return true;
+        *next = l->hot.next; /* it is next all the same */
+        return false;
+}
+
+void wh_turns_done(struct wh_inbox *in)
+{
+        free(in->turns.users);
+        in->turns.users = NULL;
+        in->turns.n = in->turns.room = 0;
+}
