@@ -136,11 +136,16 @@ static uint64_t fd_state(int fd, bool deep)
         return proof_hash(1, v, sizeof v);
 }
 
+bool wh_os_closer_rest(long long deadline_ns) __attribute__((weak)); /* not in every program */
+
 /* The sum over all descriptors, so that the order of the directory does not matter. */
 static uint64_t fds_state(bool deep, unsigned *ret_n)
 {
         uint64_t sum = 0;
         unsigned n = 0;
+        /* Some are closed by a thread of the library's own (os/closer.h). */
+        if (wh_os_closer_rest)
+                wh_os_closer_rest(INT64_MAX);
         DIR *d = opendir("/proc/self/fd");
         if (d) {
                 for (struct dirent *e; (e = readdir(d));) {
@@ -387,14 +392,12 @@ bool proof_case(const struct proof_args *args, const char *engine, const struct 
         while (waitpid(pid, &st, 0) < 0 && errno == EINTR)
                 ;
         close(pidfd);
-        snprintf(text, sizeof text, "/tmp/wharf-proof.%d", (int)pid); /* the socket of a case that was killed */
-        if (unlink(text) < 0 && errno == EISDIR) {                    /* or its domain */
-                static const char *const files[] = {"/bootstrap", "/lock", ""};
-                for (unsigned i = 0; i < sizeof files / sizeof *files; i++) {
-                        char path[96];
-                        snprintf(path, sizeof path, "%s%s", text, files[i]);
-                        remove(path);
-                }
+        /* What a case that was killed leaves: its sockets, or its domain. */
+        static const char *const files[] = {"", ".home", ".d/bootstrap", ".d/lock", ".d"};
+        for (unsigned i = 0; i < sizeof files / sizeof *files; i++) {
+                char path[64];
+                snprintf(path, sizeof path, "/tmp/wharf-proof.%d%s", (int)pid, files[i]);
+                remove(path);
         }
         if (atomic_load(&report->failed)) /* also where others wait for ever for whoever found it */
                 why = report->why;

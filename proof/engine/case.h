@@ -20,7 +20,8 @@ enum {
 
 struct proof_traced {
         uint8_t kind; /* enum hook_kind */
-        uint8_t atomic;
+        bool atomic : 1;
+        bool peeked : 1;   /* HOOK_RECEIVED: it stays, and is taken later */
         uint16_t call;     /* enum wh_os_call */
         uint16_t datagram; /* HOOK_RECEIVED, its first piece: how long all of it is, and that it is one: never 0 */
         uint16_t n_fds;

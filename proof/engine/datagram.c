@@ -66,7 +66,10 @@ static unsigned count(const struct cmsghdr *c)
 
 void proof_datagram_look(const struct hook_step *s, unsigned *ret_len, unsigned *ret_n_fds)
 {
-        *ret_len = (unsigned)*s->received;
+        size_t room = 0; /* with MSG_TRUNC a whole datagram is told of, though a byte of it was asked for */
+        for (size_t i = 0; i < s->msg->msg_iovlen; i++)
+                room += s->msg->msg_iov[i].iov_len;
+        *ret_len = (unsigned)((size_t)*s->received < room ? (size_t)*s->received : room);
         *ret_n_fds = count(rights(s->msg));
 }
 

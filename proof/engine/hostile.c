@@ -14,6 +14,8 @@
 #include "case.h"
 #include "datagram.h"
 
+#include "port/frame.h"
+
 #include "os/os.h"
 
 #include <inttypes.h>
@@ -43,6 +45,43 @@ static struct {
         uint64_t loads, steps, steps_max;
 } armed;
 
+/*
+ * A lie about the head of a datagram that was only looked at: the peer sent it so, and it comes so again until it is
+ * taken. A lie about the read that takes it is another one: what comes then is not what was looked at.
+ */
+static struct {
+        bool on;
+        ssize_t was_len, is_len;
+        uint8_t was[sizeof(struct wh_frame)], is[sizeof(struct wh_frame)];
+} said;
+
+static size_t head_len(const struct hook_step *s)
+{
+        return s->len < sizeof said.was ? s->len : sizeof said.was;
+}
+
+static void say_begin(const struct hook_step *s)
+{
+        said.was_len = *s->received;
+        memcpy(said.was, s->addr, head_len(s));
+}
+
+static void say_end(const struct hook_step *s)
+{
+        said.on = s->peeked;
+        said.is_len = *s->received;
+        memcpy(said.is, s->addr, head_len(s));
+}
+
+static void say_again(const struct hook_step *s)
+{
+        if (!said.on || !s->msg || *s->received != said.was_len || memcmp(s->addr, said.was, head_len(s)))
+                return;
+        *s->received = said.is_len;
+        memcpy(s->addr, said.is, head_len(s));
+        said.on = s->peeked;
+}
+
 static bool liar_writes(struct proof *p, const void *at)
 {
         return !p->op->liar_writes || p->op->liar_writes(p, at);
@@ -59,6 +98,7 @@ static void trace_load(struct proof *p, const struct hook_step *s)
                 .kind = (uint8_t)s->kind,
                 .call = range && range->immutable, /* may be loaded twice */
                 .atomic = s->atomic,
+                .peeked = s->peeked,
                 .len = (uint32_t)s->len,
                 .epoch = rep->epoch,
                 .at = (uint64_t)(uintptr_t)s->addr,
@@ -84,6 +124,8 @@ static int on_step(const struct hook_step *s)
                 return 0;
         if (s->kind != HOOK_RECEIVED && !liar_writes(p, s->addr))
                 return 0;
+        if (s->kind == HOOK_RECEIVED)
+                say_again(s);
         uint64_t k = armed.loads++;
         if (armed.plan->k == NEVER) {
                 trace_load(p, s);
@@ -91,8 +133,13 @@ static int on_step(const struct hook_step *s)
         }
         if (k != armed.plan->k || armed.plan->at + armed.plan->len > s->len)
                 return 0;
+        const bool says = s->kind == HOOK_RECEIVED && s->msg;
+        if (says)
+                say_begin(s);
         if (armed.plan->frame) {
                 p->lied = p->report_->reached = s->msg && proof_datagram_lie(s, (unsigned)armed.plan->value);
+                if (says)
+                        say_end(s);
                 return 0;
         }
         uint8_t *to = s->kind == HOOK_RECEIVED ? s->addr : hook_writable(s->addr);
@@ -105,6 +152,8 @@ static int on_step(const struct hook_step *s)
         else
                 memcpy(to + armed.plan->at, &armed.plan->value, armed.plan->len);
         memcpy(p->datagram_read, to, kept);
+        if (says)
+                say_end(s);
         p->lied = true;
         p->report_->reached = true;
         return 0;
@@ -250,6 +299,14 @@ static void values_of(struct values *vs, uint64_t now, uint32_t len, const struc
                 vs->n = vs->n < 8 ? vs->n : 8;
         for (unsigned b = 0; b < len * 8 && how_many == MANY; b++)
                 value_add(vs, now ^ (uint64_t)1 << b, len, now);
+        /* Compilers load two fields at once. A field that is a size has to stay one for most lies to get anywhere. */
+        for (unsigned half = 0; half < 2 && len == 8 && how_many != FEW; half++) {
+                const unsigned shift = half * 32;
+                const uint64_t field = now >> shift & UINT32_MAX, rest = now & ~((uint64_t)UINT32_MAX << shift);
+                const uint32_t as[] = {1, (uint32_t)field * 2, (uint32_t)field / 2};
+                for (unsigned i = 0; i < sizeof as / sizeof *as; i++)
+                        value_add(vs, rest | (uint64_t)as[i] << shift, len, now);
+        }
         /* Stale values of the same place, then true values of other places. */
         for (uint32_t i = 0; i < n_trace; i++)
                 if (trace[i].at == at)
@@ -367,6 +424,7 @@ static struct likeness *likeness_of(struct likeness *seen, const struct proof_tr
 {
         /* The byte that says which type, and the number of descriptors. */
         uint64_t what = t->len < 8 ? 1 : (t->value >> 48 & 0xff) << 16 | (uint64_t)t->n_fds << 8 | 2;
+        what |= (uint64_t)t->peeked << 32;
         unsigned i = 0;
         while (seen[i].what && seen[i].what != what && i < LIKENESSES - 1)
                 i++;
@@ -382,8 +440,8 @@ static struct likeness *likeness_of(struct likeness *seen, const struct proof_tr
 static void lie_about_datagrams(const struct proof_args *args, const struct proof_op *op, const struct proof_traced *t,
                                 uint32_t n, struct proof_figures *sum)
 {
-        static const uint8_t field[] = {4, 2, 1, 1, 8, 8, 4, 4, 4, 4}; /* of struct wh_frame */
-        enum { ARG = 8 };
+        static const uint8_t field[] = {4, 1, 1, 1, 1, 8, 8, 4, 4, 4, 4}; /* of struct wh_frame */
+        enum { ARG = 9 };
         const unsigned alike_max = sanitized_quick(args) ? 1 : args->quick ? 2 : 4;
         static struct likeness seen_by_any[LIKENESSES];
         struct likeness seen[LIKENESSES] = {0};

@@ -122,6 +122,15 @@ unsigned matrix_fds(void)
         return n;
 }
 
+/* Some are closed by a thread of the library's own. */
+unsigned matrix_fds_left(unsigned before)
+{
+        unsigned n;
+        for (unsigned i = 0; (n = matrix_fds()) > before && i < 2000; i++)
+                matrix_sleep_us(2500);
+        return n;
+}
+
 /* ---- the world of one case ---- */
 
 struct world {
@@ -212,7 +221,7 @@ static int case_run(const struct matrix *m, struct matrix_case *c, bool ours)
         int r = m->run(c);
         struct world after = world_now(ours, c->dir);
         /* What was told to end, or died, may take a moment to be gone. */
-        for (unsigned i = 0; i < 400 && after.processes > before.processes; i++) {
+        for (unsigned i = 0; i < 400 && (after.processes > before.processes || after.fds > before.fds); i++) {
                 while (waitpid(-1, NULL, WNOHANG) > 0)
                         ;
                 matrix_sleep_us(2500);

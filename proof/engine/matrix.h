@@ -87,5 +87,7 @@ int matrix_wait(pid_t pid);
 /* Sleeps, as no cancellation point and whatever signals come. */
 void matrix_sleep_us(unsigned us);
 unsigned matrix_fds(void);
+/* The same, once there are no more than that again; or after 5 s. */
+unsigned matrix_fds_left(unsigned before);
 
 #endif

@@ -66,7 +66,7 @@ struct proof_op {
         const int *errors;
         /* hostile: the most steps one run may take, whatever it is told. Default 10000. */
         uint64_t steps_max;
-        /* hostile: what no liar can reach is not his to overwrite: answers true for what he can. NULL: all. */
+        /* hostile: what no liar can reach is not its own to overwrite: answers true for what it can. NULL: all. */
         bool (*liar_writes)(struct proof *p, const void *at);
         /* kill, hostile: a case costs as much as so many; the quick tier tries so much less of it. Default 1. */
         unsigned costs;

@@ -28,7 +28,7 @@ int explore_main(const char *area, const struct explore *protocols, unsigned n, 
                         continue;
                 if (!e.share)
                         e.share = 1;
-                e.executions_max = (quick ? 30000 : 1500000) / e.share;
+                e.executions_max = (quick ? 30000 : 4000000) / e.share;
                 e.executions_random = (quick ? 5000 : 250000) / e.share;
                 explore_run(&e, seed, &r);
                 done++;

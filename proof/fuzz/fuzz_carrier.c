@@ -123,7 +123,7 @@ void fuzz_one(struct fuzz_in *in)
         }
         close(sv[0]);
         wh_move_end(old.task, old.port, true);
-        int r = wh_move_open(new.task, sv[1], &new.port);
+        int r = wh_move_open(new.task, sv[1], &WH_INTRODUCER_NOT, 0, &new.port);
         FUZZ_CHECK(r <= 0);
         if (r == 0 && what % 3) {
                 wh_move_start(new.task, new.port, sv[1]);

@@ -17,6 +17,7 @@ void fuzz_one(struct fuzz_in *in)
         FUZZ_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sv) == 0);
         p.sock = sv[1];
         FUZZ_CHECK(wharf_task_open(NULL, &u.task) == 0);
+        p.says = role == ROLE_OWNER ? WH_TO_OWNER : WH_TO_HOLDER;
         if (role == ROLE_OWNER)
                 FUZZ_CHECK(wh_carrier_port(u.task, sv[0], &u.port) == 0);
         else

@@ -20,7 +20,7 @@ void fuzz_one(struct fuzz_in *in)
         const size_t value_max = sizeof variable - sizeof VARIABLE;
         size_t len;
         struct wh_carrier c;
-        struct fuzz_peer p = {.sock = -1};
+        struct fuzz_peer p = {.sock = -1, .says = WH_TO_ONCE};
         taken = false; /* a process of its own */
         FUZZ_CHECK(wharf_task_open(NULL, &u.task) == 0 && wharf_task_open(NULL, &parent.task) == 0);
         FUZZ_CHECK(wharf_port_new(parent.task, NULL, &parent.port) == 0);
@@ -109,7 +109,7 @@ void fuzz_seeds(void)
         fuzz_put(&o, "0:5:12345", 9);
         fuzz_seed("variable", o.bytes, o.len);
         o.len = 0;
-        struct wh_frame f = {.type = WH_FRAME_MESSAGE, .arg = WH_MSG_FIRST | WH_MSG_LAST, .total = 5};
+        struct wh_frame f = {.type = WH_FRAME_MESSAGE, .to = WH_TO_ONCE, .arg = WH_MSG_FIRST | WH_MSG_LAST, .total = 5};
         fuzz_put(&o, (uint8_t[3]){1 | 8, 0, 0}, 3);
         fuzz_put(&o, (uint8_t[2]){0, FLAG_FRAME}, 2);
         fuzz_put16(&o, sizeof f + sizeof one);

@@ -92,7 +92,7 @@ void fuzz_one(struct fuzz_in *in)
         FUZZ_CHECK(wharf_port_new(u.task, NULL, &u.port) == 0);
         /* What a wharfd that was killed has left. */
         FUZZ_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sv) == 0);
-        FUZZ_CHECK(wh_store_open(sv[1], NULL, 0, &store) == 0);
+        FUZZ_CHECK(wh_store_open(sv[1], false, NULL, 0, &store) == 0);
         for (unsigned i = 0; i < what % 6; i++) {
                 struct wh_stored e = {.kind = i % 3 == 2 ? WH_STORED_WATCH : WH_STORED_NAME, .pid = 7};
                 wharf_name right;
@@ -132,7 +132,7 @@ void fuzz_one(struct fuzz_in *in)
         }
         FUZZ_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sv) == 0);
         int listen_fd = listener(), stop_fd = eventfd(1, EFD_CLOEXEC);
-        if (wh_store_open(sv[1], given, n, &store) == 0) {
+        if (wh_store_open(sv[1], false, given, n, &store) == 0) {
                 FUZZ_CHECK(wh_server_new(s.task, listen_fd, wh_rules_new(true), store, &server) == 0);
                 wh_server_restore(server, given, n);
                 for (int i = 0; i < 3; i++)
@@ -160,7 +160,7 @@ void fuzz_seeds(void)
         fuzz_put(&o, (uint8_t[3]){0, 0, 1}, 3);
         fuzz_put(&o, "1", 1);
         fuzz_put8(&o, 12);
-        fuzz_put(&o, "w-0-1:socket", 12);
+        fuzz_put(&o, "w0-1:socketx", 12);
         fuzz_seed("variables", o.bytes, o.len);
         for (unsigned i = 1; i < 6; i++) {
                 char name[16] = "entries0";

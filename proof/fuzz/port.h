@@ -28,6 +28,7 @@ enum fuzz_fd { FD_OUT, FD_BACK, FD_SECTION, FD_SOCKET, FD_PIPE, FD_MEMORY, FD_PL
 
 struct fuzz_peer {
         int sock;              /* ours, without waiting */
+        uint8_t says;          /* whom its frames are for, where the input does not say it; 0: the owner */
         struct wh_lane_tx *tx; /* a lane of the peer's, made when it is first sent */
         int pair[8];           /* other ends of sockets that were sent */
         unsigned n_pairs;
@@ -122,6 +123,8 @@ static inline void fuzz_send_datagram(struct fuzz_in *in, struct fuzz_peer *p)
                 memcpy(&f, bytes, sizeof f);
                 f.magic = WH_FRAME_MAGIC;
                 f.version = WH_FRAME_VERSION;
+                if (f.to == 0)
+                        f.to = p->says ? p->says : WH_TO_OWNER;
                 f.len = (uint32_t)(len - sizeof f);
                 f.n_fds = (uint8_t)n;
                 memcpy(bytes, &f, sizeof f);

@@ -215,7 +215,7 @@ static int umask_none(struct party *p)
         return 0;
 }
 
-/* As an ordinary user, who may not do what the mode forbids him. */
+/* As an ordinary user, who may not do what the mode forbids it. */
 static int umask_all_nobody(struct party *p)
 {
         umask(0777);

@@ -218,7 +218,7 @@ void hook_access_(enum hook_kind kind, void *addr, size_t len, bool atomic, int 
         in_handler = false;
 }
 
-static void hook_received_(void *bytes, size_t len, struct msghdr *m, ssize_t *received, void *site)
+static void hook_received_(void *bytes, size_t len, struct msghdr *m, ssize_t *received, bool peeked, void *site)
 {
         if (!hook_armed_ || !is_armed_thread || in_handler)
                 return;
@@ -229,7 +229,8 @@ static void hook_received_(void *bytes, size_t len, struct msghdr *m, ssize_t *r
                               .number = n_steps++,
                               .site = site,
                               .msg = m,
-                              .received = received};
+                              .received = received,
+                              .peeked = peeked};
         in_handler = !hook_memory; /* the explorer goes on with another party in there */
         the_handler(&s);
         in_handler = false;
@@ -489,7 +490,7 @@ ssize_t hook_recvmsg(int fd, struct msghdr *m, int flags)
         ssize_t came = n;
         for (size_t i = 0; i < m->msg_iovlen && left; i++) {
                 size_t k = m->msg_iov[i].iov_len < left ? m->msg_iov[i].iov_len : left;
-                hook_received_(m->msg_iov[i].iov_base, k, i ? NULL : m, i ? NULL : &n, SITE);
+                hook_received_(m->msg_iov[i].iov_base, k, i ? NULL : m, i ? NULL : &n, flags & MSG_PEEK, SITE);
                 left -= k;
                 if (n != came)
                         break; /* what follows was made to have never come */

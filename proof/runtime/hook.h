@@ -55,6 +55,7 @@ struct hook_step {
         void *site;               /* where in the code */
         struct msghdr *msg;       /* HOOK_RECEIVED, of the first piece of a datagram: all that came with it, */
         ssize_t *received;        /* and how many bytes; the handler may change both */
+        bool peeked;              /* it stays where it is, and comes again */
 };
 
 /* A stretch of shared memory. `dev` and `ino` name the file behind it; both are 0 for anonymous memory. */
@@ -84,7 +85,7 @@ void hook_unshare(const void *at, size_t len);
 /* Every range now. They are in no particular order; the array is the runtime's own. */
 const struct hook_range *hook_ranges(unsigned *ret_n);
 struct hook_range *hook_range_of(const void *at);
-/* The same byte in a mapping that can be written, or NULL: how a liar reaches what his victim maps read-only. */
+/* The same byte in a mapping that can be written, or NULL: how a liar reaches what its victim maps read-only. */
 void *hook_writable(void *at);
 
 /* ---- what else a proof wants to know or bend ---- */

@@ -117,7 +117,7 @@ static const struct proof_op account_kill = {
         .state_bytes = sizeof(struct toy_account *),
 };
 
-/* ---- lease: who is passed over while he stands still must not write ---- */
+/* ---- lease: who is passed over while it stands still must not write ---- */
 
 static void lease_setup(struct proof *p)
 {
@@ -252,7 +252,8 @@ static struct proof_figures run(engine *e, const struct proof_op *op, enum toy_b
                                .n_ops = 5,
                                .quick = true,
                                .seed = test_seed,
-                               .hang_s = 1,
+                               .hang_s = bug == TOY_SOUND ? 0
+                                                          : 1, /* nothing sound hangs, but a busy machine takes long */
                                .expect_failure = bug != TOY_SOUND},
           op, &sum);
         toy_bug = TOY_SOUND;
