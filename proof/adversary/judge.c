@@ -1,0 +1,191 @@
+#include "judge.h"
+
+#include "domain.h"
+#include "party.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+        ANSWER_MS = 10000,   /* then it is stuck */
+        AFTER_MS = 1000,     /* until what the adversary left is gone */
+        AFTER_RECEIVES = 40, /* ... and so many receives at least, on a busy machine */
+        READ_MS = 20000,     /* ... and what it had sent is read, if that takes no longer */
+        DOMAIN_FREE = 24,    /* of wharfd's descriptors, whatever one user takes */
+        QUIET_ROUNDS = 2,    /* of the caller, until nothing that it looked up is open */
+};
+
+static const char *const names[PROGRAM_PEERS] = {"v", "r", "wharfd"};
+
+bool judge_somebody_fell(void)
+{
+        for (enum party p = 0; p < PARTIES; p++) {
+                int st;
+                if (board->pid[p] <= 0 || waitpid(board->pid[p], &st, WNOHANG) != board->pid[p])
+                        continue;
+                board->pid[p] = -1;
+                char kind[48];
+                if (WIFSIGNALED(st))
+                        snprintf(kind, sizeof kind, "crash: signal %d", WTERMSIG(st));
+                else
+                        snprintf(kind, sizeof kind, "crash: status %d", WEXITSTATUS(st));
+                if (!WIFEXITED(st) || WEXITSTATUS(st) || p != PARTY_CALLER) /* the caller says why before it ends */
+                        oracle_broken(kind, "honest party %d ended in the middle", (int)p);
+                return true;
+        }
+        return false;
+}
+
+/* False when it does not answer: it is stuck, or gone. */
+static bool take_stock(int who, struct stock *ret)
+{
+        if (who == PEER_W)
+                return stock_look(board->wharfd, ret);
+        const uint32_t asked = atomic_fetch_add(&board->stock_asked[who], 1) + 1;
+        for (int64_t end = clock_ns() + ANSWER_MS * 1000000ll; clock_ns() < end; usleep(200)) {
+                if (atomic_load(&board->stock_done[who]) == asked) {
+                        *ret = board->stock[who];
+                        return true;
+                }
+                if (judge_somebody_fell())
+                        return false;
+        }
+        return false;
+}
+
+/* The caller holds nothing that it has looked up. */
+static void make_quiet(void)
+{
+        atomic_store(&board->quiet, 1);
+        const uint64_t from = atomic_load(&board->rounds);
+        for (int64_t end = clock_ns() + ANSWER_MS * 1000000ll; clock_ns() < end && board->pid[PARTY_CALLER] > 0;
+             usleep(200))
+                if (atomic_load(&board->rounds) - from >= QUIET_ROUNDS || judge_somebody_fell())
+                        return;
+}
+
+bool judge_before(const struct program *p, struct holdings *ret)
+{
+        ret->n = p->domain ? PROGRAM_PEERS : PROGRAM_SERVICES;
+        make_quiet();
+        for (int i = 0; i < ret->n; i++)
+                if (!take_stock(i, &ret->stock[i]))
+                        return false;
+        atomic_store(&board->quiet, 0);
+        return true;
+}
+
+/* Of its descriptors: a quarter stays free; at wharfd, what the shares of one user leave (docs/design/shares.md). */
+static uint64_t most_of(int who, uint64_t descriptors)
+{
+        return who == PEER_W ? descriptors - DOMAIN_FREE : descriptors * 3 / 4;
+}
+
+/* How often it has come round, whatever a round is. */
+static uint64_t turns_of(int who)
+{
+        return who == PEER_W ? atomic_load(&board->rounds) : atomic_load(&board->received[who]);
+}
+
+/*
+ * So it was at each look while it came round a few times: what a datagram brought and is about to be closed is not what it
+ * holds, and on a busy machine that may be seen for long.
+ */
+static bool lasts(uint64_t *since, bool now, int who)
+{
+        enum { ROUNDS = 3 };
+        if (!now)
+                *since = 0;
+        else if (!*since)
+                *since = turns_of(who) + 1;
+        return now && turns_of(who) + 1 - *since >= ROUNDS;
+}
+
+void judge_meanwhile(const struct program *p, const struct holdings *before, unsigned looks)
+{
+        static uint64_t over[PROGRAM_PEERS];
+        if (!looks)
+                memset(over, 0, sizeof over);
+        for (int i = 0; i < before->n && !oracle_same_user; i++) {
+                const uint64_t descriptors = i == PEER_W ? DOMAIN_DESCRIPTORS : DESCRIPTORS;
+                const struct stock *was = &before->stock[i];
+                struct stock now;
+                const pid_t pid = i == PEER_W ? board->wharfd : board->pid[i];
+                if (pid <= 0 || !stock_look(pid, &now))
+                        continue;
+                const uint32_t own = i == PEER_W ? 0 : atomic_load(&board->closing[i]);
+                const bool many = !p->descriptors && now.descriptors > was->descriptors + own + most_of(i, descriptors);
+                if (lasts(&over[i], many, i))
+                        oracle_broken("share: descriptors", "%s has %llu of %llu, and had %llu before", names[i],
+                                      (unsigned long long)now.descriptors, (unsigned long long)descriptors,
+                                      (unsigned long long)was->descriptors);
+                enum { SHARED_SLACK = 2 << 20 };
+                if (p->limits && i != PEER_W &&
+                    now.shared_bytes > was->shared_bytes + MAPPED_BYTES + 2 * REPLY_BYTES + SHARED_SLACK)
+                        oracle_broken("share: shared memory", "%s has %llu bytes mapped shared, and had %llu before",
+                                      names[i], (unsigned long long)now.shared_bytes,
+                                      (unsigned long long)was->shared_bytes);
+                const uint64_t bytes = now.private_bytes + now.shared_bytes;
+                if (p->limits && bytes > was->private_bytes + was->shared_bytes + SHARE_BYTES)
+                        oracle_broken("share: memory", "%s has %llu bytes, and had %llu before", names[i],
+                                      (unsigned long long)bytes,
+                                      (unsigned long long)(was->private_bytes + was->shared_bytes));
+        }
+}
+
+static void compare(int who, const struct stock *before)
+{
+        const char *what = NULL;
+        struct stock now;
+        const int64_t began = clock_ns();
+        int64_t from = began;
+        uint64_t turns = turns_of(who), strange = 0;
+        for (;;) {
+                if (!take_stock(who, &now)) {
+                        oracle_broken("late: stuck", "%s does not come back from what it does", names[who]);
+                        return;
+                }
+                if (who != PEER_W && atomic_load(&board->strange[who]) != strange &&
+                    clock_ns() - began < READ_MS * 1000000ll) {
+                        strange = atomic_load(&board->strange[who]); /* it is still being read */
+                        from = clock_ns();
+                        turns = turns_of(who);
+                }
+                what = stock_more(before, &now);
+                if (!what || (clock_ns() - from > AFTER_MS * 1000000ll &&
+                              (turns_of(who) - turns > AFTER_RECEIVES || board->pid[PARTY_CALLER] <= 0)))
+                        break;
+                usleep(10000);
+        }
+        if (!what)
+                return;
+        char kind[48];
+        snprintf(kind, sizeof kind, who == PEER_W ? "left: wharfd's %s" : "left: %s", what);
+        oracle_broken(
+                kind,
+                "%s: before, and after the adversary's death: links %llu %llu, descriptors %llu %llu, mapped %llu "
+                "%llu, shared %llu %llu, private %llu %llu",
+                names[who], (unsigned long long)before->links, (unsigned long long)now.links,
+                (unsigned long long)before->descriptors, (unsigned long long)now.descriptors,
+                (unsigned long long)before->mapped_bytes, (unsigned long long)now.mapped_bytes,
+                (unsigned long long)before->shared_bytes, (unsigned long long)now.shared_bytes,
+                (unsigned long long)before->private_bytes, (unsigned long long)now.private_bytes);
+}
+
+void judge_after(const struct holdings *before)
+{
+        make_quiet();
+        /* First all let go of what they kept for it, which may be a right of one to another. */
+        for (int i = 0; i < PROGRAM_SERVICES; i++)
+                if (board->pid[i] > 0)
+                        take_stock(i, &(struct stock){0});
+        if (before->n > PEER_W && !domain_goes_on()) {
+                oracle_broken("crash: wharfd", "wharfd ended in the middle");
+                return;
+        }
+        for (int i = 0; i < before->n; i++)
+                if (i == PEER_W || board->pid[i] > 0)
+                        compare(i, &before->stock[i]);
+}
