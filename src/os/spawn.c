@@ -59,15 +59,19 @@ void wh_os_write_pid(char *digits)
                 digits[i] = (char)('0' + pid % 10);
 }
 
+/*
+ * The child has its parent's memory and descriptors of its own: a thread sanitizer that is told of what both do with one
+ * number takes it for a race. So it asks the kernel itself.
+ */
 static int set_stdio(const int *stdio)
 {
-        int high[3];
+        long high[3];
         for (int i = 0; i < 3; i++) /* first out of the way of one another */
-                if ((high[i] = stdio[i] < 0 ? open("/dev/null", O_RDWR | O_CLOEXEC)
-                                            : fcntl(stdio[i], F_DUPFD_CLOEXEC, 3)) < 0)
+                if ((high[i] = stdio[i] < 0 ? syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC)
+                                            : syscall(SYS_fcntl, stdio[i], F_DUPFD_CLOEXEC, 3)) < 0)
                         return -errno;
         for (int i = 0; i < 3; i++)
-                if (high[i] == i ? fcntl(i, F_SETFD, 0) < 0 : dup2(high[i], i) < 0)
+                if ((high[i] == i ? syscall(SYS_fcntl, i, F_SETFD, 0) : syscall(SYS_dup3, high[i], i, 0)) < 0)
                         return -errno;
         return 0;
 }

@@ -11,6 +11,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -458,6 +459,9 @@ static uint8_t *pattern_at(size_t len, uint64_t key)
         return bytes;
 }
 
+/* Set by the sender when it has given up, since the receiver takes nothing until then. */
+static atomic_bool *gave_up;
+
 static int sends_larger(struct role *r)
 {
         for (unsigned i = 0; i < 3 * LARGER; i++)
@@ -467,7 +471,9 @@ static int sends_larger(struct role *r)
         if (wharf_send(r->task, r->right, pattern_at(HUGE_LEN, 1), HUGE_LEN, WHARF_FOREVER) < 0)
                 return 2;
         /* Given up in the middle, it is no message, and the next one is in its place. */
-        if (wharf_send(r->task, r->right, pattern_at(HUGE_LEN, 2), HUGE_LEN, 0) != -EAGAIN)
+        ssize_t at_once = wharf_send(r->task, r->right, pattern_at(HUGE_LEN, 2), HUGE_LEN, 0);
+        atomic_store(gave_up, true);
+        if (at_once != -EAGAIN)
                 return 3;
         struct wharf_msg m = MSG(0);
         if (wharf_reserve(r->task, r->right, 1 << 20, &m, WHARF_FOREVER) != -EOPNOTSUPP)
@@ -499,8 +505,13 @@ static int play_larger(struct role *r, const struct wharf_port_opts *opts)
         uint8_t *got = malloc(HUGE_LEN);
         unsigned n = 0;
         r->hub = &h;
+        gave_up = mmap(NULL, sizeof *gave_up, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        CHECK(gave_up != MAP_FAILED);
         pid_t pid = test_fork(in_the_sandbox, r);
         for (;;) {
+                if (r->run == sends_larger && n == 3 * LARGER + 1)
+                        while (!atomic_load(gave_up))
+                                usleep(1000);
                 struct wharf_msg m = MSG(.data = got, .cap_bytes = HUGE_LEN);
                 int e = wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER);
                 if (e < 0 || (m.len_bytes == 3 && !memcmp(got, "end", 3)))
@@ -516,6 +527,7 @@ static int play_larger(struct role *r, const struct wharf_port_opts *opts)
                 n++;
         }
         free(got);
+        munmap(gave_up, sizeof *gave_up);
         int status = test_wait(pid);
         CHECK_EQ(n, r->run == sends_larger ? 3 * LARGER + 2 : 2 * LARGER);
         hub_close(&h);
