@@ -7,9 +7,9 @@
 
 #include "engine/case.h"
 #include "engine/proof.h"
-#include "service/domain.h"
-#include "service/rules.h"
-#include "service/server.h"
+#include "names/domain.h"
+#include "wharfd/rules.h"
+#include "wharfd/server.h"
 #include "wharf/direct.h"
 #include "wharf/wharf.h"
 

@@ -10,8 +10,8 @@
  * wharfd knows whether everything is kept. In the end nothing is left.
  */
 #include "os/os.h"
-#include "service/domain.h"
-#include "service/names.h"
+#include "names/domain.h"
+#include "names/names.h"
 #include "wharf/wharf.h"
 
 #include <errno.h>

@@ -8,9 +8,9 @@
  * merely spin. It needs root, for there to be two users; otherwise it says so, and nothing is counted.
  */
 #include "os/os.h"
-#include "service/domain.h"
-#include "service/names.h"
-#include "service/proto.h"
+#include "names/domain.h"
+#include "names/names.h"
+#include "names/proto.h"
 #include "wharf/wharf.h"
 
 #include <errno.h>

@@ -2,7 +2,7 @@
  * service - what the proofs of src/service share: a domain of the case's own, wharfd's keeper, and the server that it
  * keeps.
  *
- *      keeper    a process; the real one (service/keeper.h). In the place of each server that it starts stands a proxy,
+ *      keeper    a process; the real one (wharfd/keeper.h). In the place of each server that it starts stands a proxy,
  *                for it is the engine that makes the server's process
  *      server    connects to the proxy, is given what the keeper holds, and is from then on what wharfd is; the proxy
  *                dies when it does, so that the keeper sees the death of a server
@@ -16,11 +16,11 @@
 #include "engine/case.h"
 #include "os/os.h"
 #include "port/kept.h"
-#include "service/domain.h"
-#include "service/keeper.h"
-#include "service/rules.h"
-#include "service/server.h"
-#include "service/store.h"
+#include "names/domain.h"
+#include "wharfd/keeper.h"
+#include "wharfd/rules.h"
+#include "wharfd/server.h"
+#include "wharfd/store.h"
 #include "wharf/wharf.h"
 
 #include <dirent.h>

@@ -1,7 +1,7 @@
 /* What is asked of wharfd or of a service without end, or in a large way: each in a process of its own. */
 #include "adversary.h"
 
-#include "service/proto.h" /* WH_NAMES_*: numbers only */
+#include "names/proto.h" /* WH_NAMES_*: numbers only */
 
 #include <errno.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
 
 #include "adversary.h"
 
-#include "service/proto.h" /* WH_NAMES_*: numbers only */
+#include "names/proto.h"   /* WH_NAMES_*: numbers only */
 #include "wharf/message.h" /* WHARF_KNOWN_*: numbers only */
 
 #include <errno.h>

@@ -2,7 +2,7 @@
 
 #include "wire.h"
 
-#include "service/proto.h" /* WH_NAMES_*: numbers only */
+#include "names/proto.h" /* WH_NAMES_*: numbers only */
 
 #include <inttypes.h>
 #include <stdlib.h>

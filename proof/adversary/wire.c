@@ -1,7 +1,7 @@
 #include "wire.h"
 
 #include "moved.h"
-#include "service/proto.h" /* WH_NAMES_*: numbers only */
+#include "names/proto.h" /* WH_NAMES_*: numbers only */
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
 #include "wire.h"
 
 #include "port/link.h"
-#include "service/proto.h"
+#include "names/proto.h"
 
 #include <assert.h>
 

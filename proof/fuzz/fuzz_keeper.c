@@ -6,7 +6,7 @@
  */
 #include "port.h"
 
-#include "../../src/service/keeper.c"
+#include "../../src/wharfd/keeper.c"
 
 static void said(void *arg, const char *text)
 {

@@ -5,9 +5,9 @@
 #include "port.h"
 
 #include "os/os.h"
-#include "service/proto.h"
-#include "service/rules.h"
-#include "service/server.h"
+#include "names/proto.h"
+#include "wharfd/rules.h"
+#include "wharfd/server.h"
 
 #include <stdio.h>
 #include <sys/eventfd.h>

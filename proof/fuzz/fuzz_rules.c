@@ -1,6 +1,6 @@
 /* wharfd.conf: the whole input is the file. What is accepted decides about anybody without a crash. */
 #include "fuzz.h"
-#include "service/rules.h"
+#include "wharfd/rules.h"
 
 #include <fcntl.h>
 #include <stdio.h>

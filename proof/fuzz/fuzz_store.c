@@ -7,8 +7,8 @@
  */
 #include "port.h"
 
-#include "service/server.h"
-#include "service/store.h"
+#include "wharfd/server.h"
+#include "wharfd/store.h"
 
 #include <stdio.h>
 #include <sys/eventfd.h>

@@ -10,7 +10,7 @@
 #include "port/link.h"
 #include "port/object.h"
 #include "port/port.h"
-#include "service/proto.h"
+#include "names/proto.h"
 
 #include <grp.h>
 #include <poll.h>

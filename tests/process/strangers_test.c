@@ -12,8 +12,8 @@
 #include "port/move.h"
 #include "port/object.h"
 #include "port/port.h"
-#include "service/domain.h"
-#include "service/proto.h"
+#include "names/domain.h"
+#include "names/proto.h"
 #include "wharf/names.h"
 
 #include <dirent.h>

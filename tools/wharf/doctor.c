@@ -6,8 +6,8 @@
  */
 #include "common.h"
 #include "print.h"
-#include "service/domain.h"
-#include "service/names.h"
+#include "names/domain.h"
+#include "names/names.h"
 
 #include "os/left.h"
 

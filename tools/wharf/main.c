@@ -1,7 +1,7 @@
 /*
  * wharf - the command. `wharf help` lists the verbs; each is a file beside this one.
  */
-#include "service/domain.h"
+#include "names/domain.h"
 #include "verb.h"
 
 #include <locale.h>

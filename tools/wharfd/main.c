@@ -5,12 +5,12 @@
  * by hand it makes its own; for the system, the service manager makes it (socket activation). It leaves when nobody
  * needs it: no name, no client, and none came for --linger.
  *
- * It is two processes: a keeper (service/keeper.h), and the server, which the keeper starts (--server) and starts again
+ * It is two processes: a keeper (wharfd/keeper.h), and the server, which the keeper starts (--server) and starts again
  * when it was killed. Under a service manager that holds descriptors ($NOTIFY_SOCKET), that is the keeper.
  *
  * Its socket must have the name by which clients find it. When that is gone (somebody emptied the directory, removed
  * it, or put another in its place), which inotify tells, the server ends, for it may make no files any more
- * (service/confine.h). The next one, which still may, makes directory and socket again, hands the new socket to its
+ * (wharfd/confine.h). The next one, which still may, makes directory and socket again, hands the new socket to its
  * keeper, and ends too; the one after that goes on with all names, as after a kill. Where it cannot be made they leave:
  * then every connection ends, and tasks register their names with the wharfd that is found there.
  *
@@ -18,18 +18,18 @@
  *
  * How it leaves without losing a client: it takes the domain's lock, so that nobody starts another wharfd meanwhile;
  * looks once more whether a connection is pending; and unlinks the socket. A client that connected between that look
- * and the unlink is hung up on when server and keeper have ended, and tries again (service/names.c).
+ * and the unlink is hung up on when server and keeper have ended, and tries again (names/names.c).
  */
 #include "base/cleanup.h"
 #include "base/paths.h"
 #include "os/os.h"
 #include "port/why.h"
-#include "service/confine.h"
-#include "service/domain.h"
-#include "service/keeper.h"
-#include "service/rules.h"
-#include "service/server.h"
-#include "service/store.h"
+#include "wharfd/confine.h"
+#include "names/domain.h"
+#include "wharfd/keeper.h"
+#include "wharfd/rules.h"
+#include "wharfd/server.h"
+#include "wharfd/store.h"
 #include "wharf/names.h"
 
 #include "options.h"

@@ -1,4 +1,4 @@
-#include "service/keeper.h"
+#include "wharfd/keeper.h"
 
 #include "base/trace.h"
 #include "os/closer.h"

@@ -1,10 +1,10 @@
 /*
  * names - what other files of the library need of the client's side of wharfd, beside wharf/names.h.
  */
-#ifndef WH_SERVICE_NAMES_H
-#define WH_SERVICE_NAMES_H
+#ifndef WH_NAMES_NAMES_H
+#define WH_NAMES_NAMES_H
 
-#include "service/proto.h"
+#include "names/proto.h"
 #include "wharf/names.h"
 
 /* As wharf_names_list(), which gives it no deadline: 0. -ETIMEDOUT */

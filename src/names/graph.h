@@ -6,10 +6,10 @@
  * holder knows, and says so on its own page. Where the two together do not account for every link, or anyone may
  * connect, the wait is marked: somebody else may end it. wharfd holds a right to every named port and never sends.
  */
-#ifndef WH_SERVICE_GRAPH_H
-#define WH_SERVICE_GRAPH_H
+#ifndef WH_NAMES_GRAPH_H
+#define WH_NAMES_GRAPH_H
 
-#include "service/proto.h"
+#include "names/proto.h"
 
 /* `tasks` begin with wharfd. *ret is sorted by pid; free() it. -ENOMEM, -EPROTO */
 int wh_graph(struct wh_names_task *tasks, size_t n_tasks, const struct wharf_named *named, size_t n_named,

@@ -27,8 +27,8 @@
  *       it understands (-EPROTONOSUPPORT).
  * Who asks is never read from a message: the kernel says it (struct wharf_sender).
  */
-#ifndef WH_SERVICE_PROTO_H
-#define WH_SERVICE_PROTO_H
+#ifndef WH_NAMES_PROTO_H
+#define WH_NAMES_PROTO_H
 
 #include "port/waits.h"
 #include "wharf/names.h"

@@ -18,7 +18,7 @@
  *   W5  A port at which a watch is behind is given to nobody. So what somebody registered before it was given a right
  *       to it has been told there before its first message came, however short it lived (direct.c rests on that).
  */
-#include "service/server_impl.h"
+#include "wharfd/server_impl.h"
 
 #include "base/trace.h"
 #include "os/closer.h"

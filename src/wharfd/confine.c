@@ -1,7 +1,7 @@
-#include "service/confine.h"
+#include "wharfd/confine.h"
 
 #include "os/confine.h"
-#include "service/proto.h"
+#include "names/proto.h"
 
 #include <sched.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-#include "service/domain.h"
+#include "names/domain.h"
 
 #include "base/paths.h"
 #include "base/trace.h"

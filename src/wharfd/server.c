@@ -1,4 +1,4 @@
-#include "service/server_impl.h"
+#include "wharfd/server_impl.h"
 
 #include "base/trace.h"
 #include "os/closer.h"
@@ -6,7 +6,7 @@
 #include "port/items.h"
 #include "port/status.h"
 #include "port/task.h"
-#include "service/domain.h"
+#include "names/domain.h"
 #include "wharf/message.h"
 
 #include <errno.h>

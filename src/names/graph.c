@@ -1,4 +1,4 @@
-#include "service/graph.h"
+#include "names/graph.h"
 
 #include "base/trace.h"
 #include "os/os.h"

@@ -1,4 +1,4 @@
-#include "service/store.h"
+#include "wharfd/store.h"
 
 #include "base/bits.h"
 #include "base/trace.h"

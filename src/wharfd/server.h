@@ -23,8 +23,8 @@
  *       nor does it hold its own owner's end (kept.h, E3): such a one nobody's death would end.
  *   S8  Who may do what, and how much of it, is decided from what the kernel says of the asker (rules.h).
  */
-#ifndef WH_SERVICE_SERVER_H
-#define WH_SERVICE_SERVER_H
+#ifndef WH_WHARFD_SERVER_H
+#define WH_WHARFD_SERVER_H
 
 #include "wharf/task.h"
 
@@ -45,7 +45,7 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
                   struct wh_server **ret);
 /* Before it runs: go on with what the last wharfd left. */
 void wh_server_restore(struct wh_server *s, struct wh_given *given, unsigned n);
-/* What it has given up (service/confine.h), for whoever asks. */
+/* What it has given up (wharfd/confine.h), for whoever asks. */
 void wh_server_confined(struct wh_server *s, uint32_t what);
 /* From now on these; taken. What was registered before stays registered. */
 void wh_server_set_rules(struct wh_server *s, struct wh_rules *rules);

@@ -28,8 +28,8 @@
  * A domain for sharing is made by its wharfd alone (--system, --share): the directory is 0755 and the socket 0666.
  * Nobody else makes or starts anything there.
  */
-#ifndef WH_SERVICE_DOMAIN_H
-#define WH_SERVICE_DOMAIN_H
+#ifndef WH_NAMES_DOMAIN_H
+#define WH_NAMES_DOMAIN_H
 
 #include "wharf/names.h"
 

@@ -18,8 +18,8 @@
  *   A4  Who asks is what the kernel said. An id that the kernel cannot express here (of another user namespace) is
  *       nobody's: only `all` fits it.
  */
-#ifndef WH_SERVICE_RULES_H
-#define WH_SERVICE_RULES_H
+#ifndef WH_WHARFD_RULES_H
+#define WH_WHARFD_RULES_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,9 +1,9 @@
-#include "service/rules.h"
+#include "wharfd/rules.h"
 
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/why.h"
-#include "service/proto.h"
+#include "names/proto.h"
 
 #include <errno.h>
 #include <grp.h>

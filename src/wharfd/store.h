@@ -30,12 +30,12 @@
  *       server is short of something, it is asked for again.
  *   J6  Pages take no more than half of what the holder has room for: they are figures of `wharf ls`, sockets are names.
  */
-#ifndef WH_SERVICE_STORE_H
-#define WH_SERVICE_STORE_H
+#ifndef WH_WHARFD_STORE_H
+#define WH_WHARFD_STORE_H
 
 #include "port/kept.h"
-#include "service/proto.h"
-#include "service/rules.h"
+#include "names/proto.h"
+#include "wharfd/rules.h"
 
 enum {
         WH_FD_NAME_MAX = 64,

@@ -19,10 +19,10 @@
  *       processes need no more than one for each that is held. A server whose own limit is met asks again later.
  *   H5  What cannot be held is said (WHARF_UNHELD), and some descriptors are always left to start a server with.
  */
-#ifndef WH_SERVICE_KEEPER_H
-#define WH_SERVICE_KEEPER_H
+#ifndef WH_WHARFD_KEEPER_H
+#define WH_WHARFD_KEEPER_H
 
-#include "service/store.h"
+#include "wharfd/store.h"
 
 /* A server's exit status: start another one, with all that is held; nothing can go on, so end with status 1. */
 enum { WH_KEEPER_AGAIN = 75, WH_KEEPER_END = 76 };

@@ -1,4 +1,4 @@
-#include "service/rules.h"
+#include "wharfd/rules.h"
 #include "test.h"
 #include "wharf/task.h"
 

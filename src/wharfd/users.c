@@ -1,7 +1,7 @@
 /*
  * Shares: no user can take so much of anything that others find nothing left. The rule is that of all accounts.
  */
-#include "service/server_impl.h"
+#include "wharfd/server_impl.h"
 
 #include "os/os.h"
 

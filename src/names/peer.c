@@ -35,7 +35,7 @@
 #include "port/object.h"
 #include "port/port.h"
 #include "port/why.h"
-#include "service/names.h"
+#include "names/names.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -27,10 +27,10 @@
 #include "port/status.h"
 #include "port/task.h"
 #include "port/why.h"
-#include "service/domain.h"
-#include "service/graph.h"
-#include "service/names.h"
-#include "service/proto.h"
+#include "names/domain.h"
+#include "names/graph.h"
+#include "names/names.h"
+#include "names/proto.h"
 #include "wharf/message.h"
 
 #include <errno.h>

@@ -1,15 +1,15 @@
 /*
  * server_impl - what the files of the server share: the table of names, shares of users, watchers. See server.h.
  */
-#ifndef WH_SERVICE_SERVER_IMPL_H
-#define WH_SERVICE_SERVER_IMPL_H
+#ifndef WH_WHARFD_SERVER_IMPL_H
+#define WH_WHARFD_SERVER_IMPL_H
 
 #include "base/list.h"
 #include "port/account.h"
-#include "service/proto.h"
-#include "service/rules.h"
-#include "service/server.h"
-#include "service/store.h"
+#include "names/proto.h"
+#include "wharfd/rules.h"
+#include "wharfd/server.h"
+#include "wharfd/store.h"
 
 #include <poll.h>
 

@@ -1,4 +1,4 @@
-#include "service/proto.h"
+#include "names/proto.h"
 
 #include "base/trace.h"
 #include "os/os.h"

@@ -5,8 +5,8 @@
  * those of its domain and of its rules, no program, no socket but those of this machine. docs/design/sandbox.md lists
  * the system calls; a test keeps that list and this one the same.
  */
-#ifndef WH_SERVICE_CONFINE_H
-#define WH_SERVICE_CONFINE_H
+#ifndef WH_WHARFD_CONFINE_H
+#define WH_WHARFD_CONFINE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "service/proto.h"
+#include "names/proto.h"
 #include "test.h"
 
 TEST(a_request_survives_the_wire)
