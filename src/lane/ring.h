@@ -24,7 +24,7 @@
  *       began. What is unread in those before counts as unread, but takes no room here.
  *   R9  What the receiver has taken it has told, record by record, by plain stores into its own line: the sender that
  *       looks finds all its room. Who waits is looked for with a fence only before the receiver goes away or sleeps
- *       and when `want` was seen to have changed, so a sender looks again for a moment before it sleeps (call.c).
+ *       and when `want` was seen to have changed, so a sender looks again for a moment before it sleeps (holder.c).
  *   R10 Of records that are no message of their own (a part that is not the last, the next ring) the sender keeps the
  *       numbers until they are taken, and lets so many more wait: `capacity` is in messages.
  *

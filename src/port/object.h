@@ -33,6 +33,13 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
 void wh_link_failed(struct wh_link *l, int err);
 /* Let every thread that waits on this link look again. */
 void wh_holder_turn(struct wh_link *l);
+/*
+ * Put the replies that are there into their calls, for whoever waits for them. False when some were left: the peer is not to
+ * keep us here.
+ */
+bool wh_calls_file(struct wh_link *l);
+/* Read what has come on the socket of a delegated reply. -ENOMEM: what is there cannot be read now. */
+int wh_call_read_via(struct wh_link *l, struct wh_call *c);
 /* Forget all calls; their threads have left. */
 void wh_calls_done(struct wh_link *l);
 /* Tell the caller that the reply to `reply` comes over `sock`, and consume the right. */

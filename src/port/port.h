@@ -147,8 +147,9 @@ struct wh_port *wh_port_lock(wharf_task *t, wharf_name name, int *err);
 int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns);
 /* Is there a record in the lane of a hot link? */
 bool wh_inbox_has_message(struct wh_inbox *in);
-/* Ask epoll, without waiting, which links have something. */
-void wh_inbox_look(struct wh_inbox *in);
+enum { WH_INBOX_EVENTS = 64 }; /* that one look hears of */
+/* Ask epoll, without waiting, which links have something. How many events there were. */
+int wh_inbox_look(struct wh_inbox *in);
 /* A thread leaves a receive: let another lead, and keep P3. `armed`: with -EAGAIN, so `bell` is right as it is. */
 void wh_inbox_leave_slow(struct wh_inbox *in, bool armed);
 static inline void wh_inbox_leave(struct wh_inbox *in, bool armed)
@@ -157,6 +158,38 @@ static inline void wh_inbox_leave(struct wh_inbox *in, bool armed)
                 wh_inbox_leave_slow(in, armed);
 }
 void wh_inbox_wake_all(struct wh_inbox *in);
+int wh_inbox_init(struct wh_inbox *in, wharf_task *t);
+void wh_inbox_done(struct wh_inbox *in);
+/* P4 */
+void wh_inbox_bell(struct wh_inbox *in, bool set);
+/* Let the others look: what was found may be for them. */
+void wh_inbox_turn(struct wh_inbox *in);
+/* This link is looked at from now on. */
+void wh_inbox_heat(struct wh_inbox *in, struct wh_link *l);
+/* Wait until no thread is in a receive from this inbox any more. The lock is held. */
+void wh_inbox_expel(struct wh_inbox *in);
+
+/* ---- door.c: connections ---- */
+
+/* Take those that are there, as far as there are places. `reaped`: the dead were just looked for. */
+void wh_port_accept(struct wh_inbox *in, wharf_name port, bool reaped);
+/* The same for all ports that had no place, or no descriptor, for one. */
+void wh_inbox_accept_owed(struct wh_inbox *in);
+
+/* ---- watch.c ---- */
+
+/* The receiver of a watched right is gone, or may have given room. */
+void wh_watch_event(struct wh_inbox *in, wharf_name right, uint32_t events);
+/*
+ * The rights that this port watches are in the epoll of its inbox: take them along, or out when `to` is NULL. All the
+ * task's names are gone through: this is seldom, and a list would need the inbox's lock where only the link's is held.
+ */
+void wh_watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to);
+
+/* ---- set.c ---- */
+
+/* A port joins a set, or leaves it. -EBUSY, -ENOENT, -EBADF, -EPERM, -ESTALE */
+int wh_set_change(wharf_task *t, wharf_name set, wharf_name port, bool add);
 
 /*
  * Add the owner's end of a link, for `payer`, whose share is not asked for with `force`; takes `sock` only on success.
@@ -178,6 +211,10 @@ void wh_inbox_open_doors(struct wh_inbox *in);
 /* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */
 void wh_port_remove_link(struct wh_link *l);
 void wh_port_hello(const struct wh_port *p, struct wh_hello *ret);
+/* What the port takes from this sender. */
+void wh_owner_hello(const struct wh_link *l, struct wh_hello *ret);
+/* Whoever looks at the task's page is to know that the links are not what it says. */
+void wh_port_links_changed(struct wh_port *p);
 void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret);
 /* Stores the port's numbers into its page, if it has one. Looks at every link: not for every message. */
 void wh_port_tell_status(struct wh_port *p);

@@ -1,0 +1,163 @@
+/*
+ * The links of a port: they come, they are counted, and they go.
+ */
+#include "port/object.h"
+#include "port/port.h"
+
+#include "base/trace.h"
+#include "os/closer.h"
+#include "os/os.h"
+#include "port/branch.h"
+#include "port/places.h"
+
+#include <errno.h>
+
+/* One more link of that user, in the task and at the port. */
+static int link_charge(struct wh_port *p, struct wh_link *l, bool force)
+{
+        int r = wh_bill_charge(&l->bill, WH_SHARE_TASK_LINKS, 1, force);
+        if (r == -EDQUOT) {
+                wh_task_limits(p->task);
+                r = wh_bill_charge(&l->bill, WH_SHARE_TASK_LINKS, 1, force);
+        }
+        p->links_refused_for = r == -EDQUOT ? WH_REFUSAL_TASK_LINKS : WH_REFUSAL_LINKS;
+        if (r == 0 && !l->directory && (r = wh_bill_charge(&l->bill, WH_SHARE_LINKS, 1, force)) < 0)
+                wh_bill_close(&l->bill);
+        return r;
+}
+
+static int add_link(struct wh_port *p, int sock, uid_t payer, bool force, bool directory, struct wh_link **ret)
+{
+        wharf_task *t = p->task;
+        struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, true);
+        if (!l)
+                return wh_trace(-ENOMEM);
+        l->directory = directory;
+        int r = wh_port_take_link(p, l, payer, force);
+        if (r < 0) {
+                l->sock = -1;
+                wh_task_give(t, &l->o);
+                return r;
+        }
+        *ret = l;
+        return 0;
+}
+
+int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret)
+{
+        if (wh_port_places(p) >= p->opts.links_max)
+                return -EMLINK;
+        return add_link(p, sock, payer, force, false, ret);
+}
+
+int wh_port_add_directory(struct wh_port *p, int sock, struct wh_link **ret)
+{
+        return add_link(p, sock, p->task->accounts.self, true, true, ret);
+}
+
+int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool force)
+{
+        wharf_task *t = p->task;
+        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        l->port = p;
+        l->inbox = in;
+        wh_bill_open(&l->bill, &t->accounts, &p->accounts, payer);
+        l->bill.kept_max = p->opts.link_reply_bytes_max;
+        l->bill.answers_max = p->opts.link_answers_max;
+        wh_port_hello(p, &l->hello); /* for the limit of a payload, and the port's id */
+        int on = 1;
+        bool charged = false;
+        int r = wh_table_add(&t->links, &l->o);
+        if (r == 0 && (r = link_charge(p, l, force)) < 0)
+                wh_table_remove(&t->links, &l->o);
+        if (r == 0) {
+                charged = true;
+                uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                l->who.id = id;
+                r = wh_os_setsockopt(l->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+                if (r == 0)
+                        r = wh_os_epoll_add(in->ep, l->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id));
+                if (r < 0)
+                        wh_table_remove(&t->links, &l->o);
+        }
+        if (r < 0 && charged)
+                wh_bill_close(&l->bill);
+        if (r == -ENOSPC || r == -ENOBUFS) /* of what the kernel keeps for watching it: later, as any memory */
+                r = -ENOMEM;
+        if (r < 0)
+                return wh_trace(r);
+        wh_list_push_back(&p->links, &l->in_port);
+        p->n_links++;
+        p->n_directory += l->directory;
+        wh_port_links_changed(p);
+        return 0;
+}
+
+void wh_link_unref(struct wh_link *l)
+{
+        if (!wh_ref_drop(&l->refs))
+                return;
+        wharf_task *t = l->task;
+        wh_table_remove(&t->links, &l->o);
+        wh_link_done(l);
+        wh_task_give(t, &l->o);
+}
+
+void wh_port_remove_link(struct wh_link *l)
+{
+        struct wh_port *p = l->port;
+        struct wh_inbox *in = l->inbox;
+        wh_place_leave(l);
+        wh_list_remove(&l->in_port);
+        wh_list_remove(&l->hot);
+        p->n_links--;
+        p->n_once -= l->once;
+        p->n_directory -= l->directory;
+        p->mapped -= l->mapped;
+        wh_bill_close(&l->bill);
+        l->mapped = l->stash_held = 0;
+        wh_items_done(&l->items); /* now, and not with the last reply right: nobody is charged for them any more */
+        wh_port_links_changed(p);
+        if (l->over && l->over != -EPIPE)
+                p->refused++;
+        if (in->direct == l)
+                in->direct = NULL;
+        if (in->unfit == l)
+                in->unfit = NULL;
+        wh_link_end(l, -EPIPE);
+        wh_lock(&l->o.lock);
+        wh_os_epoll_del(in->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
+        wh_os_close_end(l->sock, wh_link_end_how(l));
+        l->sock = -1;
+        l->tx_over = -EPIPE;
+        wh_unlock(&l->o.lock);
+        l->port = NULL;
+        wh_branch_leave(l);
+        wh_port_sender_gone(p, l);
+        wh_link_unref(l);
+        wh_place_freed(p);
+        if (in->waiters)
+                wh_inbox_turn(in); /* one of them may receive from this sender alone, and nothing else would tell it */
+}
+
+/* As many as have a death each in one budget. */
+enum { REAP_LOOKS = WH_BUDGET / WH_COST_FRAME / WH_INBOX_EVENTS };
+
+void wh_port_reap(struct wh_port *p)
+{
+        struct wh_inbox *inbox = atomic_load_explicit(&p->inbox, memory_order_relaxed);
+        /* Many at a time, since each time costs a look at all links; and no more than there is a budget for. */
+        for (unsigned i = 0; wh_inbox_look(inbox) == WH_INBOX_EVENTS && i < REAP_LOOKS; i++)
+                ;
+        /* What epoll told us it tells nobody else: neither the thread that sleeps there, nor who polls it (P3). */
+        wh_inbox_wake_all(inbox);
+        if (inbox->pollable)
+                wh_inbox_bell(inbox, true);
+        inbox->budget = WH_BUDGET;
+        wh_list_for_safe (n, &p->links) {
+                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                struct wh_incoming in = {0};
+                if (l->hung_up && wh_link_next(l, &in) < 0 && l->over)
+                        wh_port_remove_link(l);
+        }
+}

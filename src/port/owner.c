@@ -1,0 +1,266 @@
+/*
+ * The owner's end of a link: what it answers to its sender, and what it takes on that sender's account.
+ */
+#include "port/port.h"
+
+#include "base/trace.h"
+#include "os/closer.h"
+#include "os/os.h"
+#include "port/places.h"
+
+#include <errno.h>
+
+void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
+{
+        *ret = (struct wh_hello){
+                .port_id = p->id.v,
+                .payload_bytes_max = p->opts.payload_bytes_max,
+                .link_mapped_bytes_max = p->opts.link_mapped_bytes_max,
+                .capacity_records = p->opts.capacity_records,
+                .capacity_bytes = p->opts.capacity_bytes,
+                .unread_rights_max = p->opts.unread_rights_max,
+        };
+}
+
+void wh_owner_hello(const struct wh_link *l, struct wh_hello *ret)
+{
+        wh_port_hello(l->port, ret);
+        /* Its limit, or its user's share as it is now: it learns of it before it sends what would not be taken. */
+        uint64_t share = wh_account_left(&l->port->accounts, l->bill.payer, WH_SHARE_BYTES) + l->mapped;
+        if (share < ret->link_mapped_bytes_max)
+                ret->link_mapped_bytes_max = share;
+}
+
+int wh_port_greet(const struct wh_link *l, uint64_t seq)
+{
+        struct wh_hello h;
+        wh_owner_hello(l, &h);
+        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq};
+        return wh_frame_greet(l->sock, &f, &h);
+}
+
+uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which)
+{
+        switch (which) {
+        case WH_REFUSAL_INTRODUCED:
+                return p->opts.introduced_max;
+        case WH_REFUSAL_LINKS:
+                return p->links_shared && p->links_shared < p->opts.links_max ? p->links_shared : p->opts.links_max;
+        case WH_REFUSAL_RIGHTS:
+                return p->task->accounts.max[WH_SHARE_RIGHTS];
+        case WH_REFUSAL_BYTES:
+                return p->opts.mapped_bytes_max;
+        case WH_REFUSAL_TASK_LINKS:
+                return p->task->accounts.max[WH_SHARE_TASK_LINKS];
+        case WH_REFUSAL_ANSWERS:
+                return p->opts.link_answers_max;
+        case WH_REFUSAL_TASK_ANSWERS:
+                return p->task->accounts.max[WH_SHARE_ANSWERS];
+        case WH_REFUSAL_PLAIN:
+        case WH_REFUSALS:
+                break;
+        }
+        switch (err) {
+        case -EMLINK:
+                return p->opts.links_max;
+        case -EDQUOT:
+                return p->opts.link_mapped_bytes_max;
+        case -ENOBUFS:
+                return p->opts.mapped_bytes_max;
+        case -EMSGSIZE:
+                return p->opts.payload_bytes_max;
+        default:
+                return 0;
+        }
+}
+
+int wh_port_sender_known(struct wh_link *l)
+{
+        struct wh_port *p = l->port;
+        const uid_t was = l->bill.payer, now = l->cred.uid;
+        if (!p)
+                return 0;
+        wh_port_links_changed(p);
+        if (was == now || now == (uid_t)-1) /* of whom nothing is known, whoever introduced it pays for it still */
+                return 0;
+        const uint32_t freed = wh_places_freed(p->task);
+        /* The task's own user has no share, and this one's link is there already: it is read, and goes. */
+        const bool goes = l->hung_up && now == p->task->accounts.self;
+        enum wh_share refused;
+        const bool force = goes || l->revoked != WH_REVOKED_NOT;
+        int r = wh_bill_move(&l->bill, now, force, &refused);
+        if (r == -EDQUOT && refused == WH_SHARE_TASK_LINKS) {
+                wh_task_limits(p->task);
+                r = wh_bill_move(&l->bill, now, force, &refused);
+        }
+        if (r < 0) {
+                p->links_refused_for = refused == WH_SHARE_TASK_LINKS ? WH_REFUSAL_TASK_LINKS : WH_REFUSAL_LINKS;
+                const bool shared = refused == WH_SHARE_TASK_LINKS;
+                return r == -EDQUOT ? wh_place_wait(l, WH_WAITS_USER, now, shared, freed) : r;
+        }
+        wh_turn_payer(l);
+        wh_place_freed(p);
+        return 0;
+}
+
+void wh_port_payer(struct wh_link *l, uid_t payer)
+{
+        enum wh_share refused;
+        if (l->bill.payer != payer && wh_bill_move(&l->bill, payer, true, &refused) == 0)
+                wh_turn_payer(l);
+}
+
+int wh_port_hold_rights(struct wh_link *l, unsigned n)
+{
+        wharf_task *t = l->task;
+        int r = wh_bill_charge(&l->bill, WH_SHARE_RIGHTS, n, false);
+        if (r == -EDQUOT) {
+                wh_task_limits(t);
+                r = wh_bill_charge(&l->bill, WH_SHARE_RIGHTS, n, false);
+        }
+        if (r == -EDQUOT)
+                l->refusal = WH_REFUSAL_RIGHTS;
+        return r;
+}
+
+void wh_port_rights_left(struct wh_link *l)
+{
+        const uint64_t held = l->bill.of[WH_SHARE_RIGHTS];
+        wh_bill_give(&l->bill, WH_SHARE_RIGHTS, held > l->items.n ? held - l->items.n : 0);
+}
+
+int wh_port_hold_bytes(struct wh_link *l, uint64_t len)
+{
+        struct wh_port *p = l->port;
+        if (!p || (len && l->bill.payer == p->accounts.self))
+                return 0; /* the task's own user takes of its own memory */
+        uint64_t was = l->stash_held;
+        int r = len > was ? wh_bill_charge(&l->bill, WH_SHARE_BYTES, len - was, false) : 0;
+        if (r == -EDQUOT)
+                l->refusal = WH_REFUSAL_BYTES;
+        if (r < 0)
+                return r;
+        if (len < was)
+                wh_bill_give(&l->bill, WH_SHARE_BYTES, was - len);
+        l->stash_held = len;
+        return 0;
+}
+
+/* Of lanes that have ended too, where payloads in them are held. */
+static uint64_t link_maps(const struct wh_link *l)
+{
+        uint64_t bytes = l->rx ? l->rx->mapped_bytes : 0;
+        for (const struct wh_lane_rx *rx = l->retired; rx; rx = rx->next_retired)
+                bytes += rx->mapped_bytes;
+        return bytes;
+}
+
+int64_t wh_port_may_map(struct wh_link *l)
+{
+        struct wh_port *p = l->port;
+        uint64_t mine = link_maps(l);
+        if (mine >= p->opts.link_mapped_bytes_max)
+                return -EDQUOT;
+        if (p->mapped >= p->opts.mapped_bytes_max)
+                return -ENOBUFS;
+        uint64_t a = p->opts.link_mapped_bytes_max - mine, b = p->opts.mapped_bytes_max - p->mapped;
+        uint64_t c = wh_bill_left(&l->bill, WH_SHARE_BYTES);
+        a = a < b ? a : b;
+        l->refusal = c < a ? WH_REFUSAL_BYTES : WH_REFUSAL_PLAIN;
+        return c == 0 ? -EDQUOT : (int64_t)(a < c ? a : c);
+}
+
+void wh_port_mapped(struct wh_link *l)
+{
+        const uint64_t now = link_maps(l);
+        wh_bill_set(&l->bill, WH_SHARE_BYTES, now + l->stash_held); /* asked for by wh_port_may_map() */
+        l->port->mapped += now - l->mapped;
+        l->mapped = now;
+}
+
+int wh_port_rebound(struct wh_link *l)
+{
+        struct wh_change *c = &l->change;
+        if (c->sock < 0)
+                return wh_trace(-EPROTO);
+        int on = 1;
+        uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        if (wh_os_setsockopt(c->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0 ||
+            wh_os_epoll_add(l->inbox->ep, c->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id)) < 0)
+                return wh_trace(-ENOMEM);
+        /* Of unrelated pid and user namespaces the kernel can say neither: then the sender is nobody, and served as
+         * such. */
+        const struct wh_cred was = l->cred;
+        const struct wharf_sender who = l->who;
+        const struct wharf_introducer given = l->given;
+        const uid_t payer = l->bill.payer;
+        l->given = wh_given_fold(given, c->given);
+        wh_link_identify(l, &c->cred, c->known);
+        int refused = wh_port_sender_known(l);
+        if (refused == 0)
+                refused = wh_link_take_frame(l);
+        if (refused < 0) { /* the frame is there still, so all is as before */
+                l->cred = was;
+                l->who = who;
+                l->given = given;
+                wh_port_payer(l, payer);
+                wh_os_epoll_del(l->inbox->ep, c->sock);
+                return refused;
+        }
+        struct wh_hello h;
+        wh_owner_hello(l, &h);
+        wh_lock(&l->o.lock);
+        /* Nothing is written to the old pair after this greeting, which says where our own lane ends (K6). */
+        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = l->tx_seq, .arg = WH_CHANGE_GREETING};
+        if (l->tx || l->tx_had_lane) {
+                f.arg |= WH_CHANGE_LANE;
+                f.total = l->tx ? l->tx->ring.records : l->tx_ended;
+        }
+        int r = wh_frame_greet(c->sock, &f, &h);
+        /* A holder whose first pair this is waits for no greeting there. */
+        if (r < 0 && r != -EPIPE && (l->renews || c->awaited)) {
+                wh_unlock(&l->o.lock);
+                wh_os_epoll_del(l->inbox->ep, c->sock);
+                return wh_trace(r == -EAGAIN ? -EPROTO : -ENOMEM);
+        }
+        if (l->tx)
+                wh_link_leave_lane(l);
+        l->tx_had_lane = false;
+        l->detour &= (uint8_t) ~(WH_DETOUR_RENEW | WH_DETOUR_ABORT);
+        l->tx_over = l->tx_over == -EPIPE ? 0 : l->tx_over; /* that was the old pair */
+        wh_os_epoll_del(l->inbox->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
+        /* Whoever introduced it may have copies of both ends. */
+        wh_os_close_end(l->sock, wh_link_end_how(l) & ~WH_END_OURS);
+        l->sock = c->sock;
+        c->sock = -1;
+        if (c->told)
+                wh_port_renew(l); /* or with the next answer */
+        wh_unlock(&l->o.lock);
+        l->connected = false;
+        l->hung_up = false;
+        return 0;
+}
+
+int wh_port_renew(struct wh_link *l)
+{
+        struct wh_frame f = {.type = WH_FRAME_RENEW, .seq = l->tx_seq};
+        if (l->tx_had_lane) {
+                f.arg = WH_CHANGE_LANE;
+                f.total = l->tx_ended;
+        }
+        if (l->once) { /* whose one message is all there will be */
+                l->detour &= (uint8_t)~WH_DETOUR_RENEW;
+                return 0;
+        }
+        int r = wh_link_frame(l, &f, NULL, 0, NULL, false);
+        if (r < 0) {
+                l->detour |= WH_DETOUR_RENEW;
+                return r;
+        }
+        l->detour &= (uint8_t)~WH_DETOUR_RENEW;
+        l->tx_had_lane = false;
+        /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the load in tx_published(). */
+        if (l->rx)
+                atomic_store_explicit(&l->rx->ring.back->renew, l->renews, memory_order_relaxed);
+        return 0;
+}
