@@ -203,6 +203,7 @@ void wh_call_via(struct wh_link *l, uint32_t number, int sock)
 int wh_call_read_via(struct wh_link *l, struct wh_call *c)
 {
         struct wh_link via = {.task = l->task,
+                              .end = &wh_holder_end,
                               .sock = c->via,
                               .once = true,
                               .answer = true,

@@ -15,6 +15,7 @@
 static struct wh_link once_link(wharf_task *t, int sock)
 {
         return (struct wh_link){.task = t,
+                                .end = &wh_holder_end,
                                 .sock = sock,
                                 .once = true,
                                 .who = WH_SENDER_UNKNOWN,

@@ -64,7 +64,7 @@ void wh_port_accept(struct wh_inbox *in, wharf_name name, bool reaped)
                 p->made++;
                 l->connected = true;
                 wh_link_identify(l, &(struct wh_cred){u.pid, u.uid, u.gid, known}, WHARF_KNOWN_CONNECTED);
-                r = wh_port_greet(l, 0);
+                r = l->end->greet(l, 0);
                 if (r < 0 && r != -EPIPE)
                         wh_os_shutdown(fd, SHUT_RDWR); /* it would wait for it; so it is told, and can come again */
         }

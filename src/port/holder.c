@@ -9,6 +9,7 @@
 #include "port/waits.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 
 #include <errno.h>
@@ -349,3 +350,125 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
         }
         return r;
 }
+
+/* ---- what a holder's end answers ---- */
+
+/* Whoever writes to a holder is the owner of its port, or gave it the right (identity.I1). */
+static int holder_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred)
+{
+        return 0;
+}
+
+static void holder_not_taken(struct wh_link *l, uid_t payer)
+{
+}
+
+static int holder_introduced(struct wh_link *l, int sock)
+{
+        wh_os_close_theirs(sock);
+        return -EPROTO;
+}
+
+static int holder_greet(const struct wh_link *l, uint64_t seq)
+{
+        return -EPROTO;
+}
+
+static int holder_change(struct wh_link *l)
+{
+        return 0; /* its pair is of its own making, and it has gone over before */
+}
+
+static uint32_t *holder_budget(struct wh_link *l)
+{
+        return &l->budget;
+}
+
+/* Replies take what they take: a holder chose its server. */
+static int64_t holder_may_map(struct wh_link *l)
+{
+        return (int64_t)1 << 40;
+}
+
+static void holder_nothing(struct wh_link *l)
+{
+}
+
+static int holder_hold_bytes(struct wh_link *l, uint64_t len)
+{
+        return 0;
+}
+
+static int holder_hold_rights(struct wh_link *l, unsigned n)
+{
+        return 0;
+}
+
+static uint64_t holder_limit(const struct wh_link *l, int err, enum wh_refusal which)
+{
+        return 0;
+}
+
+static uint64_t holder_may_share(struct wh_link *l)
+{
+        enum { BEFORE_GREETING = 80 << 20 };
+        return l->greeted ? l->hello.link_mapped_bytes_max : BEFORE_GREETING;
+}
+
+static int holder_memory(struct wh_link *l, uint64_t bytes)
+{
+        return 0;
+}
+
+static void holder_memory_unsent(struct wh_link *l, uint64_t bytes)
+{
+}
+
+static int holder_renew(struct wh_link *l)
+{
+        return 0;
+}
+
+static int holder_watch(struct wh_link *l, int sock, bool add)
+{
+        if (!l->watch)
+                return 0;
+        const int of_link = l->sock;
+        l->sock = sock;
+        const int r = wh_watch_socket(l, add);
+        l->sock = of_link;
+        return r;
+}
+
+static void holder_sock_changed(struct wh_link *l)
+{
+        for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
+                if (l->room[i].inbox)
+                        wh_watch_update(l, l->room[i].inbox);
+}
+
+const struct wh_end_ops wh_holder_end = {
+        .owner = false,
+        .sender = holder_sender,
+        .not_taken = holder_not_taken,
+        .introduced = holder_introduced,
+        .greet = holder_greet,
+        .change = holder_change,
+        .written = wh_call_written,
+        .via = wh_call_via,
+        .drained = wh_room_settle,
+        .budget = holder_budget,
+        .may_map = holder_may_map,
+        .mapped = holder_nothing,
+        .hold_bytes = holder_hold_bytes,
+        .hold_rights = holder_hold_rights,
+        .rights_left = holder_nothing,
+        .limit = holder_limit,
+        .may_share = holder_may_share,
+        .shared = holder_nothing,
+        .memory = holder_memory,
+        .memory_unsent = holder_memory_unsent,
+        .renew = holder_renew,
+        .watch = holder_watch,
+        .sock_changed = holder_sock_changed,
+};

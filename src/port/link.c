@@ -9,14 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, bool owner)
+struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct wh_end_ops *end)
 {
         struct wh_link *l = wh_task_take(t, kind, sizeof *l, sizeof l->o);
         if (!l)
                 return NULL;
         l->task = t;
         l->sock = sock;
-        l->owner = owner;
+        l->end = end;
+        l->owner = end->owner;
         l->sock_ready = true;
         l->spin_us = t->spin_us_max;
         l->watch_port = WHARF_NONE;

@@ -156,13 +156,75 @@ enum {
         WH_GROW_BLOCKS = 2, /* sections for whatever it is */
 };
 
+struct wh_link;
+
+/*
+ * What an end answers to what comes in on its link, and what it asks before something is made or kept: the owner's
+ * (owner.c) and the holder's (holder.c). So the link's own code knows neither port nor right. A plain record calls none.
+ */
+struct wh_end_ops {
+        bool owner;
+
+        /* ---- what comes in: under the receiving guard ---- */
+
+        /* May the process `cred` have written this frame? 0; WH_LINK_WAITS, -ENOMEM: another time; or it is a breach. */
+        int (*sender)(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred);
+        /* What sender() told was of what was looked at and not taken: it is charged to `payer`, as before. */
+        void (*not_taken)(struct wh_link *l, uid_t payer);
+        /* Somebody is introduced. Takes `sock`. 0, also where it is refused; WH_LINK_WAITS or -ENOMEM: another time. */
+        int (*introduced)(struct wh_link *l, int sock);
+        /* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
+        int (*greet)(const struct wh_link *l, uint64_t seq);
+        /* Go over to the pair of l->change. On failure the system refused, or it waits, and nothing has changed. */
+        int (*change)(struct wh_link *l);
+        /*
+         * The reply to `call` was written into its window: that becomes the stash. False where there is none such: the
+         * call was given up, if *ret_given_up.
+         */
+        bool (*written)(struct wh_link *l, uint32_t call, const struct wh_rec_direct *d, bool *ret_given_up);
+        /* The reply to `call` will come over `sock`, which is taken. */
+        void (*via)(struct wh_link *l, uint32_t call, int sock);
+        /* Doorbells were thrown away, or all was read: one of them may have been for room. */
+        void (*drained)(struct wh_link *l);
+
+        /* ---- what is kept for the other side: under the receiving guard ---- */
+
+        uint32_t *(*budget)(struct wh_link *l); /* K7 */
+        /* May this link map more? The bytes it may, or -EDQUOT / -ENOBUFS when none. Then: what it maps has changed. */
+        int64_t (*may_map)(struct wh_link *l);
+        void (*mapped)(struct wh_link *l);
+        /* So many bytes are held for a large message while it comes; 0: no more. 0 or -EDQUOT, -ENOMEM */
+        int (*hold_bytes)(struct wh_link *l, uint64_t len);
+        /* Descriptors were read for a message that is not received yet: 0 or -EDQUOT; and what of them is left. */
+        int (*hold_rights)(struct wh_link *l, unsigned n);
+        void (*rights_left)(struct wh_link *l);
+        /* The limit for which a link is refused with `err`, or 0 where it is none. */
+        uint64_t (*limit)(const struct wh_link *l, int err, enum wh_refusal which);
+
+        /* ---- what is made for the other side: under the sending guard ---- */
+
+        /* So much memory may be shared with it, what there is included. Then: the lane or its sections have changed. */
+        uint64_t (*may_share)(struct wh_link *l);
+        void (*shared)(struct wh_link *l);
+        /* A message in a memory of its own. -EDQUOT: its user has its share, unread; -ENOMEM. And it was not sent after all. */
+        int (*memory)(struct wh_link *l, uint64_t bytes);
+        void (*memory_unsent)(struct wh_link *l, uint64_t bytes);
+        /* Tell the other side that the port has moved; owed, where that is not possible now. */
+        int (*renew)(struct wh_link *l);
+        /* The pair of which `sock` is an end is watched like the link's, or no more; and the link's is another now. */
+        int (*watch)(struct wh_link *l, int sock, bool add);
+        void (*sock_changed)(struct wh_link *l);
+};
+
 struct wh_link {
         struct wh_object o; /* the name: at the holder of a send right, at the owner the sender's id */
         wharf_task *task;
+        const struct wh_end_ops *end;
         int sock;
         int over;         /* K4; everything that came was delivered */
         int tx_over;      /* nothing can be sent any more, for this errno; receiving may go on */
-        bool owner;       /* which end this is */
+        bool owner;       /* which end this is: end->owner */
+        bool movable;     /* it may have to be handed on, with all that it has mapped */
         bool provisional; /* K5; at the holder */
         bool handed_on;   /* another task has this end now: ours is a copy, and so are those of its items */
         bool kept;        /* its socket stays as it is: kept.h */
@@ -297,7 +359,7 @@ static inline enum wh_frame_to wh_link_hears(const struct wh_link *l)
 
 /* ---- link.c: life ---- */
 
-struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, bool owner);
+struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct wh_end_ops *end);
 /* The link ends now, for the reason `err`; the first reason stays. Closes nothing. */
 void wh_link_end(struct wh_link *l, int err);
 /* Frees what a link holds (lanes, stash, items, socket). The object itself goes back to its pool by the caller. */
@@ -490,33 +552,6 @@ bool wh_link_arm(struct wh_link *l);
  */
 int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder);
 
-/* ---- port.c and places.c, for link_rx.c: what only an owner's end receives ---- */
-/* Somebody is introduced. Takes `sock`. 0, also where it is refused; WH_LINK_WAITS or -ENOMEM: another time. */
-int wh_port_adopt(struct wh_link *introducer, int sock);
-/* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
-int wh_port_greet(const struct wh_link *l, uint64_t seq);
-/* Go over to the pair of l->change. On failure the system refused, or it waits, and nothing has changed. */
-int wh_port_rebound(struct wh_link *l);
-/* Tell the holder that its port has moved; owed, where that is not possible now. */
-int wh_port_renew(struct wh_link *l);
-/* The limit of this port for which a link is refused with `err`, or 0 where it is none. */
-uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which);
-/* May this link map `bytes` more? The bytes it may, or -EDQUOT / -ENOBUFS when none. */
-int64_t wh_port_may_map(struct wh_link *l);
-void wh_port_mapped(struct wh_link *l);
-/*
- * The kernel has said whose a link is: from now on it takes of that user's share. WH_LINK_WAITS: it has had its, and
- * the link is as it was.
- */
-int wh_port_sender_known(struct wh_link *l);
-/* That was told by what was looked at and not taken: it is charged to `payer`, as before. */
-void wh_port_payer(struct wh_link *l, uid_t payer);
-/* Descriptors were read for a message that is not received yet: 0 or -EDQUOT; and what of them is left. */
-int wh_port_hold_rights(struct wh_link *l, unsigned n);
-void wh_port_rights_left(struct wh_link *l);
-/* So many bytes are held for a large message of a stranger while it comes; 0: no more. 0 or -EDQUOT, -ENOMEM */
-int wh_port_hold_bytes(struct wh_link *l, uint64_t len);
-
 /* The lane that a held payload lies in: number `n` of this link. NULL: there is none. */
 struct wh_lane_rx *wh_link_lane(struct wh_link *l, uint32_t n);
 /* A payload of that lane was given back: free it, where it was the last of an ended one. */
@@ -544,22 +579,11 @@ void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to);
 
 /* ---- paying.c: memory that an owner's end makes for replies; under the sending guard ---- */
 
-/* So much of it may be made and kept, what there is included. */
 uint64_t wh_reply_room(struct wh_link *l);
-/* The lane or its sections have changed. */
 void wh_reply_kept(struct wh_link *l);
-/* One more reply in a memory of its own. -EDQUOT: its user has its share, unread; -ENOMEM. And it was not sent after all. */
 int wh_reply_memory(struct wh_link *l, uint64_t bytes);
 void wh_reply_memory_unsent(struct wh_link *l, uint64_t bytes);
 /* Look what was read on all links of the port; nothing is locked. True: so there is more to be had for this one. */
 bool wh_replies_settle(struct wh_link *l);
-
-/* ---- call.c, for link_rx.c: what only a holder's end receives ---- */
-/*
- * The reply to `call` was written into its window: that becomes the stash. False where there is none such: the call was
- * given up, if *ret_given_up.
- */
-bool wh_call_written(struct wh_link *l, uint32_t call, const struct wh_rec_direct *d, bool *ret_given_up);
-void wh_call_via(struct wh_link *l, uint32_t call, int sock);
 
 #endif

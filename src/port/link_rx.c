@@ -5,7 +5,6 @@
  * so does an ITEMS frame until its record is next. `out->frames` tells that something other than doorbells is there.
  */
 #include "port/link.h"
-#include "port/port.h"
 
 #include "base/cleanup.h"
 #include "base/trace.h"
@@ -39,14 +38,9 @@ static bool later(int r)
 
 /* ---- the budget (K7) ---- */
 
-static uint32_t *budget_of(struct wh_link *l)
-{
-        return l->owner && l->inbox ? &l->inbox->budget : &l->budget;
-}
-
 bool wh_link_spend(struct wh_link *l, uint64_t cost)
 {
-        uint32_t *left = budget_of(l);
+        uint32_t *left = l->end->budget(l);
         *left = cost < *left ? *left - (uint32_t)cost : 0;
         return *left > 0;
 }
@@ -59,7 +53,7 @@ struct turn {
 /* Something was read that is no message. May it go on, or is it the others' turn? */
 static bool turn_goes_on(struct wh_link *l, struct turn *t)
 {
-        const uint32_t left = *budget_of(l);
+        const uint32_t left = *l->end->budget(l);
         if (t->begun == 0)
                 t->begun = left;
         return left > 0 && t->begun - left < WH_BUDGET_TURN;
@@ -74,7 +68,7 @@ static bool stays(const struct wh_link *l, int r, const struct wh_frame *f)
 {
         if (l->kept)
                 return shortage(r); /* E3: no descriptor is due there */
-        unsigned most = l->owner ? l->port->opts.unread_rights_max + 1 : WH_FDS_MAX;
+        unsigned most = l->owner ? l->hello.unread_rights_max + 1 : WH_FDS_MAX;
         const uint64_t half = l->task->accounts.max[WH_SHARE_TASK_LINKS];
         most = most < half ? most : (unsigned)half;
         return shortage(r) || (r == -EMFILE && f->n_fds <= (most < FEW_FDS ? FEW_FDS : most));
@@ -91,7 +85,7 @@ int wh_link_break(struct wh_link *l, int err)
         if (l->owner && !l->over) {
                 struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-err};
                 f.id = err == -EDQUOT ? l->refusal : WH_REFUSAL_PLAIN;
-                f.total = l->port ? wh_port_limit(l->port, err, (enum wh_refusal)f.id) : 0;
+                f.total = l->end->limit(l, err, (enum wh_refusal)f.id);
                 wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
         }
         wh_link_end(l, err);
@@ -109,7 +103,7 @@ static int stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t 
         if (total > payload_limit(l))
                 return -EMSGSIZE;
         uint8_t *bytes = NULL;
-        int r = l->owner && total > WH_COLD_MAX ? wh_port_hold_bytes(l, total) : 0;
+        int r = total > WH_COLD_MAX ? l->end->hold_bytes(l, total) : 0;
         if (r < 0)
                 return r;
         if (total && !(bytes = wh_os_malloc_payload(total)))
@@ -129,9 +123,9 @@ static void stash_finish(struct wh_link *l)
 static void stash_gone(struct wh_link *l)
 {
         if (wh_unlikely(l->stash_held))
-                wh_port_hold_bytes(l, 0);
+                l->end->hold_bytes(l, 0);
         if (wh_unlikely(l->bill.of[WH_SHARE_RIGHTS]))
-                wh_port_rights_left(l);
+                l->end->rights_left(l);
 }
 
 void wh_link_forget_part(struct wh_link *l)
@@ -192,16 +186,10 @@ static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, 
         return 0;
 }
 
-/* May this link have to be handed on, with all that it has mapped? */
-static bool link_moves(const struct wh_link *l)
-{
-        return l->owner && l->port && !(l->port->opts.flags & WHARF_PORT_FIXED);
-}
-
 /* The descriptor of the memory just mapped, kept or closed. */
 static void memory_keep(struct wh_link *l, int fd)
 {
-        if (!l->stash.mapped || !link_moves(l)) {
+        if (!l->stash.mapped || !l->movable) {
                 wh_os_close_theirs(fd);
                 return;
         }
@@ -231,8 +219,7 @@ static void lane_retire(struct wh_link *l)
         } else {
                 wh_lane_rx_free(rx);
         }
-        if (l->owner)
-                wh_port_mapped(l);
+        l->end->mapped(l);
 }
 
 struct wh_lane_rx *wh_link_lane(struct wh_link *l, uint32_t n)
@@ -254,8 +241,7 @@ void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx)
                 at = &(*at)->next_retired;
         *at = rx->next_retired;
         wh_lane_rx_free(rx);
-        if (l->owner && l->port)
-                wh_port_mapped(l);
+        l->end->mapped(l);
 }
 
 /* K6: go over, if everything before was taken. 1: done; 0: not yet; negative: a breach, or no memory for it now. */
@@ -266,7 +252,7 @@ static int link_change(struct wh_link *l)
                 return 0;
         if (c->lane != (l->rx != NULL) || c->seq != l->rx_seq || l->items.n)
                 return wh_trace(-EPROTO);
-        int r = l->owner ? wh_port_rebound(l) : 0;
+        int r = l->end->change(l);
         if (r < 0)
                 return r;
         wh_link_forget_part(l); /* a message that was begun and not finished was given up */
@@ -310,7 +296,7 @@ static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 if (kinds[i] != WH_ITEM_MEMORY && i >= WHARF_ITEMS_MAX)
                         return -EPROTO; /* more than any receiver has room for */
         }
-        int r = l->owner ? wh_port_hold_rights(l, f->n_fds) : 0;
+        int r = l->end->hold_rights(l, f->n_fds);
         if (r < 0)
                 return r;
         l->items.seq = f->seq;
@@ -397,7 +383,7 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
 {
         if (l->rx || f->n_fds != 2)
                 return -EPROTO;
-        int64_t room = l->owner ? wh_port_may_map(l) : (int64_t)1 << 40;
+        int64_t room = l->end->may_map(l);
         if (room < 0)
                 return (int)room;
         struct wh_lane_rx *rx;
@@ -407,7 +393,7 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
         if (r == 0) {
                 wh_link_forget_part(l); /* a cold message that was begun was given up */
                 l->rx = rx;
-                if ((*ret_kept = link_moves(l))) {
+                if ((*ret_kept = l->movable)) {
                         wh_os_fd_private(l->rx->out_fd = fds[0]);
                         wh_os_fd_private(l->rx->back_fd = fds[1]);
                 }
@@ -416,8 +402,7 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
                 l->rx->ring.records = l->rx_seq; /* all that came cold is read */
                 if (wh_ring_publish_taken(&l->rx->ring))
                         wh_link_bell(l);
-                if (l->owner)
-                        wh_port_mapped(l);
+                l->end->mapped(l);
         }
         return r;
 }
@@ -426,16 +411,16 @@ static int frame_section(struct wh_link *l, const struct wh_frame *f, const int 
 {
         if (!l->rx || f->n_fds != 1)
                 return -EPROTO;
-        int64_t room = l->owner ? wh_port_may_map(l) : (int64_t)1 << 40;
+        int64_t room = l->end->may_map(l);
         if (room < 0)
                 return (int)room;
         int r = wh_lane_rx_add_section(l->rx, fds[0], (uint64_t)room);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
                 wh_lane_rx_drop_section(l->rx);
-        if (r == 0 && (*ret_kept = link_moves(l)))
+        if (r == 0 && (*ret_kept = l->movable))
                 wh_os_fd_private(l->rx->section[l->rx->n_sections - 1].fd = fds[0]);
-        if (r == 0 && l->owner)
-                wh_port_mapped(l);
+        if (r == 0)
+                l->end->mapped(l);
         return r;
 }
 
@@ -443,16 +428,16 @@ static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fd
 {
         if (!l->rx || f->n_fds != 1)
                 return -EPROTO;
-        int64_t room = l->owner ? wh_port_may_map(l) : (int64_t)1 << 40;
+        int64_t room = l->end->may_map(l);
         if (room < 0)
                 return (int)room;
         int r = wh_lane_rx_add_ring(l->rx, fds[0], (uint64_t)room);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
                 wh_lane_rx_drop_ring(l->rx);
-        if (r == 0 && (*ret_kept = link_moves(l)))
+        if (r == 0 && (*ret_kept = l->movable))
                 wh_os_fd_private(l->rx->next_fd = fds[0]);
-        if (r == 0 && l->owner)
-                wh_port_mapped(l);
+        if (r == 0)
+                l->end->mapped(l);
         return r;
 }
 
@@ -615,7 +600,7 @@ static int frame_heed(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 if (l->owner || f->n_fds != 1)
                         return -EPROTO;
                 *ret_kept = true;
-                wh_call_via(l, f->call, fds[0]);
+                l->end->via(l, f->call, fds[0]);
                 return 0;
         case WH_FRAME_DROPPED:
                 if (l->owner || f->n_fds || l->rx || l->stash.building)
@@ -629,7 +614,7 @@ static int frame_heed(struct wh_link *l, const struct wh_frame *f, const uint8_t
         case WH_FRAME_WHO:
                 if (!l->owner || f->n_fds || f->len)
                         return -EPROTO;
-                wh_port_greet(l, f->seq);
+                l->end->greet(l, f->seq);
                 return 0;
         default:
                 return -EPROTO;
@@ -669,7 +654,7 @@ static int frame_dispatch(struct wh_link *l, const struct wh_frame *f, const uin
                 if (!l->owner || f->n_fds != 1)
                         return -EPROTO;
                 *ret_kept = true;
-                return wh_port_adopt(l, fds[0]);
+                return l->end->introduced(l, fds[0]);
         default:
                 return frame_heed(l, f, data, fds, cred, ret_kept);
         }
@@ -764,48 +749,8 @@ static int discard_bells(struct wh_link *l)
         l->arms = 0;
         wh_link_spend(l, (unsigned)n);
         if (wh_unlikely(l->room_asked))
-                wh_room_settle(l);
+                l->end->drained(l);
         return n;
-}
-
-/*
- * The one message of a send-once right: the kernel says who wrote it, and nobody writes such a one that is not meant as
- * that. What a former owner calls such a right may be anything.
- */
-static int once_sender(struct wh_link *l, const struct wh_cred *cred)
-{
-        if (!cred->known || l->former.known != WHARF_KNOWN_NOBODY)
-                return 0;
-        const struct wh_cred was = l->cred;
-        const uint32_t how = l->who.known;
-        wh_link_identify(l, cred, WHARF_KNOWN_ONCE);
-        int r = wh_port_sender_known(l);
-        if (r < 0)
-                wh_link_identify(l, &was, how);
-        return r;
-}
-
-/*
- * Whoever the link is known for wrote this frame, or it is a breach (I2): but for REBIND, which says who is next, and
- * GIVEN, by whoever passes the right on, for which nobody is believed more. Of what was sent to the port's socket before
- * this end asked for it the kernel says nothing; nobody else has an end like that, so nobody can have it say nothing
- * later.
- */
-static int frame_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred)
-{
-        if (!l->owner)
-                return 0;
-        if (l->once)
-                return once_sender(l, cred);
-        if (wh_unlikely(l->port->of_others && cred->known && cred->pid == l->task->pid &&
-                        !wh_known_surely(l->who.known) && f->type != WH_FRAME_REBIND))
-                return wh_trace(-EPROTO);
-        if (!wh_known_surely(l->who.known) || l->cred.pid <= 0 || f->type == WH_FRAME_REBIND ||
-            f->type == WH_FRAME_GIVEN)
-                return 0;
-        if (!cred->known && l->who.known == WHARF_KNOWN_CONNECTED)
-                return 0;
-        return cred->known && cred->pid == l->cred.pid ? 0 : wh_trace(-EPROTO);
 }
 
 /*
@@ -834,7 +779,7 @@ static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t
         const struct wharf_sender who = l->who;
         const uid_t payer = l->bill.payer;
         bool kept = false, had_rx = l->rx != NULL;
-        int r = f->to == wh_link_hears(l) ? frame_sender(l, f, cred) : wh_trace(-EPROTO);
+        int r = f->to == wh_link_hears(l) ? l->end->sender(l, f, cred) : wh_trace(-EPROTO);
         if (r >= 0)
                 r = frame_dispatch(l, f, data, fds, cred, &kept);
         if (!kept)
@@ -843,7 +788,7 @@ static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t
         if (l->looked) { /* it is still only what was looked at */
                 l->cred = was;
                 l->who = who;
-                wh_port_payer(l, payer);
+                l->end->not_taken(l, payer);
         }
         if (later(r))
                 return r; /* nothing of it was kept, and it is there for another try */
@@ -860,7 +805,7 @@ static int pump_frames(struct wh_link *l, uint8_t *data, int changed)
         struct wh_frame f = {0};
         struct wh_cred cred = {0};
         while (!l->stash.full && !l->sock_ended && !l->over && !l->change.due) {
-                if (*budget_of(l) == 0)
+                if (*l->end->budget(l) == 0)
                         return changed ? changed : WH_LINK_LATER;
                 const bool had_rx = l->rx != NULL;
                 int r = link_look(l, &f, data, fds, &cred);
@@ -935,7 +880,7 @@ int wh_link_pump(struct wh_link *l)
 {
         int r = link_pump(l);
         if (wh_unlikely(l->room_asked)) /* a doorbell that was thrown away may have been for this */
-                wh_room_settle(l);
+                l->end->drained(l);
         return r;
 }
 
@@ -1135,7 +1080,7 @@ static int record_written(struct wh_link *l, struct wh_incoming *in, const struc
         int r = ext->n_items ? record_items(l, ext->n_items) : 0;
         if (r < 0)
                 return r;
-        if (wh_call_written(l, ext->call, &d, &given_up)) {
+        if (l->end->written(l, ext->call, &d, &given_up)) {
                 l->stash.id = ext->id;
                 l->stash.n_items = ext->n_items;
                 record_done(l, &in->rec);
@@ -1167,8 +1112,7 @@ static int record_next(struct wh_link *l, const struct wh_rec *rec)
         r = wh_lane_rx_switch(l->rx, ext.arg & WH_NEXT_NO_SECTIONS);
         if (r < 0)
                 return r;
-        if (l->owner)
-                wh_port_mapped(l);
+        l->end->mapped(l);
         l->sock_ready = true; /* frames may have been left behind that of this ring */
         record_done(l, rec);
         if (wh_ring_idle(&l->rx->ring)) /* whose memory is gone is told */
@@ -1401,7 +1345,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
 /* The sender counts its cold messages. One that does not even read this is let go of, for it would wait for ever. */
 static void say_taken(struct wh_link *l)
 {
-        if (!l->owner || !l->port)
+        if (!l->owner)
                 return;
         struct wh_frame f = {.type = WH_FRAME_TAKEN, .seq = l->rx_seq};
         wh_lock(&l->o.lock);
@@ -1448,7 +1392,7 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
         }
         l->rx_seq++;
         if (wh_unlikely(tell && l->bill.of[WH_SHARE_RIGHTS]))
-                wh_port_rights_left(l);
+                l->end->rights_left(l);
         if (wh_unlikely(tell) && wh_ring_publish_taken(&l->rx->ring))
                 wh_link_bell(l);
 }
@@ -1490,7 +1434,7 @@ void wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
         l->rx->blocks_held++;
         record_done(l, &in->rec);
         if (wh_unlikely(l->bill.of[WH_SHARE_RIGHTS]))
-                wh_port_rights_left(l);
+                l->end->rights_left(l);
         l->rx_seq++;
 }
 

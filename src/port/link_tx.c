@@ -157,7 +157,7 @@ void wh_link_leave_lane(struct wh_link *l)
         if (l->later)
                 l->later = more < l->later ? l->later - more : 1;
         l->tx = wh_lane_tx_free(l->tx);
-        wh_reply_kept(l);
+        l->end->shared(l);
 }
 
 /*
@@ -208,16 +208,11 @@ int wh_link_rebind(struct wh_link *l)
         }
         wh_os_fd_private(sv[0]);
         int old = l->sock;
-        if (l->watch) {
-                /* Both are watched until it is clear which one stays: whoever asked is told, come what may (N1). */
-                l->sock = sv[0];
-                r = wh_watch_socket(l, true);
-                l->sock = old;
-                if (r < 0) {
-                        wh_os_close(sv[0]);
-                        wh_os_close(sv[1]);
-                        return 0; /* as where there are no descriptors */
-                }
+        /* Both are watched until it is clear which one stays: whoever asked is told, come what may (N1). */
+        if (l->end->watch(l, sv[0], true) < 0) {
+                wh_os_close(sv[0]);
+                wh_os_close(sv[1]);
+                return 0; /* as where there are no descriptors */
         }
         struct wh_frame f = {
                 .type = WH_FRAME_REBIND, .n_fds = 1, .seq = l->tx_seq, .arg = again ? WH_CHANGE_AWAITED : 0};
@@ -229,17 +224,12 @@ int wh_link_rebind(struct wh_link *l)
         r = wh_link_frame(l, &f, &said, sizeof said, &sv[1], true);
         wh_os_close(sv[1]);
         if (r < 0) {
-                if (l->watch) {
-                        l->sock = sv[0];
-                        wh_watch_socket(l, false);
-                        l->sock = old;
-                }
+                l->end->watch(l, sv[0], false);
                 wh_os_close(sv[0]);
                 return again && r != -EPIPE && !l->tx_over ? 0
                                                            : r; /* the old way works, until the new one can be had */
         }
-        if (l->watch)
-                wh_watch_socket(l, false);
+        l->end->watch(l, old, false);
         l->sock = sv[0];
         if (again) {
                 l->old_sock = old;
@@ -247,9 +237,7 @@ int wh_link_rebind(struct wh_link *l)
         } else {
                 wh_os_close_end(old, WH_END_SHARED); /* whoever gave it to us may have put something there */
         }
-        for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
-                if (l->room[i].inbox)
-                        wh_watch_update(l, l->room[i].inbox); /* the old pair goes out of it when it is closed */
+        l->end->sock_changed(l); /* the old pair goes out of what watches it when it is closed */
         l->later_end = 0;
         if (l->tx)
                 wh_link_leave_lane(l);
@@ -297,8 +285,7 @@ int wh_link_attach(struct wh_link *l)
                 l->no_lane = true;
                 return 0;
         }
-        if ((l->greeted && lane->map_len + WH_PAGE > l->hello.link_mapped_bytes_max) ||
-            (l->owner && lane->map_len + WH_PAGE > wh_reply_room(l))) {
+        if (lane->map_len + WH_PAGE > l->end->may_share(l)) {
                 wh_lane_tx_free(lane); /* the receiver would not map it: frames, then, which it need not */
                 l->no_lane = true;
                 return 0;
@@ -324,7 +311,7 @@ int wh_link_attach(struct wh_link *l)
         wh_os_close(wh_steal_fd(&lane->out_fd));
         wh_os_close(wh_steal_fd(&lane->back_fd));
         l->tx = lane;
-        wh_reply_kept(l);
+        l->end->shared(l);
         l->no_lane = false;
         if (l->provisional) /* it still is to be had: the long way, until it is */
                 l->detour |= WH_DETOUR_REBIND;
@@ -335,7 +322,7 @@ int wh_link_attach(struct wh_link *l)
 static int section_add(struct wh_link *l, uint64_t len, uint64_t blocks)
 {
         struct wh_lane_tx *tx = l->tx;
-        uint64_t limit = l->owner ? wh_reply_room(l) : l->greeted ? l->hello.link_mapped_bytes_max : 80u << 20;
+        uint64_t limit = l->end->may_share(l);
         uint64_t used = wh_link_shared_bytes(l), need = wh_pow2_ceil(len);
         if (used >= limit || limit - used < need)
                 return -EDQUOT;
@@ -356,7 +343,7 @@ static int section_add(struct wh_link *l, uint64_t len, uint64_t blocks)
                 return r;
         }
         wh_os_close(wh_steal_fd(&tx->section[i].fd));
-        wh_reply_kept(l);
+        l->end->shared(l);
         return 0;
 }
 
@@ -527,7 +514,7 @@ int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret
 static __attribute__((noinline)) void tx_ring(struct wh_link *l)
 {
         wh_link_bell(l);
-        /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the store in wh_port_renew(). */
+        /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the store in owner_renew(). */
         uint32_t renew = atomic_load_explicit(&l->tx->ring.back->renew, memory_order_relaxed);
         if (renew != l->renew_seen && !l->owner && !l->leader && heed(l, HEED_FEW))
                 l->renew_seen = renew;
@@ -905,12 +892,12 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
                 return tx_full(l);
         if (l->tx && !(body = reserve(l, BLOCK_BODY, &r)))
                 return r;
-        if ((r = wh_reply_memory(l, o->len)) < 0)
+        if ((r = l->end->memory(l, o->len)) < 0)
                 return r;
         struct wh_outgoing with = *o;
         r = wh_memory_of(o->data, o->len, &with.fd[with.n_items]);
         if (r < 0)
-                wh_reply_memory_unsent(l, o->len);
+                l->end->memory_unsent(l, o->len);
         if (wh_forbidden(r))
                 return send_memoryless(l, o, -EOPNOTSUPP);
         if (r < 0)
@@ -932,7 +919,7 @@ static int send_memory(struct wh_link *l, struct wh_outgoing *o)
         }
         wh_os_close(with.fd[with.n_items - 1]);
         if (r < 0)
-                wh_reply_memory_unsent(l, o->len);
+                l->end->memory_unsent(l, o->len);
         if (r == -ETOOMANYREFS && l->owner && o->n_items == 0) /* a reply that fails is lost; others wait */
                 return send_memoryless(l, o, r);
         if (r < 0)
@@ -1344,7 +1331,7 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         r = l->tx_over ? l->tx_over : l->over;
         if (r < 0)
                 return r;
-        if (l->detour & WH_DETOUR_RENEW && (r = wh_port_renew(l)) < 0)
+        if (l->detour & WH_DETOUR_RENEW && (r = l->end->renew(l)) < 0)
                 return r;
         if (l->detour & WH_DETOUR_ABORT && !o->started && (r = send_abort(l)) < 0)
                 return r;

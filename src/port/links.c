@@ -29,7 +29,7 @@ static int link_charge(struct wh_port *p, struct wh_link *l, bool force)
 static int add_link(struct wh_port *p, int sock, uid_t payer, bool force, bool directory, struct wh_link **ret)
 {
         wharf_task *t = p->task;
-        struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, true);
+        struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, &wh_owner_end);
         if (!l)
                 return wh_trace(-ENOMEM);
         l->directory = directory;
@@ -65,6 +65,7 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
         l->bill.kept_max = p->opts.link_reply_bytes_max;
         l->bill.answers_max = p->opts.link_answers_max;
         wh_port_hello(p, &l->hello); /* for the limit of a payload, and the port's id */
+        l->movable = !(p->opts.flags & WHARF_PORT_FIXED);
         int on = 1;
         bool charged = false;
         int r = wh_table_add(&t->links, &l->o);
@@ -132,6 +133,7 @@ void wh_port_remove_link(struct wh_link *l)
         l->tx_over = -EPIPE;
         wh_unlock(&l->o.lock);
         l->port = NULL;
+        l->movable = false;
         wh_branch_leave(l);
         wh_port_sender_gone(p, l);
         wh_link_unref(l);

@@ -619,7 +619,7 @@ static int lane_open(struct wh_link *l, struct opened *o, const struct move_link
         rx->ring.generation = m->generation;
         rx->ring.want_rung = m->want_rung;
         rx->ring.settled_lines = m->pos - 1; /* whatever was told: it is said anew */
-        wh_port_mapped(l);
+        l->end->mapped(l);
         for (unsigned i = 0; i < m->n_sections; i++) {
                 int fd = fd_take(o);
                 room = may_map(l);
@@ -629,7 +629,7 @@ static int lane_open(struct wh_link *l, struct opened *o, const struct move_link
                         return r;
                 }
                 rx->section[i].fd = fd;
-                wh_port_mapped(l);
+                l->end->mapped(l);
         }
         if (m->flags & MOVE_NEXT) {
                 int fd = fd_take(o);
@@ -640,7 +640,7 @@ static int lane_open(struct wh_link *l, struct opened *o, const struct move_link
                         return r;
                 }
                 rx->next_fd = fd;
-                wh_port_mapped(l);
+                l->end->mapped(l);
         }
         return 0;
 }
@@ -740,7 +740,7 @@ static int link_open(struct wh_port *p, struct opened *o, const struct move_link
         int sock = fd_take(o);
         if (sock < 0 || m->flags & ~(uint32_t)MOVE_FLAGS || wh_frame_check_socket(sock) < 0)
                 return wh_os_close_theirs(sock), wh_trace(-EPROTO);
-        struct wh_link *l = wh_link_new(p->task, WH_KIND_LINK, sock, true);
+        struct wh_link *l = wh_link_new(p->task, WH_KIND_LINK, sock, &wh_owner_end);
         if (!l) {
                 wh_os_close_theirs(sock);
                 return wh_trace(-ENOMEM);
@@ -931,7 +931,7 @@ void wh_move_start(wharf_task *t, wharf_name port, int carrier)
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 wh_lock(&l->o.lock);
                 l->handed_on = false;
-                wh_port_renew(l);
+                l->end->renew(l);
                 wh_unlock(&l->o.lock);
                 wh_port_look_at(l); /* what came meanwhile rang nobody */
                 if (l->rx && wh_ring_publish_taken(&l->rx->ring))

@@ -15,6 +15,9 @@ struct wh_reply {
         int via; /* -1; after the port has moved, the socket on which its caller expects the reply (VIA) */
 };
 
+/* The holder's end of a link; also of one that lasts for one message. */
+extern const struct wh_end_ops wh_holder_end;
+
 /* Lock and return the holder's end that `name` stands for; NULL with *err when it is none. Unlock with wh_unlock(). */
 struct wh_link *wh_holder_lock(wharf_task *t, wharf_name name, int *err);
 
@@ -38,6 +41,9 @@ void wh_holder_turn(struct wh_link *l);
  * keep us here.
  */
 bool wh_calls_file(struct wh_link *l);
+/* What wh_holder_end answers for calls. */
+bool wh_call_written(struct wh_link *l, uint32_t call, const struct wh_rec_direct *d, bool *ret_given_up);
+void wh_call_via(struct wh_link *l, uint32_t call, int sock);
 /* Read what has come on the socket of a delegated reply. -ENOMEM: what is there cannot be read now. */
 int wh_call_read_via(struct wh_link *l, struct wh_call *c);
 /* Forget all calls; their threads have left. */

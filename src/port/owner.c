@@ -31,7 +31,7 @@ void wh_owner_hello(const struct wh_link *l, struct wh_hello *ret)
                 ret->link_mapped_bytes_max = share;
 }
 
-int wh_port_greet(const struct wh_link *l, uint64_t seq)
+static int owner_greet(const struct wh_link *l, uint64_t seq)
 {
         struct wh_hello h;
         wh_owner_hello(l, &h);
@@ -103,14 +103,14 @@ int wh_port_sender_known(struct wh_link *l)
         return 0;
 }
 
-void wh_port_payer(struct wh_link *l, uid_t payer)
+static void owner_not_taken(struct wh_link *l, uid_t payer)
 {
         enum wh_share refused;
         if (l->bill.payer != payer && wh_bill_move(&l->bill, payer, true, &refused) == 0)
                 wh_turn_payer(l);
 }
 
-int wh_port_hold_rights(struct wh_link *l, unsigned n)
+static int owner_hold_rights(struct wh_link *l, unsigned n)
 {
         wharf_task *t = l->task;
         int r = wh_bill_charge(&l->bill, WH_SHARE_RIGHTS, n, false);
@@ -123,13 +123,13 @@ int wh_port_hold_rights(struct wh_link *l, unsigned n)
         return r;
 }
 
-void wh_port_rights_left(struct wh_link *l)
+static void owner_rights_left(struct wh_link *l)
 {
         const uint64_t held = l->bill.of[WH_SHARE_RIGHTS];
         wh_bill_give(&l->bill, WH_SHARE_RIGHTS, held > l->items.n ? held - l->items.n : 0);
 }
 
-int wh_port_hold_bytes(struct wh_link *l, uint64_t len)
+static int owner_hold_bytes(struct wh_link *l, uint64_t len)
 {
         struct wh_port *p = l->port;
         if (!p || (len && l->bill.payer == p->accounts.self))
@@ -155,7 +155,7 @@ static uint64_t link_maps(const struct wh_link *l)
         return bytes;
 }
 
-int64_t wh_port_may_map(struct wh_link *l)
+static int64_t owner_may_map(struct wh_link *l)
 {
         struct wh_port *p = l->port;
         uint64_t mine = link_maps(l);
@@ -170,15 +170,41 @@ int64_t wh_port_may_map(struct wh_link *l)
         return c == 0 ? -EDQUOT : (int64_t)(a < c ? a : c);
 }
 
-void wh_port_mapped(struct wh_link *l)
+static void owner_mapped(struct wh_link *l)
 {
+        if (!l->port)
+                return; /* it was removed, and what it counted with it */
         const uint64_t now = link_maps(l);
-        wh_bill_set(&l->bill, WH_SHARE_BYTES, now + l->stash_held); /* asked for by wh_port_may_map() */
+        wh_bill_set(&l->bill, WH_SHARE_BYTES, now + l->stash_held); /* asked for by owner_may_map() */
         l->port->mapped += now - l->mapped;
         l->mapped = now;
 }
 
-int wh_port_rebound(struct wh_link *l)
+static int owner_renew(struct wh_link *l)
+{
+        struct wh_frame f = {.type = WH_FRAME_RENEW, .seq = l->tx_seq};
+        if (l->tx_had_lane) {
+                f.arg = WH_CHANGE_LANE;
+                f.total = l->tx_ended;
+        }
+        if (l->once) { /* whose one message is all there will be */
+                l->detour &= (uint8_t)~WH_DETOUR_RENEW;
+                return 0;
+        }
+        int r = wh_link_frame(l, &f, NULL, 0, NULL, false);
+        if (r < 0) {
+                l->detour |= WH_DETOUR_RENEW;
+                return r;
+        }
+        l->detour &= (uint8_t)~WH_DETOUR_RENEW;
+        l->tx_had_lane = false;
+        /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the load in tx_published(). */
+        if (l->rx)
+                atomic_store_explicit(&l->rx->ring.back->renew, l->renews, memory_order_relaxed);
+        return 0;
+}
+
+static int owner_change(struct wh_link *l)
 {
         struct wh_change *c = &l->change;
         if (c->sock < 0)
@@ -203,7 +229,7 @@ int wh_port_rebound(struct wh_link *l)
                 l->cred = was;
                 l->who = who;
                 l->given = given;
-                wh_port_payer(l, payer);
+                owner_not_taken(l, payer);
                 wh_os_epoll_del(l->inbox->ep, c->sock);
                 return refused;
         }
@@ -234,33 +260,103 @@ int wh_port_rebound(struct wh_link *l)
         l->sock = c->sock;
         c->sock = -1;
         if (c->told)
-                wh_port_renew(l); /* or with the next answer */
+                owner_renew(l); /* or with the next answer */
         wh_unlock(&l->o.lock);
         l->connected = false;
         l->hung_up = false;
         return 0;
 }
 
-int wh_port_renew(struct wh_link *l)
+/*
+ * The one message of a send-once right: the kernel says who wrote it, and nobody writes such a one that is not meant as
+ * that. What a former owner calls such a right may be anything.
+ */
+static int once_sender(struct wh_link *l, const struct wh_cred *cred)
 {
-        struct wh_frame f = {.type = WH_FRAME_RENEW, .seq = l->tx_seq};
-        if (l->tx_had_lane) {
-                f.arg = WH_CHANGE_LANE;
-                f.total = l->tx_ended;
-        }
-        if (l->once) { /* whose one message is all there will be */
-                l->detour &= (uint8_t)~WH_DETOUR_RENEW;
+        if (!cred->known || l->former.known != WHARF_KNOWN_NOBODY)
                 return 0;
-        }
-        int r = wh_link_frame(l, &f, NULL, 0, NULL, false);
-        if (r < 0) {
-                l->detour |= WH_DETOUR_RENEW;
-                return r;
-        }
-        l->detour &= (uint8_t)~WH_DETOUR_RENEW;
-        l->tx_had_lane = false;
-        /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the load in tx_published(). */
-        if (l->rx)
-                atomic_store_explicit(&l->rx->ring.back->renew, l->renews, memory_order_relaxed);
+        const struct wh_cred was = l->cred;
+        const uint32_t how = l->who.known;
+        wh_link_identify(l, cred, WHARF_KNOWN_ONCE);
+        int r = wh_port_sender_known(l);
+        if (r < 0)
+                wh_link_identify(l, &was, how);
+        return r;
+}
+
+/*
+ * Whoever the link is known for wrote this frame, or it is a breach (I2): but for REBIND, which says who is next, and
+ * GIVEN, by whoever passes the right on, for which nobody is believed more. Of what was sent to the port's socket before
+ * this end asked for it the kernel says nothing; nobody else has an end like that, so nobody can have it say nothing
+ * later.
+ */
+static int owner_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred)
+{
+        if (l->once)
+                return once_sender(l, cred);
+        if (wh_unlikely(l->port->of_others && cred->known && cred->pid == l->task->pid &&
+                        !wh_known_surely(l->who.known) && f->type != WH_FRAME_REBIND))
+                return wh_trace(-EPROTO);
+        if (!wh_known_surely(l->who.known) || l->cred.pid <= 0 || f->type == WH_FRAME_REBIND ||
+            f->type == WH_FRAME_GIVEN)
+                return 0;
+        if (!cred->known && l->who.known == WHARF_KNOWN_CONNECTED)
+                return 0;
+        return cred->known && cred->pid == l->cred.pid ? 0 : wh_trace(-EPROTO);
+}
+
+static uint32_t *owner_budget(struct wh_link *l)
+{
+        return l->inbox ? &l->inbox->budget : &l->budget;
+}
+
+static uint64_t owner_limit(const struct wh_link *l, int err, enum wh_refusal which)
+{
+        return l->port ? wh_port_limit(l->port, err, which) : 0;
+}
+
+/* What only a holder's end is told or watches for. */
+static bool owner_written(struct wh_link *l, uint32_t call, const struct wh_rec_direct *d, bool *ret_given_up)
+{
+        return *ret_given_up = false;
+}
+
+static void owner_via(struct wh_link *l, uint32_t call, int sock)
+{
+        wh_os_close_theirs(sock);
+}
+
+static void owner_nothing(struct wh_link *l)
+{
+}
+
+static int owner_watch(struct wh_link *l, int sock, bool add)
+{
         return 0;
 }
+
+const struct wh_end_ops wh_owner_end = {
+        .owner = true,
+        .sender = owner_sender,
+        .not_taken = owner_not_taken,
+        .introduced = wh_place_introduced,
+        .greet = owner_greet,
+        .change = owner_change,
+        .written = owner_written,
+        .via = owner_via,
+        .drained = owner_nothing,
+        .budget = owner_budget,
+        .may_map = owner_may_map,
+        .mapped = owner_mapped,
+        .hold_bytes = owner_hold_bytes,
+        .hold_rights = owner_hold_rights,
+        .rights_left = owner_rights_left,
+        .limit = owner_limit,
+        .may_share = wh_reply_room,
+        .shared = wh_reply_kept,
+        .memory = wh_reply_memory,
+        .memory_unsent = wh_reply_memory_unsent,
+        .renew = owner_renew,
+        .watch = owner_watch,
+        .sock_changed = owner_nothing,
+};

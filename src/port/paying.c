@@ -32,8 +32,7 @@ uint64_t wh_reply_room(struct wh_link *l)
 
 void wh_reply_kept(struct wh_link *l)
 {
-        if (l->owner)
-                wh_bill_set(&l->bill, WH_SHARE_KEPT, wh_link_shared_bytes(l));
+        wh_bill_set(&l->bill, WH_SHARE_KEPT, wh_link_shared_bytes(l));
 }
 
 /* Those that were read are paid for no more. */
@@ -55,8 +54,6 @@ static void settle(struct wh_link *l)
 
 int wh_reply_memory(struct wh_link *l, uint64_t bytes)
 {
-        if (!l->owner)
-                return 0;
         settle(l);
         if (l->n_unread_replies == l->room_unread_replies) {
                 uint32_t room = l->room_unread_replies ? 2 * l->room_unread_replies : UNREAD_FEW;
@@ -74,8 +71,6 @@ int wh_reply_memory(struct wh_link *l, uint64_t bytes)
 
 void wh_reply_memory_unsent(struct wh_link *l, uint64_t bytes)
 {
-        if (!l->owner)
-                return;
         l->n_unread_replies--;
         wh_bill_give(&l->bill, WH_SHARE_REPLIES, bytes);
 }

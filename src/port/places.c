@@ -221,13 +221,13 @@ static int adopt(struct wh_link *introducer, int sock, bool force, struct wh_lin
  */
 static bool greet(const struct wh_link *l)
 {
-        int r = wh_port_greet(l, 0);
+        int r = l->end->greet(l, 0);
         if (r == -EAGAIN) /* another call may have been short of something */
-                r = wh_port_greet(l, 0);
+                r = l->end->greet(l, 0);
         return r != -EAGAIN;
 }
 
-int wh_port_adopt(struct wh_link *introducer, int sock)
+int wh_place_introduced(struct wh_link *introducer, int sock)
 {
         struct wh_link *l;
         wh_os_fd_private(sock);

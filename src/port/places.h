@@ -46,4 +46,7 @@ void wh_place_freed(struct wh_port *p);
 /* At a port of this inbox somebody may go on, as another one's wh_place_freed() said. */
 void wh_places_look(struct wh_inbox *in);
 
+/* A port's answer to ADOPT (struct wh_end_ops). */
+int wh_place_introduced(struct wh_link *introducer, int sock);
+
 #endif

@@ -28,6 +28,9 @@
 
 struct wh_port_status;
 
+/* The owner's end of a link. */
+extern const struct wh_end_ops wh_owner_end;
+
 struct wh_inbox {
         struct wh_lock lock;
         wharf_task *task;
@@ -210,6 +213,13 @@ void wh_port_reap(struct wh_port *p);
 void wh_inbox_open_doors(struct wh_inbox *in);
 /* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */
 void wh_port_remove_link(struct wh_link *l);
+/*
+ * The kernel has said whose a link is: from now on it takes of that user's share. WH_LINK_WAITS: it has had its, and
+ * the link is as it was.
+ */
+int wh_port_sender_known(struct wh_link *l);
+/* The limit of this port for which a link is refused with `err`, or 0 where it is none. */
+uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which);
 void wh_port_hello(const struct wh_port *p, struct wh_hello *ret);
 /* What the port takes from this sender. */
 void wh_owner_hello(const struct wh_link *l, struct wh_hello *ret);

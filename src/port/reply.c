@@ -109,8 +109,13 @@ static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
 {
         if (o->dropped)
                 return 0; /* that it is closed says as much */
-        struct wh_link via = {
-                .task = t, .sock = sock, .once = true, .old_sock = -1, .budget = WH_BUDGET, .change = {.sock = -1}};
+        struct wh_link via = {.task = t,
+                              .end = &wh_holder_end,
+                              .sock = sock,
+                              .once = true,
+                              .old_sock = -1,
+                              .budget = WH_BUDGET,
+                              .change = {.sock = -1}};
         wh_list_init(&via.calls);
         o->call = 0;
         int r = wh_link_try_send(&via, o);

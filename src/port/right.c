@@ -57,7 +57,7 @@ int wh_fail_at(wharf_task *t, int err, wharf_name name)
 
 int wh_right_from_socket(wharf_task *t, int sock, bool provisional, bool once, wharf_name *ret)
 {
-        struct wh_link *l = wh_link_new(t, WHARF_KIND_SEND, sock, false);
+        struct wh_link *l = wh_link_new(t, WHARF_KIND_SEND, sock, &wh_holder_end);
         if (!l)
                 return wh_trace(-ENOMEM);
         l->provisional = provisional;

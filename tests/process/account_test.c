@@ -658,11 +658,11 @@ TEST(what_is_mapped_is_charged_beside_a_large_message)
                 CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, WHARF_FOREVER), 1);
         }
         wh_lock(&p->inbox->lock);
-        CHECK_EQ(wh_port_hold_bytes(link_at(p, 0), 1 << 20), 0);
-        wh_port_mapped(link_at(p, 0)); /* as when it grows */
+        CHECK_EQ(link_at(p, 0)->end->hold_bytes(link_at(p, 0), 1 << 20), 0);
+        link_at(p, 0)->end->mapped(link_at(p, 0)); /* as when it grows */
         CHECK_GE(p->mapped, 1);
         CHECK_EQ(p->accounts.used[WH_SHARE_BYTES], p->mapped + (1 << 20));
-        CHECK_EQ(wh_port_hold_bytes(link_at(p, 0), 0), 0);
+        CHECK_EQ(link_at(p, 0)->end->hold_bytes(link_at(p, 0), 0), 0);
         wh_unlock(&p->inbox->lock);
         check_settled(p);
         hub_close(&h);
@@ -720,7 +720,7 @@ TEST(links_that_were_idle_have_saved_up_no_turns)
                 }
                 busy = i ? busy : s.id;
                 wh_lock(&p->inbox->lock);
-                wh_port_payer(link_at(p, i), i ? USER_A : USER_B);
+                link_at(p, i)->end->not_taken(link_at(p, i), i ? USER_A : USER_B);
                 wh_unlock(&p->inbox->lock);
         }
         for (unsigned i = 0; i <= OTHERS; i++)
