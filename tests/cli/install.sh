@@ -118,5 +118,5 @@ run 0 meson setup -Dwharf:optimization=0 -Dwharf:debug=false "$dir/by-meson" "$d
 [ "$rc" = 0 ] || printf '%s\n%s\n' "$out" "$err" >&2
 run 0 ninja -C "$dir/by-meson"
 says "as a subproject" "$dir/by-meson/by-meson"
-same "and nothing beside the library" "" "$(find "$dir/by-meson" -name 'wharf' -type f -o -name 'test-*' -o -name wharfd)"
+same "and nothing beside the library" "" "$(find "$dir/by-meson" -type f '(' -name 'wharf' -o -name 'test-*' -o -name wharfd -o -name '*wharfd*.a' ')')"
 finish
