@@ -405,6 +405,8 @@ static inline void wh_room_moment(void)
                 wh_relax();
 }
 
+/* Bytes in a record, where nothing is in the way. -EAGAIN: it takes the long way, or there is no room now. */
+int wh_link_send_plain(struct wh_link *l, const void *data, uint64_t len);
 /* One step: 0 when all is sent; -EAGAIN when there is no room now; otherwise the message cannot be sent. */
 int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o);
 /*

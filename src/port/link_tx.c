@@ -545,15 +545,21 @@ static __attribute__((noinline)) void tx_look(struct wh_link *l)
                 ring_shrink(l);
 }
 
-static inline __attribute__((always_inline)) int tx_sent(struct wh_link *l, struct wh_outgoing *o, enum wharf_how how)
+/* After a message was published. */
+static inline __attribute__((always_inline)) int tx_done(struct wh_link *l)
 {
-        o->how = how;
         l->tx_seq++;
         struct wh_out *out = l->tx->ring.out;
         atomic_store_explicit(&out->sent_messages, l->tx_seq, memory_order_relaxed);
         if (wh_unlikely(l->tx_seq % WH_PROBE_EVERY == 0))
                 tx_look(l);
         return wh_unlikely(tx_published(l) < 0) ? tx_unheard(l) : 0;
+}
+
+static inline __attribute__((always_inline)) int tx_sent(struct wh_link *l, struct wh_outgoing *o, enum wharf_how how)
+{
+        o->how = how;
+        return tx_done(l);
 }
 
 static int tx_full(struct wh_link *l)
@@ -1408,27 +1414,34 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
         return r;
 }
 
+int wh_link_send_plain(struct wh_link *l, const void *data, uint64_t len)
+{
+        if (wh_unlikely(!l->tx || (l->tx_over | l->over) || l->detour | l->tx_busy | l->once ||
+                        len > WHARF_INLINE_MAX || (l->greeted && len > l->hello.payload_bytes_max)))
+                return -EAGAIN;
+        void *body = wh_ring_reserve(&l->tx->ring, (uint32_t)len);
+        if (wh_unlikely(!body))
+                return -EAGAIN;
+        wh_shm_copy(body, data, len);
+        wh_ring_publish(&l->tx->ring, WH_REC_PLAIN, (uint32_t)len);
+        return tx_done(l);
+}
+
 int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o)
 {
-        /* The common message: small, bytes only, on an attached lane. */
-        if (wh_likely(l->tx && !(l->tx_over | l->over | (int)o->n_items | o->dropped) && o->how == WHARF_HOW_AUTO &&
-                      (o->id | o->call) == 0 && o->len <= WHARF_INLINE_MAX && o->slot < 0 && !l->detour)) {
-                if (wh_unlikely(l->greeted && o->len > l->hello.payload_bytes_max))
-                        return -EMSGSIZE;
-                int r;
-                void *body = reserve(l, (uint32_t)o->len, &r);
-                if (wh_unlikely(!body))
-                        return r;
-                wh_shm_copy(body, o->data, o->len);
-                wh_ring_publish(&l->tx->ring, WH_REC_PLAIN, (uint32_t)o->len);
-                return tx_sent(l, o, WHARF_HOW_INLINE);
+        const bool bytes_only =
+                !(o->n_items | o->id | o->call | (unsigned)o->dropped) && o->how == WHARF_HOW_AUTO && o->slot < 0;
+        int r = bytes_only ? wh_link_send_plain(l, o->data, o->len) : -EAGAIN;
+        if (r != -EAGAIN) {
+                o->how = WHARF_HOW_INLINE;
+                return r;
         }
         l->sock_full = false;
         /* The next common one: bytes only, too large for a record, on an attached lane. */
         if (wh_likely(l->tx && !(l->tx_over | l->over | (int)o->n_items | o->dropped) && o->how == WHARF_HOW_AUTO &&
                       o->len > WHARF_INLINE_MAX && o->len <= WHARF_IN_PLACE_MAX && o->slot < 0 && !l->detour &&
                       !o->started && (l->owner || o->len <= l->hello.payload_bytes_max))) {
-                int r = send_block(l, o);
+                r = send_block(l, o);
                 if (wh_likely(r != -EDQUOT))
                         return r;
         }

@@ -115,6 +115,21 @@ static int send_once(wharf_task *t, wharf_name right, const void *data, size_t l
         return wh_send_message(t, right, &m, NULL, deadline_ns);
 }
 
+/* What finds no place in the ring at once, and what is more than bytes in a record. */
+static __attribute__((noinline)) int send_patiently(struct wh_link *l, const void *data, size_t len_bytes,
+                                                    int64_t deadline_ns)
+{
+        struct wh_outgoing o;
+        wh_outgoing_init(&o, data, len_bytes);
+        int r = l->tx_busy ? -EAGAIN : wh_link_try_send(l, &o);
+        if (r == -EAGAIN) {
+                if (deadline_ns == 0 && len_bytes > WHARF_IN_PLACE_MAX && !o.started)
+                        o.how = WHARF_HOW_MEMORY; /* in pieces it would have to wait */
+                r = wh_link_send(l, &o, deadline_ns);
+        }
+        return r;
+}
+
 WHARF_API int wharf_send(wharf_task *t, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns)
 {
         if (wh_unlikely(!data && len_bytes))
@@ -123,23 +138,17 @@ WHARF_API int wharf_send(wharf_task *t, wharf_name right, const void *data, size
         struct wh_link *l = wh_holder_lock(t, right, &r);
         if (wh_unlikely(!l))
                 return r == -EPERM ? send_once(t, right, data, len_bytes, deadline_ns) : wh_fail_at(t, r, right);
-        struct wh_outgoing o;
-        wh_outgoing_init(&o, data, len_bytes);
-        if (wh_unlikely(l->once)) {
-                wh_unlock(&l->o.lock);
-                return send_once(t, right, data, len_bytes, deadline_ns);
+        r = wh_link_send_plain(l, data, len_bytes);
+        if (wh_unlikely(r)) {
+                if (l->once) {
+                        wh_unlock(&l->o.lock);
+                        return send_once(t, right, data, len_bytes, deadline_ns);
+                }
+                if (r == -EAGAIN)
+                        r = send_patiently(l, data, len_bytes, deadline_ns);
+                if (r < 0)
+                        wh_link_failed(l, r);
         }
-        if (wh_likely(!l->tx_busy))
-                r = wh_link_try_send(l, &o);
-        else
-                r = -EAGAIN;
-        if (wh_unlikely(r == -EAGAIN)) {
-                if (deadline_ns == 0 && len_bytes > WHARF_IN_PLACE_MAX && !o.started)
-                        o.how = WHARF_HOW_MEMORY; /* in pieces it would have to wait */
-                r = wh_link_send(l, &o, deadline_ns);
-        }
-        if (wh_unlikely(r < 0))
-                wh_link_failed(l, r);
         wh_unlock(&l->o.lock);
         return r;
 }

@@ -24,11 +24,16 @@ void wh_port_links_changed(struct wh_port *p)
 
 /* ---- finding ---- */
 
+static inline struct wh_inbox *inbox_of(struct wh_port *p)
+{
+        /* [inbox] Acquire, pairs with the releases in wh_port_make() and wh_notices_move(): its lock is there. */
+        return atomic_load_explicit(&p->inbox, memory_order_acquire);
+}
+
 static struct wh_inbox *port_inbox_lock_any(struct wh_port *p, wharf_name name)
 {
         for (;;) {
-                /* [inbox] Acquire, pairs with the releases in wh_port_make() and wh_notices_move(): its lock is there. */
-                struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_acquire);
+                struct wh_inbox *in = inbox_of(p);
                 if (!in)
                         return NULL;
                 wh_lock(&in->lock);
@@ -72,17 +77,19 @@ struct wh_port *wh_port_lock(wharf_task *t, wharf_name name, int *err)
         return port_inbox_lock((struct wh_port *)o, name, err) ? (struct wh_port *)o : NULL;
 }
 
-struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **ret_port, int *err)
+/* A set's inbox; or why the port's own cannot be had. */
+static __attribute__((noinline)) struct wh_inbox *inbox_lock_slow(wharf_task *t, wharf_name name,
+                                                                  struct wh_port **ret_port, int *err)
 {
-        if (wh_unlikely(!wh_task_ours(t))) {
+        if (!wh_task_ours(t)) {
                 *err = -ESTALE;
                 return NULL;
         }
         struct wh_object *o = wh_table_find(&t->names, name);
         *err = -EBADF;
-        if (wh_unlikely(!o || atomic_load_explicit(&o->name, memory_order_relaxed) != name))
+        if (!o || atomic_load_explicit(&o->name, memory_order_relaxed) != name)
                 return NULL;
-        if (wh_likely(o->kind == WHARF_KIND_PORT)) {
+        if (o->kind == WHARF_KIND_PORT) {
                 struct wh_port *p = (struct wh_port *)o;
                 struct wh_inbox *in = port_inbox_lock(p, name, err);
                 if (wh_unlikely(in && in != &p->own)) {
@@ -105,6 +112,28 @@ struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **
         }
         *ret_port = NULL;
         return &s->inbox;
+}
+
+struct wh_inbox *wh_inbox_lock(wharf_task *t, wharf_name name, struct wh_port **ret_port, int *err)
+{
+        /* The common one: an open port that is in no set. */
+        struct wh_object *o = wh_likely(wh_task_ours(t)) ? wh_table_find(&t->names, name) : NULL;
+        if (wh_likely(o && atomic_load_explicit(&o->name, memory_order_relaxed) == name &&
+                      o->kind == WHARF_KIND_PORT)) {
+                struct wh_port *p = (struct wh_port *)o;
+                struct wh_inbox *in = &p->own;
+                if (wh_likely(inbox_of(p) == in)) {
+                        wh_lock(&in->lock);
+                        if (wh_likely(atomic_load_explicit(&p->inbox, memory_order_relaxed) == in &&
+                                      atomic_load_explicit(&o->name, memory_order_relaxed) == name &&
+                                      p->closing == WH_PORT_OPEN)) {
+                                *ret_port = p;
+                                return in;
+                        }
+                        wh_unlock(&in->lock);
+                }
+        }
+        return inbox_lock_slow(t, name, ret_port, err);
 }
 
 /* ---- ports ---- */
