@@ -112,7 +112,7 @@ void fuzz_one(struct fuzz_in *in)
                 }
         }
         g[0].fds[0] = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        FUZZ_CHECK(g[0].fds[0] >= 0 && write(g[0].fds[0], state, (size_t)len) == len);
+        FUZZ_CHECK(g[0].fds[0] >= 0 && fchmod(g[0].fds[0], 0600) == 0 && write(g[0].fds[0], state, (size_t)len) == len);
         if (sealed)
                 fcntl(g[0].fds[0], F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
         FUZZ_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sv) == 0);
@@ -123,7 +123,13 @@ void fuzz_one(struct fuzz_in *in)
         }
         close(sv[0]);
         wh_move_end(old.task, old.port, true);
-        int r = wh_move_open(new.task, sv[1], &WH_INTRODUCER_NOT, 0, &new.port);
+        struct wh_items items = {.n = 1, .kind = {WH_ITEM_RECEIVE}, .fd = {sv[1]}};
+        const struct wh_mover by = {.given = WH_INTRODUCER_NOT, .payer = 1001, .own = what & 1};
+        int r = wh_moving_open(new.task, &items, 1, &by);
+        if (r == 0) {
+                new.port = wh_moving_port(&items, 0);
+                wh_moving_done(&items);
+        }
         FUZZ_CHECK(r <= 0);
         if (r == 0 && what % 3) {
                 wh_move_start(new.task, new.port, sv[1]);

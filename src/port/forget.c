@@ -2,6 +2,7 @@
  * What a forked child frees of its parent's task: memory alone, for the sockets are closed and the lanes were not inherited.
  */
 #include "port/branch.h"
+#include "port/move.h"
 #include "port/object.h"
 #include "port/port.h"
 
@@ -20,6 +21,7 @@ static void forget(struct wh_object *o, void *arg)
                 if (l->tx)
                         free(l->tx->large);
                 free(l->unread_replies);
+                wh_moving_forget(&l->items);
                 free(l->tx);
                 free(l->rx);
                 wh_list_for_safe (n, &l->calls)

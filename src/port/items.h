@@ -32,7 +32,13 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                      wharf_name over, int64_t deadline_ns);
 void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_out *out, bool sent);
 
-/* Turns the first `n` kept descriptors of a link into names and descriptors of the user. On failure nothing has changed. */
+/*
+ * Opens the ports among the first `n` kept descriptors of a link, which comes before anything else of their message is
+ * delivered. 0; WH_LINK_LATER: the budget is used up, and the next call goes on; WH_LINK_WAITS; other failures leave nothing.
+ */
+int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n);
+/* Turns the first `n` kept descriptors of a link into names and descriptors of the user. On failure nothing has changed
+ * but that ports which were opened are to be undone (wh_moving_undo()). */
 int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_item *to);
 
 /* Gives back what was received and is of no use, of whatever kind it is; what was taken has kind 0. */

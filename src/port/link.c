@@ -4,6 +4,7 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "port/direct.h"
+#include "port/move.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -59,6 +60,7 @@ static bool is_end(uint8_t kind)
 
 void wh_items_done(struct wh_items *i)
 {
+        wh_moving_undo(i);
         for (unsigned k = 0; k < i->n; k++)
                 if (is_end(i->kind[k])) /* not shut down: of a message that was withdrawn it is its sender's again */
                         wh_os_close_end(i->fd[k], WH_END_SHARED);

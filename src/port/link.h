@@ -38,6 +38,7 @@ struct wh_port;
 struct wh_inbox;
 struct wh_notice;
 struct wh_branch;
+struct wh_moving;
 
 /* A whole message in private memory: read from the socket, put together from chunks, or kept for another thread. */
 struct wh_stash {
@@ -67,6 +68,7 @@ struct wh_items {
         unsigned n;
         uint8_t kind[WHARF_ITEMS_MAX + 2];
         int fd[WHARF_ITEMS_MAX + 2];
+        struct wh_moving *moving; /* ports among them that are being opened, or NULL: move.h */
 };
 
 /* Kinds of items on the wire. */
@@ -85,6 +87,7 @@ enum wh_waits_for {
         WH_WAITS_NOT = 0,
         WH_WAITS_INTRODUCTION = 1, /* the frame that is next introduces somebody who finds no place */
         WH_WAITS_USER = 2,         /* ... is of a user who has all the links that it may have */
+        WH_WAITS_MOVED = 3,        /* the message that is next has a port whose links find no places (move.h) */
 };
 /* What is told inside of such a link: nothing of it can be read now, and nothing has changed. */
 #define WH_LINK_WAITS (-EINPROGRESS)
@@ -293,7 +296,8 @@ struct wh_link {
         struct wh_list in_port;         /* of port->links */
         struct wh_list hot;             /* of inbox->hot, while recently busy; or of port->waiting */
         uint8_t waits;                  /* enum wh_waits_for */
-        uid_t waits_uid;                /* ... and on whose account it will be */
+        uid_t waits_uid;                /* ... and on whose account it will be, */
+        uint32_t waits_links;           /* of WAITS_MOVED: so many of them */
         bool placeless;                 /* its sender is gone, and its place given away, */
         uint32_t place_to;              /* to this link */
         struct wh_cred cred;            /* who it is, where l->who says that it is known */

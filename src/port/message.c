@@ -475,9 +475,13 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
         if (wh_unlikely((!whole && in->len > m->cap_bytes) || n_items > m->cap_items))
                 return does_not_fit(t, l, in, m, holder);
         wharf_name reply = WHARF_NONE;
-        int r = 0;
-        if (wh_unlikely(in->call && !holder) && (r = wh_reply_new(t, l, in->call, &reply)) < 0)
+        int r = wh_unlikely(n_items) ? wh_items_open(t, l, n_items) : 0;
+        if (wh_unlikely(r < 0))
                 return r;
+        if (wh_unlikely(in->call && !holder) && (r = wh_reply_new(t, l, in->call, &reply)) < 0) {
+                wh_moving_undo(&l->items);
+                return r;
+        }
         struct wharf_item got[WHARF_ITEMS_MAX]; /* the user's are not touched before an offer is taken */
         bool held = false;
         void *data = m->data;
@@ -491,6 +495,7 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
                 r = 1;
         }
         if (wh_unlikely(r != 0)) {
+                wh_moving_undo(&l->items);
                 if (reply)
                         wh_reply_forget(t, reply);
                 return r;
@@ -579,7 +584,11 @@ next:
                                 goto next;
                         return 0;
                 }
-                if (wh_unlikely(r == -EPROTO || r == -EDQUOT)) {
+                if (wh_unlikely(r == WH_LINK_LATER || r == WH_LINK_WAITS)) {
+                        wh_link_privatise(l); /* it will be another call's */
+                        return 0;
+                }
+                if (wh_unlikely(r == -EPROTO || r == -EDQUOT || r == -EPROTONOSUPPORT)) {
                         /*
                          * A right inside is none, so nobody will ever be able to take this message: its sender lied. Or
                          * it is one call more than may wait for an answer.

@@ -22,8 +22,9 @@
 #endif
 
 enum {
-        BATCH = 253,          /* descriptors in one datagram: the kernel's SCM_MAX_FD */
-        UNUSED_MAX = 1 << 20, /* notices that somebody may have us make */
+        BATCH = 253,           /* descriptors in one datagram: the kernel's SCM_MAX_FD */
+        OWN_FDS_MAX = 1 << 20, /* in a port of our own user's: more than any process has */
+        COST_LINK = 64,        /* link.K7: what it takes to make one */
         LINK_FDS_MAX = 4 + WH_SECTIONS_MAX + 1 + WHARF_ITEMS_MAX + 2 + 1,
         STATE_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
 };
@@ -463,6 +464,29 @@ struct opened {
         size_t n_fds, next_fd, next_byte;
 };
 
+/* One port of a message, opened as far as the budget went. */
+struct opening {
+        struct opened o;
+        struct wharf_port_opts opts;
+        uint32_t introduced_max; /* by its own word: what there is stays, whatever more there may be */
+        bool caught_up;
+        struct wh_port *p; /* once there is one: moving, so that nobody here can use it yet */
+        wharf_name name;
+        struct wh_link **links; /* so many of them are open */
+        uint32_t n_links;
+};
+
+struct wh_moving {
+        wharf_task *task;
+        struct wh_mover by;
+        uint64_t n_links, n_fds; /* of all ports of the message */
+        bool granted;            /* their payer may have them all, */
+        uint64_t reserved;       /* and was charged for so many that are still to be opened */
+        unsigned begun, n;       /* items that were looked at; those that are done with */
+        struct opening *open[WHARF_ITEMS_MAX];
+        wharf_name port[WHARF_ITEMS_MAX];
+};
+
 static void opened_done(struct opened *o)
 {
         if (o->head)
@@ -470,6 +494,21 @@ static void opened_done(struct opened *o)
         for (size_t i = 0; i < o->n_fds; i++)
                 wh_os_close_theirs(o->fds[i]);
         free(o->fds);
+}
+
+static void opening_done(struct opening *op)
+{
+        if (!op)
+                return;
+        opened_done(&op->o);
+        free(op->links);
+        free(op);
+}
+
+/* K7. False: enough for now. */
+static bool spend(const struct wh_moving *mv, uint64_t cost)
+{
+        return !mv->by.over || wh_link_spend(mv->by.over, cost);
 }
 
 /* Looks at the next datagram and copies its descriptors; nothing is taken (M3). */
@@ -503,29 +542,47 @@ static int datagram_look(int sock, struct move_datagram *ret, int *fds, unsigned
         return err;
 }
 
-/* Map the state, if it is immutable and of the size that it says. */
+/*
+ * How many descriptors and bytes that link has in the carrier, by its own word. Everything is held against everything
+ * before any of it is used: what the links say, what the head says, and what is really there.
+ */
+static bool link_has(const struct move_link *m, uint64_t n_bytes, uint64_t *fds, uint64_t *bytes)
+{
+        const bool message = m->flags & (MOVE_FULL | MOVE_BUILDING), memory = m->flags & MOVE_MEMORY;
+        if (m->flags & ~(uint32_t)MOVE_FLAGS || m->n_sections > WH_SECTIONS_MAX || m->n_items > WHARF_ITEMS_MAX + 1)
+                return false;
+        *fds += 1 + m->n_items + (m->flags & MOVE_CHANGE ? 1 : 0) + (message && memory ? 1 : 0);
+        if (m->flags & MOVE_LANE)
+                *fds += 2 + m->n_sections + (m->flags & MOVE_NEXT ? 1 : 0);
+        if (!message || memory)
+                return true;
+        if (m->have > n_bytes)
+                return false;
+        *bytes += wh_round_up(m->have, 8);
+        return true;
+}
+
+/* Map the state, if it is immutable, really there, and of the size that it says. */
 static int state_open(int fd, struct opened *o)
 {
-        struct stat st;
-        uint64_t magic;
-        int seals = wh_os_get_seals(fd);
-        if (seals < 0 || (seals & STATE_SEALS) != STATE_SEALS || wh_os_fstat(fd, &st) < 0 ||
-            wh_os_fstatfs(fd, &magic) < 0 || magic != 0x01021994u || st.st_size < (off_t)sizeof(struct move_head))
+        uint64_t len;
+        int r = wh_sealed_check(fd, STATE_SEALS, &len);
+        if (r < 0 || len < sizeof(struct move_head))
                 return wh_trace(-EPROTO);
         void *map;
-        int r = wh_os_mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0, &map);
+        r = wh_os_mmap(NULL, (size_t)len, PROT_READ, MAP_SHARED, fd, 0, &map);
         if (r < 0)
                 return wh_trace(r);
-        wh_os_madvise(map, (size_t)st.st_size, MADV_DONTFORK);
+        wh_os_madvise(map, (size_t)len, MADV_DONTFORK);
         o->head = map;
-        o->map_len = (size_t)st.st_size;
+        o->map_len = (size_t)len;
         const struct move_head *h = o->head;
         if (h->magic != MOVE_MAGIC)
                 return wh_trace(-EPROTO);
         if (h->version != MOVE_VERSION)
                 return wh_trace(-EPROTONOSUPPORT);
         size_t links_len = (size_t)h->n_links * sizeof(struct move_link);
-        if (h->n_bytes > o->map_len || sizeof *h + links_len + h->n_bytes != o->map_len ||
+        if (h->n_bytes > o->map_len || sizeof *h + links_len + h->n_bytes != o->map_len || h->n_fds < h->n_links ||
             h->n_fds > (uint64_t)h->n_links * LINK_FDS_MAX)
                 return wh_trace(-EPROTO);
         o->links = (const struct move_link *)(const void *)(h + 1);
@@ -533,51 +590,146 @@ static int state_open(int fd, struct opened *o)
         return 0;
 }
 
-static int carrier_look_once(int sock, struct opened *o)
+/* More than this task can ever have is waited for by nobody. */
+static int fds_possible(const struct wh_moving *mv, uint64_t n)
 {
-        struct move_datagram d;
-        int from = 0, state;
-        if (wh_frame_check_socket(sock) < 0)
+        if (mv->by.own)
+                return n <= OWN_FDS_MAX ? 0 : wh_trace(-EPROTO);
+        return n <= mv->task->accounts.max[WH_SHARE_TASK_LINKS] ? 0 : wh_trace(-EDQUOT);
+}
+
+/* What a port of another user's may take is what a port takes by default: it was that user who chose the options. */
+static void opts_bound(struct wharf_port_opts *o)
+{
+        struct wharf_port_opts most;
+        wh_port_opts(NULL, &most);
+#define BOUND(field) o->field = o->field < most.field ? o->field : most.field
+        if (o->capacity_records != WHARF_RENDEZVOUS)
+                BOUND(capacity_records);
+        BOUND(capacity_bytes);
+        BOUND(links_max);
+        BOUND(introduced_max);
+        BOUND(unread_rights_max);
+        BOUND(payload_bytes_max);
+        BOUND(link_mapped_bytes_max);
+        BOUND(mapped_bytes_max);
+        BOUND(reply_bytes_max);
+        BOUND(link_reply_bytes_max);
+        BOUND(link_answers_max);
+#undef BOUND
+}
+
+static int state_check(struct wh_moving *mv, struct opening *op)
+{
+        const struct opened *o = &op->o;
+        const struct move_head *h = o->head;
+        uint64_t fds = 0, bytes = 0, senders = 0;
+        op->opts = (struct wharf_port_opts){
+                .size = sizeof op->opts,
+                .flags = h->flags,
+                .capacity_records = h->capacity_records,
+                .capacity_bytes = h->capacity_bytes,
+                .links_max = h->links_max,
+                .payload_bytes_max = h->payload_bytes_max,
+                .link_mapped_bytes_max = h->link_mapped_bytes_max,
+                .mapped_bytes_max = h->mapped_bytes_max,
+                .unread_rights_max = h->unread_rights_max,
+                .introduced_max = h->introduced_max,
+                .reply_bytes_max = h->reply_bytes_max,
+                .link_reply_bytes_max = h->link_reply_bytes_max,
+                .link_answers_max = h->link_answers_max,
+                .reserved = h->zero,
+        };
+        int r = wh_port_opts(&op->opts, &op->opts);
+        if (r < 0 || op->opts.flags & WHARF_PORT_FIXED)
                 return wh_trace(-EPROTO);
-        int r = wh_os_setsockopt(sock, SOL_SOCKET, SO_PEEK_OFF, &from, sizeof from);
-        if (r == 0)
-                r = datagram_look(sock, &d, &state, 1);
-        if (r < 0)
-                return wh_trace(r);
-        r = d.index == 0 && d.n_fds == 1 ? state_open(state, o) : wh_trace(-EPROTO);
-        if (d.n_fds)
-                wh_os_close_theirs(state);
-        if (r < 0)
+        if ((r = fds_possible(mv, mv->n_fds + h->n_fds)) < 0)
                 return r;
-        uint64_t want = o->head->n_fds;
-        if (d.count != 1 + (want + BATCH - 1) / BATCH)
-                return wh_trace(-EPROTO);
-        o->fds = wh_os_calloc(want + 1, sizeof *o->fds);
-        if (!o->fds)
-                return wh_trace(-ENOMEM);
-        for (uint32_t i = 1; i < d.count; i++) {
-                struct move_datagram next;
-                uint64_t left = want - o->n_fds;
-                r = datagram_look(sock, &next, o->fds + o->n_fds, (unsigned)(left < BATCH ? left : BATCH));
-                if (r < 0)
-                        return r;
-                o->n_fds += next.n_fds;
-                if (next.index != i || next.n_fds != (left < BATCH ? left : BATCH))
+        for (uint32_t i = 0; i < h->n_links; i++) {
+                if (!link_has(&o->links[i], h->n_bytes, &fds, &bytes))
                         return wh_trace(-EPROTO);
+                senders += !(o->links[i].flags & MOVE_DIRECTORY);
         }
+        if (fds != h->n_fds || bytes != h->n_bytes || senders > (uint64_t)op->opts.links_max + WH_PLACELESS_MAX)
+                return wh_trace(-EPROTO);
+        mv->n_links += h->n_links;
+        mv->n_fds += h->n_fds;
+        op->introduced_max = op->opts.introduced_max;
+        if (!mv->by.own)
+                opts_bound(&op->opts);
         return 0;
 }
 
-static int carrier_look(int sock, struct opened *o)
+static int peek_at(int sock, uint64_t datagram)
+{
+        const int from = (int)(datagram * sizeof(struct move_datagram));
+        int r = wh_os_setsockopt(sock, SOL_SOCKET, SO_PEEK_OFF, &from, sizeof from);
+        return r < 0 ? wh_trace(r) : 0;
+}
+
+static uint64_t datagrams_of(const struct move_head *h)
+{
+        return 1 + (h->n_fds + BATCH - 1) / BATCH;
+}
+
+/* The state of the port in that carrier: nothing else of it is opened before it is clear that it may be. */
+static int opening_begin(struct wh_moving *mv, int sock, struct opening *op)
+{
+        struct move_datagram d;
+        int state;
+        if (wh_frame_check_socket(sock) < 0)
+                return wh_trace(-EPROTO);
+        int r = peek_at(sock, 0);
+        if (r == 0)
+                r = datagram_look(sock, &d, &state, 1);
+        if (r < 0)
+                return r;
+        r = d.index == 0 && d.n_fds == 1 ? state_open(state, &op->o) : wh_trace(-EPROTO);
+        if (d.n_fds)
+                wh_os_close_theirs(state);
+        if (r == 0 && d.count != datagrams_of(op->o.head))
+                r = wh_trace(-EPROTO);
+        if (r == 0)
+                r = state_check(mv, op);
+        if (r == 0 && !(op->o.fds = wh_os_calloc(op->o.head->n_fds + 1, sizeof *op->o.fds)))
+                r = wh_trace(-ENOMEM);
+        spend(mv, 2 * WH_COST_FRAME + (r == 0 ? op->o.head->n_links / 16 : 0));
+        return r;
+}
+
+/* All its descriptors. What was there before is there still, and is passed over. */
+static int fds_look_on(struct wh_moving *mv, int sock, struct opened *o)
+{
+        const uint64_t want = o->head->n_fds;
+        int r = o->n_fds < want ? peek_at(sock, 1 + o->n_fds / BATCH) : 0;
+        while (r == 0 && o->n_fds < want) {
+                struct move_datagram d;
+                const uint32_t index = 1 + (uint32_t)(o->n_fds / BATCH);
+                const uint64_t left = want - o->n_fds;
+                r = datagram_look(sock, &d, o->fds + o->n_fds, (unsigned)(left < BATCH ? left : BATCH));
+                if (r < 0)
+                        break;
+                o->n_fds += d.n_fds;
+                if (d.index != index || d.n_fds != (left < BATCH ? left : BATCH))
+                        r = wh_trace(-EPROTO);
+                else if (!spend(mv, WH_COST_FRAME + 2 * d.n_fds) && o->n_fds < want)
+                        r = WH_LINK_LATER;
+        }
+        return r;
+}
+
+static int fds_look(struct wh_moving *mv, int sock, struct opening *op)
 {
         enum { CATCH_UP_NS = 50000000 };
-        int r = carrier_look_once(sock, o);
-        if (r != -EMFILE && r != -ENFILE)
+        struct opened *o = &op->o;
+        int r = fds_look_on(mv, sock, o);
+        if ((r != -EMFILE && r != -ENFILE) || op->caught_up)
                 return r;
-        opened_done(o);
-        *o = (struct opened){0};
+        while (o->n_fds)
+                wh_os_close_theirs(o->fds[--o->n_fds]);
+        op->caught_up = true;
         /* What this attempt let go of, or one before it, may be closed then. */
-        return wh_os_closer_catch_up(CATCH_UP_NS) ? carrier_look_once(sock, o) : r;
+        return wh_os_closer_catch_up(CATCH_UP_NS) ? fds_look_on(mv, sock, o) : r;
 }
 
 /* The next descriptor is the caller's; -1 when there are not that many. */
@@ -607,7 +759,7 @@ static int lane_open(struct wh_link *l, struct opened *o, const struct move_link
         if (r < 0) { /* whatever they are */
                 wh_os_close_theirs(out);
                 wh_os_close_theirs(back);
-                return r;
+                return r == -EDQUOT ? -EPROTO : r;
         }
         struct wh_lane_rx *rx = l->rx;
         rx->out_fd = out;
@@ -661,6 +813,9 @@ static int stash_open(struct wh_link *l, struct opened *o, const struct move_lin
                 uint64_t room = m->have ? wh_round_up(m->have, 8) : 0;
                 if (m->have > o->head->n_bytes || room > o->head->n_bytes - o->next_byte)
                         return wh_trace(-EPROTO);
+                int r = m->len > WH_COLD_MAX ? l->end->hold_bytes(l, m->len) : 0;
+                if (r < 0)
+                        return r;
                 uint8_t *own = m->len ? wh_os_malloc_payload(m->len) : NULL;
                 if (m->len && !own)
                         return wh_trace(-ENOMEM);
@@ -691,8 +846,9 @@ static int stash_open(struct wh_link *l, struct opened *o, const struct move_lin
 
 static int items_open(struct wh_link *l, struct opened *o, const struct move_link *m)
 {
-        if (m->n_items > WHARF_ITEMS_MAX + 1)
-                return wh_trace(-EPROTO);
+        int r = m->n_items ? l->end->hold_rights(l, m->n_items) : 0;
+        if (r < 0)
+                return r;
         l->items.seq = m->items_seq;
         for (unsigned i = 0; i < m->n_items; i++) {
                 uint8_t kind = m->item_kind[i];
@@ -734,11 +890,12 @@ static struct wh_notice *unused_notice(struct wh_port *p)
         return wh_notice_new(p->task, WHARF_NOTICE_ONCE_UNUSED, name, name);
 }
 
-static int link_open(struct wh_port *p, struct opened *o, const struct move_link *m,
-                     const struct wharf_introducer *from, uid_t payer, struct wh_link **ret)
+static int link_open(struct wh_moving *mv, struct opening *op, const struct move_link *m, struct wh_link **ret)
 {
+        struct wh_port *p = op->p;
+        struct opened *o = &op->o;
         int sock = fd_take(o);
-        if (sock < 0 || m->flags & ~(uint32_t)MOVE_FLAGS || wh_frame_check_socket(sock) < 0)
+        if (sock < 0 || wh_frame_check_socket(sock) < 0)
                 return wh_os_close_theirs(sock), wh_trace(-EPROTO);
         struct wh_link *l = wh_link_new(p->task, WH_KIND_LINK, sock, &wh_owner_end);
         if (!l) {
@@ -747,14 +904,18 @@ static int link_open(struct wh_port *p, struct opened *o, const struct move_link
         }
         l->directory = m->flags & MOVE_DIRECTORY;
         l->handed_on = true; /* what lies in the carrier has this end as well (wh_move_start()) */
-        int r = wh_port_take_link(p, l, payer, true);
+        if (mv->reserved) {  /* asked for: from here on it stands in the link's bill */
+                wh_account_give(&p->task->accounts, mv->by.payer, WH_SHARE_TASK_LINKS, 1);
+                mv->reserved--;
+        }
+        int r = wh_port_take_link(p, l, mv->by.payer, true);
         if (r < 0) {
                 wh_link_done(l);
                 wh_task_give(p->task, &l->o);
                 return r;
         }
         /* From here on it goes with the port. */
-        l->former = *from;
+        l->former = mv->by.given;
         if (m->flags & MOVE_CRED) { /* its word, and no more (I5) */
                 l->who.told_pid = m->cred.pid;
                 l->who.told_uid = m->cred.uid;
@@ -794,49 +955,88 @@ static int link_open(struct wh_port *p, struct opened *o, const struct move_link
 }
 
 /* Introducers come before those whom they introduced, since links are in the order in which they were made. */
-static int branches_open(struct wh_port *p, const struct opened *o, struct wh_link *const *links)
+static int branches_open(const struct opening *op)
 {
-        for (uint32_t i = 0; i < o->head->n_links; i++) {
-                uint32_t by = o->links[i].introducer;
+        for (uint32_t i = 0; i < op->n_links; i++) {
+                uint32_t by = op->o.links[i].introducer;
                 struct wh_branch *b;
                 if (by == 0)
                         continue;
                 if (by > i)
                         return wh_trace(-EPROTO);
-                int r = wh_branch_new(links[by - 1], p->opts.introduced_max, &b);
+                int r = wh_branch_new(op->links[by - 1], op->introduced_max, &b);
                 if (r < 0)
                         return wh_trace(r);
-                wh_branch_settle(b, links[i]);
+                wh_branch_settle(b, op->links[i]);
         }
         return 0;
 }
 
-static int port_open(struct wh_port *p, struct opened *o, const struct wharf_introducer *from, uid_t payer)
+static int links_open(struct wh_moving *mv, struct opening *op)
 {
-        const struct move_head *h = o->head;
+        const struct move_head *h = op->o.head;
+        while (op->n_links < h->n_links) {
+                const struct move_link *m = &op->o.links[op->n_links];
+                const uint64_t before = op->p->mapped;
+                int r = link_open(mv, op, m, &op->links[op->n_links]);
+                if (r < 0)
+                        return r;
+                op->n_links++;
+                if (!spend(mv, COST_LINK + (op->p->mapped - before + m->have) / WH_COST_BYTES) &&
+                    op->n_links < h->n_links)
+                        return WH_LINK_LATER;
+        }
+        int r = branches_open(op);
+        if (r < 0 || !h->unused_notices)
+                return r;
+        /* One for all, and last of all, since a notice that was fired is seen. */
+        struct wh_notice *n = unused_notice(op->p);
+        if (!n)
+                return wh_trace(-ENOMEM);
+        n->count = h->unused_notices;
+        wh_notice_fire(mv->task, n);
+        return 0;
+}
+
+/* The port itself, without a link, and for as long as it has not all of them on its way: nobody here may use it. */
+static int port_begin(struct wh_moving *mv, struct opening *op)
+{
+        const struct move_head *h = op->o.head;
+        struct wh_port *p;
+        op->links = wh_os_calloc(h->n_links + 1, sizeof(struct wh_link *));
+        if (!op->links)
+                return wh_trace(-ENOMEM);
+        int r = wh_port_make(mv->task, &op->opts, &p);
+        if (r < 0)
+                return r;
+        p->closing = WH_PORT_MOVING;
+        p->id.v = h->port_id;
         p->received_messages = h->received_messages;
         p->received_bytes = h->received_bytes;
         p->refused = h->refused;
         p->made = h->made;
-        struct wh_link **links = wh_os_calloc(h->n_links + 1, sizeof(struct wh_link *));
-        if (!links)
-                return wh_trace(-ENOMEM);
-        int r = 0;
-        for (uint32_t i = 0; r == 0 && i < h->n_links; i++)
-                r = link_open(p, o, &o->links[i], from, payer, &links[i]);
+        wh_lock(&p->own.lock);
+        r = wh_port_name(p, mv->by.own, &op->name);
+        wh_unlock(&p->own.lock);
+        if (r < 0)
+                wh_port_unmake(p);
+        else
+                op->p = p;
+        return r;
+}
+
+static int port_open(struct wh_moving *mv, int carrier, struct opening *op)
+{
+        int r = fds_look(mv, carrier, op);
+        if (r == 0 && !op->p)
+                r = port_begin(mv, op);
+        if (r < 0)
+                return r;
+        wh_lock(&op->p->own.lock);
+        r = links_open(mv, op);
         if (r == 0)
-                r = branches_open(p, o, links);
-        free(links);
-        if (r == 0 && o->next_fd != o->n_fds)
-                r = wh_trace(-EPROTO);
-        /* Last of all, since a notice that was fired is seen. */
-        for (uint32_t i = 0; r == 0 && i < h->unused_notices; i++) {
-                struct wh_notice *n = unused_notice(p);
-                if (n)
-                        wh_notice_fire(p->task, n);
-                else
-                        r = wh_trace(-ENOMEM);
-        }
+                op->p->closing = WH_PORT_OPEN;
+        wh_unlock(&op->p->own.lock);
         return r;
 }
 
@@ -850,6 +1050,7 @@ static int open_error(int r)
                 return -ENOMEM;
         case -EMFILE:
         case -ENFILE:
+        case -EDQUOT:
         case -EPROTONOSUPPORT:
                 return r;
         default:
@@ -857,66 +1058,146 @@ static int open_error(int r)
         }
 }
 
-/* Of its links, those that are no senders. */
-static uint32_t directories(const struct opened *o)
+/*
+ * May the payer have all these links? Those of another user's take of its share, and wait like its other links for as
+ * long as it has had it; where its whole share would not do, even with nothing else in it, that would be for ever.
+ */
+static int ask_for_places(struct wh_moving *mv)
 {
-        uint32_t n = 0;
-        for (uint32_t i = 0; i < o->head->n_links; i++)
-                n += (o->links[i].flags & MOVE_DIRECTORY) != 0;
-        return n;
+        struct wh_accounts *a = &mv->task->accounts;
+        struct wh_link *l = mv->by.over;
+        if (mv->granted || mv->by.own)
+                return 0;
+        const uint32_t freed = wh_places_freed(mv->task);
+        int r = wh_account_charge(a, mv->by.payer, WH_SHARE_TASK_LINKS, mv->n_links, false);
+        if (r == -EDQUOT) {
+                wh_task_limits(mv->task);
+                r = wh_account_charge(a, mv->by.payer, WH_SHARE_TASK_LINKS, mv->n_links, false);
+        }
+        if (r == 0) {
+                mv->granted = true;
+                mv->reserved = mv->n_links;
+        }
+        if (r != -EDQUOT)
+                return r;
+        if (l)
+                l->refusal = WH_REFUSAL_TASK_LINKS;
+        if (!l || !l->owner || mv->n_links >= a->max[WH_SHARE_TASK_LINKS] / 2) /* the link that this comes over is one */
+                return r;
+        l->waits_links = (uint32_t)mv->n_links;
+        return wh_place_wait(l, WH_WAITS_MOVED, mv->by.payer, true, freed);
 }
 
-int wh_move_open(wharf_task *t, int carrier, const struct wharf_introducer *from, uid_t payer, wharf_name *ret)
+/* No port of this task's has that id; or it waits until one that is moving is gone, and may be this one. */
+static int ask_for_id(struct wh_moving *mv, const struct opening *op)
 {
-        struct opened o = {0};
-        struct wh_port *p = NULL;
-        struct wharf_port_opts opts;
-        int r = carrier_look(carrier, &o);
-        if (r == 0) {
-                const struct move_head *h = o.head;
-                opts = (struct wharf_port_opts){
-                        .size = sizeof opts,
-                        .flags = h->flags,
-                        .capacity_records = h->capacity_records,
-                        .capacity_bytes = h->capacity_bytes,
-                        .links_max = h->links_max,
-                        .payload_bytes_max = h->payload_bytes_max,
-                        .link_mapped_bytes_max = h->link_mapped_bytes_max,
-                        .mapped_bytes_max = h->mapped_bytes_max,
-                        .unread_rights_max = h->unread_rights_max,
-                        .introduced_max = h->introduced_max,
-                        .reply_bytes_max = h->reply_bytes_max,
-                        .link_reply_bytes_max = h->link_reply_bytes_max,
-                        .link_answers_max = h->link_answers_max,
-                        .reserved = h->zero,
-                };
-                r = wh_port_opts(&opts, &opts);
-                if (r == 0 && (h->n_links - directories(&o) > (uint64_t)opts.links_max + WH_PLACELESS_MAX ||
-                               opts.flags & WHARF_PORT_FIXED || h->unused_notices > UNUSED_MAX))
-                        r = wh_trace(-EPROTO);
+        const uint32_t freed = wh_places_freed(mv->task);
+        struct wh_link *l = mv->by.over;
+        int r = wh_port_id_taken(mv->task, (wharf_port_id){op->o.head->port_id});
+        if (r != WH_LINK_WAITS || !l)
+                return r == WH_LINK_WAITS ? 0 : r;
+        if (!l->owner)
+                return wh_trace(-EDQUOT);
+        l->waits_links = 0;
+        return wh_place_wait(l, WH_WAITS_MOVED, mv->by.payer, true, freed);
+}
+
+static int moving_step(struct wh_moving *mv, struct wh_items *i, unsigned n)
+{
+        int r = 0;
+        for (; mv->begun < n; mv->begun++) {
+                if (i->kind[mv->begun] != WH_ITEM_RECEIVE)
+                        continue;
+                struct opening *op = wh_os_calloc(1, sizeof *op);
+                if (!op)
+                        return wh_trace(-ENOMEM);
+                if ((r = opening_begin(mv, i->fd[mv->begun], op)) < 0) {
+                        opening_done(op);
+                        return r;
+                }
+                mv->open[mv->begun] = op;
         }
-        if (r == 0)
-                r = wh_port_make(t, &opts, &p);
-        if (r == 0) {
-                struct wh_inbox *in = &p->own;
-                wharf_name name;
-                p->id.v = o.head->port_id;
-                wh_lock(&in->lock);
-                r = wh_port_name(p, &name);
-                if (r < 0) {
-                        wh_unlock(&in->lock);
-                        wh_port_unmake(p);
-                } else {
-                        r = port_open(p, &o, from, payer);
-                        if (r == 0)
-                                *ret = name;
-                        wh_unlock(&in->lock);
-                        if (r < 0)
-                                wh_port_drop(t, &p->o, name);
+        if (mv->n == 0 && (r = ask_for_places(mv)) < 0)
+                return r;
+        for (; mv->n < n; mv->n++) {
+                struct opening *op = mv->open[mv->n];
+                if (!op)
+                        continue;
+                if (!op->p && !op->o.n_fds && (r = ask_for_id(mv, op)) < 0)
+                        return r;
+                if ((r = port_open(mv, i->fd[mv->n], op)) < 0)
+                        return r;
+                mv->port[mv->n] = op->name;
+                opening_done(op);
+                mv->open[mv->n] = NULL;
+                if (!spend(mv, 1) && mv->n + 1 < n) {
+                        mv->n++;
+                        return WH_LINK_LATER;
                 }
         }
-        opened_done(&o);
-        return r < 0 ? open_error(r) : 0;
+        return 0;
+}
+
+int wh_moving_open(wharf_task *t, struct wh_items *i, unsigned n, const struct wh_mover *by)
+{
+        bool any = false;
+        for (unsigned k = 0; k < n; k++)
+                any |= i->kind[k] == WH_ITEM_RECEIVE;
+        if (!any)
+                return 0;
+        if (!i->moving) {
+                if (!(i->moving = wh_os_calloc(1, sizeof *i->moving)))
+                        return wh_trace(-ENOMEM);
+                i->moving->task = t;
+                i->moving->by = *by;
+        }
+        int r = moving_step(i->moving, i, n);
+        if (r == WH_LINK_LATER || r == 0)
+                return r;
+        wh_moving_undo(i);
+        return r == WH_LINK_WAITS ? r : open_error(r);
+}
+
+wharf_name wh_moving_port(const struct wh_items *i, unsigned k)
+{
+        return i->moving->port[k];
+}
+
+void wh_moving_undo(struct wh_items *i)
+{
+        struct wh_moving *mv = i->moving;
+        if (!mv)
+                return;
+        i->moving = NULL;
+        for (unsigned k = 0; k < WHARF_ITEMS_MAX; k++) {
+                if (mv->port[k])
+                        wharf_drop(mv->task, mv->port[k]); /* copies: the carrier has everything still */
+                else if (mv->open[k] && mv->open[k]->p)
+                        wh_port_gone(mv->task, mv->open[k]->name);
+                opening_done(mv->open[k]);
+        }
+        wh_account_give(&mv->task->accounts, mv->by.payer, WH_SHARE_TASK_LINKS, mv->reserved);
+        free(mv);
+}
+
+void wh_moving_forget(struct wh_items *i)
+{
+        for (unsigned k = 0; i->moving && k < WHARF_ITEMS_MAX; k++) {
+                struct opening *op = i->moving->open[k];
+                if (op) {
+                        free(op->o.fds);
+                        free(op->links);
+                        free(op);
+                }
+        }
+        free(i->moving);
+        i->moving = NULL;
+}
+
+void wh_moving_done(struct wh_items *i)
+{
+        free(i->moving);
+        i->moving = NULL;
 }
 
 void wh_move_start(wharf_task *t, wharf_name port, int carrier)

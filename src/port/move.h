@@ -17,10 +17,16 @@
  *   M5  The new owner asks every sender for a pair and a lane of its own (RENEW; K5 in link.h). Until a sender has seen
  *       to that, nothing is known of it but the word of the former owner, who may have kept copies; then it is as good as
  *       new, but for who introduced it (identity.h, I5).
+ *   M6  What the new owner spends on it is bounded by what it has, and not by what the state says: every length is held
+ *       against the others, against the memory and against the descriptors that this task can have before it is used; a
+ *       port is opened link by link on the budget of the link that it came over (link.K7); another user's links take of
+ *       its share before the first of them is made, and its options are at most the defaults.
+ *   M7  No port comes here with the id of one that this task has made, or has from its own user.
  */
 #ifndef WH_PORT_MOVE_H
 #define WH_PORT_MOVE_H
 
+#include "port/link.h"
 #include "port/object.h"
 
 /* -ELOOP when a receive right in `m` would be sent to its own port: nobody could ever receive it. */
@@ -33,12 +39,29 @@ int wh_move_check_circle(wharf_task *t, wharf_name right, const struct wharf_msg
 int wh_move_pack(wharf_task *t, wharf_name port, int *ret);
 void wh_move_end(wharf_task *t, wharf_name port, bool sent);
 
+/* Who moves a port here. */
+struct wh_mover {
+        struct wharf_introducer given; /* the former owner, */
+        uid_t payer;                   /* on whose account the links are until their holders are known */
+        bool own;           /* it is this task's own user, or whoever started this process: kept from nothing by its share */
+        struct wh_link *over; /* the link that they come over, whose budget this takes; NULL: all at once */
+};
+
 /*
- * Make a port of what a carrier holds, which keeps it all: dropping the port undoes this. wh_move_start() then makes it
- * the port's owner for good. `from` is the former owner, on whose account the links are until their holders are known.
- * -EPROTO: it is no carrier of ours; -EPROTONOSUPPORT; -ENOMEM, -EMFILE: try again.
+ * Make ports of what the carriers among the first `n` of those items hold, which keep it all. 0: they are open;
+ * WH_LINK_LATER: the budget is used up, and the next call goes on there. Otherwise nothing is left of them here.
+ * WH_LINK_WAITS: the link waits for places (places.h); -ENOMEM, -EMFILE: try again; -EDQUOT: more than the mover's user may
+ * ever have; -EPROTO: it is no carrier of ours; -EPROTONOSUPPORT.
  */
-int wh_move_open(wharf_task *t, int carrier, const struct wharf_introducer *from, uid_t payer, wharf_name *ret);
+int wh_moving_open(wharf_task *t, struct wh_items *i, unsigned n, const struct wh_mover *by);
+/* The port of item `k`, once they are open. */
+wharf_name wh_moving_port(const struct wh_items *i, unsigned k);
+/* They are somebody's, and stay: wh_move_start() makes each the port's owner for good. */
+void wh_moving_done(struct wh_items *i);
+/* Away with what is open. Harmless where nothing is. */
+void wh_moving_undo(struct wh_items *i);
+/* In a forked child: frees memory alone. */
+void wh_moving_forget(struct wh_items *i);
 /* Takes the descriptor. */
 void wh_move_start(wharf_task *t, wharf_name port, int carrier);
 

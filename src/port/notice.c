@@ -58,6 +58,7 @@ struct wh_notice *wh_notice_new(wharf_task *t, uint32_t what, wharf_name about, 
         n->what = what;
         n->about = about;
         n->port = port;
+        n->count = what == WHARF_NOTICE_ONCE_UNUSED;
         wh_lock(&t->notices);
         due(t, port, 1);
         wh_unlock(&t->notices);
@@ -139,12 +140,13 @@ void wh_notices_move(struct wh_port *p, wharf_name name, struct wh_inbox *to)
         wh_unlock(&t->notices);
 }
 
-static uint32_t count_unused(struct wh_list *in, wharf_name name)
+static uint64_t count_unused(struct wh_list *in, wharf_name name)
 {
-        uint32_t n = 0;
+        uint64_t n = 0;
         wh_list_for (at, in) {
                 const struct wh_notice *k = wh_container(at, struct wh_notice, node);
-                n += k->what == WHARF_NOTICE_ONCE_UNUSED && k->port == name;
+                if (k->what == WHARF_NOTICE_ONCE_UNUSED && k->port == name)
+                        n += k->count;
         }
         return n;
 }
@@ -154,9 +156,9 @@ uint32_t wh_notices_unused(struct wh_port *p)
         wharf_name name = atomic_load_explicit(&p->o.name, memory_order_relaxed);
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
         wh_lock(&p->task->notices);
-        uint32_t n = count_unused(&in->notices, name) + count_unused(&in->fired, name);
+        uint64_t n = count_unused(&in->notices, name) + count_unused(&in->fired, name);
         wh_unlock(&p->task->notices);
-        return n;
+        return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
 /* ---- what there is to tell ---- */

@@ -26,7 +26,7 @@ struct wh_notice {
         uint32_t what; /* WHARF_NOTICE_* */
         wharf_name about, port;
         uint64_t sender; /* the id of the link it is about; 0 */
-        uint64_t count;  /* for NO_SENDERS: the make-send count */
+        uint64_t count;  /* for NO_SENDERS: the make-send count; for ONCE_UNUSED: how many rights */
 };
 
 /*

@@ -136,6 +136,8 @@ void wh_place_unwait(struct wh_link *l)
 /* Might it find its place now? Asks nobody, so that what cannot go on costs next to nothing. */
 static bool might_go_on(struct wh_port *p, const struct wh_link *l)
 {
+        if (l->waits == WH_WAITS_MOVED)
+                return wh_account_left(&p->task->accounts, l->waits_uid, WH_SHARE_TASK_LINKS) >= l->waits_links;
         if (l->waits == WH_WAITS_INTRODUCTION) {
                 if (l->hung_up && !l->placeless && places_given(p->task) < placeless_max(p->task))
                         return true;

@@ -200,6 +200,7 @@ int wh_port_make(wharf_task *t, const struct wharf_port_opts *opts, struct wh_po
         wh_list_init(&p->waiting);
         wh_list_init(&p->in_waiting);
         wh_list_init(&p->in_inbox);
+        wh_list_init(&p->in_ids);
         p->own.ep = -1;
         int r = wh_inbox_init(&p->own, t);
         if (r < 0) {
@@ -236,19 +237,45 @@ WHARF_API int wharf_port_new(wharf_task *t, const struct wharf_port_opts *opts, 
                 return wh_fail(r, NULL);
         r = wh_os_getrandom(&p->id.v, sizeof p->id.v);
         if (r == 0)
-                r = wh_port_name(p, ret);
+                r = wh_port_name(p, true, ret);
         if (r < 0)
                 wh_port_unmake(p);
         return wh_fail(r, NULL);
 }
 
-int wh_port_name(struct wh_port *p, wharf_name *ret)
+int wh_port_id_taken(wharf_task *t, wharf_port_id id)
+{
+        int r = 0;
+        wh_lock(&t->notices);
+        wh_list_for (n, &t->ids) {
+                const struct wh_port *p = wh_container(n, struct wh_port, in_ids);
+                if (p->id.v == id.v)
+                        r = p->id_on_its_way ? WH_LINK_WAITS : -EPROTO;
+        }
+        wh_unlock(&t->notices);
+        return r;
+}
+
+/* The port begins to move, or goes on here after all. */
+static void id_on_its_way(struct wh_port *p, bool is)
+{
+        wh_lock(&p->task->notices);
+        p->id_on_its_way = is;
+        wh_unlock(&p->task->notices);
+}
+
+int wh_port_name(struct wh_port *p, bool sure, wharf_name *ret)
 {
         int r = wh_table_add(&p->task->names, &p->o);
         if (r < 0)
                 return r;
         *ret = p->own.name = atomic_load_explicit(&p->o.name, memory_order_relaxed);
         p->waits_at = wh_waits_port_new(&p->task->waits, p->id.v);
+        if (sure) {
+                wh_lock(&p->task->notices);
+                wh_list_push_back(&p->task->ids, &p->in_ids);
+                wh_unlock(&p->task->notices);
+        }
         return 0;
 }
 
@@ -349,6 +376,7 @@ int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret)
                 set_rejoin(t, set, name);
                 return r;
         }
+        id_on_its_way(p, true);
         *ret = p;
         return 0;
 }
@@ -361,6 +389,8 @@ void wh_port_thaw(wharf_task *t, wharf_name name)
         struct wh_inbox *in = port_inbox_lock_any(p, name);
         wharf_name set = p->set_left;
         p->closing = WH_PORT_OPEN;
+        id_on_its_way(p, false);
+        wh_place_freed(p); /* what came with its id meanwhile waits to hear which it is */
         if (in->pollable)
                 wh_inbox_bell(in, true); /* P3 */
         wh_unlock(&in->lock);
@@ -445,6 +475,7 @@ static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbo
 {
         wharf_task *t = p->task;
         struct wh_object *o = &p->o;
+        const bool moving = p->closing == WH_PORT_MOVING;
         p->closing = WH_PORT_CLOSING;
         wh_watches_move(p, name, NULL);
         wh_table_remove(&t->names, o);
@@ -468,6 +499,11 @@ static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbo
         if (in != &p->own)
                 wh_inbox_wake_all(in); /* its last sender may be gone with it */
         wh_notices_move(p, name, NULL);
+        wh_lock(&t->notices);
+        wh_list_remove(&p->in_ids);
+        wh_unlock(&t->notices);
+        if (moving)
+                wh_place_freed(p); /* as in wh_port_thaw() */
         wh_unlock(&in->lock);
         wh_task_own_closed(t, name);
         wh_accounts_done(&p->accounts);

@@ -79,6 +79,8 @@ struct wh_port {
         uint8_t links_refused_for; /* enum wh_refusal, when the last link was refused with -EDQUOT */
         struct wharf_port_opts opts;
         wharf_port_id id;
+        struct wh_list in_ids; /* of task->ids, where it was made here or came from this task's own user, */
+        bool id_on_its_way;    /* and it is moving, so that it may come back; guard of both: task->notices */
         uint8_t closing;              /* WH_PORT_* */
         wharf_name heir;              /* a send right over which the port goes instead of being closed; or none */
         wharf_name set_left;          /* while it moves: the set that it was in, to which a failed move gives it back */
@@ -125,8 +127,10 @@ int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret
 /* A port with checked options, that has no name and no id yet; and away with it, if it is to get none. */
 int wh_port_make(wharf_task *t, const struct wharf_port_opts *opts, struct wh_port **ret);
 void wh_port_unmake(struct wh_port *p);
-/* Its name, once it has its id. */
-int wh_port_name(struct wh_port *p, wharf_name *ret);
+/* Its name, once it has its id; `sure`: nobody else can have chosen that. */
+int wh_port_name(struct wh_port *p, bool sure, wharf_name *ret);
+/* Has this task a port whose id is surely this one? -EPROTO: it has; WH_LINK_WAITS: it is just moving, and may be gone. */
+int wh_port_id_taken(wharf_task *t, wharf_port_id id);
 /*
  * For moving: nobody receives any more, and nobody may touch the port until it is thawed, or gone. -EBUSY, -EOPNOTSUPP
  * with why. *ret's inbox is locked.

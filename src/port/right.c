@@ -646,6 +646,29 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
 
 /* ---- items that arrived ---- */
 
+/* Are we to believe that the task's own user moves a port here? Who has started this process could do as it liked. */
+static bool own_mover(const struct wh_link *l)
+{
+        const struct wh_accounts *a = &l->task->accounts;
+        if (l->answer)
+                return true;
+        const bool known = l->owner ? wh_known_surely(l->who.known) : l->who_answered && l->cred.known;
+        return known && l->cred.uid == a->self && !a->equal;
+}
+
+int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n)
+{
+        struct wh_mover by = {.given = wh_link_giver(l), .own = own_mover(l), .over = l};
+        by.payer = l->owner && !l->answer ? l->bill.payer : t->accounts.self;
+        if (!by.own && by.payer == t->accounts.self)
+                by.payer = (uid_t)-1; /* a right that we made and gave away, or an answer: nobody is known */
+        int r;
+        do { /* only an owner has many to serve */
+                r = wh_moving_open(t, &l->items, n, &by);
+        } while (r == WH_LINK_LATER && !l->owner);
+        return r;
+}
+
 int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_item *to)
 {
         struct wh_items *from = &l->items;
@@ -666,11 +689,7 @@ int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_i
                         continue;
                 }
                 if (from->kind[i] == WH_ITEM_RECEIVE) {
-                        got[i].kind = WHARF_GOT_RECEIVE;
-                        r = wh_move_open(t, from->fd[i], &given, l->owner ? l->bill.payer : t->accounts.self,
-                                         &got[i].name);
-                        if (r < 0)
-                                break;
+                        got[i] = (struct wharf_item){.kind = WHARF_GOT_RECEIVE, .name = wh_moving_port(from, i)};
                         continue;
                 }
                 bool once = from->kind[i] == WH_ITEM_REPLY;
@@ -683,14 +702,10 @@ int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_i
                 /* All or nothing: the names go again, the sockets stay where they were. */
                 while (i--) {
                         int err;
-                        if (got[i].kind == WHARF_GOT_FD)
+                        if (got[i].kind == WHARF_GOT_FD || got[i].kind == WHARF_GOT_RECEIVE)
                                 continue;
                         if (got[i].kind == WHARF_GOT_MEMORY) {
                                 wh_memory_unaccept(t, got[i].name);
-                                continue;
-                        }
-                        if (got[i].kind == WHARF_GOT_RECEIVE) {
-                                wharf_drop(t, got[i].name); /* copies: the carrier has everything still */
                                 continue;
                         }
                         struct wh_link *right = wh_holder_lock(t, got[i].name, &err);
@@ -703,6 +718,7 @@ int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_i
         for (i = 0; i < n; i++)
                 if (from->kind[i] == WH_ITEM_RECEIVE)
                         wh_move_start(t, got[i].name, from->fd[i]);
+        wh_moving_done(from);
         memcpy(to, got, n * sizeof *got);
         from->n = 0;
         return 0;

@@ -98,6 +98,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         wh_task_scratch_give(t, scratch);
         atomic_store_explicit((_Atomic uint32_t *)page, 1, memory_order_relaxed);
         t->ours = page;
+        wh_list_init(&t->ids);
         wh_list_init(&t->waiting);
         wh_ids_look();
         t->pid = wh_os_getpid();

@@ -35,6 +35,7 @@ struct wharf_task {
         struct wh_lock lock;   /* the pools, and the service */
         struct wh_object *pool[WH_KINDS];
         struct wh_lock notices;       /* see notice.h */
+        struct wh_list ids;           /* ports whose id is surely theirs (port.h); guard: notices */
         struct wh_list waiting;       /* ports with links that wait for others to end (places.h); guard: notices */
         uint32_t freed;               /* changes whenever a link ends; guard: notices */
         _Atomic uint32_t n_placeless; /* links: places.h */

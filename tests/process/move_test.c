@@ -2,6 +2,7 @@
  * A receive right goes from task to task, while its senders send, attach, sleep, wait for room, call, or write in
  * place: nothing is lost, doubled or reordered for any of them, and it has one owner or none at every moment.
  */
+#include "carrier.h"
 #include "hub.h"
 
 #include "os/os.h"
@@ -1280,6 +1281,7 @@ static int refill(int from, uint8_t *state, size_t len, int *ret)
                 if (state) { /* the first: the state itself, as we want it */
                         close(fds[0]);
                         fds[0] = memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+                        CHECK_EQ(fchmod(fds[0], 0600), 0);
                         CHECK_EQ(write(fds[0], state, len), len);
                         CHECK_EQ(fcntl(fds[0], F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE),
                                  0);
@@ -1332,7 +1334,7 @@ TEST(forged_carriers_are_refused_and_leave_nothing)
         ssize_t len = pread(state_fd, state, sizeof state, 0);
         CHECK_GE(len, 200);
         close(state_fd);
-        CHECK_EQ(wh_move_open(t, carrier, &WH_INTRODUCER_NOT, 0, &got),
+        CHECK_EQ(carrier_open(t, carrier, true, 0, &got),
                  0); /* the true one can be opened, and put back */
         CHECK_EQ(wharf_drop(t, got), 0);
         const uint32_t lies[] = {0, 1, 0x7fffffff, 0x80000000, 0xffffffff};
@@ -1343,7 +1345,7 @@ TEST(forged_carriers_are_refused_and_leave_nothing)
                         memcpy(bad, state, sizeof state);
                         memcpy(bad + at, &lies[i], 4);
                         refill(carrier, bad, (size_t)len, &forged);
-                        int r = wh_move_open(t, forged, &WH_INTRODUCER_NOT, 0, &got);
+                        int r = carrier_open(t, forged, true, 0, &got);
                         CHECK(r == 0 || r == -EPROTO || r == -EPROTONOSUPPORT || r == -ENOMEM);
                         refused += r != 0;
                         if (r == 0) {
@@ -1360,8 +1362,8 @@ TEST(forged_carriers_are_refused_and_leave_nothing)
         }
         CHECK_GE(refused, 50);
         CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sv), 0);
-        CHECK_EQ(wh_move_open(t, sv[0], &WH_INTRODUCER_NOT, 0, &got), -EPROTO);
-        CHECK_EQ(wh_move_open(t, 0, &WH_INTRODUCER_NOT, 0, &got), -EPROTO);
+        CHECK_EQ(carrier_open(t, sv[0], true, 0, &got), -EPROTO);
+        CHECK_EQ(carrier_open(t, 0, true, 0, &got), -EPROTO);
         close(sv[0]);
         close(sv[1]);
         close(carrier);

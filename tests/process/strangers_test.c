@@ -2,6 +2,7 @@
  * What strangers do with the sockets and the memory that they share with us: nobody stops anybody. The attacker speaks
  * through the library's own inner functions, or by hand, so that all but the one lie is right.
  */
+#include "carrier.h"
 #include "domain.h"
 #include "hub.h"
 
@@ -738,7 +739,7 @@ TEST(no_move_waits_for_the_close_of_what_a_stranger_put_into_it)
                 int forged = carrier_with(carrier, at, fd);
                 close(fd);
                 const uint32_t before = wh_os_closer_taken();
-                CHECK_EQ(wh_move_open(t, forged, &WH_INTRODUCER_NOT, 0, &got), -EPROTO);
+                CHECK_EQ(carrier_open(t, forged, true, 0, &got), -EPROTO);
                 CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
                 CHECK_GE(wh_os_closer_taken() - before, 1);
                 wh_os_close_theirs(forged);
