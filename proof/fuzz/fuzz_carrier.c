@@ -8,6 +8,8 @@
 
 #include "port/move.h"
 
+#include <sys/stat.h>
+
 enum { STATE_MAX = 1 << 16, FDS_MAX = 64, GRAMS_MAX = 4 };
 
 struct gram {

@@ -1082,7 +1082,8 @@ static int ask_for_places(struct wh_moving *mv)
                 return r;
         if (l)
                 l->refusal = WH_REFUSAL_TASK_LINKS;
-        if (!l || !l->owner || mv->n_links >= a->max[WH_SHARE_TASK_LINKS] / 2) /* the link that this comes over is one */
+        if (!l || !l->owner ||
+            mv->n_links >= a->max[WH_SHARE_TASK_LINKS] / 2) /* the link that this comes over is one */
                 return r;
         l->waits_links = (uint32_t)mv->n_links;
         return wh_place_wait(l, WH_WAITS_MOVED, mv->by.payer, true, freed);

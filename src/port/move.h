@@ -43,7 +43,7 @@ void wh_move_end(wharf_task *t, wharf_name port, bool sent);
 struct wh_mover {
         struct wharf_introducer given; /* the former owner, */
         uid_t payer;                   /* on whose account the links are until their holders are known */
-        bool own;           /* it is this task's own user, or whoever started this process: kept from nothing by its share */
+        bool own; /* it is this task's own user, or whoever started this process: kept from nothing by its share */
         struct wh_link *over; /* the link that they come over, whose budget this takes; NULL: all at once */
 };
 

@@ -79,8 +79,8 @@ struct wh_port {
         uint8_t links_refused_for; /* enum wh_refusal, when the last link was refused with -EDQUOT */
         struct wharf_port_opts opts;
         wharf_port_id id;
-        struct wh_list in_ids; /* of task->ids, where it was made here or came from this task's own user, */
-        bool id_on_its_way;    /* and it is moving, so that it may come back; guard of both: task->notices */
+        struct wh_list in_ids;        /* of task->ids, where it was made here or came from this task's own user, */
+        bool id_on_its_way;           /* and it is moving, so that it may come back; guard of both: task->notices */
         uint8_t closing;              /* WH_PORT_* */
         wharf_name heir;              /* a send right over which the port goes instead of being closed; or none */
         wharf_name set_left;          /* while it moves: the set that it was in, to which a failed move gives it back */

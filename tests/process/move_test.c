@@ -1334,8 +1334,7 @@ TEST(forged_carriers_are_refused_and_leave_nothing)
         ssize_t len = pread(state_fd, state, sizeof state, 0);
         CHECK_GE(len, 200);
         close(state_fd);
-        CHECK_EQ(carrier_open(t, carrier, true, 0, &got),
-                 0); /* the true one can be opened, and put back */
+        CHECK_EQ(carrier_open(t, carrier, true, 0, &got), 0); /* the true one can be opened, and put back */
         CHECK_EQ(wharf_drop(t, got), 0);
         const uint32_t lies[] = {0, 1, 0x7fffffff, 0x80000000, 0xffffffff};
         unsigned refused = 0, before = count_fds();

@@ -1,0 +1,516 @@
+/*
+ * What a port that somebody moves here may bring and may take: its whole state is written by whoever moved it.
+ */
+#include "carrier.h"
+#include "hub.h"
+
+#include "os/os.h"
+#include "port/frame.h"
+#include "port/link.h"
+#include "port/move.h"
+#include "port/port.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+/* ---- a state by hand ---- */
+
+/* As struct move_head, move_link and move_datagram in port/move.c, which says what the words are. */
+struct head {
+        uint64_t magic;
+        uint32_t version, n_links;
+        uint64_t n_fds, n_bytes, port_id, payload_bytes_max, link_mapped_bytes_max, mapped_bytes_max;
+        uint64_t received_messages, received_bytes, refused;
+        uint32_t flags, capacity_records, links_max, unread_rights_max, introduced_max, unused_notices;
+        uint64_t made, capacity_bytes, reply_bytes_max, link_reply_bytes_max;
+        uint32_t link_answers_max, zero;
+};
+static_assert(sizeof(struct head) == 152, "as it is there");
+enum { LINK_BYTES = 264, SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE, BATCH = 253 };
+struct datagram {
+        uint64_t magic;
+        uint32_t version, index, count, n_fds;
+};
+
+static void datagram_send(int sock, uint32_t index, uint64_t n_fds_in_all, const int *fds, uint32_t n)
+{
+        union {
+                struct cmsghdr align;
+                char space[CMSG_SPACE(BATCH * sizeof(int))];
+        } c = {.align = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int))}};
+        struct datagram d = {0x65766f6d66726877u, 2, index, 1 + (uint32_t)((n_fds_in_all + BATCH - 1) / BATCH), n};
+        struct iovec iov = {&d, sizeof d};
+        struct msghdr m = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = CMSG_SPACE(n * sizeof(int))};
+        memcpy(CMSG_DATA(&c.align), fds, n * sizeof(int));
+        CHECK_EQ(sendmsg(sock, &m, 0), sizeof d);
+}
+
+/*
+ * The carrier of a port with that head and links that are nothing but a socket each; `fds` has n_fds of them, or is NULL.
+ * The state has `len` bytes, of which `there` are written; 0: all that belong to it. *ret_state is the state, unless NULL.
+ */
+static int carrier_new(struct head h, const int *fds, size_t there, size_t len, int *ret_state)
+{
+        int sv[2], state = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        const size_t all = sizeof h + (size_t)h.n_links * LINK_BYTES;
+        h.magic = 0x65766f6d66726877u;
+        h.version = h.version ? h.version : 2;
+        CHECK_GE(state, 0);
+        CHECK_EQ(fchmod(state, 0600), 0);
+        len = len ? len : all;
+        there = there ? there : len;
+        uint8_t *bytes = calloc(1, there);
+        memcpy(bytes, &h, sizeof h);
+        CHECK_EQ(write(state, bytes, there), there);
+        free(bytes);
+        CHECK_EQ(ftruncate(state, (off_t)len), 0);
+        CHECK_EQ(fcntl(state, F_ADD_SEALS, SEALS), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        datagram_send(sv[0], 0, h.n_fds, &state, 1);
+        for (uint64_t done = 0, i = 1; fds && done < h.n_fds; i++) {
+                const uint32_t n = (uint32_t)(h.n_fds - done < BATCH ? h.n_fds - done : BATCH);
+                datagram_send(sv[0], (uint32_t)i, h.n_fds, fds + done, n);
+                done += n;
+        }
+        close(sv[0]);
+        if (ret_state)
+                *ret_state = state;
+        else
+                close(state);
+        return sv[1];
+}
+
+/* As a message over a connection to the hub, which has greeted it. */
+static void send_carrier(int sock, uint64_t seq, int carrier)
+{
+        struct wh_frame f = {
+                .type = WH_FRAME_MESSAGE, .to = WH_TO_OWNER, .seq = seq, .n_fds = 1, .arg = WH_MSG_FIRST | WH_MSG_LAST};
+        CHECK_EQ(wh_frame_send(sock, &f, &(uint8_t){WH_ITEM_RECEIVE}, 1, &carrier, false), 0);
+        close(carrier);
+}
+
+static int connect_raw(const struct hub *h)
+{
+        struct sockaddr_un sa = {.sun_family = AF_UNIX};
+        int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        memcpy(sa.sun_path, h->path, sizeof h->path);
+        CHECK_EQ(connect(s, (struct sockaddr *)&sa, sizeof sa), 0);
+        return s;
+}
+
+static void become(uid_t uid)
+{
+        CHECK_EQ(setgroups(0, NULL), 0);
+        CHECK_EQ(setresgid(uid, uid, uid), 0);
+        CHECK_EQ(setresuid(uid, uid, uid), 0);
+        CHECK_EQ(prctl(PR_SET_DUMPABLE, 1), 0);
+}
+
+static void only_as_root(void)
+{
+        if (getuid() != 0)
+                test_skip("needs to become another user");
+}
+
+static void descriptors(rlim_t n)
+{
+        struct rlimit lim;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &lim), 0);
+        if (lim.rlim_max < n)
+                test_skip("RLIMIT_NOFILE allows %llu descriptors, %llu are needed", (unsigned long long)lim.rlim_max,
+                          (unsigned long long)n);
+        lim.rlim_cur = n;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &lim), 0);
+}
+
+static struct wh_port *port_of(wharf_task *t, wharf_name name)
+{
+        struct wh_port *p = (struct wh_port *)wh_table_find(&t->names, name);
+        CHECK(p && p->o.kind == WHARF_KIND_PORT);
+        return p;
+}
+
+/* ---- what it says about itself ---- */
+
+/*
+ * Goal:   rights that went unused before a port moved are told, all of them, and whatever number is claimed costs nothing.
+ * Method: three of an honest port; then a million of one that is made up. Each is one notice.
+ */
+TEST(unused_rights_of_a_moved_port_are_one_notice)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name port, once, to, box, got;
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_port_new(h.task, NULL, &box), 0);
+        CHECK_EQ(wharf_right_new(h.task, box, &to), 0);
+        for (int i = 0; i < 3; i++) {
+                CHECK_EQ(wharf_once_new(h.task, port, &once), 0);
+                CHECK_EQ(wharf_drop(h.task, once), 0);
+        }
+        struct wharf_msg m = MSG();
+        for (int i = 0; i < 3 && i < 1; i++) { /* what was taken is told already */
+                CHECK_EQ(wharf_recvmsg(h.task, port, &m, wharf_in_ms(60000)), 0);
+                CHECK_EQ(m.notice, WHARF_NOTICE_ONCE_UNUSED);
+                CHECK_EQ(m.count, 1);
+        }
+        struct wharf_item it = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+        CHECK_EQ(wharf_sendmsg(h.task, to, &MSG(.items = &it, .n_items = 1), 0), 0);
+        m = MSG(.items = &it, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, box, &m, wharf_in_ms(60000)), 0);
+        const wharf_name moved[] = {it.name, WHARF_NONE};
+        const uint64_t counts[] = {2, 1 << 20};
+        for (int i = 0; i < 2; i++) {
+                got = moved[i];
+                if (i == 1) {
+                        int carrier = carrier_new(
+                                (struct head){.port_id = 1, .flags = WHARF_PORT_STAYS, .unused_notices = 1 << 20}, NULL,
+                                0, 0, NULL);
+                        CHECK_EQ(carrier_open(h.task, carrier, false, 1001, &got), 0);
+                        close(carrier);
+                }
+                m = MSG();
+                CHECK_EQ(wharf_recvmsg(h.task, got, &m, wharf_in_ms(60000)), 0);
+                CHECK_EQ(m.notice, WHARF_NOTICE_ONCE_UNUSED);
+                CHECK_EQ(m.about, got);
+                CHECK_EQ(m.count, counts[i]);
+                CHECK_EQ(wharf_recvmsg(h.task, got, &m, 0), -EAGAIN);
+        }
+        hub_close(&h);
+}
+
+/*
+ * Goal:   of a state that does not fit together, or is not really there, nothing is read but its head.
+ * Method: a million links without a descriptor, first in a file that is one hole: it has no more pages afterwards than before.
+ *         Then small ones that are there and lie about one number each.
+ */
+TEST(a_state_that_does_not_fit_together_is_not_read)
+{
+        enum { MANY = 1000000 };
+        wharf_task *t;
+        struct stat before, after;
+        wharf_name got;
+        int state;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        for (unsigned hole = 0; hole < 2; hole++) {
+                const struct head h = {
+                        .n_links = MANY, .n_fds = hole ? 0 : MANY, .links_max = UINT32_MAX, .port_id = 1};
+                int carrier = carrier_new(h, NULL, sizeof h, sizeof h + (size_t)MANY * LINK_BYTES, &state);
+                CHECK_EQ(fstat(state, &before), 0);
+                CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), -EPROTO);
+                CHECK_EQ(fstat(state, &after), 0);
+                CHECK_EQ(after.st_blocks, before.st_blocks);
+                close(state);
+                close(carrier);
+        }
+        const struct head lies[] = {
+                {.n_links = 2, .n_fds = 1},                              /* a link without a socket */
+                {.n_links = 1, .n_fds = 2},                              /* a descriptor of no link */
+                {.n_links = 1, .n_fds = 1, .n_bytes = 8},                /* bytes that are not there */
+                {.n_links = 2, .n_fds = 2, .links_max = 1, .flags = 64}, /* no such option */
+        };
+        int sv[2];
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
+                int carrier = carrier_new(lies[i], sv, 0, 0, NULL);
+                CHECK_EQ(carrier_open(t, carrier, true, 0, &got), -EPROTO);
+                close(carrier);
+        }
+        close(sv[0]);
+        close(sv[1]);
+        wharf_task_close(t);
+}
+
+/* Goal: what a port takes of its new owner is not for another user to say; its own user's ports are as they were made. */
+TEST(a_port_of_another_user_has_at_most_the_default_limits)
+{
+        wharf_task *t;
+        wharf_name got;
+        struct wharf_port_opts most;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wh_port_opts(NULL, &most), 0);
+        const struct head large = {.port_id = 1,
+                                   .payload_bytes_max = (uint64_t)1 << 40,
+                                   .link_mapped_bytes_max = (uint64_t)1 << 44,
+                                   .mapped_bytes_max = (uint64_t)1 << 45,
+                                   .capacity_records = 65536,
+                                   .capacity_bytes = (uint64_t)1 << 40,
+                                   .links_max = UINT32_MAX,
+                                   .unread_rights_max = 250,
+                                   .introduced_max = UINT32_MAX,
+                                   .reply_bytes_max = (uint64_t)1 << 45,
+                                   .link_reply_bytes_max = (uint64_t)1 << 44,
+                                   .link_answers_max = UINT32_MAX};
+        int carrier = carrier_new(large, NULL, 0, 0, NULL);
+        CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), 0);
+        CHECK_MEM(&port_of(t, got)->opts, &most, sizeof most);
+        CHECK_EQ(carrier_open(t, carrier, true, 0, &got), 0);
+        CHECK_EQ(port_of(t, got)->opts.payload_bytes_max, large.payload_bytes_max);
+        CHECK_EQ(port_of(t, got)->opts.link_answers_max, large.link_answers_max);
+        close(carrier);
+        carrier = carrier_new((struct head){.port_id = 2, .payload_bytes_max = 7, .capacity_records = WHARF_RENDEZVOUS},
+                              NULL, 0, 0, NULL);
+        CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), 0);
+        CHECK_EQ(port_of(t, got)->opts.payload_bytes_max, 7);
+        CHECK_EQ(port_of(t, got)->opts.capacity_records, WHARF_RENDEZVOUS);
+        CHECK_EQ(port_of(t, got)->opts.links_max, most.links_max);
+        close(carrier);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   two ports of a task never have the same id where one of them is known to be true to it.
+ * Method: a made-up port with the id of one that the task made, is moving, and has moved away; and of one that came from
+ *         another user, of which nobody can say whose it is.
+ */
+TEST(a_port_cannot_come_with_the_id_of_one_that_is_here)
+{
+        wharf_task *t;
+        wharf_name own, got;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, NULL, &own), 0);
+        struct wharf_port_stat st = {.size = sizeof st};
+        CHECK_EQ(wharf_port_stat(t, own, &st), 0);
+        int carrier = carrier_new((struct head){.port_id = st.id.v}, NULL, 0, 0, NULL), moved;
+        CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), -EPROTO);
+        CHECK_EQ(carrier_open(t, carrier, true, 0, &got), -EPROTO);
+        CHECK_EQ(wh_move_pack(t, own, &moved), 0);
+        wh_move_end(t, own, false); /* in vain */
+        CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), -EPROTO);
+        CHECK_EQ(wharf_drop(t, own), 0);
+        CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), 0);
+        CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), 0);
+        CHECK_EQ(carrier_open(t, carrier, true, 0, &got), 0); /* nobody is kept out by a stranger's word */
+        CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), -EPROTO);
+        close(carrier);
+        close(moved);
+        wharf_task_close(t);
+}
+
+/* A port that is on its way to a port of the same task, whose receiver was faster than the sender could let go of it. */
+struct bounce {
+        wharf_task *t;
+        wharf_name box, port;
+        struct stage waits;
+};
+static void *let_go(void *arg)
+{
+        struct bounce *b = arg;
+        struct wh_inbox *in = &port_of(b->t, b->box)->own;
+        for (bool waits = false; !waits;) {
+                wh_lock(&in->lock);
+                waits = !wh_list_empty(&port_of(b->t, b->box)->waiting);
+                wh_unlock(&in->lock);
+        }
+        wh_move_end(b->t, b->port, true);
+        return NULL;
+}
+
+/*
+ * Goal:   a port that comes back before it was let go of is not lost.
+ * Method: it is packed, and received in its own task; the thread that sent it lets go once the receiver waits.
+ */
+TEST(a_port_that_comes_back_at_once_is_awaited)
+{
+        struct hub h = hub_open(NULL);
+        struct bounce b = {.t = h.task, .box = h.port};
+        struct wharf_item it;
+        int carrier, sock = connect_raw(&h);
+        pthread_t thread;
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &b.port), 0);
+        CHECK_EQ(wh_move_pack(h.task, b.port, &carrier), 0);
+        send_carrier(sock, 0, carrier);
+        CHECK_EQ(pthread_create(&thread, NULL, let_go, &b), 0);
+        struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+        CHECK_EQ(it.kind, WHARF_GOT_RECEIVE);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        close(sock);
+        hub_close(&h);
+}
+
+/* ---- what it takes ---- */
+
+enum { LIMIT = 1024 };
+
+static int sends_what_cannot_be(void *arg)
+{
+        const struct hub *h = arg;
+        become(1001);
+        enum { MUCH = 600 };
+        int sv[2], fds[MUCH];
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        for (int i = 0; i < MUCH; i++)
+                fds[i] = sv[0];
+        const struct head cannot[] = {
+                {.n_links = 20000, .n_fds = 20000, .links_max = UINT32_MAX}, /* more descriptors than a process has */
+                {.n_links = MUCH, .n_fds = MUCH, .links_max = UINT32_MAX},   /* half of them, and more */
+                {.n_links = LIMIT / 4, .n_fds = LIMIT / 4, .links_max = UINT32_MAX}, /* more than the share of a user */
+                {.version = 3},                                                      /* from another time */
+        };
+        const int why[] = {EDQUOT, EDQUOT, EDQUOT, EPROTONOSUPPORT};
+        for (unsigned i = 0; i < sizeof cannot / sizeof *cannot; i++) {
+                int s = connect_raw(h);
+                send_carrier(s, 0, carrier_new(cannot[i], cannot[i].n_fds <= MUCH ? fds : NULL, 0, 0, NULL));
+                struct {
+                        struct wh_frame f;
+                        uint8_t more[256];
+                } said = {0};
+                while (said.f.type != WH_FRAME_REFUSE)
+                        CHECK_GE(recv(s, &said, sizeof said, 0), 1);
+                CHECK_EQ(said.f.arg, why[i]);
+                close(s);
+        }
+        close(sv[0]);
+        close(sv[1]);
+        wharf_name right;
+        wharf_task *t = hub_join((struct hub *)arg, &right);
+        CHECK_EQ(wharf_send(t, right, "done", 4, wharf_in_ms(60000)), 0);
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   a port that this process can never open ends the link that it came over; it is no shortage, that would stay.
+ * Method: several kinds, one after another. No receive fails, and the message after them is received.
+ */
+TEST(a_port_that_can_never_be_opened_ends_its_link)
+{
+        only_as_root();
+        descriptors(LIMIT);
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        pid_t pid = test_fork(sends_what_cannot_be, &h);
+        char buf[8];
+        struct wharf_item it;
+        struct wharf_msg m = MSG(.data = buf, .cap_bytes = sizeof buf, .items = &it, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+        CHECK_EQ(m.len_bytes, 4);
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+struct mover {
+        struct hub *hub;
+        uid_t uid;
+        unsigned n_links, n_ports;
+        struct stage sent, done;
+};
+
+/* Ports with so many links each, in whose last one there is a message. */
+static int moves_ports(void *arg)
+{
+        struct mover *a = arg;
+        wharf_name to, port, right;
+        descriptors(4 * LIMIT);
+        if (a->uid)
+                become(a->uid);
+        wharf_task *t = hub_join(a->hub, &to);
+        for (unsigned k = 0; k < a->n_ports; k++) {
+                CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+                for (unsigned i = 0; i < a->n_links; i++)
+                        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+                CHECK_EQ(wharf_send(t, right, "kept", 4, 0), 0);
+                struct wharf_item it = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+                CHECK_EQ(wharf_sendmsg(t, to, &MSG(.items = &it, .n_items = 1), wharf_in_ms(60000)), 0);
+        }
+        stage_reach(&a->sent);
+        stage_await(&a->done);
+        wharf_task_close(t);
+        return 0;
+}
+
+/* Of one who comes when another has much. */
+static int says_honest(void *arg)
+{
+        wharf_name to;
+        become(1002);
+        wharf_task *t = hub_join(arg, &to);
+        CHECK_EQ(wharf_send(t, to, "honest", 6, wharf_in_ms(60000)), 0);
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   the links of ports that one user moves here take of its share; those that find no place there wait, with all that
+ *         is in them, and others are served.
+ * Method: two ports of 150 links with 1024 descriptors, where a user may have 256. The second comes when the first is gone.
+ */
+TEST(ports_that_one_user_moves_take_of_its_share_and_wait)
+{
+        only_as_root();
+        descriptors(LIMIT);
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        struct mover a = {
+                .hub = &h, .uid = 1001, .n_links = 150, .n_ports = 2, .sent = stage_new(), .done = stage_new()};
+        pid_t pid = test_fork(moves_ports, &a);
+        char buf[8];
+        struct wharf_item it[2];
+        struct wharf_msg m = MSG(.data = buf, .cap_bytes = sizeof buf, .items = it, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+        CHECK_EQ(m.n_items, 1);
+        stage_await(&a.sent);
+        for (int i = 0; i < 3; i++)
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
+        CHECK_EQ(test_wait(test_fork(says_honest, &h)), 0);
+        m = MSG(.data = buf, .cap_bytes = sizeof buf, .items = it + 1, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+        CHECK_EQ(m.len_bytes, 6);
+        CHECK_EQ(m.sender.uid, 1002);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
+        CHECK_EQ(wharf_recv(h.task, it[0].name, buf, sizeof buf, NULL, wharf_in_ms(60000)), 4);
+        CHECK_EQ(wharf_drop(h.task, it[0].name), 0);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+        CHECK_EQ(m.n_items, 1);
+        CHECK_EQ(wharf_recv(h.task, it[1].name, buf, sizeof buf, NULL, wharf_in_ms(60000)), 4);
+        CHECK_EQ(wharf_drop(h.task, it[1].name), 0);
+        CHECK_EQ(h.task->accounts.used[WH_SHARE_TASK_LINKS], 1);
+        stage_reach(&a.done);
+        CHECK_EQ(test_wait(pid), 0);
+        stage_done(&a.sent);
+        stage_done(&a.done);
+        hub_close(&h);
+}
+
+/*
+ * Goal:   however many links a port brings, a call that receives it looks at its deadline, and others have their turn.
+ * Method: a port with a thousand, and a message of another sender that comes later. Calls that do not wait return several
+ *         times without the port; the message is there first. The same again, where the receiver leaves in the middle.
+ */
+TEST(a_port_with_many_links_is_opened_in_parts)
+{
+        enum { MANY = 1000 };
+        descriptors(4 * LIMIT);
+        for (int leaves = 0; leaves < 2; leaves++) {
+                struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+                struct mover a = {.hub = &h, .n_links = MANY, .n_ports = 1, .sent = stage_new(), .done = stage_new()};
+                pid_t pid = test_fork(moves_ports, &a);
+                stage_await(&a.sent);
+                wharf_name other;
+                CHECK_EQ(wharf_right_new(h.task, h.port, &other), 0);
+                char buf[8];
+                struct wharf_item it;
+                struct wharf_msg m = MSG(.data = buf, .cap_bytes = sizeof buf, .items = &it, .cap_items = 1);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
+                CHECK_EQ(wharf_send(h.task, other, "small", 5, 0), 0);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), 0);
+                CHECK_EQ(m.len_bytes, 5);
+                unsigned times = 1;
+                for (; !leaves && wharf_recvmsg(h.task, h.port, &m, 0) == -EAGAIN; times++)
+                        ;
+                if (!leaves) {
+                        CHECK_EQ(m.n_items, 1);
+                        CHECK_GE(times, 2);
+                        CHECK_EQ(wharf_recv(h.task, it.name, buf, sizeof buf, NULL, wharf_in_ms(60000)), 4);
+                        CHECK_EQ(wharf_drop(h.task, it.name), 0);
+                        CHECK_EQ(wharf_drop(h.task, other), 0);
+                }
+                hub_close(&h);
+                stage_reach(&a.done);
+                CHECK_EQ(test_wait(pid), 0);
+                stage_done(&a.sent);
+                stage_done(&a.done);
+        }
+}
