@@ -29,7 +29,19 @@ struct head {
         uint32_t link_answers_max, zero;
 };
 static_assert(sizeof(struct head) == 152, "as it is there");
-enum { LINK_BYTES = 264, SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE, BATCH = 253 };
+struct link_state {
+        uint32_t flags, introducer, more[26];
+        uint64_t len, have, offer;
+        uint32_t id, call, stash_items, how;
+        uint8_t rest[112];
+};
+static_assert(sizeof(struct link_state) == 264, "as it is there");
+enum {
+        BUILDING = 8,
+        LINK_BYTES = sizeof(struct link_state),
+        SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
+        BATCH = 253
+};
 struct datagram {
         uint64_t magic;
         uint32_t version, index, count, n_fds;
@@ -50,10 +62,12 @@ static void datagram_send(int sock, uint32_t index, uint64_t n_fds_in_all, const
 }
 
 /*
- * The carrier of a port with that head and links that are nothing but a socket each; `fds` has n_fds of them, or is NULL.
- * The state has `len` bytes, of which `there` are written; 0: all that belong to it. *ret_state is the state, unless NULL.
+ * The carrier of a port with that head and links that are all like `each`, or nothing but a socket each; `fds` has n_fds of
+ * them, or is NULL. The state has `len` bytes, of which `there` are written; 0: all that belong to it. *ret_state is the
+ * state, unless NULL.
  */
-static int carrier_new(struct head h, const int *fds, size_t there, size_t len, int *ret_state)
+static int carrier_of(struct head h, const struct link_state *each, const int *fds, size_t there, size_t len,
+                      int *ret_state)
 {
         int sv[2], state = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         const size_t all = sizeof h + (size_t)h.n_links * LINK_BYTES;
@@ -65,6 +79,8 @@ static int carrier_new(struct head h, const int *fds, size_t there, size_t len, 
         there = there ? there : len;
         uint8_t *bytes = calloc(1, there);
         memcpy(bytes, &h, sizeof h);
+        for (uint32_t i = 0; each && i < h.n_links; i++)
+                memcpy(bytes + sizeof h + i * sizeof *each, each, sizeof *each);
         CHECK_EQ(write(state, bytes, there), there);
         free(bytes);
         CHECK_EQ(ftruncate(state, (off_t)len), 0);
@@ -82,6 +98,11 @@ static int carrier_new(struct head h, const int *fds, size_t there, size_t len, 
         else
                 close(state);
         return sv[1];
+}
+
+static int carrier_new(struct head h, const int *fds, size_t there, size_t len, int *ret_state)
+{
+        return carrier_of(h, NULL, fds, there, len, ret_state);
 }
 
 /* As a message over a connection to the hub, which has greeted it. */
@@ -152,11 +173,9 @@ TEST(unused_rights_of_a_moved_port_are_one_notice)
                 CHECK_EQ(wharf_drop(h.task, once), 0);
         }
         struct wharf_msg m = MSG();
-        for (int i = 0; i < 3 && i < 1; i++) { /* what was taken is told already */
-                CHECK_EQ(wharf_recvmsg(h.task, port, &m, wharf_in_ms(60000)), 0);
-                CHECK_EQ(m.notice, WHARF_NOTICE_ONCE_UNUSED);
-                CHECK_EQ(m.count, 1);
-        }
+        CHECK_EQ(wharf_recvmsg(h.task, port, &m, wharf_in_ms(60000)), 0); /* one is told before */
+        CHECK_EQ(m.notice, WHARF_NOTICE_ONCE_UNUSED);
+        CHECK_EQ(m.count, 1);
         struct wharf_item it = {.kind = WHARF_MOVE_RECEIVE, .name = port};
         CHECK_EQ(wharf_sendmsg(h.task, to, &MSG(.items = &it, .n_items = 1), 0), 0);
         m = MSG(.items = &it, .cap_items = 1);
@@ -219,6 +238,53 @@ TEST(a_state_that_does_not_fit_together_is_not_read)
                 CHECK_EQ(carrier_open(t, carrier, true, 0, &got), -EPROTO);
                 close(carrier);
         }
+        close(sv[0]);
+        close(sv[1]);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   no message that is only begun takes more of its new owner than one that comes over a link would.
+ * Method: one of a length that no port takes by default; three that would have more than one user's share of a port's memory,
+ *         and two that have not. Rights in messages count as well, until these are gone.
+ */
+TEST(messages_in_a_moved_port_are_charged)
+{
+        wharf_task *t;
+        wharf_name got, port, right;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        struct link_state each = {.flags = BUILDING, .len = (uint64_t)1 << 40, .how = WHARF_HOW_CHUNKS};
+        int sv[2], three[3];
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        for (int i = 0; i < 3; i++)
+                three[i] = sv[0];
+        const int wants[] = {-EPROTO, 0, 0, -EDQUOT};
+        for (uint32_t n = 0; n < 4; n++) {
+                const uint32_t links = n ? n : 1;
+                const struct head h = {
+                        .port_id = 1, .n_links = links, .n_fds = links, .payload_bytes_max = (uint64_t)1 << 40};
+                int carrier = carrier_of(h, &each, three, 0, 0, NULL);
+                CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), wants[n]);
+                close(carrier);
+                each.len = 900 << 20;
+        }
+        CHECK_EQ(t->accounts.used[WH_SHARE_TASK_LINKS], 3);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        struct wharf_item it[3];
+        for (int i = 0; i < 3; i++)
+                it[i] = (struct wharf_item){.kind = WHARF_COPY_FD, .fd = sv[0]};
+        CHECK_EQ(wharf_sendmsg(t, right, &MSG(.items = it, .n_items = 3), 0), 0);
+        CHECK_EQ(wharf_recvmsg(t, port, &MSG(), 0), -EOVERFLOW); /* they are read, and stay */
+        int carrier;
+        CHECK_EQ(wh_move_pack(t, port, &carrier), 0);
+        CHECK_EQ(t->accounts.used[WH_SHARE_RIGHTS], 3);
+        CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), 0);
+        CHECK_EQ(t->accounts.used[WH_SHARE_RIGHTS], 6);
+        CHECK_EQ(wharf_drop(t, got), 0);
+        CHECK_EQ(t->accounts.used[WH_SHARE_RIGHTS], 3);
+        close(carrier);
+        wh_move_end(t, port, false);
         close(sv[0]);
         close(sv[1]);
         wharf_task_close(t);
@@ -513,4 +579,51 @@ TEST(a_port_with_many_links_is_opened_in_parts)
                 stage_done(&a.sent);
                 stage_done(&a.done);
         }
+}
+
+/* Answers a call with a port of so many links, twice. */
+static int answers_with_ports(void *arg)
+{
+        static const unsigned n_links[] = {100, LIMIT / 2};
+        wharf_name hub, mine, port, right;
+        descriptors(4 * LIMIT);
+        become(1001);
+        wharf_task *t = hub_join(arg, &hub);
+        CHECK_EQ(wharf_port_new(t, NULL, &mine), 0);
+        struct wharf_item it = {.kind = WHARF_MAKE_SEND, .name = mine};
+        CHECK_EQ(wharf_sendmsg(t, hub, &MSG(.items = &it, .n_items = 1), wharf_in_ms(60000)), 0);
+        for (int k = 0; k < 2; k++) {
+                struct wharf_msg m = MSG();
+                CHECK_EQ(wharf_recvmsg(t, mine, &m, wharf_in_ms(60000)), 0);
+                CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+                for (unsigned i = 0; i < n_links[k]; i++)
+                        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+                it = (struct wharf_item){.kind = WHARF_MOVE_RECEIVE, .name = port};
+                CHECK_EQ(wharf_replymsg(t, m.reply, &MSG(.items = &it, .n_items = 1)), 0);
+        }
+        CHECK_EQ(wharf_recvmsg(t, mine, &MSG(), wharf_in_ms(60000)), -ENOTCONN);
+        wharf_task_close(t);
+        return 0;
+}
+
+/* Goal: nor do the links of ports that come in answers take all that a caller has: of a server it knows nothing. */
+TEST(ports_in_answers_take_of_the_share_of_nobody)
+{
+        only_as_root();
+        descriptors(LIMIT);
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        pid_t pid = test_fork(answers_with_ports, &h);
+        struct wharf_item it;
+        struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+        const wharf_name server = it.name;
+        m = MSG(.items = &it, .cap_items = 1);
+        CHECK_EQ(wharf_callmsg(h.task, server, &MSG(), &m, wharf_in_ms(60000)), 0);
+        CHECK_EQ(it.kind, WHARF_GOT_RECEIVE);
+        CHECK_GE(h.task->accounts.used[WH_SHARE_TASK_LINKS], 100);
+        CHECK_EQ(wharf_drop(h.task, it.name), 0);
+        CHECK_EQ(wharf_callmsg(h.task, server, &MSG(), &m, wharf_in_ms(60000)), -EDQUOT);
+        CHECK_EQ(wharf_drop(h.task, server), 0);
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
 }
