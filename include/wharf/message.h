@@ -76,7 +76,8 @@ enum {
          * this message. No sender has to do anything, and no message is lost, doubled or reordered for any of them.
          * Threads that receive from it here return -ECANCELED. Reply rights that came by it stay, and answer as ever.
          * Notices that were asked for at it, or about it, and sender ids are this task's and end here. A port that is
-         * in a set leaves it, and is in it again if the call fails.
+         * in a set leaves it, and is in it again if the call fails. A receiver of another user has limits to what it takes:
+         * see WHARF_GOT_RECEIVE.
          */
         WHARF_MOVE_RECEIVE = 8,
         WHARF_MOVE_MEMORY = 9,  /* a memory (wharf/memory.h); it is gone here */
@@ -84,8 +85,16 @@ enum {
         /* Received. The name or descriptor is yours to drop or close. */
         WHARF_GOT_FD = 16,
         WHARF_GOT_SEND = 17,
-        WHARF_GOT_REPLY = 18,   /* a send-once right */
-        WHARF_GOT_RECEIVE = 19, /* a port: its name in this task; id and options are as they were */
+        WHARF_GOT_REPLY = 18, /* a send-once right */
+        /*
+         * A port: its name in this task. Its id and its options are as they were where this task's own user has moved
+         * it, and is known as the sender. Of any other, the id may be anybody's (docs/design/identity.md); no option is
+         * above its default (WHARF_RENDEZVOUS and the flags stay); and its links take of what that user may have here:
+         * the message waits until there is room for all of them. One that could never find it, as with more links than
+         * a quarter of RLIMIT_NOFILE, ends its sender's link (-EDQUOT), and with it the port; in an answer to a call,
+         * where nobody is known unless wharf_right_same() has asked, it is -EDQUOT of that call.
+         */
+        WHARF_GOT_RECEIVE = 19,
         WHARF_GOT_MEMORY = 20,
 };
 
@@ -150,7 +159,8 @@ enum {
 enum {
         WHARF_NOTICE_DEAD_NAME = 1,     /* the receiver of the right `about` is gone */
         WHARF_NOTICE_NO_SENDERS = 2,    /* no send right to the port `about` is left, of `count` that were ever made */
-        WHARF_NOTICE_ONCE_UNUSED = 3,   /* a send-once right to the port `about` is gone, and its message never came */
+        WHARF_NOTICE_ONCE_UNUSED = 3,   /* a send-once right to the port `about` is gone, and its message never came; or
+                                           `count` of them, before the port moved here */
         WHARF_NOTICE_SEND_POSSIBLE = 4, /* the queue of the right `about` has room */
         WHARF_NOTICE_SENT_LATER = 5,    /* the message that was left on the right `about` has gone into its queue */
 };
@@ -178,7 +188,7 @@ struct wharf_msg {
         wharf_name reply;           /* out: the sender waits for an answer to this name; WHARF_NONE if not */
         uint32_t notice;            /* out: not 0: this is no message but a notice of the system, WHARF_NOTICE_* */
         wharf_name about;           /* out: whom the notice is about */
-        uint64_t count;             /* out, with WHARF_NOTICE_NO_SENDERS: send rights made; see wharf_notify() */
+        uint64_t count;             /* out: how many rights WHARF_NOTICE_NO_SENDERS or _ONCE_UNUSED tells of */
 
         uint64_t held[4]; /* the library's: what wharf_release() needs */
 };

@@ -27,7 +27,10 @@ WHARF_BEGIN
  * not keep its place from those whom it introduced.
  */
 
-/* The same for every right to one port, in every task; chosen at random when the port is made. */
+/*
+ * The same for every right to one port, in every task; chosen at random when the port is made. It is no secret, and of a port
+ * that another user moved it is that user's word: see docs/design/identity.md.
+ */
 typedef struct {
         uint64_t v;
 } wharf_port_id;
@@ -110,7 +113,8 @@ WHARF_API int wharf_right_new(wharf_task *task, wharf_name port, wharf_name *ret
  * and with rights inside, and is gone with it. It can be moved (WHARF_MOVE_REPLY) and dropped, but not copied. Using it
  * never waits, also where the port's capacity is zero. The answer to a call is the same kind of right. A right whose
  * holder dies, drops it, or breaks its rules before that message came is told to the port: a message with notice
- * WHARF_NOTICE_ONCE_UNUSED, and the id that its sender would have had in sender.id. Never blocks.
+ * WHARF_NOTICE_ONCE_UNUSED, and the id that its sender would have had in sender.id. Those that the port had not received
+ * when it moved are one notice at its new owner, which says in `count` how many there were. Never blocks.
  *
  * What the port's owner may rely on: never two messages, and either one message or one notice. Who held the right
  * before may have kept a copy of it, and used it in the holder's place: `sender` says truly who sent the message.

@@ -33,7 +33,9 @@ struct link_state {
         uint32_t flags, introducer, more[26];
         uint64_t len, have, offer;
         uint32_t id, call, stash_items, how;
-        uint8_t rest[112];
+        uint64_t items_seq;
+        uint32_t n_items;
+        uint8_t rest[100];
 };
 static_assert(sizeof(struct link_state) == 264, "as it is there");
 enum {
@@ -406,21 +408,24 @@ static int sends_what_cannot_be(void *arg)
 {
         const struct hub *h = arg;
         become(1001);
-        enum { MUCH = 600 };
+        enum { MUCH = 600, FULL = 10 };
+        const struct link_state full = {.n_items = WHARF_ITEMS_MAX};
         int sv[2], fds[MUCH];
         CHECK_EQ(wh_os_socketpair(sv), 0);
         for (int i = 0; i < MUCH; i++)
                 fds[i] = sv[0];
         const struct head cannot[] = {
-                {.n_links = 20000, .n_fds = 20000, .links_max = UINT32_MAX}, /* more descriptors than a process has */
-                {.n_links = MUCH, .n_fds = MUCH, .links_max = UINT32_MAX},   /* half of them, and more */
+                {.n_links = FULL,
+                 .n_fds = FULL * (1 + WHARF_ITEMS_MAX)}, /* more descriptors than half of what it has */
+                {.n_links = MUCH, .n_fds = MUCH, .links_max = UINT32_MAX},           /* more links than that */
                 {.n_links = LIMIT / 4, .n_fds = LIMIT / 4, .links_max = UINT32_MAX}, /* more than the share of a user */
                 {.version = 3},                                                      /* from another time */
         };
         const int why[] = {EDQUOT, EDQUOT, EDQUOT, EPROTONOSUPPORT};
         for (unsigned i = 0; i < sizeof cannot / sizeof *cannot; i++) {
                 int s = connect_raw(h);
-                send_carrier(s, 0, carrier_new(cannot[i], cannot[i].n_fds <= MUCH ? fds : NULL, 0, 0, NULL));
+                send_carrier(s, 0,
+                             carrier_of(cannot[i], i ? NULL : &full, cannot[i].n_fds <= MUCH ? fds : NULL, 0, 0, NULL));
                 struct {
                         struct wh_frame f;
                         uint8_t more[256];
