@@ -6,6 +6,7 @@
 
 #include "os/os.h"
 #include "port/frame.h"
+#include "port/kept.h"
 #include "port/link.h"
 #include "port/move.h"
 #include "port/port.h"
@@ -460,6 +461,25 @@ TEST(a_port_that_can_never_be_opened_ends_its_link)
         CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
         CHECK_EQ(m.len_bytes, 4);
         CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}
+
+/* Goal: a server of others, as wharfd is, opens no port that anybody moves to it. */
+TEST(a_port_of_others_takes_no_ports)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        CHECK_EQ(wh_port_of_others(h.task, h.port), 0);
+        int sock = connect_raw(&h);
+        send_carrier(sock, 0, carrier_new((struct head){.port_id = 1}, NULL, 0, 0, NULL));
+        struct wharf_item it;
+        struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
+        struct wharf_port_stat st = {.size = sizeof st};
+        do { /* it is let in, and then looked at */
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
+                CHECK_EQ(wharf_port_stat(h.task, h.port, &st), 0);
+        } while (st.refused_links == 0);
+        CHECK_EQ(st.senders, 0);
+        close(sock);
         hub_close(&h);
 }
 
