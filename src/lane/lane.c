@@ -4,6 +4,7 @@
 #include "base/trace.h"
 #include "lane/sealed.h"
 #include "memory/buddy.h"
+#include "os/closer.h"
 #include "os/left.h"
 #include "os/os.h"
 
@@ -47,7 +48,7 @@ static int memory_new(const char *name, uint64_t len, int seals, int *ret_fd, vo
 static int memory_check(int fd, int seals, uint64_t bytes_max, uint64_t *ret_len)
 {
         uint64_t len;
-        int r = wh_sealed_check(fd, seals, &len);
+        int r = wh_sealed_size(fd, seals, &len);
         if (r < 0)
                 return r;
         if (len % WH_PAGE)
@@ -58,13 +59,28 @@ static int memory_check(int fd, int seals, uint64_t bytes_max, uint64_t *ret_len
         return 0;
 }
 
+/*
+ * Of a small memory, as an honest link has it, the pages are mapped at once: one call in the place of a fault for every few
+ * of them, in the midst of the first messages. Of a large one that would keep its reader for long, for what it may never
+ * read: there a fault is little beside the payloads that need so much.
+ */
+enum { POPULATE_MAX = 256 << 10 };
+
+/* What is sealed against writing has no holes (L2). The other has one page, and whoever made it may cut a hole at any time. */
 static int memory_map(int fd, uint64_t len, int prot, void **ret)
 {
         void *map;
-        int r = wh_os_mmap(NULL, len, prot, MAP_SHARED | MAP_POPULATE, fd, 0, &map);
+        int whole = prot & PROT_WRITE ? 0 : wh_sealed_whole(fd, len);
+        if (whole < 0 && whole != -EOPNOTSUPP)
+                return whole;
+        const int populate = whole == 0 && len <= POPULATE_MAX ? MAP_POPULATE : 0;
+        int r = wh_os_mmap(NULL, len, prot, MAP_SHARED | populate, fd, 0, &map);
         if (r < 0)
                 return wh_trace(r);
-        r = wh_os_madvise(map, len, MADV_DONTFORK);
+        if (whole < 0)
+                r = wh_sealed_touch(fd, map, len);
+        if (r == 0)
+                r = wh_os_madvise(map, len, MADV_DONTFORK);
         if (r < 0) {
                 wh_os_munmap(map, len);
                 return wh_trace(r);
@@ -487,9 +503,10 @@ static void sections_unmap(struct wh_lane_rx *lane)
         while (lane->n_sections) {
                 lane->n_sections--;
                 lane->mapped_bytes -= lane->section[lane->n_sections].len;
-                wh_os_close(lane->section[lane->n_sections].fd);
                 wh_os_munmap((void *)(uintptr_t)lane->section[lane->n_sections].map,
                              lane->section[lane->n_sections].len);
+                /* Behind the mapping: whichever is the last frees the pages, and this one may do so elsewhere. */
+                wh_os_close_theirs(lane->section[lane->n_sections].fd);
         }
 }
 
@@ -500,13 +517,13 @@ struct wh_lane_rx *wh_lane_rx_free(struct wh_lane_rx *lane)
         sections_unmap(lane);
         if (lane->next)
                 wh_os_munmap(lane->next, lane->next_len);
-        wh_os_close(lane->next_fd);
-        wh_os_close(lane->out_fd);
-        wh_os_close(lane->back_fd);
         if (lane->ring.out)
                 wh_os_munmap((void *)(uintptr_t)lane->ring.out, lane->map_len);
         if (lane->ring.back)
                 wh_os_munmap(lane->ring.back, WH_PAGE);
+        wh_os_close(lane->next_fd);
+        wh_os_close(lane->out_fd);
+        wh_os_close(lane->back_fd);
         free(lane);
         return NULL;
 }
@@ -564,6 +581,8 @@ int wh_lane_rx_add_section(struct wh_lane_rx *lane, int fd, uint64_t bytes_max)
         int r = memory_check(fd, OUT_SEALS, bytes_max, &len);
         if (r < 0)
                 return r;
+        if (len > WH_SECTION_BYTES_MAX)
+                return wh_trace(-EPROTO);
         void *map;
         r = memory_map(fd, len, PROT_READ, &map);
         if (r < 0)

@@ -1,13 +1,53 @@
 #include "lane/sealed.h"
 
+#include "base/bits.h"
 #include "base/trace.h"
 #include "os/os.h"
 
 #include <errno.h>
 
 #define TMPFS_MAGIC 0x01021994u
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 
 int wh_sealed_check(int fd, int seals, uint64_t *ret_len)
+{
+        uint64_t len;
+        int r = wh_sealed_size(fd, seals, &len);
+        if (r == 0)
+                r = wh_sealed_whole(fd, len);
+        if (r < 0 && r != -EOPNOTSUPP)
+                return r;
+        *ret_len = len;
+        return 0;
+}
+
+int wh_sealed_whole(int fd, uint64_t len)
+{
+        uint64_t hole;
+        int r = wh_os_first_hole(fd, &hole);
+        return r < 0 ? r : hole == len ? 0 : wh_trace(-EPROTO);
+}
+
+int wh_sealed_touch(int fd, void *map, uint64_t len)
+{
+        enum { STEP = 64 * WH_PAGE };
+        struct stat before, after;
+        int r = wh_os_fstat(fd, &before);
+        for (uint64_t at = 0; r == 0 && at < len; at += STEP) {
+                r = wh_os_madvise((uint8_t *)map + at, len - at < STEP ? len - at : STEP, MADV_POPULATE_READ);
+                if (r == -EINVAL)
+                        return 0; /* before Linux 5.14: they come when they are read */
+                if (r == 0)
+                        r = wh_os_fstat(fd, &after);
+                if (r == -EFAULT || (r == 0 && after.st_blocks != before.st_blocks))
+                        r = -EPROTO;
+        }
+        return r < 0 ? wh_trace(r) : 0;
+}
+
+int wh_sealed_size(int fd, int seals, uint64_t *ret_len)
 {
         struct stat st;
         uint64_t magic;

@@ -28,6 +28,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/utsname.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -287,6 +288,34 @@ int wh_os_fstatfs(int fd, uint64_t *ret_magic)
         if (r == 0)
                 *ret_magic = (uint64_t)fs.f_type;
         return r;
+}
+
+bool wh_os_kernel_since(unsigned major, unsigned minor)
+{
+        static _Atomic uint32_t version; /* relaxed: whoever reads 0 asks itself, and is told the same */
+        uint32_t v = atomic_load_explicit(&version, memory_order_relaxed);
+        if (v == 0) {
+                struct utsname u;
+                unsigned a = 0, b = 0;
+                int saved = errno;
+                if (uname(&u) != 0 || sscanf(u.release, "%u.%u", &a, &b) != 2)
+                        a = b = 0;
+                errno = saved;
+                v = 1u << 31 | (a & 0x7fff) << 16 | (b & 0xffff);
+                atomic_store_explicit(&version, v, memory_order_relaxed);
+        }
+        return (v & ~(1u << 31)) >= (major << 16 | minor);
+}
+
+int wh_os_first_hole(int fd, uint64_t *ret)
+{
+        if (!wh_os_kernel_since(6, 16))
+                return -EOPNOTSUPP;
+        off_t at = OS_CALL(lseek, lseek(fd, 0, SEEK_HOLE));
+        if (at < 0)
+                return -EOPNOTSUPP; /* whatever forbids it */
+        *ret = (uint64_t)at;
+        return 0;
 }
 
 int wh_os_fchmod(int fd, mode_t mode)

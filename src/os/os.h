@@ -52,7 +52,7 @@
                                                                 X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
                                                                         X(getfl) X(epoll_del) X(meminfo) X(lstat) X(access) X(pagemap) \
                                                                                 X(chmod) X(wait) X(inotify) \
-                                                                                X(lock_byte) X(byte_locked) X(mincore)
+                                                                                X(lock_byte) X(byte_locked) X(mincore) X(lseek)
 /* clang-format on */
 
 enum wh_os_call {
@@ -105,6 +105,14 @@ int wh_os_get_seals(int fd);
 int wh_os_fstat(int fd, struct stat *ret);
 /* The magic number of the file system that `fd` lives on. */
 int wh_os_fstatfs(int fd, uint64_t *ret_magic);
+/*
+ * Where the first hole of a memfd that is sealed against writing is: its size when it has none. -EOPNOTSUPP where this
+ * cannot be asked. It takes a lock of the file, and before Linux 6.16 whoever calls write(2) has that lock while the kernel
+ * waits for a page of the writer's own: sealed or not, for as long as a writer likes whose page comes by FUSE.
+ */
+int wh_os_first_hole(int fd, uint64_t *ret);
+/* Is this kernel at least so new? Asked once, when the first task is opened: a sandbox may not let us ask later. */
+bool wh_os_kernel_since(unsigned major, unsigned minor);
 int wh_os_fchmod(int fd, mode_t mode);
 int wh_os_chmod(const char *path, mode_t mode);
 int wh_os_fchown(int fd, uid_t uid, gid_t gid);

@@ -95,6 +95,15 @@ void wh_inbox_open_doors(struct wh_inbox *in)
         in->budget = budget;
 }
 
+bool wh_port_door_served(struct wh_port *p)
+{
+        if (p->at_door >= 0) {
+                wh_port_reap(p);
+                wh_port_accept(atomic_load_explicit(&p->inbox, memory_order_relaxed), p->o.name, true);
+        }
+        return p->at_door < 0;
+}
+
 static int listen_no_more(wharf_task *t, wharf_name port)
 {
         int err;
@@ -105,7 +114,7 @@ static int listen_no_more(wharf_task *t, wharf_name port)
         if (p->listen_fd >= 0) {
                 wh_os_epoll_del(in->ep, p->listen_fd);
                 p->listen_fd = -1;
-                p->accepts_owed = false;
+                p->accepts_owed = p->at_door >= 0; /* it was accepted, and what it has sent is not lost */
                 wh_inbox_wake_all(in); /* its last chance of a sender may be gone with it */
         }
         wh_unlock(&in->lock);

@@ -384,10 +384,14 @@ static uint32_t *holder_budget(struct wh_link *l)
         return &l->budget;
 }
 
-/* Replies take what they take: a holder chose its server. */
+/*
+ * As much as a lane of the library's can have, whatever the server's options: so an honest one never meets this, and no other
+ * has more. A lane that ended is there for a payload in it that the user holds.
+ */
 static int64_t holder_may_map(struct wh_link *l)
 {
-        return (int64_t)1 << 40;
+        const uint64_t mapped = l->rx ? l->rx->mapped_bytes : 0;
+        return mapped < WH_LANE_BYTES_MAX ? (int64_t)(WH_LANE_BYTES_MAX - mapped) : -EDQUOT;
 }
 
 static void holder_nothing(struct wh_link *l)

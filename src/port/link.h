@@ -94,12 +94,17 @@ enum wh_waits_for {
 /* ... or the budget is used up (K7). */
 #define WH_LINK_LATER (-EALREADY)
 
-/* K7: a frame costs WH_COST_FRAME and two for each descriptor, a record one, and so do WH_COST_BYTES of either. */
+/*
+ * K7: a frame costs WH_COST_FRAME and two for each descriptor, a record one, and so do WH_COST_BYTES that are copied to fresh
+ * memory, or WH_COST_MAPPED of the other side's that are looked through for holes and mapped, or are unmapped. What a
+ * receiver makes of an item costs it WH_COST_FRAME once more.
+ */
 enum {
         WH_BUDGET = 4096,      /* a millisecond or so; of one call, between two looks at its deadline */
         WH_BUDGET_TURN = 1024, /* of that, for one link before the others have their turn */
         WH_COST_FRAME = 16,
-        WH_COST_BYTES = 16384,
+        WH_COST_BYTES = 1024,   /* copied */
+        WH_COST_MAPPED = 16384, /* mapped */
 };
 
 /* Why `revoked`. */

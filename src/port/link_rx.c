@@ -45,6 +45,11 @@ bool wh_link_spend(struct wh_link *l, uint64_t cost)
         return *left > 0;
 }
 
+static void spend_mapped(struct wh_link *l, uint64_t bytes)
+{
+        wh_link_spend(l, bytes / WH_COST_MAPPED);
+}
+
 /* Of one look at a link: what it has had of the budget. */
 struct turn {
         uint32_t begun; /* with so much left; 0: it has had nothing yet */
@@ -96,12 +101,20 @@ int wh_link_break(struct wh_link *l, int err)
 
 /* ---- messages in private memory ---- */
 
+/* A reply that is larger than this comes as a memory: nobody has a caller hold much of what never becomes whole. */
+static bool parts_allowed(const struct wh_link *l, uint64_t total)
+{
+        return l->owner || total <= WH_REPLY_PARTS_MAX;
+}
+
 /* Room for a message of `total` bytes, or -EMSGSIZE, -ENOMEM. */
 static int stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t call, enum wharf_how how)
 {
         struct wh_stash *s = &l->stash;
         if (total > payload_limit(l))
                 return -EMSGSIZE;
+        if (!parts_allowed(l, total))
+                return wh_trace(-EPROTO);
         uint8_t *bytes = NULL;
         int r = total > WH_COLD_MAX ? l->end->hold_bytes(l, total) : 0;
         if (r < 0)
@@ -162,13 +175,17 @@ static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, 
 {
         uint64_t len = 0;
         void *map = NULL;
-        int r = total ? wh_sealed_check(fd, WH_SEALS_IMMUTABLE, &len) : 0;
+        int r = total ? wh_sealed_size(fd, WH_SEALS_IMMUTABLE, &len) : 0;
         if (r < 0)
                 return r;
         if (len != total)
                 return wh_trace(-EPROTO);
         if (total > payload_limit(l))
                 return -EMSGSIZE;
+        spend_mapped(l, total);
+        if (total && (r = wh_sealed_whole(fd, total)) < 0 && r != -EOPNOTSUPP)
+                return r;
+        r = 0;
         if (total)
                 r = wh_memory_map(fd, total, &map);
         if (r < 0)
@@ -213,6 +230,8 @@ static void lane_retire(struct wh_link *l)
         l->rx = NULL;
         l->frames_got = l->arms = l->renews = 0;
         l->armed = false;
+        if (rx)
+                spend_mapped(l, rx->mapped_bytes);
         if (rx && rx->blocks_held) {
                 rx->next_retired = l->retired;
                 l->retired = rx;
@@ -281,12 +300,15 @@ static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 if (kinds[i] < WH_ITEM_FD || kinds[i] >= WH_ITEM_KINDS)
                         return -EPROTO;
                 if (kinds[i] == WH_ITEM_BESIDE) {
-                        int r = wh_sealed_check(fds[i], WH_SEALS_IMMUTABLE, &len);
+                        int r = wh_sealed_size(fds[i], WH_SEALS_IMMUTABLE, &len);
                         if (r < 0)
                                 return r;
                         if (len > payload_limit(l) - beside)
                                 return -EMSGSIZE;
                         beside += len;
+                        spend_mapped(l, len);
+                        if ((r = wh_sealed_whole(fds[i], len)) < 0 && r != -EOPNOTSUPP)
+                                return r;
                 }
                 if ((kinds[i] == WH_ITEM_SEND || kinds[i] == WH_ITEM_REPLY || kinds[i] == WH_ITEM_RECEIVE) &&
                     wh_frame_check_socket(fds[i]) < 0)
@@ -388,6 +410,8 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
                 return (int)room;
         struct wh_lane_rx *rx;
         int r = wh_lane_rx_open(fds[0], fds[1], (uint64_t)room, &rx);
+        if (r == 0)
+                spend_mapped(l, rx->mapped_bytes);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
                 wh_lane_rx_free(rx);
         if (r == 0) {
@@ -414,7 +438,9 @@ static int frame_section(struct wh_link *l, const struct wh_frame *f, const int 
         int64_t room = l->end->may_map(l);
         if (room < 0)
                 return (int)room;
+        const uint64_t before = l->rx->mapped_bytes;
         int r = wh_lane_rx_add_section(l->rx, fds[0], (uint64_t)room);
+        spend_mapped(l, l->rx->mapped_bytes - before);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
                 wh_lane_rx_drop_section(l->rx);
         if (r == 0 && (*ret_kept = l->movable))
@@ -431,7 +457,9 @@ static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fd
         int64_t room = l->end->may_map(l);
         if (room < 0)
                 return (int)room;
+        const uint64_t before = l->rx->mapped_bytes;
         int r = wh_lane_rx_add_ring(l->rx, fds[0], (uint64_t)room);
+        spend_mapped(l, l->rx->mapped_bytes - before);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
                 wh_lane_rx_drop_ring(l->rx);
         if (r == 0 && (*ret_kept = l->movable))
@@ -944,6 +972,8 @@ static int block_at(struct wh_link *l, const struct wh_rec_block *b, const void 
 static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext, uint64_t total)
 {
         struct wh_stash *s = &l->stash;
+        if (!parts_allowed(l, total))
+                return wh_trace(-EPROTO);
         int r = ext->n_items ? record_items(l, ext->n_items) : 0;
         if (r < 0)
                 return r;
@@ -981,6 +1011,8 @@ static int record_chunk(struct wh_link *l, struct wh_incoming *in, const struct 
                         const struct wh_rec_block *b)
 {
         const void *bytes;
+        if (b->len > WH_CHUNK)
+                return wh_trace(-EPROTO); /* one part is copied in one go */
         int r = block_at(l, b, &bytes);
         if (r == 0 && !l->stash.building)
                 r = parts_begin(l, in, ext, b->total);
@@ -1109,9 +1141,11 @@ static int record_next(struct wh_link *l, const struct wh_rec *rec)
         int r = wh_link_read(l, WH_UNTIL_RING, 0);
         if (r < 0)
                 return r;
+        const uint64_t before = l->rx->mapped_bytes;
         r = wh_lane_rx_switch(l->rx, ext.arg & WH_NEXT_NO_SECTIONS);
         if (r < 0)
                 return r;
+        spend_mapped(l, before - l->rx->mapped_bytes);
         l->end->mapped(l);
         l->sock_ready = true; /* frames may have been left behind that of this ring */
         record_done(l, rec);
@@ -1190,7 +1224,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 r = block_at(l, &b, &bytes);
                 if (r < 0)
                         return r;
-                if (b.total != b.len)
+                if (b.total != b.len || b.len > WH_BLOCK_MAX)
                         return wh_trace(-EPROTO);
                 in->where = WH_IN_BLOCK;
                 in->bytes = bytes;
@@ -1260,8 +1294,10 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                         from_stash(l, in);
                         return 1;
                 }
-                if (wh_unlikely(l->over))
+                if (wh_unlikely(l->over)) {
+                        wh_link_forget_part(l); /* nobody will send the rest */
                         return l->over;
+                }
                 if (wh_unlikely(l->waits))
                         return 0;
                 struct wh_lane_rx *rx = l->rx;
@@ -1307,6 +1343,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                 continue;
                         }
                         wh_link_end(l, l->tx_over && l->tx_over != -EPIPE ? l->tx_over : -EPIPE);
+                        wh_link_forget_part(l); /* nobody will send the rest */
                         continue;
                 }
                 if (wh_likely(!l->sock_ready))

@@ -36,9 +36,7 @@ enum {
         WH_COLD_BYTES = 64 << 10,    /* likewise: 208 KiB */
         WH_COLD_COUNTED = 512,       /* capacities that frames may fill: each is told of when it was taken, */
         WH_COLD_UNTOLD = 128,        /* and that is read before it fills the socket */
-        WH_CHUNK = 128 << 10,        /* keeps both sides busy, and stays in the cache */
         WH_SECTION_BYTES = 64 << 10, /* the smallest section */
-        WH_SECTION_BYTES_MAX = 64 << 20,
         WH_SECTION_BLOCKS = 16,          /* the first section holds so many payloads of the size that needs it */
         WH_SECTION_BLOCKS_BUSY = 64,     /* ... and a link that keeps running out, so many, */
         WH_SECTION_BYTES_BUSY = 4 << 20, /* up to this */
@@ -222,7 +220,7 @@ int wh_link_rebind(struct wh_link *l)
         }
         const struct wh_origin said = wh_origin_put(l->greeted ? l->hello.port_id : 0, &l->given);
         r = wh_link_frame(l, &f, &said, sizeof said, &sv[1], true);
-        wh_os_close(sv[1]);
+        wh_os_close_end(sv[1], WH_END_SHARED); /* its receiver may have it, and be gone, by now */
         if (r < 0) {
                 l->end->watch(l, sv[0], false);
                 wh_os_close(sv[0]);
@@ -666,7 +664,6 @@ static void publish_block(struct wh_link *l, struct wh_outgoing *o, uint8_t *bod
 enum {
         INLINE_BYTES_MAX = WH_RECORD_BODY_MAX - sizeof(struct wh_rec_ext),
         PIECE_BYTES_MAX = INLINE_BYTES_MAX - sizeof(uint64_t),
-        REPLY_PIECES_MAX = 64 << 10, /* the half of a ring */
         BLOCK_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_block),
         DIRECT_BODY = sizeof(struct wh_rec_ext) + sizeof(struct wh_rec_direct),
 };
@@ -710,7 +707,7 @@ static int send_pieces(struct wh_link *l, struct wh_outgoing *o)
 {
         if (o->len <= INLINE_BYTES_MAX && !o->started)
                 return send_inline(l, o);
-        if (l->owner && o->len > REPLY_PIECES_MAX)
+        if (l->owner && o->len > WH_REPLY_PARTS_MAX)
                 return -EOPNOTSUPP; /* what does not wait for room must have it before it begins */
         struct wh_rec_ext ext = rec_ext(l, o);
         o->how = HOW_PIECES;
@@ -885,7 +882,7 @@ static int send_cold(struct wh_link *l, struct wh_outgoing *o)
 static int send_memoryless(struct wh_link *l, struct wh_outgoing *o, int why)
 {
         o->how = WHARF_HOW_AUTO;
-        if ((l->once && o->len > WH_COLD_MAX) || (l->owner && o->len > REPLY_PIECES_MAX))
+        if ((l->once && o->len > WH_COLD_MAX) || (l->owner && o->len > WH_REPLY_PARTS_MAX))
                 return why;
         return l->tx ? send_pieces(l, o) : send_cold(l, o);
 }

@@ -109,6 +109,7 @@ void wh_port_remove_link(struct wh_link *l)
         struct wh_port *p = l->port;
         struct wh_inbox *in = l->inbox;
         wh_place_leave(l);
+        wh_link_spend(l, l->mapped / WH_COST_MAPPED); /* unmapped below, where nothing in it is held */
         wh_list_remove(&l->in_port);
         wh_list_remove(&l->hot);
         p->n_links--;
@@ -159,7 +160,10 @@ void wh_port_reap(struct wh_port *p)
         wh_list_for_safe (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 struct wh_incoming in = {0};
-                if (l->hung_up && wh_link_next(l, &in) < 0 && l->over)
-                        wh_port_remove_link(l);
+                if (!l->hung_up || wh_link_next(l, &in) >= 0 || !l->over)
+                        continue;
+                const uint32_t left = inbox->budget; /* for finding the others: somebody waits for their places */
+                wh_port_remove_link(l);
+                inbox->budget = left;
         }
 }

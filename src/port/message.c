@@ -361,6 +361,7 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
 
 /* ---- receiving ---- */
 
+static_assert((uint32_t)WH_BLOCK_MAX == WHARF_IN_PLACE_MAX, "what can be lent is what is taken");
 static_assert((int)WHARF_PAYLOAD_ALIGN == (int)WH_PAYLOAD_ALIGN, "what is promised is what is asked for");
 
 /* The payload to the user, in the way it asked for. Nothing is taken from the link yet but by holding. */
@@ -696,6 +697,8 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                                 break; /* K7 */
                         continue;
                 }
+                if (r == LINK_GONE && in->budget == 0)
+                        break; /* K7: what it had was to be unmapped */
                 if (r == LINK_GONE)
                         continue;
                 l->served = 0;
@@ -843,8 +846,8 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         r = -ENOTCONN;
                         break;
                 }
-                if (spins && !m->from && !in->leader) {
-                        /* As in wharf_recv(): a while right here. */
+                if (spins && in->budget && !m->from && !in->leader) {
+                        /* As in wharf_recv(): a while right here, though not where much was read that is no message (K7). */
                         while (spins && !wh_inbox_has_message(in)) {
                                 spins--;
                                 wh_relax();

@@ -318,6 +318,8 @@ static struct wh_port *lock_to_move(wharf_task *t, wharf_name name, wharf_name *
                         *err = wh_fail(-EOPNOTSUPP, "the port was made with WHARF_PORT_FIXED: it never moves");
                 else if (p->listen_fd >= 0)
                         *err = wh_fail(-EBUSY, "the port accepts links from a listening socket; end that first");
+                else if (!wh_port_door_served(p))
+                        *err = wh_fail(-EBUSY, "a connection waits for a place at the port");
                 else if (in == &p->own)
                         return p;
                 wharf_name set = WHARF_NONE;
@@ -485,7 +487,7 @@ static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbo
                 wh_inbox_expel(in);
         wh_list_for_safe (n, &p->links)
                 wh_port_remove_link(wh_container(n, struct wh_link, in_port));
-        wh_os_close(wh_steal_fd(&p->at_door));
+        wh_os_close_end(wh_steal_fd(&p->at_door), WH_END_OURS | WH_END_ACCEPTED);
         if (p->listen_fd >= 0)
                 wh_os_epoll_del(in->ep, p->listen_fd);
         wh_list_remove(&p->in_inbox);

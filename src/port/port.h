@@ -180,6 +180,8 @@ void wh_inbox_expel(struct wh_inbox *in);
 
 /* Take those that are there, as far as there are places. `reaped`: the dead were just looked for. */
 void wh_port_accept(struct wh_inbox *in, wharf_name port, bool reaped);
+/* What stands at its door is let in or refused, before the port goes. False: it waits for a place still. */
+bool wh_port_door_served(struct wh_port *p);
 /* The same for all ports that had no place, or no descriptor, for one. */
 void wh_inbox_accept_owed(struct wh_inbox *in);
 

@@ -283,7 +283,7 @@ static void reply_detach(struct wh_object *o, void *arg)
                         wh_lock(&l->o.lock);
                         r = l->tx_over ? 0 : tell_via(l, y->call, sv[0]);
                         wh_unlock(&l->o.lock);
-                        wh_os_close(sv[0]);
+                        wh_os_close_end(sv[0], WH_END_SHARED); /* its caller may have it, and be gone, by now */
                         if (r == 0 || r == -EPIPE) {
                                 wh_os_fd_private(sv[1]);
                                 y->via = sv[1];

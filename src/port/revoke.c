@@ -11,8 +11,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
-/* For the last time: as much as a socket holds, which is 278 frames and doorbells; the sender may go on to send. */
-enum { DRAIN_BUDGET = 320 * (WH_COST_FRAME + 2) };
+/* For the last time: as much as a socket holds, which is 278 frames and doorbells, and a lane; the sender may go on to send. */
+enum { DRAIN_BUDGET = 320 * (WH_COST_FRAME + 2) + WH_LANE_BYTES_MAX / WH_COST_MAPPED };
 
 /*
  * Read what lies in the socket, dropping messages: a pair that its holder made just now must be told as well (REBIND),

@@ -207,7 +207,7 @@ static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
                 if (r == -EAGAIN)
                         r = wh_holder_wait(l, deadline_ns, &seen);
         }
-        wh_os_close(owner);
+        wh_os_close_end(owner, WH_END_SHARED); /* its receiver may have it, and be gone, by now */
         if (r < 0)
                 wh_os_close(holder); /* nobody has the other end */
         else
@@ -679,6 +679,8 @@ int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_i
         struct wharf_item got[WHARF_ITEMS_MAX];
         unsigned i = 0;
         int r = 0;
+        /* K7: if this is in vain it is done again by every receive, for each link that has such a message. */
+        wh_link_spend(l, n * WH_COST_FRAME);
         for (; i < n; i++) {
                 if (from->kind[i] == WH_ITEM_FD) {
                         got[i] = (struct wharf_item){.kind = WHARF_GOT_FD, .fd = from->fd[i]};

@@ -101,6 +101,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         wh_list_init(&t->ids);
         wh_list_init(&t->waiting);
         wh_ids_look();
+        (void)wh_os_kernel_since(0, 0); /* while it may be asked */
         t->pid = wh_os_getpid();
         t->accounts.self = wh_os_geteuid();
         if (!wh_id_known(t->accounts.self))
