@@ -115,7 +115,7 @@ static int listen_no_more(wharf_task *t, wharf_name port)
                 wh_os_epoll_del(in->ep, p->listen_fd);
                 p->listen_fd = -1;
                 p->accepts_owed = p->at_door >= 0; /* it was accepted, and what it has sent is not lost */
-                wh_inbox_wake_all(in); /* its last chance of a sender may be gone with it */
+                wh_inbox_wake_all(in);             /* its last chance of a sender may be gone with it */
         }
         wh_unlock(&in->lock);
         return 0;

@@ -1343,7 +1343,6 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                 continue;
                         }
                         wh_link_end(l, l->tx_over && l->tx_over != -EPIPE ? l->tx_over : -EPIPE);
-                        wh_link_forget_part(l); /* nobody will send the rest */
                         continue;
                 }
                 if (wh_likely(!l->sock_ready))

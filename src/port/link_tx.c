@@ -32,11 +32,11 @@
 #include <string.h>
 
 enum {
-        WH_COLD_FRAMES = 16,         /* far from filling a socket, which holds 278 */
-        WH_COLD_BYTES = 64 << 10,    /* likewise: 208 KiB */
-        WH_COLD_COUNTED = 512,       /* capacities that frames may fill: each is told of when it was taken, */
-        WH_COLD_UNTOLD = 128,        /* and that is read before it fills the socket */
-        WH_SECTION_BYTES = 64 << 10, /* the smallest section */
+        WH_COLD_FRAMES = 16,             /* far from filling a socket, which holds 278 */
+        WH_COLD_BYTES = 64 << 10,        /* likewise: 208 KiB */
+        WH_COLD_COUNTED = 512,           /* capacities that frames may fill: each is told of when it was taken, */
+        WH_COLD_UNTOLD = 128,            /* and that is read before it fills the socket */
+        WH_SECTION_BYTES = 64 << 10,     /* the smallest section */
         WH_SECTION_BLOCKS = 16,          /* the first section holds so many payloads of the size that needs it */
         WH_SECTION_BLOCKS_BUSY = 64,     /* ... and a link that keeps running out, so many, */
         WH_SECTION_BYTES_BUSY = 4 << 20, /* up to this */

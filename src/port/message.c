@@ -697,8 +697,6 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                                 break; /* K7 */
                         continue;
                 }
-                if (r == LINK_GONE && in->budget == 0)
-                        break; /* K7: what it had was to be unmapped */
                 if (r == LINK_GONE)
                         continue;
                 l->served = 0;
@@ -804,8 +802,8 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
         int short_of = 0;
         if (wh_unlikely(!wh_list_empty(&in->aside)))
                 aside_back(in);
+        in->budget = WH_BUDGET; /* link.K7: filled again only where the deadline is looked at */
         for (;;) {
-                in->budget = WH_BUDGET; /* link.K7: the deadline is looked at before we come here again */
                 if (wh_unlikely(in->at_door))
                         wh_inbox_open_doors(in);
                 if (wh_unlikely(!wh_list_empty(&in->notices)) && !m->from) {
@@ -847,7 +845,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         break;
                 }
                 if (spins && in->budget && !m->from && !in->leader) {
-                        /* As in wharf_recv(): a while right here, though not where much was read that is no message (K7). */
+                        /* As in wharf_recv(): a while right here, for as long as there is a budget for what is no message. */
                         while (spins && !wh_inbox_has_message(in)) {
                                 spins--;
                                 wh_relax();
@@ -860,6 +858,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         if (r != -EMFILE || !wait_for_more(in, p, name, deadline_ns, &r))
                                 break;
                         short_of = 0;
+                        in->budget = WH_BUDGET;
                         continue;
                 }
                 if (wh_unlikely(deadline_ns == 0 && looks++ == LOOKS_AT_ONCE)) {
@@ -884,6 +883,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         armed = r == -EAGAIN;
                         break;
                 }
+                in->budget = WH_BUDGET;
         }
         if (wh_unlikely(!wh_list_empty(&in->aside)))
                 aside_back(in);
