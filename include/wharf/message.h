@@ -240,8 +240,8 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  *                        lets this user have on their way (RLIMIT_NOFILE), or rights in rights in rights
  *         -EMFILE        a message before this one had more descriptors than half of those that the port's task may
  *                        have (RLIMIT_NOFILE), and too few were left: it ended this right
- *         -EBUSY         a receive right of a port that listens, is on its way already, or of which payloads received
- *                        in place were not given back
+ *         -EBUSY         a receive right of a port that listens, is on its way already, has accepted a connection for
+ *                        which there is no place, or of which payloads received in place were not given back
  *         -EOPNOTSUPP    a receive right of a port made with WHARF_PORT_FIXED; or a receive right, or a memory that was
  *                        written to after it was sent or received, where shared memory cannot be made
  *         -ELOOP         a receive right sent through a right to that same port
