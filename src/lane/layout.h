@@ -22,8 +22,8 @@
 
 #define WH_LANE_MAGIC 0x656e616c66726877u /* "whrflane" */
 /* All that a lane can have mapped: its page, two rings while one follows the other, and its sections. */
-#define WH_LANE_BYTES_MAX                                                                                              \
-        (WH_PAGE + 2 * (WH_PAGE + (uint64_t)WH_RING_LINES_MAX * WH_LINE) +                                             \
+#define WH_LANE_BYTES_MAX                                                  \
+        (WH_PAGE + 2 * (WH_PAGE + (uint64_t)WH_RING_LINES_MAX * WH_LINE) + \
          (uint64_t)WH_SECTIONS_MAX * WH_SECTION_BYTES_MAX)
 #define WH_SECTION_MAGIC 0x7463657366726877u
 #ifndef WH_LANE_VERSION /* proof/matrix/later.h */
@@ -38,8 +38,8 @@ enum {
         WH_SECTIONS_MAX = 4,       /* a lane has no more sections than this */
         WH_SLOTS = 512,            /* payloads in sections that may be on their way at once */
         WH_SECTION_BYTES_MAX = 64 << 20,
-        WH_BLOCK_MAX = 8 << 20,       /* bytes of a payload in one block; */
-        WH_CHUNK = 128 << 10,         /* ... of a message in parts: keeps both sides busy, and stays in the cache */
+        WH_BLOCK_MAX = 8 << 20,        /* bytes of a payload in one block; */
+        WH_CHUNK = 128 << 10,          /* ... of a message in parts: keeps both sides busy, and stays in the cache */
         WH_REPLY_PARTS_MAX = 64 << 10, /* of a reply in parts, in all: the half of a ring. It never waits for room */
 };
 

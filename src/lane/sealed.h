@@ -26,7 +26,7 @@
  * never 0; -EPROTO; or what the system says. Reads none of it.
  */
 int wh_sealed_check(int fd, int seals, uint64_t *ret_len);
-/* The same but for holes: asking for those takes time with the size (5 us per MiB), which the caller may want to see first. */
+/* The same but for holes: asking for those takes time with the size (20 us for each MiB), which the caller may want to see first. */
 int wh_sealed_size(int fd, int seals, uint64_t *ret_len);
 /* Has it no hole? 0; -EPROTO: it has; -EOPNOTSUPP: it cannot be asked here, and wh_sealed_touch() finds out. */
 int wh_sealed_whole(int fd, uint64_t len);

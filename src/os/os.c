@@ -307,9 +307,14 @@ bool wh_os_kernel_since(unsigned major, unsigned minor)
         return (v & ~(1u << 31)) >= (major << 16 | minor);
 }
 
+bool wh_os_holes_asked(void)
+{
+        return wh_os_kernel_since(6, 16);
+}
+
 int wh_os_first_hole(int fd, uint64_t *ret)
 {
-        if (!wh_os_kernel_since(6, 16))
+        if (!wh_os_holes_asked())
                 return -EOPNOTSUPP;
         off_t at = OS_CALL(lseek, lseek(fd, 0, SEEK_HOLE));
         if (at < 0)

@@ -111,6 +111,7 @@ int wh_os_fstatfs(int fd, uint64_t *ret_magic);
  * waits for a page of the writer's own: sealed or not, for as long as a writer likes whose page comes by FUSE.
  */
 int wh_os_first_hole(int fd, uint64_t *ret);
+bool wh_os_holes_asked(void); /* is it asked? */
 /* Is this kernel at least so new? Asked once, when the first task is opened: a sandbox may not let us ask later. */
 bool wh_os_kernel_since(unsigned major, unsigned minor);
 int wh_os_fchmod(int fd, mode_t mode);

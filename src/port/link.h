@@ -16,8 +16,8 @@
  *       it sockets or memory, is then of no use to it.
  *   K6  A lane, or a pair, ends at a message and a record that both sides know (struct wh_change). The receiver goes
  *       over when it has taken all before that, and reads nothing that comes behind it earlier.
- *   K7  What is no message (frames, doorbells, parts of messages, offers that were withdrawn) is read on a budget, at
- *       both ends, that is filled where the deadline of a call is looked at. What is left when it is used up stays where it
+ *   K7  What is no message (frames, doorbells, parts of messages, offers that were withdrawn) is read on a budget, and so is
+ *       the other side's memory mapped and what comes with a message made, at both ends, that is filled where the deadline of a call is looked at. What is left when it is used up stays where it
  *       is, and the call looks at its deadline. So nobody keeps another from returning.
  *
  * Guards: at the holder everything is under o.lock. At the owner, receiving (rx, stash, items, sock) is under the
@@ -104,7 +104,8 @@ enum {
         WH_BUDGET_TURN = 1024, /* of that, for one link before the others have their turn */
         WH_COST_FRAME = 16,
         WH_COST_BYTES = 1024,   /* copied */
-        WH_COST_MAPPED = 16384, /* mapped */
+        WH_COST_MAPPED = 16384, /* mapped, */
+        WH_COST_READ = 2048,    /* ... where it cannot be asked for holes, and is read through */
 };
 
 /* Why `revoked`. */

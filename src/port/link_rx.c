@@ -47,7 +47,13 @@ bool wh_link_spend(struct wh_link *l, uint64_t cost)
 
 static void spend_mapped(struct wh_link *l, uint64_t bytes)
 {
-        wh_link_spend(l, bytes / WH_COST_MAPPED);
+        wh_link_spend(l, bytes / (wh_os_holes_asked() ? WH_COST_MAPPED : WH_COST_READ));
+}
+
+/* A memory was to be added to the lane, which had `before` mapped: what is refused, or has no room now, may be large, too. */
+static void spend_added(struct wh_link *l, uint64_t before, int r)
+{
+        spend_mapped(l, r < 0 ? WH_SECTION_BYTES_MAX : l->rx->mapped_bytes - before);
 }
 
 /* Of one look at a link: what it has had of the budget. */
@@ -410,8 +416,7 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
                 return (int)room;
         struct wh_lane_rx *rx;
         int r = wh_lane_rx_open(fds[0], fds[1], (uint64_t)room, &rx);
-        if (r == 0)
-                spend_mapped(l, rx->mapped_bytes);
+        spend_mapped(l, r < 0 ? WH_RING_LINES_MAX * WH_LINE : rx->mapped_bytes);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
                 wh_lane_rx_free(rx);
         if (r == 0) {
@@ -440,7 +445,7 @@ static int frame_section(struct wh_link *l, const struct wh_frame *f, const int 
                 return (int)room;
         const uint64_t before = l->rx->mapped_bytes;
         int r = wh_lane_rx_add_section(l->rx, fds[0], (uint64_t)room);
-        spend_mapped(l, l->rx->mapped_bytes - before);
+        spend_added(l, before, r);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
                 wh_lane_rx_drop_section(l->rx);
         if (r == 0 && (*ret_kept = l->movable))
@@ -459,7 +464,7 @@ static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fd
                 return (int)room;
         const uint64_t before = l->rx->mapped_bytes;
         int r = wh_lane_rx_add_ring(l->rx, fds[0], (uint64_t)room);
-        spend_mapped(l, l->rx->mapped_bytes - before);
+        spend_added(l, before, r);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
                 wh_lane_rx_drop_ring(l->rx);
         if (r == 0 && (*ret_kept = l->movable))

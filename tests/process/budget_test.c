@@ -162,7 +162,7 @@ TEST(blocks_behind_the_end_of_a_memory_are_none_of_it)
         enum { LEN = WH_PAGE + 4096 * WH_LINE, LITTLE = 64 * WH_PAGE };
         for (int asked = 0; asked < 2; asked++)
                 for (int what = 0; what < WHATS; what++) {
-                        if (what >= A_PAYLOAD && (!asked || !wh_os_kernel_since(6, 16)))
+                        if (what >= A_PAYLOAD && (!asked || !wh_os_holes_asked()))
                                 continue;
                         struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
                         wharf_name good, bad;
@@ -176,7 +176,7 @@ TEST(blocks_behind_the_end_of_a_memory_are_none_of_it)
                         wh_os_gate = NULL;
                         CHECK_EQ(port_stat(h.task, h.port).senders, 1);
                         CHECK_EQ(port_stat(h.task, h.port).refused_links, 1);
-                        CHECK_LE(bytes_there(fd), asked && wh_os_kernel_since(6, 16) ? 0 : LITTLE);
+                        CHECK_LE(bytes_there(fd), asked && wh_os_holes_asked() ? 0 : LITTLE);
                         CHECK_EQ(wharf_send(h.task, good, "well", 4, 0), 0);
                         receives(h.task, h.port, "well");
                         close(fd);
@@ -247,6 +247,38 @@ TEST(sections_of_many_links_are_mapped_a_few_at_a_time)
                 now = port_stat(h.task, h.port).senders;
                 CHECK(now < left);
                 CHECK_LE(left - now, FEW);
+        }
+        close(fd);
+        hub_close(&h);
+}
+
+/*
+ * Goal:   the same of sections that are looked through and then refused.
+ * Method: 64 MiB, of which the last page is a hole, on each of 30 links, and how many links have ended for it.
+ */
+TEST(sections_that_are_refused_are_looked_through_a_few_at_a_time)
+{
+        enum { LINKS = 30, LEN = 64 * MIB, FEW = 8 };
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        char got[8];
+        int fd = memory_new(LEN, 0, false);
+        CHECK_EQ(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, LEN - WH_PAGE, WH_PAGE), 0);
+        CHECK_EQ(fallocate(fd, FALLOC_FL_KEEP_SIZE, LEN, LINKS * MIB), 0);
+        CHECK_EQ(fcntl(fd, F_ADD_SEALS, OUT_SEALS), 0);
+        for (int i = 0; i < LINKS; i++) {
+                wharf_name bad;
+                CHECK_EQ(wharf_right_new(h.task, h.port, &bad), 0);
+                const int sock = holder(h.task, bad)->sock;
+                wh_lane_tx_free(attach(sock, WH_TO_OWNER, 128));
+                send_frame(sock, WH_FRAME_SECTION, WH_TO_OWNER, &fd, 1);
+        }
+        for (uint64_t refused = 0, now; refused < LINKS; refused = now) {
+                CHECK_EQ(wharf_recv(h.task, h.port, got, sizeof got, NULL, 0), -EAGAIN);
+                now = port_stat(h.task, h.port).refused_links;
+                CHECK(now > refused);
+                CHECK_LE(now - refused, FEW);
+                if (!wh_os_holes_asked())
+                        break; /* the first one has filled it */
         }
         close(fd);
         hub_close(&h);
