@@ -107,7 +107,7 @@ int wire_memory(uint64_t len, int seals, void **ret_map)
                 return -errno;
         void *map = MAP_FAILED;
         if (fchmod(fd, 0600) == 0 && ftruncate(fd, (off_t)len) == 0 && fallocate(fd, 0, 0, (off_t)len) == 0)
-                map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+                map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
         if (map == MAP_FAILED || fcntl(fd, F_ADD_SEALS, bits[seals]) < 0) {
                 int r = -errno;
                 close(fd);

@@ -50,6 +50,7 @@ static const int plausible[WH_OS_CALL_COUNT][ERRNOS_MAX] = {
         [WH_OS_get_seals] = {EINVAL},
         [WH_OS_fstat] = {EOVERFLOW},
         [WH_OS_fstatfs] = {ENOSYS},
+        [WH_OS_lseek] = {EPERM, ENOSYS},
         [WH_OS_fchmod] = {EPERM},
         [WH_OS_fchown] = {EPERM},
         [WH_OS_mmap] = {ENOMEM, EPERM, EAGAIN},

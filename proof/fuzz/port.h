@@ -38,6 +38,8 @@ static inline int fuzz_memory(size_t len, bool sealed)
 {
         int fd = memfd_create("fuzz", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         FUZZ_CHECK(fd >= 0 && fallocate(fd, 0, 0, (off_t)len) == 0);
+        void *touched = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0); /* lane.L1 */
+        FUZZ_CHECK(touched != MAP_FAILED && munmap(touched, len) == 0);
         if (sealed)
                 fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
         return fd;
