@@ -24,6 +24,9 @@
  *       are under `lock`; `making` is held while one is made, and never while a call waits.
  *   D4  What is known of names that are gone is kept, up to GONE_MAX, since their messages may be read later; and as
  *       many outlets and inlets that have ended, without right and port, for the call that tells of it.
+ *   D5  What a receive does between two looks at its deadline is bounded (struct work), and so is all that one does which
+ *       may not wait. Where it stops, the next look goes on: so whoever keeps some inlets busy with what is no message, or
+ *       the door, delays neither the deadline nor for good what others sent.
  */
 #include "wharf/direct.h"
 
@@ -59,7 +62,10 @@ enum {
         HELLO_ID = 0x68656c6c,
         DOOR_TURN = 64,     /* receives from anyone between two looks at the door */
         ROUNDS_AT_ONCE = 4, /* of a receive that may not wait */
-        BUCKETS = 256,      /* so that a message costs the same, however many peers there are */
+        /* D5, in messages of the door; an inlet that ends costs the same */
+        WORK_IN_VAIN = 64, /* a receive that gave up before it had seen everything (link.K7); also a round of looks */
+        WORK_MAX = ROUNDS_AT_ONCE * WORK_IN_VAIN,
+        BUCKETS = 256, /* so that a message costs the same, however many peers there are */
 };
 
 /* What a hello says: the id of its sender's door, and the name, without the prefix and without a 0. */
@@ -117,6 +123,13 @@ struct claim {
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
 
+/* What a receive may still do before it looks at its deadline; if that is 0, before it returns (D5). */
+struct work {
+        int64_t deadline_ns;
+        unsigned left;
+        bool later; /* not the first look of this call, which does a little of everything, however short the deadline is */
+};
+
 struct wharf_direct {
         wharf_task *task;
         wharf_name door, set;
@@ -132,6 +145,8 @@ struct wharf_direct {
         bool told_all;       /* the directory has told of all names that there were when we joined */
         bool placed;         /* all inlets that follow no other are in the set */
         unsigned n_inlets, n_inlets_gone, n_following, n_gone, turn;
+        struct wh_list *before_at; /* the entry at which the look at inlets that others follow goes on (D5) */
+        unsigned before_left;      /* so many are to be looked at before a receive may sleep */
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
 
@@ -199,6 +214,34 @@ static struct entry *roll_pop(struct roll *r)
         struct entry *e = wh_container(r->all.next, struct entry, node);
         roll_remove(e);
         return e;
+}
+
+/* ---- what one look may do ---- */
+
+static bool is_over(int64_t deadline_ns)
+{
+        return deadline_ns != WHARF_FOREVER && wh_os_now_ns() > deadline_ns;
+}
+
+static void work_spend(struct work *w, unsigned n)
+{
+        w->left -= n < w->left ? n : w->left;
+}
+
+/* True when the look has to end here: it has done enough, or the deadline is over. */
+static bool work_ends(const struct work *w)
+{
+        return w->left == 0 || (w->deadline_ns && is_over(w->deadline_ns));
+}
+
+/* Another look begins. Whoever may wait has as much for each; for others that was all. */
+static void work_again(struct work *w)
+{
+        w->later = true;
+        if (w->deadline_ns)
+                w->left = WORK_MAX;
+        else
+                work_spend(w, WORK_IN_VAIN);
 }
 
 /* ---- sending ---- */
@@ -522,14 +565,14 @@ static int known_event(struct wharf_direct *d, const struct wharf_name_event *e)
  * The directory as it is now; for a hello that was faster than what the directory tells. Where it does not answer in
  * time the hello waits for the next call, which is no reason for this one to fail: -EAGAIN.
  */
-static int known_ask(struct wharf_direct *d, int64_t deadline_ns)
+static int known_ask(struct wharf_direct *d, bool waits, int64_t deadline_ns)
 {
         struct wharf_named *all;
         size_t n;
         int64_t now = wh_os_now_ns();
-        int64_t until_ns = deadline_ns <= now           ? now + ASK_NOW_NS
-                           : deadline_ns < now + ASK_NS ? deadline_ns
-                                                        : now + ASK_NS;
+        int64_t until_ns = now + (waits && deadline_ns > now ? ASK_NS : ASK_NOW_NS);
+        if (deadline_ns > now && deadline_ns < until_ns)
+                until_ns = deadline_ns;
         int r = wh_names_list_until(d->task, until_ns, &all, &n);
         if (r < 0)
                 return r == -ETIMEDOUT ? -EAGAIN : r;
@@ -600,9 +643,13 @@ static void inlet_take_out(struct wharf_direct *d, struct inlet *in)
                 d->n_following--;
         }
         wharf_drop(d->task, in->port);
+        if (d->before_at == &in->e.node)
+                d->before_at = in->e.node.next;
         roll_remove(&in->e);
         wh_list_remove(&in->by_port);
         d->n_inlets--;
+        if (d->before_left > d->n_inlets)
+                d->before_left = d->n_inlets;
 }
 
 static void inlet_gone_free(struct wharf_direct *d, struct inlet *in)
@@ -675,6 +722,8 @@ static int claim_accept(struct wharf_direct *d, struct claim *c)
         d->placed &= in->follows;
         d->n_inlets++;
         d->n_following += in->follows;
+        if (in->follows)
+                d->before_left = d->n_inlets;
         c->port = WHARF_NONE;
         struct inlet *gone = inlet_find(&d->inlets_gone, NULL, in->e.name);
         if (gone && gone->id == in->id)
@@ -692,18 +741,21 @@ static void claim_free(struct wharf_direct *d, struct claim *c)
 /*
  * Judges all claims. A claim that cannot be judged for want of something stays, and the error is returned; one that
  * does not hold stays until the door has been read to its end (`drained`), and if that never is, since somebody keeps
- * it busy, the directory is asked now and then. -EAGAIN: the directory does not answer.
+ * it busy, the directory is asked now and then. Those that there is no time for stay as well. -EAGAIN: the directory does
+ * not answer.
  */
-static int claims_judge(struct wharf_direct *d, bool drained, int64_t deadline_ns)
+static int claims_judge(struct wharf_direct *d, bool drained, bool waits, struct work *w)
 {
-        bool asked = false;
+        bool asked = false, judged = false;
         wh_list_for_safe (pos, &d->claims) {
+                if (judged && w->deadline_ns && is_over(w->deadline_ns))
+                        break;
                 struct claim *c = wh_container(pos, struct claim, node);
                 bool holds = claim_holds(d, c);
                 if (!holds && !drained && ++c->judged % DOOR_TURN)
                         continue;
                 if (!holds && !asked) {
-                        int r = known_ask(d, deadline_ns);
+                        int r = known_ask(d, waits, w->deadline_ns);
                         if (r < 0)
                                 return r;
                         asked = true;
@@ -717,6 +769,7 @@ static int claims_judge(struct wharf_direct *d, bool drained, int64_t deadline_n
                 if (!holds) /* each lie costs a look-up */
                         wharf_revoke(d->task, d->door, c->sender.id, 0);
                 claim_free(d, c);
+                judged = true;
         }
         return 0;
 }
@@ -772,18 +825,27 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
         return r < 0 ? wh_fail(r, NULL) : 0;
 }
 
-/* Waits for something to do at the door, and does what there is, for a while. */
-static int door_serve(struct wharf_direct *d, int64_t deadline_ns)
+/*
+ * Does what there is to do at the door, for a while, and with `waits` waits for something first, until the deadline. As far
+ * as `w` goes, but always a little.
+ */
+static int door_serve(struct wharf_direct *d, bool waits, struct work *w)
 {
         bool some = !wh_list_empty(&d->claims);
-        int r = some ? 0 : door_take(d, deadline_ns), drained = 0;
-        for (unsigned i = 0; r == 0 && i < DOOR_TURN; i++) {
+        int r = some ? 0 : door_take(d, waits ? w->deadline_ns : 0), drained = 0;
+        for (unsigned i = 0; r == 0 && i < DOOR_TURN && (i == 0 || !work_ends(w)); i++) {
                 some = true;
+                work_spend(w, 1);
                 r = door_take(d, 0);
-                if (r == -EAGAIN && !wh_list_empty(&d->claims))
-                        r = (drained = is_drained(d, d->door)) == 0 ? 0 : r;
+                if (r != -EAGAIN || wh_list_empty(&d->claims))
+                        continue;
+                drained = is_drained(d, d->door);
+                if (drained == 0) {
+                        work_spend(w, WORK_IN_VAIN);
+                        r = 0;
+                }
         }
-        int judged = drained < 0 ? drained : claims_judge(d, drained, deadline_ns);
+        int judged = drained < 0 ? drained : claims_judge(d, drained, waits, w);
         return judged == -EAGAIN && r == 0 ? 0 : judged < 0 ? judged : some && r == -EAGAIN ? 0 : r;
 }
 
@@ -809,22 +871,20 @@ static int peer_gone(struct wharf_direct *d, const char *peer, uint64_t id)
         return wh_fail(-ENOTCONN, "%s has left, or died", peer);
 }
 
-static bool is_over(int64_t deadline_ns)
-{
-        return deadline_ns != WHARF_FOREVER && wh_os_now_ns() > deadline_ns;
-}
-
-/* Another inlet follows this one. Receives from it, or ends it if all was received: -ENOTCONN. It is in no set then. */
+/*
+ * Another inlet follows this one. One receive from it; or it ends, if all was received: -ENOTCONN. It is in no set then.
+ * -EAGAIN: it may have more than was looked at.
+ */
 static int recv_before(struct wharf_direct *d, struct inlet *in, struct wharf_msg *m)
 {
-        int r = inlet_place(d, in, false);
+        int fd, r = inlet_place(d, in, false);
+        if (r == 0) /* first of all, or the receive leaves it as it was: ready */
+                r = wharf_port_fd(d->task, in->port, &fd);
         if (r == 0)
                 r = wharf_recvmsg(d->task, in->port, m, 0);
-        for (unsigned i = 0; r == -EAGAIN && i < ROUNDS_AT_ONCE; i++) {
+        if (r == -EAGAIN) {
                 int drained = is_drained(d, in->port);
-                r = drained < 0   ? wh_fail(drained, NULL)
-                    : drained > 0 ? -ENOTCONN
-                                  : wharf_recvmsg(d->task, in->port, m, 0);
+                r = drained < 0 ? wh_fail(drained, NULL) : drained > 0 ? -ENOTCONN : r;
         }
         if (r == -ENOTCONN)
                 inlet_end(d, in);
@@ -834,9 +894,10 @@ static int recv_before(struct wharf_direct *d, struct inlet *in, struct wharf_ms
 static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg *m, int64_t deadline_ns)
 {
         bool looked = false;
-        for (unsigned rounds = 0;; rounds++) {
+        struct work w = {.deadline_ns = deadline_ns, .left = WORK_MAX};
+        for (;; work_again(&w)) {
                 struct inlet *in = inlet_find(&d->inlets, NULL, peer), *gone = NULL;
-                bool over = rounds && (deadline_ns ? is_over(deadline_ns) : rounds >= ROUNDS_AT_ONCE);
+                bool over = w.later && work_ends(&w);
                 int r = 0;
                 if (!in || !in->met)
                         gone = inlet_find(&d->inlets_gone, NULL, peer);
@@ -852,15 +913,13 @@ static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg 
                         else if ((r = inlet_place(d, in, false)) == 0 &&
                                  (r = wharf_recvmsg(d->task, in->port, m, deadline_ns)) == -ENOTCONN)
                                 inlet_end(d, in);
-                        if (r == -ENOTCONN)
-                                continue;
-                        if (r != -EAGAIN || deadline_ns == 0)
+                        if (r != -ENOTCONN && (r != -EAGAIN || deadline_ns == 0))
                                 return r;
                         if (over)
-                                return wh_fail(-ETIMEDOUT, NULL);
+                                return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
                         continue;
                 }
-                r = door_serve(d, 0);
+                r = door_serve(d, false, &w);
                 if (r < 0 && r != -EAGAIN)
                         return r;
                 if (gone) { /* has it, or its name's next life, come back? */
@@ -877,7 +936,7 @@ static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg 
                         }
                 if (over || (deadline_ns == 0 && r == -EAGAIN))
                         return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
-                if (r == -EAGAIN && (r = door_serve(d, deadline_ns)) < 0 && r != -EAGAIN)
+                if (r == -EAGAIN && (r = door_serve(d, true, &w)) < 0 && r != -EAGAIN)
                         return wh_fail(r, NULL);
         }
 }
@@ -897,8 +956,27 @@ static int inlets_place(struct wharf_direct *d)
         return 0;
 }
 
-/* From whoever is in the set, without waiting; -EAGAIN: nobody has sent. */
-static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who)
+/* The inlet at which the look at those that others follow goes on, which is the next one's turn then. */
+static struct inlet *before_next(struct wharf_direct *d)
+{
+        if (d->before_at == &d->inlets.all)
+                d->before_at = d->inlets.all.next;
+        struct inlet *in = wh_container(d->before_at, struct inlet, e.node);
+        d->before_at = d->before_at->next;
+        d->before_left--;
+        return in;
+}
+
+static bool is_shortage(int r)
+{
+        return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS;
+}
+
+/*
+ * From whoever is in the set, without waiting; -EAGAIN: nobody has sent. If `before_left` is not 0 then, not all was looked
+ * at: this is to be called again before one sleeps.
+ */
+static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who, struct work *w)
 {
         int r;
 again:
@@ -909,53 +987,72 @@ again:
         struct inlet *from = r == 0 || r == -EOVERFLOW ? inlet_of(d, m->port) : NULL;
         if (from && who)
                 strcpy(who, from->e.name);
-        if (r == -ENOTCONN) /* all have ended, and all they sent was received */
+        bool ended = r == -ENOTCONN;
+        if (ended) /* all have, and all they sent was received */
                 wh_list_for_safe (pos, &d->inlets.all) {
                         struct inlet *in = wh_container(pos, struct inlet, e.node);
-                        if (in->in_set)
-                                inlet_end(d, in);
+                        if (!in->in_set)
+                                continue;
+                        inlet_end(d, in);
+                        work_spend(w, 1);
                 }
-        if (r == -ENOTCONN && d->n_inlets)
-                goto again;
-        if (r != -EAGAIN || d->n_following == 0)
-                return r == -ENOTCONN ? -EAGAIN : r;
-        /* Those that others follow are read to their end. */
-        wh_list_for (pos, &d->inlets.all) {
-                struct inlet *in = wh_container(pos, struct inlet, e.node);
+        if (r != -EAGAIN && r != -ENOTCONN && !is_shortage(r))
+                return r;
+        /*
+         * Those that others follow are read to their end, which also gives back what there may be too little of. Each is a
+         * receive of its own, which a flood makes long (D5).
+         */
+        int short_of = is_shortage(r) ? r : 0;
+        if (d->n_following == 0 || d->before_left == 0)
+                d->before_left = d->n_following ? d->n_inlets : 0;
+        for (bool first = !w->later; d->n_following && d->before_left && (first || !work_ends(w));) {
+                struct inlet *in = before_next(d);
                 if (!in->in_set || !inlet_next(d, in))
                         continue;
+                first = false;
                 r = recv_before(d, in, m);
-                if (r == -ENOTCONN)
-                        goto again;
                 if ((r == 0 || r == -EOVERFLOW) && who)
                         strcpy(who, in->e.name);
-                if (r != -EAGAIN)
+                if (r != -EAGAIN && r != -ENOTCONN && !is_shortage(r))
                         return r;
+                short_of = is_shortage(r) ? r : short_of;
+                ended |= r == -ENOTCONN;
+                work_spend(w, r == -ENOTCONN ? 1 : WORK_IN_VAIN);
+        }
+        if (ended) { /* what followed may have something, and be followed as well; before the door lets others in */
+                d->before_left = d->n_inlets;
+                if (w->left > WORK_IN_VAIN && !work_ends(w)) {
+                        work_spend(w, WORK_IN_VAIN);
+                        goto again;
+                }
         }
         r = inlets_place(d); /* so that what comes there is heard of */
-        return r < 0 ? r : -EAGAIN;
+        return r < 0 ? r : short_of && !ended ? wh_fail(short_of, NULL) : -EAGAIN;
 }
 
 static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, int64_t deadline_ns)
 {
         struct pollfd p[2] = {{.events = POLLIN}, {.events = POLLIN}};
+        struct work w = {.deadline_ns = deadline_ns, .left = WORK_MAX};
         int r = wharf_port_fd(d->task, d->door, &p[0].fd);
         if (r == 0)
                 r = wharf_port_fd(d->task, d->set, &p[1].fd);
         if (r == 0 && d->turn++ % DOOR_TURN == 0) /* so that busy peers do not keep others out */
-                r = door_serve(d, 0);
-        /* What comes to the door all the time must not keep us. */
-        for (unsigned rounds = 0; r == 0 || r == -EAGAIN; rounds++) {
-                bool over = rounds && (deadline_ns ? is_over(deadline_ns) : rounds >= ROUNDS_AT_ONCE);
-                r = recv_set(d, m, who);
+                r = door_serve(d, false, &w);
+        for (; r == 0 || r == -EAGAIN; work_again(&w)) {
+                bool over = w.later && work_ends(&w);
+                r = recv_set(d, m, who, &w);
                 if (r != -EAGAIN)
                         return r;
-                r = over ? -EAGAIN : door_serve(d, 0);
+                over |= w.later && work_ends(&w);
+                r = over ? -EAGAIN : door_serve(d, false, &w);
                 if (r < 0 && r != -EAGAIN)
                         return r;
-                if (over || (deadline_ns == 0 && r == -EAGAIN))
+                if (over || (deadline_ns == 0 && r == -EAGAIN && !d->before_left))
                         return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
-                if (r == -EAGAIN) { /* a set without ports would seem ready: nothing can come there */
+                if (r == -EAGAIN && d->before_left) {
+                        r = 0;
+                } else if (r == -EAGAIN) { /* a set without ports would seem ready: nothing can come there */
                         /* A claim that the directory did not answer for is judged again a little later. */
                         int64_t again_ns = wh_list_empty(&d->claims) ? WH_NEVER : wh_os_now_ns() + ASK_NS;
                         r = wh_os_poll(p, d->n_inlets ? 2 : 1, deadline_ns < again_ns ? deadline_ns : again_ns);
@@ -1063,6 +1160,7 @@ WHARF_API int wharf_direct_join(wharf_task *t, const char *name, wharf_direct **
         for (unsigned i = 0; i < sizeof rolls / sizeof *rolls; i++)
                 roll_init(rolls[i]);
         buckets_init(d->ports);
+        d->before_at = &d->inlets.all;
         wh_list_init(&d->claims);
         struct wharf_port_opts o = {
                 .size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_FIXED, .payload_bytes_max = DOOR_BYTES_MAX};
