@@ -186,6 +186,17 @@ void wh_sender_groups(wharf_task *t, uint64_t sender_id, gid_t *groups, unsigned
 
 enum { SHARE_MIN = 8 }; /* links that a user may always have */
 
+int wh_port_takes(wharf_task *t, wharf_name port, uint32_t kinds)
+{
+        int err;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return err;
+        p->kinds_refused = ~kinds;
+        wh_unlock(&p->inbox->lock);
+        return 0;
+}
+
 int wh_port_of_others(wharf_task *t, wharf_name port)
 {
         int err;

@@ -73,5 +73,10 @@ int wh_port_share_links(wharf_task *task, wharf_name port, uint32_t total);
  * moves one there is let go of before anything of it is opened.
  */
 int wh_port_of_others(wharf_task *task, wharf_name port);
+/*
+ * `port` takes only items of these kinds: bit 1 << WH_ITEM_*. A message with another ends its link, and nothing that is in
+ * it is looked into.
+ */
+int wh_port_takes(wharf_task *task, wharf_name port, uint32_t kinds);
 
 #endif

@@ -547,6 +547,15 @@ enum {
 
 enum { LINK_GONE = 2 };
 
+/* Is there an item of a kind that this port does not take? */
+static bool takes_no(const struct wh_port *p, const struct wh_link *l, const struct wh_incoming *inc)
+{
+        for (unsigned i = 0; i < inc->n_items; i++)
+                if (p->kinds_refused >> (l->items.kind[i] & 31) & 1)
+                        return true;
+        return false;
+}
+
 /* One link that may have a message: 1 delivered, 0 none, LINK_GONE: and never will; negative: this call fails. */
 static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m, struct wh_incoming *inc)
 {
@@ -578,7 +587,9 @@ next:
                 }
                 m->sender = l->who;
                 m->port = atomic_load_explicit(&p->o.name, memory_order_relaxed);
-                r = wh_deliver(in->task, l, inc, m, WHARF_NONE);
+                r = wh_unlikely(inc->n_items && p->kinds_refused) && takes_no(p, l, inc)
+                            ? wh_trace(-EPROTO)
+                            : wh_deliver(in->task, l, inc, m, WHARF_NONE);
                 if (wh_unlikely(r > 0)) {
                         /* Withdrawn: to the next one, though others shall have their turn. */
                         if (wh_link_spend(l, 1 + inc->len / WH_COST_BYTES) && skipped++ < SKIPS_MAX)
@@ -609,8 +620,10 @@ next:
                 return 1;
         }
         if (wh_unlikely(r < 0)) {
-                if (!l->over)
+                if (!l->over) {
+                        m->sender = l->who; /* something of this one cannot be taken now */
                         return r;
+                }
                 wh_port_remove_link(l);
                 return LINK_GONE;
         }

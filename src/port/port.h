@@ -93,6 +93,7 @@ struct wh_port {
         bool accepts_owed;            /* connections may wait that there was no descriptor for, or no place */
         int at_door;                  /* accepted, and one too many of its user while the dead count; or -1 */
         bool of_others;               /* this task sends nothing to it (kept.h) */
+        uint32_t kinds_refused;       /* items that it does not take: bits 1 << WH_ITEM_* (kept.h) */
         uint32_t links_shared;        /* not 0: of so many links each user may have a share (kept.h) */
         uint64_t mapped;
         struct wh_accounts accounts; /* its places and its memory, between the users of its senders */

@@ -15,6 +15,8 @@
 #include <sys/resource.h>
 
 enum {
+        ITEMS_MAX = 3,           /* of a request: a right, its port's page, its task's page */
+        SHORT_TRIES = 8,         /* of what there is too little for, before it is given up; with a pause after each */
         BATCH_MSGS = 64,         /* requests between two looks at the clock */
         LINKS_MAX = 1 << 18,     /* connections; each user has a share of what the rules allow */
         WAITERS_SWEEP_MIN = 256, /* waiters before the dead among them are first looked for */
@@ -49,10 +51,15 @@ static void answer_refused(struct wh_server *s, const struct wharf_msg *m, const
                 wharf_drop(s->task, m->reply);
 }
 
+static bool is_shortage(int r)
+{
+        return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS;
+}
+
 /* Is somebody short of something, or a queue full, so that the same can be tried again? */
 static bool passes(int r)
 {
-        return r == -EAGAIN || r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS || r == -ETOOMANYREFS;
+        return r == -EAGAIN || is_shortage(r) || r == -ETOOMANYREFS;
 }
 
 /* Answers a lookup with a right of the asker's own; with -EAGAIN while its owner has to be told more first (W5). */
@@ -390,18 +397,25 @@ static bool alone(struct wh_server *s, const struct wharf_sender *from)
 }
 
 /*
- * Who asks, in the kernel's words; and nobody, where it is not sure who asks, or where others may have made it ask: whoever
- * hands a connection to somebody who sends there what it is told to would decide by that one's name.
+ * S12: who asks, in the kernel's words; and nobody, where it is not sure who asks, or where others may have made it ask: whoever
+ * hands a connection to somebody who sends there what it is told to would decide by that one's name, be charged to it, and
+ * be told to others as that one. It stays the sender of that id, which only says where an answer goes.
  */
+static void sender_believed(struct wh_server *s, struct wharf_msg *m)
+{
+        if (wh_known_surely(m->sender.known) && alone(s, &m->sender))
+                return;
+        m->sender.known = WHARF_KNOWN_NOT;
+        m->sender.pid = 0;
+        m->sender.uid = (uid_t)-1;
+        m->sender.gid = (gid_t)-1;
+}
+
+/* The same as rules take it; sender_believed() has seen the message. */
 static struct wh_who who_of(struct wh_server *s, const struct wharf_msg *m)
 {
         struct wh_who who = {.uid = m->sender.uid, .gid = m->sender.gid};
-        if (!wh_known_surely(m->sender.known) || !alone(s, &m->sender)) {
-                who.uid = (uid_t)-1;
-                who.gid = (gid_t)-1;
-                return who;
-        }
-        if (wh_rules_want_groups(s->rules)) {
+        if (wh_known_surely(m->sender.known) && wh_rules_want_groups(s->rules)) {
                 who.n_groups = WH_WHO_GROUPS;
                 wh_sender_groups(s->task, m->sender.id, who.groups, &who.n_groups);
         }
@@ -805,6 +819,7 @@ static void serve(struct wh_server *s, struct wharf_msg *m)
 {
         struct wh_names_request req;
         int r = wh_names_get_request(m->data, m->len_bytes, &req);
+        sender_believed(s, m);
         if (r == 0 && req.flags & WH_NAMES_PAGE) {
                 struct wharf_item *page = m->n_items ? &m->items[m->n_items - 1] : NULL;
                 if (page && page->kind == WHARF_GOT_FD) {
@@ -868,20 +883,49 @@ static void on_dead_name(struct wh_server *s, wharf_name right)
                 wh_watch_dead(s, right);
 }
 
+/*
+ * There is too little for what one sender has, and nobody else has anything. That may pass; but nobody else is to wait for
+ * it for good. So after a few tries the sender's next message is taken without its items, and answered with the reason;
+ * where not even that can be done, its link ends, and it may come again. Then 0; otherwise `err`.
+ */
+static int serve_short(struct wh_server *s, struct wharf_msg *m, int err)
+{
+        struct wh_names_request req;
+        const uint64_t sender = m->sender.id;
+        if (!sender || ++s->short_tries < SHORT_TRIES)
+                return err;
+        s->short_tries = 0;
+        m->flags |= WHARF_RECV_NO_ITEMS;
+        m->from = sender;
+        int r = wharf_recvmsg(s->task, s->port, m, 0);
+        if (r == -EOVERFLOW)
+                return 0;
+        if (r < 0)
+                return wharf_revoke(s->task, s->port, sender, 0) == 0 ? 0 : err;
+        r = wh_names_get_request(m->data, m->len_bytes, &req);
+        if (m->reply == WHARF_NONE)
+                serve(s, m); /* what takes something back has no items */
+        else
+                answer(s, m->reply, r == 0 ? req.op : 0, err);
+        return 0;
+}
+
 /* One message without waiting: 0, or -EAGAIN when there is none, or what is wrong. */
 static int serve_one(struct wh_server *s)
 {
-        struct wharf_item items[WHARF_ITEMS_MAX];
+        struct wharf_item items[ITEMS_MAX];
         uint8_t buf[WH_NAMES_REQUEST_MAX]; /* private: what is parsed cannot change any more (N1) */
         struct wharf_msg m = {.size = sizeof m,
                               .flags = WHARF_RECV_DROP_UNFIT,
                               .data = buf,
                               .cap_bytes = sizeof buf,
                               .items = items,
-                              .cap_items = WHARF_ITEMS_MAX};
+                              .cap_items = ITEMS_MAX};
         int r = wharf_recvmsg(s->task, s->port, &m, 0);
         if (r == -EOVERFLOW)
-                return 0; /* the port takes none such; if one came in spite of that, nobody else is to wait for it */
+                return 0; /* no request is so long, or has so many items; nobody else is to wait for it */
+        if (is_shortage(r))
+                return serve_short(s, &m, r);
         if (r < 0)
                 return r;
         if (m.notice) {
@@ -924,6 +968,8 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
                 wh_os_listen(listen_fd, WH_DOMAIN_BACKLOG); /* S9; refused, nobody knows our number */
         if (r == 0)
                 r = wh_port_of_others(task, s->port);
+        if (r == 0) /* a port that is moved here, or a memory, would cost much before anybody sees what for */
+                r = wh_port_takes(task, s->port, 1u << WH_ITEM_SEND | 1u << WH_ITEM_FD);
         if (r == 0)
                 r = wharf_port_listen(task, s->port, listen_fd);
         if (r == 0)
@@ -1129,7 +1175,9 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
                 int r = 0;
                 for (unsigned i = 0; i < BATCH_MSGS && r == 0; i++)
                         r = serve_one(s);
-                if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS)
+                if (r == -EAGAIN)
+                        s->short_tries = 0;
+                if (is_shortage(r))
                         wh_os_poll(NULL, 0, wh_os_now_ns() + SHORTAGE_PAUSE_NS);
                 else if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT && r != -EPROTO)
                         return r;

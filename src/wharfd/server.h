@@ -21,6 +21,8 @@
  *       in turn, between requests, however many it has asked for, and what waits counts as its waiting look-ups do.
  *   S11 A name lives as long as the port it leads to, whoever registered it. It never leads to this server's own port,
  *       nor does it hold its own owner's end (kept.h, E3): such a one nobody's death would end.
+ *   S12 Who asks is settled once, before anything is done for it: what is told of it, charged to it and decided for it all
+ *       go by that. One whom others may have made ask is nobody.
  *   S8  Who may do what, and how much of it, is decided from what the kernel says of the asker (rules.h).
  */
 #ifndef WH_WHARFD_SERVER_H

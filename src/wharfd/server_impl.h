@@ -107,6 +107,7 @@ struct wh_server {
         struct wh_list watches;
         size_t n_watches, n_behind; /* those that are not told everything yet */
         uint32_t confined;          /* what wh_names_state says of it */
+        unsigned short_tries;       /* of what a sender has and there is too little for, in a row */
         bool shortage;              /* of memory or descriptors: try again a little later */
         struct pollfd *polls;       /* the server's own, and room for all watches */
         size_t room_polls;

@@ -4,6 +4,9 @@
 #include "domain.h"
 #include "hub.h"
 #include "os/os.h"
+#include "port/frame.h"
+#include "port/link.h"
+#include "port/object.h"
 #include "test.h"
 #include "wharf/wharf.h"
 
@@ -569,19 +572,25 @@ TEST(peer_cannot_make_a_link_that_outlives_it)
 }
 
 /* A link to P as wharf makes it, by hand; what is sent next goes over it. */
-static wharf_name link_again(wharf_task *t, uint64_t id)
+static wharf_name link_of(wharf_task *t, const char *name, uint64_t id)
 {
         wharf_name door, port, right;
         CHECK_EQ(wharf_lookup(t, "direct:P", WHARF_FOREVER, &door), 0);
         CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
         CHECK_EQ(wharf_right_new(t, port, &right), 0);
-        struct forged hello = {.id = id, .name = "Q"};
+        struct forged hello = {.id = id};
+        memcpy(hello.name, name, 1);
         struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = port};
         struct wharf_msg m = {
                 .size = sizeof m, .id = 0x68656c6c, .data = &hello, .len_bytes = 9, .items = &item, .n_items = 1};
         CHECK_EQ(wharf_sendmsg(t, door, &m, WHARF_FOREVER), 0);
         wharf_drop(t, door);
         return right;
+}
+
+static wharf_name link_again(wharf_task *t, uint64_t id)
+{
+        return link_of(t, "Q", id);
 }
 
 static void second_links(bool any, bool drops)
@@ -738,6 +747,74 @@ TEST(a_stopped_wharfd_keeps_no_peer_beyond_the_deadline)
         wharf_task_close(tc);
         wharf_task_close(tb);
         wharf_task_close(ta);
+}
+
+enum { FLOODED = 8 };
+static int floods[FLOODED];
+static unsigned n_floods, flood_reads;
+
+/* Whenever somebody reads there is one frame more on each of the links: no sender is faster. */
+static int flood_as_it_is_read(enum wh_os_call call)
+{
+        if (call != WH_OS_recvmsg)
+                return 0;
+        flood_reads++;
+        struct wh_frame f = {.type = WH_FRAME_GIVEN, .to = WH_TO_OWNER};
+        struct wh_origin by = {.pid = 1, .uid = 1, .gid = 1, .known = WHARF_KNOWN_BOUND};
+        for (unsigned i = 0; i < n_floods; i++)
+                wh_frame_send(floods[i], &f, &by, sizeof by, NULL, false);
+        return 0;
+}
+
+/*
+ * Goal:   links on which comes what is no message, without end, make no receive from anyone longer than a few looks, and
+ *         keep nobody else's messages.
+ * Method: peers have two links each, and flood the first, which is read before the second. Reads are counted.
+ */
+TEST(inlets_that_are_flooded_end_no_receive_late_and_keep_nobody_waiting)
+{
+        enum { A_RECEIVE = 5 * WH_BUDGET / WH_COST_FRAME, MOST = 12 * A_RECEIVE };
+        test_domain();
+        wharf_task *t = task(), *tq = task();
+        wharf_direct *d = join(t, "P"), *q[FLOODED + 1];
+        char buf[8], who[WHARF_DIRECT_NAME_MAX + 1], name[] = "A", full[] = "direct:A";
+        n_floods = 0;
+        for (int i = 0; i < FLOODED; i++, name[0]++, full[sizeof full - 2]++) {
+                q[i] = join(tq, name);
+                uint64_t id = registered_id(tq, full);
+                int err;
+                wharf_name first = link_of(tq, name, id);
+                link_of(tq, name, id);
+                struct wh_link *l = wh_holder_lock(tq, first, &err);
+                CHECK(l);
+                floods[i] = l->sock;
+                wh_unlock(&l->o.lock);
+        }
+        CHECK_EQ(wharf_direct_recv_any(d, buf, sizeof buf, who, 0), -EAGAIN); /* all are let in */
+        q[FLOODED] = join(tq, "good");
+        n_floods = FLOODED;
+        for (int i = 0; i < 3; i++) {
+                flood_reads = 0;
+                wh_os_gate = flood_as_it_is_read;
+                int r = (int)wharf_direct_recv_any(d, buf, sizeof buf, who, i == 2 ? 1 : 0);
+                wh_os_gate = NULL;
+                CHECK_EQ(r, i == 2 ? -ETIMEDOUT : -EAGAIN);
+                CHECK_GE(flood_reads, 1);
+                CHECK_LE(flood_reads, MOST);
+        }
+        say(q[FLOODED], "P", "well");
+        int r = -EAGAIN;
+        for (int i = 0; r == -EAGAIN && i < 16; i++) {
+                wh_os_gate = flood_as_it_is_read;
+                r = (int)wharf_direct_recv_any(d, buf, sizeof buf, who, 0);
+                wh_os_gate = NULL;
+        }
+        CHECK_EQ(r, 5);
+        CHECK_STR(buf, "well");
+        for (int i = 0; i <= FLOODED; i++)
+                wharf_direct_leave(q[i]);
+        wharf_task_close(tq);
+        leave(t, d);
 }
 
 /* Goal: a second thread that would receive is told so; the first goes on. */

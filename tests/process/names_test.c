@@ -596,13 +596,9 @@ TEST(what_comes_with_a_bad_request_does_not_stay)
         for (unsigned i = 0; i < 40; i++) {
                 struct wh_names_request req = {.op = WH_NAMES_REGISTER, .name = "y", .cookie = {{1, 2}}};
                 uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
-                wharf_name moved;
                 struct wharf_item items[3] = {{.kind = WHARF_MAKE_SEND, .name = p},
                                               {.kind = WHARF_COPY_FD, .fd = STDERR_FILENO},
-                                              {.kind = WHARF_MOVE_RECEIVE}};
-                CHECK_EQ(wh_domain_connect(t, dir, true, true, WH_NEVER, &right), 0);
-                CHECK_EQ(wharf_port_new(t, NULL, &moved), 0);
-                items[2].name = moved;
+                                              {.kind = WHARF_MAKE_SEND, .name = p}};
                 struct wharf_msg m = {.size = sizeof m,
                                       .data = buf,
                                       .len_bytes = wh_names_put_request(&req, buf),
@@ -626,6 +622,39 @@ TEST(what_comes_with_a_bad_request_does_not_stay)
                 }
                 if (i > 3)
                         CHECK_LE(now, first + 2);
+        }
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   what no request takes is not even opened by wharfd: whoever moves a port there loses its link, and nobody else.
+ * Method: a look-up with a port, alone and behind what a request may have; opened, it would be answered.
+ */
+TEST(a_port_that_is_moved_to_wharfd_ends_its_link_unopened)
+{
+        const char *dir = test_domain();
+        wharf_task *t = task();
+        wharf_name p = port(t), right, found;
+        CHECK_EQ(wharf_register(t, "x", p), 0);
+        for (unsigned n = 1; n <= 3; n++) {
+                struct wh_names_request req = {.op = WH_NAMES_LOOKUP, .name = "x"};
+                uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
+                struct wharf_item items[3] = {{.kind = WHARF_MAKE_SEND, .name = p},
+                                              {.kind = WHARF_MAKE_SEND, .name = p}};
+                items[n - 1] = (struct wharf_item){.kind = WHARF_MOVE_RECEIVE};
+                CHECK_EQ(wharf_port_new(t, NULL, &items[n - 1].name), 0);
+                CHECK_EQ(wh_domain_connect(t, dir, true, true, WH_NEVER, &right), 0);
+                struct wharf_msg m = {.size = sizeof m,
+                                      .data = buf,
+                                      .len_bytes = wh_names_put_request(&req, buf),
+                                      .items = items,
+                                      .n_items = n};
+                struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};
+                CHECK_EQ(wharf_callmsg(t, right, &m, &r, wharf_in_ms(60000)), -EPROTO);
+                CHECK_EQ(wharf_drop(t, right), 0);
+                CHECK_EQ(wharf_lookup(t, "x", 0, &found), 0);
+                CHECK_EQ(wharf_drop(t, found), 0);
+                CHECK_EQ(wharf_recv(t, p, NULL, 0, NULL, 0), -EAGAIN); /* lets the port see the new right */
         }
         wharf_task_close(t);
 }
