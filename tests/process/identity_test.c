@@ -949,3 +949,103 @@ TEST_TIMEOUT(wharfd_is_asked_in_nobody_elses_name, 60)
         while (test_find_wharfd(dir, false) || test_find_wharfd(dir, true))
                 usleep(1000);
 }
+
+/* A service that registers, over the right that it is given, what it is told to, with the other right. */
+static int registers_for_others(void *arg)
+{
+        struct names *s = arg;
+        wharf_task *t;
+        wharf_name port;
+        struct wharf_item items[2], got;
+        char buf[WH_NAMES_REQUEST_MAX];
+        uint8_t reply[256];
+        int answer = 0;
+        uint32_t line;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_port_listen(t, port, s->deputy.listen_fd), 0);
+        struct wharf_msg m = MSG(.data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = 2);
+        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
+        CHECK_EQ(m.n_items, 2);
+        struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = items[1].name};
+        struct wharf_msg q = MSG(.data = buf, .len_bytes = m.len_bytes, .items = &item, .n_items = 1);
+        struct wharf_msg a = MSG(.data = reply, .cap_bytes = sizeof reply, .items = &got, .cap_items = 1);
+        CHECK_EQ(wharf_callmsg(t, items[0].name, &q, &a, wharf_in_ms(60000)), 0);
+        CHECK_EQ(wh_names_get_reply(reply, a.len_bytes, WH_NAMES_REGISTER, &answer, &line), 0);
+        wharf_task_close(t);
+        return -answer;
+}
+
+static int has_others_register(void *arg)
+{
+        struct names *s = arg;
+        wharf_name wharfd, to, port, right;
+        char buf[WH_NAMES_REQUEST_MAX];
+        wharf_task *t;
+        become_stranger();
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_right_connect(t, s->socket, &wharfd), 0);
+        CHECK_EQ(wharf_right_connect(t, s->deputy.path, &to), 0);
+        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        struct wharf_item items[2] = {{.kind = WHARF_COPY_SEND, .name = wharfd},
+                                      {.kind = WHARF_MOVE_SEND, .name = right}};
+        struct wharf_msg m =
+                MSG(.data = buf, .len_bytes = question(WH_NAMES_REGISTER, "bank", buf), .items = items, .n_items = 2);
+        CHECK_EQ(wharf_sendmsg(t, to, &m, WHARF_FOREVER), 0);
+        stage_await(&s->go);
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   a name that somebody was made to register is told as nobody's, where everybody may own it, and not as that of
+ *         whoever was made to ask.
+ * Method: a service of root registers what a stranger tells it to, over the stranger's own connection to wharfd.
+ */
+TEST_TIMEOUT(a_name_that_others_had_registered_is_told_as_nobodys, 60)
+{
+        if (geteuid())
+                test_skip("needs root, whom to be taken for");
+        const char *dir = test_domain();
+        char conf[300];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        FILE *f = fopen(conf, "we");
+        CHECK(f);
+        fputs("own * all\nuse * all\n", f);
+        fclose(f);
+        chmod(conf, 0600);
+        pid_t starts = fork();
+        if (starts == 0) {
+                execl(getenv("WHARFD"), "wharfd", "--domain", dir, "--share", "--config", conf, "--linger", "forever",
+                      (char *)NULL);
+                _exit(127);
+        }
+        CHECK_EQ(test_wait(starts), 0);
+        struct names s = {.deputy = hub_socket(), .go = stage_new()};
+        snprintf(s.socket, sizeof s.socket, "%s/bootstrap", dir);
+        pid_t asks = test_fork(registers_for_others, &s), attacker = test_fork(has_others_register, &s);
+        CHECK_EQ(test_wait(asks), 0);
+        wharf_task *t;
+        struct wharf_named *all;
+        size_t n;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_names_list(t, &all, &n), 0);
+        CHECK_EQ(n, 1);
+        CHECK_STR(all[0].name, "bank");
+        CHECK_EQ(all[0].known, WHARF_KNOWN_NOT);
+        CHECK_EQ(all[0].pid, 0);
+        CHECK_EQ(all[0].uid, (uid_t)-1);
+        free(all);
+        stage_reach(&s.go);
+        CHECK_EQ(test_wait(attacker), 0);
+        wharf_task_close(t);
+        stage_done(&s.go);
+        close(s.deputy.listen_fd);
+        pid_t d;
+        while (!(d = test_find_wharfd(dir, false)) || !test_find_wharfd(dir, true))
+                usleep(1000);
+        kill(d, SIGTERM);
+        while (test_find_wharfd(dir, false) || test_find_wharfd(dir, true))
+                usleep(1000);
+}
