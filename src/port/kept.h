@@ -69,8 +69,7 @@ void wh_sender_groups(wharf_task *task, uint64_t sender_id, gid_t *groups, unsig
 int wh_port_share_links(wharf_task *task, wharf_name port, uint32_t total);
 /*
  * This task sends nothing to `port`: whatever came from it came over a right that somebody else made for it to keep, and a
- * pair of which this task has both ends would outlive that one. Such a link ends. Nor does `port` take receive rights: whoever
- * moves one there is let go of before anything of it is opened.
+ * pair of which this task has both ends would outlive that one. Such a link ends.
  */
 int wh_port_of_others(wharf_task *task, wharf_name port);
 /*

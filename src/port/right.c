@@ -663,9 +663,6 @@ int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n)
         if (!by.own && by.payer == t->accounts.self)
                 by.payer = (uid_t)-1; /* a right that we made and gave away, or an answer: nobody is known */
         int r;
-        for (unsigned i = 0; l->owner && l->port->of_others && i < n; i++)
-                if (l->items.kind[i] == WH_ITEM_RECEIVE)
-                        return wh_trace(-EPROTO);
         do { /* only an owner has many to serve */
                 r = wh_moving_open(t, &l->items, n, &by);
         } while (r == WH_LINK_LATER && !l->owner);

