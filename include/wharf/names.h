@@ -101,7 +101,7 @@ struct wharf_named {
  * @ret    an array; owned by the caller, free() it.
  * @ret_n  how many.
  *
- * Errors: -EHOSTDOWN, -ETIMEDOUT, -ENOMEM
+ * Errors: -EHOSTDOWN, -ETIMEDOUT, -ENOMEM, -EDQUOT (this user waits for as many lists as it may, over all its tasks)
  */
 WHARF_API int wharf_names_list(wharf_task *task, struct wharf_named **ret, size_t *ret_n);
 

@@ -15,9 +15,10 @@
 #include <sys/resource.h>
 
 enum {
-        ITEMS_MAX = 3,           /* of a request: a right, its port's page, its task's page */
-        SHORT_TRIES = 8,         /* of what there is too little for, before it is given up; with a pause after each */
-        BATCH_MSGS = 64,         /* requests between two looks at the clock */
+        ITEMS_MAX = 3,   /* of a request: a right, its port's page, its task's page */
+        SHORT_TRIES = 8, /* of what there is too little for, before it is given up; with a pause after each */
+        BATCH_MSGS = 64, /* requests between two looks at the clock */
+        LISTS_MAX = 512, /* of one user that wait for their turn: a list is long, and nobody reads so many at once */
         LINKS_MAX = 1 << 18,     /* connections; each user has a share of what the rules allow */
         WAITERS_SWEEP_MIN = 256, /* waiters before the dead among them are first looked for */
         SWEEP_EACH = 4,          /* tasks that are looked at when one comes */
@@ -610,6 +611,12 @@ static struct turn *turn_of(struct wh_server *s, uid_t uid)
         return t;
 }
 
+static void turn_free(struct turn *t)
+{
+        wh_list_remove(&t->node);
+        free(t);
+}
+
 /* S10. It is one that waits, and counts as such. */
 static void job_add(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m)
 {
@@ -621,14 +628,16 @@ static void job_add(struct wh_server *s, const struct wh_names_request *req, con
                 answer(s, m->reply, req->op, r);
                 return;
         }
-        struct job *j = wh_os_calloc(1, sizeof *j);
-        struct turn *t = j ? turn_of(s, uid) : NULL;
-        if (!t) {
-                free(j);
+        struct turn *t = turn_of(s, uid);
+        struct job *j = t && t->n_jobs < LISTS_MAX ? wh_os_calloc(1, sizeof *j) : NULL;
+        if (!j) {
                 wh_users_give(&s->users, uid, WH_LIMIT_WAITS);
-                answer(s, m->reply, req->op, wh_trace(-ENOMEM));
+                answer(s, m->reply, req->op, t && t->n_jobs ? -EDQUOT : wh_trace(-ENOMEM));
+                if (t && !t->n_jobs)
+                        turn_free(t);
                 return;
         }
+        t->n_jobs++;
         j->reply = m->reply;
         j->op = req->op;
         j->after = req->after;
@@ -769,10 +778,8 @@ static bool jobs_run(struct wh_server *s)
                 else
                         waits_part(s, j);
                 job_free(s, j);
-                if (wh_list_empty(&t->jobs)) {
-                        wh_list_remove(&t->node);
-                        free(t);
-                }
+                if (--t->n_jobs == 0)
+                        turn_free(t);
         }
         return !wh_list_empty(&s->turns);
 }
@@ -786,8 +793,7 @@ static void jobs_drop(struct wh_server *s)
                         wharf_drop(s->task, j->reply);
                         job_free(s, j);
                 }
-                wh_list_remove(&t->node);
-                free(t);
+                turn_free(t);
         }
 }
 

@@ -74,6 +74,7 @@ struct turn {
         struct wh_list node; /* of s->turns */
         uid_t uid;
         struct wh_list jobs;
+        uint32_t n_jobs;
 };
 
 enum { WH_POLLS_OWN = 4 }; /* its port, the word to stop, its keeper, the ends of tasks */

@@ -1183,6 +1183,49 @@ TEST(many_tasks_are_listed_in_parts_and_no_more_than_a_share_of_them)
 }
 
 /*
+ * Goal:   nobody has wharfd keep more lists to be made than a stated number; what is more is refused, and lost is none.
+ * Method: many are asked for over several connections while wharfd is stopped; then they come faster than a part of one is made
+ *         each turn.
+ */
+TEST(of_lists_that_wait_each_user_has_a_limit)
+{
+        enum { LINKS = 20, ASKED = LINKS * 50, MAX = 512 };
+        static uint32_t call[ASKED];
+        static uint8_t answer[1 << 16];
+        const char *dir = test_domain();
+        uint8_t buf[WH_NAMES_REQUEST_MAX];
+        struct wh_names_request req = {.op = WH_NAMES_WAITS};
+        unsigned made = 0, refused = 0;
+        wharf_task *t = task();
+        wharf_name right[LINKS];
+        CHECK_EQ(wharf_register(t, "x", port(t)), 0);
+        struct wharf_msg m = {.size = sizeof m, .data = buf, .len_bytes = wh_names_put_request(&req, buf)};
+        const pid_t server = test_find_wharfd(dir, true);
+        for (unsigned i = 0; i < LINKS; i++) {
+                CHECK_EQ(wh_domain_connect(t, dir, true, false, WH_NEVER, &right[i]), 0);
+                ask_by_hand(t, right[i], &req, answer, sizeof answer); /* it has greeted, and so there is a queue */
+        }
+        CHECK_EQ(kill(server, SIGSTOP), 0);
+        for (unsigned i = 0; i < ASKED; i++)
+                CHECK_EQ(wharf_call_start(t, right[i % LINKS], &m, wharf_in_ms(60000), &call[i]), 0);
+        CHECK_EQ(kill(server, SIGCONT), 0);
+        for (unsigned i = 0; i < ASKED; i++) {
+                struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};
+                int err = 0;
+                uint32_t line;
+                CHECK_EQ(wharf_call_finish(t, right[i % LINKS], call[i], &r, WHARF_FOREVER), 0);
+                CHECK_EQ(wh_names_get_reply(answer, r.len_bytes, WH_NAMES_WAITS, &err, &line), 0);
+                made += err == 0;
+                refused += err == -EDQUOT;
+        }
+        CHECK_EQ(made + refused, ASKED);
+        CHECK_GE(made, MAX);
+        CHECK_GE(refused, 1);
+        wharf_task_close(t);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
+/*
  * Goal:   the pages of processes that ended go at once, though nobody adds another or looks.
  * Method: processes that list, and so hand theirs over; then wharfd's descriptors.
  */
