@@ -37,9 +37,14 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
  * delivered. 0; WH_LINK_LATER: the budget is used up, and the next call goes on; WH_LINK_WAITS; other failures leave nothing.
  */
 int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n);
-/* Turns the first `n` kept descriptors of a link into names and descriptors of the user. On failure nothing has changed
- * but that ports which were opened are to be undone (wh_moving_undo()). */
+/*
+ * Names and descriptors of the user for the first `n` kept descriptors of a link, of which none is taken from it yet. On failure
+ * nothing has changed but that ports which were opened are to be undone (wh_moving_undo()).
+ */
 int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_item *to);
+/* Then one of these: they are the user's, for good; or the names go again, and all is the link's as before. */
+void wh_items_take(wharf_task *t, struct wh_link *l, const struct wharf_item *got, unsigned n);
+void wh_items_unaccept(wharf_task *t, const struct wharf_item *got, unsigned n);
 
 /* Gives back what was received and is of no use, of whatever kind it is; what was taken has kind 0. */
 void wh_items_drop(wharf_task *t, const struct wharf_item *items, unsigned n);

@@ -948,14 +948,19 @@ int wh_link_read(struct wh_link *l, enum wh_until until, unsigned n)
 
 /* ---- records ---- */
 
-/* The descriptors of the record that is next (K2). */
-static int record_items(struct wh_link *l, unsigned n)
+/*
+ * The descriptors of the record that is next (K2). A payload in a memory of its own is the last of them where the record says
+ * so, and nowhere else: as an item it would be a right of any descriptor's, and one more than a receiver has room for.
+ */
+static int record_items(struct wh_link *l, unsigned n, bool memory)
 {
         int r = wh_link_read(l, WH_UNTIL_ITEMS, 0);
         if (r < 0)
                 return r;
         /* None at all is never right (n > 0): they were to be sent before the record. */
-        return l->items.seq == l->rx_seq && l->items.n == n ? 0 : wh_trace(-EPROTO);
+        if (l->items.seq != l->rx_seq || l->items.n != n)
+                return wh_trace(-EPROTO);
+        return (l->items.kind[n - 1] == WH_ITEM_MEMORY) == memory ? 0 : wh_trace(-EPROTO);
 }
 
 static void record_done(struct wh_link *l, const struct wh_rec *rec)
@@ -979,7 +984,7 @@ static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct w
         struct wh_stash *s = &l->stash;
         if (!parts_allowed(l, total))
                 return wh_trace(-EPROTO);
-        int r = ext->n_items ? record_items(l, ext->n_items) : 0;
+        int r = ext->n_items ? record_items(l, ext->n_items, false) : 0;
         if (r < 0)
                 return r;
         if (in->direct && total <= in->direct_room && total <= payload_limit(l)) {
@@ -1114,7 +1119,7 @@ static int record_written(struct wh_link *l, struct wh_incoming *in, const struc
         struct wh_rec_direct d;
         bool given_up;
         wh_shm_copy(&d, in->rec.body + sizeof *ext, sizeof d);
-        int r = ext->n_items ? record_items(l, ext->n_items) : 0;
+        int r = ext->n_items ? record_items(l, ext->n_items, false) : 0;
         if (r < 0)
                 return r;
         if (l->end->written(l, ext->call, &d, &given_up)) {
@@ -1214,7 +1219,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
         in->call = ext.call;
         in->refused = (int)(ext.arg & 4095);
         in->n_items = ext.n_items;
-        int r = ext.n_items ? record_items(l, ext.n_items) : 0;
+        int r = ext.n_items ? record_items(l, ext.n_items, kind == WH_REC_MEMORY) : 0;
         if (r < 0)
                 return r;
         switch (kind) {
@@ -1468,6 +1473,7 @@ void wh_link_skip(struct wh_link *l, const struct wh_incoming *in)
                 wh_stash_done(&l->stash);
         else
                 record_done(l, &in->rec); /* a block is the sender's again already */
+        stash_gone(l);
 }
 
 void wh_link_hold(struct wh_link *l, const struct wh_incoming *in)

@@ -490,11 +490,14 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
         if (wh_unlikely(r == 0 && n_items) && (r = wh_items_accept(t, l, n_items, offered ? got : m->items)) < 0)
                 undeliver_payload(l, in, m, data);
         if (wh_unlikely(r == 0 && offered && !wh_link_claim(l, in))) {
+                /* It was withdrawn, and all that is in it is its sender's: nothing of it was made ours yet. */
                 undeliver_payload(l, in, m, data);
-                wh_items_drop(t, got, n_items);
+                wh_items_unaccept(t, got, n_items);
                 wh_link_skip(l, in);
                 r = 1;
         }
+        if (wh_unlikely(r == 0 && n_items))
+                wh_items_take(t, l, offered ? got : m->items, n_items);
         if (wh_unlikely(r != 0)) {
                 wh_moving_undo(&l->items);
                 if (reply)

@@ -658,6 +658,8 @@ static bool own_mover(const struct wh_link *l)
 
 int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n)
 {
+        if (n > WHARF_ITEMS_MAX)
+                return wh_trace(-EPROTO);
         struct wh_mover by = {.given = wh_link_giver(l), .own = own_mover(l), .over = l};
         by.payer = l->owner && !l->answer ? l->bill.payer : t->accounts.self;
         if (!by.own && by.payer == t->accounts.self)
@@ -694,34 +696,46 @@ int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_i
                         got[i] = (struct wharf_item){.kind = WHARF_GOT_RECEIVE, .name = wh_moving_port(from, i)};
                         continue;
                 }
+                if (from->kind[i] != WH_ITEM_SEND && from->kind[i] != WH_ITEM_REPLY) {
+                        r = wh_trace(-EPROTO);
+                        break;
+                }
                 bool once = from->kind[i] == WH_ITEM_REPLY;
                 got[i].kind = once ? WHARF_GOT_REPLY : WHARF_GOT_SEND;
                 r = right_given(t, from->fd[i], !once, once, &given, &got[i].name);
                 if (r < 0)
                         break;
         }
-        if (r < 0) {
-                /* All or nothing: the names go again, the sockets stay where they were. */
-                while (i--) {
-                        int err;
-                        if (got[i].kind == WHARF_GOT_FD || got[i].kind == WHARF_GOT_RECEIVE)
-                                continue;
-                        if (got[i].kind == WHARF_GOT_MEMORY) {
-                                wh_memory_unaccept(t, got[i].name);
-                                continue;
-                        }
-                        struct wh_link *right = wh_holder_lock(t, got[i].name, &err);
-                        right->sock = -1;
-                        wh_unlock(&right->o.lock);
-                        wharf_drop(t, got[i].name);
+        if (r < 0) /* all or nothing */
+                wh_items_unaccept(t, got, i);
+        else
+                memcpy(to, got, n * sizeof *got);
+        return r;
+}
+
+void wh_items_unaccept(wharf_task *t, const struct wharf_item *got, unsigned n)
+{
+        while (n--) {
+                int err;
+                if (got[n].kind == WHARF_GOT_FD || got[n].kind == WHARF_GOT_RECEIVE)
+                        continue;
+                if (got[n].kind == WHARF_GOT_MEMORY) {
+                        wh_memory_unaccept(t, got[n].name);
+                        continue;
                 }
-                return r;
+                struct wh_link *right = wh_holder_lock(t, got[n].name, &err);
+                right->sock = -1;
+                wh_unlock(&right->o.lock);
+                wharf_drop(t, got[n].name);
         }
-        for (i = 0; i < n; i++)
+}
+
+void wh_items_take(wharf_task *t, struct wh_link *l, const struct wharf_item *got, unsigned n)
+{
+        struct wh_items *from = &l->items;
+        for (unsigned i = 0; i < n; i++)
                 if (from->kind[i] == WH_ITEM_RECEIVE)
                         wh_move_start(t, got[i].name, from->fd[i]);
         wh_moving_done(from);
-        memcpy(to, got, n * sizeof *got);
         from->n = 0;
-        return 0;
 }

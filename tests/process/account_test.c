@@ -620,6 +620,26 @@ TEST(what_a_message_took_is_given_back_when_it_was_received)
         }
 }
 
+/* Goal: what came with an offer that was withdrawn is nobody's any more, and charged to nobody. */
+TEST(what_came_with_a_withdrawn_offer_is_given_back)
+{
+        struct wh_port *p;
+        struct hub h = strange_hub(PORT_OPTS(.flags = WHARF_PORT_STAYS, .capacity_records = WHARF_RENDEZVOUS), &p);
+        wharf_name right;
+        CHECK_EQ(wharf_right_connect(h.task, h.path, &right), 0);
+        CHECK_EQ(wharf_recv(h.task, h.port, NULL, 0, NULL, 0), -EAGAIN);
+        wh_right_greet(h.task, right);
+        for (unsigned i = 0; i < 20; i++) {
+                struct wharf_item in = {.kind = WHARF_COPY_FD, .fd = 0}, out[2];
+                struct wharf_msg m = MSG(.data = &i, .len_bytes = sizeof i, .items = &in, .n_items = 1);
+                CHECK_EQ(wharf_sendmsg(h.task, right, &m, wharf_in_ms(1)), -ETIMEDOUT);
+                m = MSG(.data = &i, .cap_bytes = sizeof i, .items = out, .cap_items = 2);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
+                check_settled(p);
+        }
+        hub_close(&h);
+}
+
 /* Goal: a sender learns by the greeting what its user may still have mapped, where that is less than one link may. */
 TEST(a_greeting_says_no_more_than_is_left_for_its_user)
 {

@@ -256,6 +256,65 @@ TEST(too_many_items_end_the_link)
         wharf_task_close(t);
 }
 
+/*
+ * Goal:   a payload in a memory of its own is the last descriptor of the record that says so, and no item of any other: it
+ *         would be a right over whatever descriptor it is, and one more than there is room for.
+ * Method: such a one alone and as the 65th, before records of the other kinds, to a receiver with room for more.
+ */
+TEST(a_memory_among_the_items_of_another_record_ends_the_link)
+{
+        static const enum wh_rec_kind records[] = {WH_REC_INLINE, WH_REC_PIECE, WH_REC_BLOCK, WH_REC_CHUNK};
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), good = right_new(t, port);
+        still_serves(t, port, good);
+        int fds[WHARF_ITEMS_MAX + 1] = {0};
+        uint8_t kinds[WHARF_ITEMS_MAX + 1];
+        memset(kinds, WH_ITEM_FD, sizeof kinds);
+        for (unsigned i = 0; i < 2 * sizeof records / sizeof *records; i++) {
+                const unsigned n = i % 2 ? WHARF_ITEMS_MAX + 1 : 1;
+                wharf_name bad = right_attached(t, port);
+                struct wh_link *l = holder(t, bad);
+                struct wh_frame f = {.type = WH_FRAME_ITEMS, .to = WH_TO_OWNER, .n_fds = (uint8_t)n, .seq = l->tx_seq};
+                kinds[n - 1] = WH_ITEM_MEMORY;
+                CHECK_EQ(wh_link_frame(l, &f, kinds, n, fds, false), 0);
+                kinds[n - 1] = WH_ITEM_FD;
+                uint16_t slot;
+                void *mem;
+                CHECK_EQ(wh_link_lend(l, 100, &slot, &mem), 0);
+                struct {
+                        struct wh_rec_ext ext;
+                        union {
+                                struct wh_rec_block block;
+                                uint64_t total;
+                        };
+                } rec = {.ext = {.n_items = (uint16_t)n}};
+                uint32_t len = sizeof rec.ext;
+                if (records[i / 2] == WH_REC_PIECE) {
+                        rec.total = 8;
+                        len += 16;
+                } else if (records[i / 2] != WH_REC_INLINE) {
+                        rec.block = wh_lane_block(l->tx, slot, 100, 100);
+                        wh_lane_slot_sent(l->tx, slot);
+                        len += sizeof rec.block;
+                }
+                put_record(l, records[i / 2], &rec, len);
+                struct wharf_item items[WH_FDS_MAX];
+                char buf[200];
+                struct wharf_msg m = {.size = sizeof m,
+                                      .data = buf,
+                                      .cap_bytes = sizeof buf,
+                                      .items = items,
+                                      .cap_items = WH_FDS_MAX};
+                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(10)), -ETIMEDOUT);
+                struct wharf_right_stat st = {.size = sizeof st};
+                CHECK_EQ(wharf_right_stat(t, bad, &st), 0);
+                CHECK(st.dead);
+                still_serves(t, port, good);
+                wharf_drop(t, bad);
+        }
+        wharf_task_close(t);
+}
+
 /* ---- lengths ---- */
 
 /*

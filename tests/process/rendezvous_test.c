@@ -344,6 +344,77 @@ TEST(rights_come_back_with_a_withdrawn_message)
         hub_close(&h);
 }
 
+struct taking {
+        struct hub *hub;
+        _Atomic int64_t at_ns; /* when to receive; -1: no more */
+        _Atomic unsigned tried;
+};
+
+/* Drops the ports that it gets. */
+static void *take_at(void *arg)
+{
+        struct taking *a = arg;
+        for (int64_t last = 0, at;; last = at) {
+                struct wharf_item it;
+                struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
+                while ((at = atomic_load(&a->at_ns)) == last)
+                        usleep(100);
+                if (at < 0)
+                        return NULL;
+                while (wh_os_now_ns() < at)
+                        ;
+                if (wharf_recvmsg(a->hub->task, a->hub->port, &m, wharf_in_ms(5)) == 0)
+                        CHECK_EQ(wharf_drop(a->hub->task, it.name), 0);
+                atomic_fetch_add(&a->tried, 1);
+        }
+}
+
+/*
+ * Goal:   a port that was offered, and not taken in time, is its sender's as before: none of its senders has noticed.
+ * Method: ports with many senders, so that opening one takes a while; their deadlines fall before, into and behind that.
+ */
+TEST(ports_come_back_with_a_withdrawn_message)
+{
+        enum { SENDERS = 60, TRIES = 100, STEP_NS = 40000, AHEAD_NS = 4000000, LONG_NS = 15000000 };
+        wharf_name v, p, right[SENDERS];
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS, .capacity_records = WHARF_RENDEZVOUS));
+        struct taking a = {.hub = &h};
+        pthread_t thread;
+        wharf_task *t;
+        unsigned came_back = 0;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_right_connect(t, h.path, &v), 0);
+        CHECK_EQ(wharf_recv(h.task, h.port, NULL, 0, NULL, 0), -EAGAIN);
+        CHECK_EQ(pthread_create(&thread, NULL, take_at, &a), 0);
+        for (unsigned k = 0; k < TRIES; k++) {
+                CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &p), 0);
+                for (unsigned i = 0; i < SENDERS; i++)
+                        CHECK_EQ(wharf_right_new(t, p, &right[i]), 0);
+                struct wharf_item it = {.kind = WHARF_MOVE_RECEIVE, .name = p};
+                struct wharf_msg m = MSG(.items = &it, .n_items = 1);
+                const int64_t deadline_ns = wharf_now_ns() + LONG_NS;
+                atomic_store(&a.at_ns, deadline_ns - AHEAD_NS + k * STEP_NS);
+                const int r = wharf_sendmsg(t, v, &m, deadline_ns);
+                CHECK(r == 0 || r == -ETIMEDOUT);
+                while (atomic_load(&a.tried) <= k)
+                        usleep(100);
+                for (unsigned i = 0; i < SENDERS; i++) {
+                        struct wharf_right_stat st = {.size = sizeof st};
+                        CHECK_EQ(wharf_right_stat(t, right[i], &st), 0);
+                        CHECK(r == 0 || !st.dead);
+                        CHECK_EQ(wharf_drop(t, right[i]), 0);
+                }
+                came_back += r < 0;
+                if (r < 0)
+                        CHECK_EQ(wharf_drop(t, p), 0);
+        }
+        CHECK_GE(came_back, 1);
+        atomic_store(&a.at_ns, -1);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        wharf_task_close(t);
+        hub_close(&h);
+}
+
 static void *receive_with_rights(void *arg)
 {
         struct hub *h = arg;
