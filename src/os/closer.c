@@ -32,7 +32,7 @@ enum {
         FDS_MAX = 1 << 20, /* as many can wait; descriptors above are closed on the spot */
         IDLE_MS = 50,
         STACK_BYTES = 128 << 10,
-        AT_ONCE_BYTES = 16 << 20, /* freeing so much takes a millisecond or two */
+        AT_ONCE_BYTES = 1 << 20, /* freeing so much takes a tenth of a millisecond, and a message brings 64 */
         FORK_NS = 5000000,
         SELDOM = 10, /* of so much time one part at most is spent waiting for what is as good as closed */
 };

@@ -173,11 +173,11 @@ bool wh_link_has_something(const struct wh_link *l)
 {
         struct wh_rec rec;
         struct wh_ring_rx ring;
-        if (l->stash.full || l->over)
+        if (l->over)
                 return true;
         if (l->waits)
-                return false;
-        if (l->hung_up || (!l->rx && l->sock_ready))
+                return false; /* also a whole message, with a port that finds no place */
+        if (l->stash.full || l->hung_up || (!l->rx && l->sock_ready))
                 return true;
         if (l->change.due)
                 return true;

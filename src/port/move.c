@@ -693,7 +693,8 @@ static int opening_begin(struct wh_moving *mv, int sock, struct opening *op)
                 r = state_check(mv, op);
         if (r == 0 && !(op->o.fds = wh_os_calloc(op->o.head->n_fds + 1, sizeof *op->o.fds)))
                 r = wh_trace(-ENOMEM);
-        spend(mv, 2 * WH_COST_FRAME + (r == 0 ? op->o.head->n_links / 16 : 0));
+        spend(mv,
+              2 * WH_COST_FRAME + op->o.map_len / WH_COST_BYTES); /* whatever is wrong with it, it was looked through */
         return r;
 }
 
@@ -979,11 +980,10 @@ static int links_open(struct wh_moving *mv, struct opening *op)
                 const struct move_link *m = &op->o.links[op->n_links];
                 const uint64_t before = op->p->mapped;
                 int r = link_open(mv, op, m, &op->links[op->n_links]);
+                const bool more = spend(mv, COST_LINK + (op->p->mapped - before + m->have) / WH_COST_BYTES);
                 if (r < 0)
                         return r;
-                op->n_links++;
-                if (!spend(mv, COST_LINK + (op->p->mapped - before + m->have) / WH_COST_BYTES) &&
-                    op->n_links < h->n_links)
+                if (++op->n_links < h->n_links && !more)
                         return WH_LINK_LATER;
         }
         int r = branches_open(op);
@@ -1178,6 +1178,8 @@ void wh_moving_undo(struct wh_items *i)
                 opening_done(mv->open[k]);
         }
         wh_account_give(&mv->task->accounts, mv->by.payer, WH_SHARE_TASK_LINKS, mv->reserved);
+        if (mv->reserved && mv->by.over && mv->by.over->port)
+                wh_place_freed(mv->by.over->port); /* others may have waited for what was kept for these */
         free(mv);
 }
 
