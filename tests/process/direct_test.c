@@ -129,8 +129,12 @@ TEST(one_link_for_each_pair_whatever_is_sent)
                 CHECK_STR(who, "P");
                 say(q, "P", "to P");
                 hear(p, "Q", "to P");
-                settled = i == 20 ? test_descriptors_of(getpid()) : settled;
+                if (i == 20) {
+                        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+                        settled = test_descriptors_of(getpid());
+                }
         }
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
         CHECK_EQ(test_descriptors_of(getpid()), settled);
         leave(t, p);
         leave(u, q);
