@@ -18,13 +18,15 @@
 WHARF_BEGIN
 
 /*
- * More senders than may be: who comes by wharf_right_copy(), by WHARF_COPY_SEND or WHARF_MOVE_SEND, or from wharfd, was
- * introduced by another sender. Where the port has no place for it (links_max), its introducer may introduce no more
+ * More senders than may be: who comes by wharf_right_copy(), by WHARF_COPY_SEND or WHARF_MOVE_SEND was introduced by
+ * another sender. Where the port has no place for it (links_max), its introducer may introduce no more
  * (introduced_max), or the share of its user is used up, it waits until a link ends, and nothing that it has sent is
  * lost. It waits in the queue of its introducer, so what that one sends behind it waits as well; others go on. A
  * connection (wharf_port_listen()) waits in the listening socket for a place; but one beyond the share of its user is refused
- * there, -EDQUOT, and so is the message that it may have sent before it was accepted. An introducer that is gone does
- * not keep its place from those whom it introduced.
+ * there, -EDQUOT, and so is the message that it may have sent before it was accepted. A right that was looked up with wharfd
+ * waits alone, as long as its user has less than its share of all the links that this task may have: beyond it it is
+ * refused, too. An introducer that is gone does not keep its place from those whom it
+ * introduced.
  */
 
 /*

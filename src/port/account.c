@@ -146,7 +146,7 @@ int wh_account_move(struct wh_accounts *a, uid_t from, uid_t to, enum wh_share s
 
 static struct wh_accounts *books(const struct wh_bill *b, enum wh_share share)
 {
-        return share <= WH_SHARE_ANSWERS ? b->task : b->port;
+        return share < WH_SHARE_LINKS ? b->task : b->port;
 }
 
 void wh_bill_open(struct wh_bill *b, struct wh_accounts *task, struct wh_accounts *port, uid_t payer)

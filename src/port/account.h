@@ -38,11 +38,12 @@ enum wh_share {
         WH_SHARE_TASK_LINKS = 0, /* half of its descriptors (RLIMIT_NOFILE) */
         WH_SHARE_RIGHTS = 1,     /* a quarter of them: rights read and not delivered yet */
         WH_SHARE_ANSWERS = 2,    /* calls received and not answered yet */
+        WH_SHARE_FLYING = 3,     /* half of them: descriptors that were sent to callers, and are unread */
         /* in those of a port */
-        WH_SHARE_LINKS = 3,
-        WH_SHARE_BYTES = 4,   /* mapped: lanes, sections, rings that ended; and large messages while they come */
-        WH_SHARE_KEPT = 5,    /* made here for replies, and kept for the next ones */
-        WH_SHARE_REPLIES = 6, /* replies that have a memory of their own and are unread */
+        WH_SHARE_LINKS = 4,
+        WH_SHARE_BYTES = 5,   /* mapped: lanes, sections, rings that ended; and large messages while they come */
+        WH_SHARE_KEPT = 6,    /* made here for replies, and kept for the next ones */
+        WH_SHARE_REPLIES = 7, /* replies that have a memory of their own and are unread */
         WH_SHARES = 8,        /* as many at most in any books */
 };
 

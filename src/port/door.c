@@ -50,12 +50,7 @@ void wh_port_accept(struct wh_inbox *in, wharf_name name, bool reaped)
                 }
                 if (r < 0) {
                         enum wh_refusal which = r == -EDQUOT ? p->links_refused_for : WH_REFUSAL_PLAIN;
-                        struct wh_frame f = {.type = WH_FRAME_REFUSE,
-                                             .to = WH_TO_HOLDER,
-                                             .arg = (uint32_t)-r,
-                                             .id = which,
-                                             .total = wh_port_limit(p, r, which)};
-                        wh_frame_send(fd, &f, NULL, 0, NULL, false);
+                        wh_frame_refuse(fd, r, which, wh_port_limit(p, r, which));
                         wh_os_close_end(fd, WH_END_OURS | WH_END_ACCEPTED);
                         p->refused++;
                         continue;

@@ -20,7 +20,8 @@ static void forget(struct wh_object *o, void *arg)
                         free(l->tx->section[i].buddy);
                 if (l->tx)
                         free(l->tx->large);
-                free(l->unread_replies);
+                free(l->replies.of);
+                free(l->flying.of);
                 wh_moving_forget(&l->items);
                 free(l->tx);
                 free(l->rx);

@@ -191,6 +191,36 @@ int wh_frame_take(int sock, const struct wh_frame *f, const int *looked)
         return r == (ssize_t)(sizeof head + f->len) && memcmp(&head, f, sizeof head) == 0 ? 0 : wh_trace(-EPROTO);
 }
 
+/* The pair that a holder sends is among its first frames. */
+enum { REFUSED_LOOKS = 4 };
+
+void wh_frame_refuse(int sock, int err, enum wh_refusal which, uint64_t limit)
+{
+        const struct wh_frame no = {
+                .type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-err, .id = which, .total = limit};
+        struct wh_frame f = no;
+        wh_frame_send(sock, &f, NULL, 0, NULL, false);
+        for (unsigned i = 0; i < REFUSED_LOOKS; i++) {
+                struct wh_frame head;
+                struct iovec iov = {&head, sizeof head};
+                int fds[WH_FDS_MAX];
+                struct wh_came c = {.fds = fds, .room = WH_FDS_MAX};
+                const ssize_t r = wh_os_receive(sock, &iov, 1, MSG_TRUNC, &c);
+                if (r <= 0)
+                        return;
+                const bool pair = r >= (ssize_t)sizeof head && c.n == 1 && head.magic == WH_FRAME_MAGIC &&
+                                  head.version == WH_FRAME_VERSION && head.to == WH_TO_OWNER &&
+                                  head.type == WH_FRAME_REBIND && wh_frame_check_socket(fds[0]) == 0;
+                f = no;
+                if (pair)
+                        wh_frame_send(fds[0], &f, NULL, 0, NULL, false);
+                for (unsigned k = 0; k < c.n; k++)
+                        wh_os_close_theirs(fds[k]);
+                if (pair)
+                        return;
+        }
+}
+
 int wh_frame_check_socket(int fd)
 {
         int domain = 0, type = 0, listening = 0;
@@ -204,4 +234,13 @@ int wh_frame_check_socket(int fd)
         if (wh_os_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0)
                 return -EPROTO;
         return domain == AF_UNIX && type == SOCK_SEQPACKET && !listening ? 0 : -EPROTO;
+}
+
+uint32_t wh_frames_unread(int sock)
+{
+        enum { LEAST = 640 }; /* the kernel has more than that for the smallest datagram */
+        const int left = wh_os_unread(sock);
+        if (left < 0)
+                return UINT32_MAX;
+        return left && left < LEAST ? 1 : (uint32_t)left / LEAST;
 }

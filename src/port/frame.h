@@ -48,7 +48,7 @@ enum wh_frame_type {
         WH_FRAME_SECTION = 5, /* both   one descriptor: the next section of the lane */
         WH_FRAME_REBIND = 6,  /* H > O  one descriptor: the pair I made; my present lane ends here (WH_CHANGE_*). Behind
                                   the head struct wh_origin: for which port, and from whom I have my right */
-        WH_FRAME_ADOPT = 7,   /* H > O  one descriptor: a link for somebody whom I introduce */
+        WH_FRAME_ADOPT = 7,   /* H > O  one descriptor: a link for somebody whom I introduce; arg: WH_ADOPT_* */
         WH_FRAME_REFUSE = 8,  /* O > H  arg: the errno for which the link ends here; id: enum wh_refusal; total: the
                                   limit that was reached, or 0 */
         WH_FRAME_VIA = 9,     /* O > H  one descriptor: the reply to `call` comes there */
@@ -91,6 +91,9 @@ enum {
         WH_CHANGE_GREETING = 2, /* in `arg` of such a HELLO */
         WH_CHANGE_AWAITED = 4,  /* of a REBIND: I go over when that has come */
 };
+
+/* ADOPT, of a directory: `id` is the user that has asked, where mine is `call`. */
+enum { WH_ADOPT_ASKED = 1 };
 
 struct wh_frame {
         uint32_t magic;
@@ -176,6 +179,15 @@ int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
  * still there; -EPROTO: something else came, and is lost.
  */
 int wh_frame_take(int sock, const struct wh_frame *f, const int *looked);
+
+/*
+ * Tell the holder whose link ends here before anything of it was read: for the errno `err`, which limit, and how much that is. It
+ * may have sent a pair of its own already, and listens there then, so it is told there as well.
+ */
+void wh_frame_refuse(int sock, int err, enum wh_refusal which, uint64_t limit);
+
+/* How many of those that were sent over a socket may be unread, and not more: the kernel counts bytes. */
+uint32_t wh_frames_unread(int sock);
 
 /* Is `fd` an end of a connected SOCK_SEQPACKET Unix socket? 0 or -EPROTO. */
 int wh_frame_check_socket(int fd);

@@ -363,7 +363,7 @@ static void holder_not_taken(struct wh_link *l, uid_t payer)
 {
 }
 
-static int holder_introduced(struct wh_link *l, int sock)
+static int holder_introduced(struct wh_link *l, int sock, const struct wh_frame *f, const struct wh_cred *cred)
 {
         wh_os_close_theirs(sock);
         return -EPROTO;
@@ -451,11 +451,22 @@ static void holder_sock_changed(struct wh_link *l)
                         wh_watch_update(l, l->room[i].inbox);
 }
 
+static int holder_fly(struct wh_link *l, unsigned fds)
+{
+        return 0; /* whoever sends to a port chose it, and is told when it is full */
+}
+
+static void holder_fly_unsent(struct wh_link *l, unsigned fds)
+{
+}
+
 const struct wh_end_ops wh_holder_end = {
         .owner = false,
         .sender = holder_sender,
         .not_taken = holder_not_taken,
         .introduced = holder_introduced,
+        .fly = holder_fly,
+        .fly_unsent = holder_fly_unsent,
         .greet = holder_greet,
         .change = holder_change,
         .written = wh_call_written,

@@ -28,6 +28,8 @@ int wh_inbox_init(struct wh_inbox *in, wharf_task *t)
         in->bell_set = in->pollable = in->leader = in->leader_has_only = false;
         in->accepts_owed = in->accepts_more = in->at_door = false;
         in->waiters = in->since_look = in->spin_misses = 0;
+        in->look_at = WH_LOOK_CLOCK;
+        in->looked = 0;
         in->spin_us = t->spin_us_max;
         in->direct = in->unfit = NULL;
         in->budget = WH_BUDGET;
@@ -123,6 +125,9 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
         case WH_EP_NOTICE:
                 wh_notices_take(in);
                 return;
+        case WH_EP_OVER:
+                wh_lingering_event(in->task, (int)name);
+                return;
         case WH_EP_LINK: {
                 struct wh_link *l = (struct wh_link *)wh_table_find(&in->task->links, name);
                 /* Stale where a link was closed after the kernel had reported it. */
@@ -156,10 +161,32 @@ static void inbox_cool(struct wh_inbox *in)
         }
 }
 
+static bool long_since_look(const struct wh_inbox *in)
+{
+        return wh_os_ticks() - in->looked >= WH_LOOK_US * in->task->ticks_per_us;
+}
+
+/* Everybody who is idle has just been asked about. */
+static void looked(struct wh_inbox *in)
+{
+        in->look_at = long_since_look(in) ? 1 : WH_LOOK_CLOCK;
+        in->since_look &= WH_LOOK_MIXED;
+        in->looked = wh_os_ticks();
+}
+
+bool wh_inbox_look_due(struct wh_inbox *in)
+{
+        const uint32_t since = in->since_look & ~(uint32_t)WH_LOOK_MIXED;
+        if (since >= WH_LOOK_EVERY || long_since_look(in))
+                return true;
+        in->look_at = since + WH_LOOK_CLOCK;
+        return false;
+}
+
 int wh_inbox_look(struct wh_inbox *in)
 {
         struct epoll_event ev[WH_INBOX_EVENTS];
-        in->since_look &= WH_LOOK_MIXED;
+        looked(in);
         inbox_cool(in);
         if (wh_unlikely(in->accepts_owed))
                 wh_inbox_accept_owed(in);
@@ -406,7 +433,9 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                 for (int i = 0; i < n; i++)
                         inbox_event(in, &ev[i]);
                 r = n == 0 ? -ETIMEDOUT : n == -EINTR ? 0 : n < 0 ? n : 0;
-                in->since_look &= WH_LOOK_MIXED;
+                looked(in);
+        } else if (!only) {
+                in->looked = wh_os_ticks();
         }
         in->waiters--;
         in->leader = false;

@@ -14,6 +14,11 @@
  * place of links_max, and it may introduce as many as there are places. Of this task's own port and by its own word.
  */
 enum { WH_MAKE_DIRECTORY = 0x10000 };
+/*
+ * As WHARF_COPY_SEND, by that directory: for the user in wharf_msg.sender, whom the kernel has named to it, and who pays for
+ * the new link from the first moment on.
+ */
+enum { WH_COPY_ASKED = 0x10001 };
 
 struct wh_items_out {
         struct wh_outgoing *o;

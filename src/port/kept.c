@@ -95,6 +95,17 @@ int wh_right_room(wharf_task *t, wharf_name right, struct pollfd *ret)
         return wh_fail(0, NULL);
 }
 
+uint32_t wh_right_unread(wharf_task *t, wharf_name right)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return UINT32_MAX;
+        const uint32_t n = wh_frames_unread(l->sock);
+        wh_unlock(&l->o.lock);
+        return n;
+}
+
 /* Lock and return the inbox of the port that the sender `id` sends to; NULL when there is none such. */
 static struct wh_inbox *sender_lock(wharf_task *t, uint64_t id, struct wh_link **ret)
 {

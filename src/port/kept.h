@@ -50,6 +50,12 @@ int wh_right_resume(wharf_task *task, int fd, const struct wh_kept *kept, wharf_
  */
 int wh_right_room(wharf_task *task, wharf_name right, struct pollfd *ret);
 
+/*
+ * How many of those whom this kept right has introduced may be unknown to the port's owner yet, for it does not read: their
+ * ends count as descriptors on their way. UINT32_MAX: not to be had.
+ */
+uint32_t wh_right_unread(wharf_task *task, wharf_name right);
+
 /* wharf_right_new() that also tells the id by which the port knows the sender. */
 int wh_right_new_id(wharf_task *task, wharf_name port, wharf_name *ret, uint64_t *ret_id);
 /* Is there (still) a sender of that id? */

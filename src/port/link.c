@@ -82,9 +82,9 @@ void wh_link_done(struct wh_link *l)
         wh_stash_done(&l->stash);
         wh_items_done(&l->items);
         wh_windows_done(l);
-        free(l->unread_replies);
-        l->unread_replies = NULL;
-        l->n_unread_replies = l->room_unread_replies = 0;
+        free(l->replies.of);
+        free(l->flying.of);
+        l->replies = l->flying = (struct wh_unread){0};
         l->tx = wh_lane_tx_free(l->tx);
         l->rx = wh_lane_rx_free(l->rx);
         while (l->retired) {

@@ -88,6 +88,7 @@ enum wh_waits_for {
         WH_WAITS_INTRODUCTION = 1, /* the frame that is next introduces somebody who finds no place */
         WH_WAITS_USER = 2,         /* ... is of a user who has all the links that it may have */
         WH_WAITS_MOVED = 3,        /* the message that is next has a port whose links find no places (move.h) */
+        WH_WAITS_PLACE = 4,        /* it has none itself (G3) */
 };
 /* What is told inside of such a link: nothing of it can be read now, and nothing has changed. */
 #define WH_LINK_WAITS (-EINPROGRESS)
@@ -165,6 +166,12 @@ enum {
         WH_GROW_BLOCKS = 2, /* sections for whatever it is */
 };
 
+/* What went over a socket in frames that may be unread there: so much in each, the oldest first (paying.c). */
+struct wh_unread {
+        uint64_t *of;
+        uint32_t n, room;
+};
+
 struct wh_link;
 
 /*
@@ -181,7 +188,7 @@ struct wh_end_ops {
         /* What sender() told was of what was looked at and not taken: it is charged to `payer`, as before. */
         void (*not_taken)(struct wh_link *l, uid_t payer);
         /* Somebody is introduced. Takes `sock`. 0, also where it is refused; WH_LINK_WAITS or -ENOMEM: another time. */
-        int (*introduced)(struct wh_link *l, int sock);
+        int (*introduced)(struct wh_link *l, int sock, const struct wh_frame *f, const struct wh_cred *cred);
         /* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
         int (*greet)(const struct wh_link *l, uint64_t seq);
         /* Go over to the pair of l->change. On failure the system refused, or it waits, and nothing has changed. */
@@ -218,6 +225,9 @@ struct wh_end_ops {
         /* A message in a memory of its own. -EDQUOT: its user has its share, unread; -ENOMEM. And it was not sent after all. */
         int (*memory)(struct wh_link *l, uint64_t bytes);
         void (*memory_unsent)(struct wh_link *l, uint64_t bytes);
+        /* A frame with descriptors. -ETOOMANYREFS: its user has its share, unread; -ENOMEM. And it was not sent after all. */
+        int (*fly)(struct wh_link *l, unsigned fds);
+        void (*fly_unsent)(struct wh_link *l, unsigned fds);
         /* Tell the other side that the port has moved; owed, where that is not possible now. */
         int (*renew)(struct wh_link *l);
         /* The pair of which `sock` is an end is watched like the link's, or no more; and the link's is another now. */
@@ -306,6 +316,7 @@ struct wh_link {
         uint32_t waits_links;           /* of WAITS_MOVED: so many of them */
         bool placeless;                 /* its sender is gone, and its place given away, */
         uint32_t place_to;              /* to this link */
+        bool waiting_room;              /* places.G3: it has had no place */
         struct wh_cred cred;            /* who it is, where l->who says that it is known */
         struct wharf_sender who;        /* of what is received from here on: identity.h */
         struct wharf_introducer former; /* who moved the port here, where the link came with it */
@@ -315,17 +326,17 @@ struct wh_link {
         uint64_t mapped;                /* counted against the port's limit, */
         uint64_t stash_held;            /* and, of bill.of[WH_SHARE_BYTES], what is of a large message that comes */
         struct wh_bill bill;            /* what it takes of its user's share: account.h */
-        uint64_t *unread_replies;       /* bytes of those that have a memory of their own, the oldest first: paying.c */
-        uint32_t n_unread_replies, room_unread_replies;
-        uint32_t served, empty;        /* for the round robin, */
-        uint64_t round;                /* and when there are several users: turns.h */
-        bool connected;                /* it came by accept(), and is still that socket */
-        bool armed;                    /* the sender will ring */
-        struct wh_notice *once_notice; /* what is fired if a send-once right goes unused */
-        uint32_t renews;               /* said in back->renew */
-        bool tx_had_lane;              /* until RENEW is told: the former owner sent in a lane, */
-        uint64_t tx_ended;             /* which ends with this record */
-        _Atomic uint32_t refs;         /* the port's, each reply right's, each held payload's */
+        struct wh_unread replies;       /* bytes of those that have a memory of their own */
+        struct wh_unread flying;        /* descriptors */
+        uint32_t served, empty;         /* for the round robin, */
+        uint64_t round;                 /* and when there are several users: turns.h */
+        bool connected;                 /* it came by accept(), and is still that socket */
+        bool armed;                     /* the sender will ring */
+        struct wh_notice *once_notice;  /* what is fired if a send-once right goes unused */
+        uint32_t renews;                /* said in back->renew */
+        bool tx_had_lane;               /* until RENEW is told: the former owner sent in a lane, */
+        uint64_t tx_ended;              /* which ends with this record */
+        _Atomic uint32_t refs;          /* the port's, each reply right's, each held payload's */
 
         /* the holder's end; `cred` is the owner of the port, once it was asked for (same.c) */
         uint64_t who_asked; /* number of the last question */
@@ -595,7 +606,18 @@ uint64_t wh_reply_room(struct wh_link *l);
 void wh_reply_kept(struct wh_link *l);
 int wh_reply_memory(struct wh_link *l, uint64_t bytes);
 void wh_reply_memory_unsent(struct wh_link *l, uint64_t bytes);
+int wh_reply_fly(struct wh_link *l, unsigned fds);
+void wh_reply_fly_unsent(struct wh_link *l, unsigned fds);
 /* Look what was read on all links of the port; nothing is locked. True: so there is more to be had for this one. */
 bool wh_replies_settle(struct wh_link *l);
+/*
+ * The link is over, or has another pair: closes its socket. Where descriptors lie unread there, which are on their way still,
+ * the other side sees it end, and it stays charged, and open, until they were read.
+ */
+void wh_end_over(struct wh_link *l, enum wh_end how);
+/* Those of the task that were read are closed; and all, when it closes. True: there were some. */
+bool wh_lingering_settle(wharf_task *t);
+void wh_lingering_event(wharf_task *t, int sock);
+void wh_lingering_done(wharf_task *t, bool ours);
 
 #endif

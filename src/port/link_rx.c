@@ -687,7 +687,7 @@ static int frame_dispatch(struct wh_link *l, const struct wh_frame *f, const uin
                 if (!l->owner || f->n_fds != 1)
                         return -EPROTO;
                 *ret_kept = true;
-                return l->end->introduced(l, fds[0]);
+                return l->end->introduced(l, fds[0], f, cred);
         default:
                 return frame_heed(l, f, data, fds, cred, ret_kept);
         }

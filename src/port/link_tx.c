@@ -112,15 +112,20 @@ static int frame_parts(struct wh_link *l, struct wh_frame *f, const struct iovec
 {
         _Atomic uint32_t *count = l->tx ? &l->tx->ring.out->frames : NULL;
         uint32_t n = 0;
+        int r = f->n_fds ? l->end->fly(l, f->n_fds) : 0;
+        if (r < 0)
+                return r;
         if (count) {
                 /* [lane-frames] Before the frame goes, so that whoever is woken by it knows that it is there. */
                 n = atomic_load_explicit(count, memory_order_relaxed);
                 atomic_store_explicit(count, n + 1, memory_order_release);
         }
         f->to = wh_link_says(l);
-        int r = wh_frame_send_parts(l->sock, f, part, fds, cred);
+        r = wh_frame_send_parts(l->sock, f, part, fds, cred);
         if (r < 0 && count)
                 atomic_store_explicit(count, n, memory_order_release);
+        if (r < 0 && f->n_fds)
+                l->end->fly_unsent(l, f->n_fds);
         if (r == -EAGAIN)
                 l->sock_full = true;
         else if (r == -EPIPE && wh_link_probe(l, true) && !l->tx_over && !l->owner)

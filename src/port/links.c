@@ -18,21 +18,25 @@ static int link_charge(struct wh_port *p, struct wh_link *l, bool force)
         int r = wh_bill_charge(&l->bill, WH_SHARE_TASK_LINKS, 1, force);
         if (r == -EDQUOT) {
                 wh_task_limits(p->task);
+                wh_lingering_settle(p->task);
                 r = wh_bill_charge(&l->bill, WH_SHARE_TASK_LINKS, 1, force);
         }
         p->links_refused_for = r == -EDQUOT ? WH_REFUSAL_TASK_LINKS : WH_REFUSAL_LINKS;
-        if (r == 0 && !l->directory && (r = wh_bill_charge(&l->bill, WH_SHARE_LINKS, 1, force)) < 0)
+        if (r == 0 && !l->directory && !l->waiting_room && (r = wh_bill_charge(&l->bill, WH_SHARE_LINKS, 1, force)) < 0)
                 wh_bill_close(&l->bill);
         return r;
 }
 
-static int add_link(struct wh_port *p, int sock, uid_t payer, bool force, bool directory, struct wh_link **ret)
+enum adding { A_SENDER, A_DIRECTORY, ONE_THAT_WAITS };
+
+static int add_link(struct wh_port *p, int sock, uid_t payer, bool force, enum adding what, struct wh_link **ret)
 {
         wharf_task *t = p->task;
         struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, &wh_owner_end);
         if (!l)
                 return wh_trace(-ENOMEM);
-        l->directory = directory;
+        l->directory = what == A_DIRECTORY;
+        l->waiting_room = what == ONE_THAT_WAITS;
         int r = wh_port_take_link(p, l, payer, force);
         if (r < 0) {
                 l->sock = -1;
@@ -47,12 +51,17 @@ int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struc
 {
         if (wh_port_places(p) >= p->opts.links_max)
                 return -EMLINK;
-        return add_link(p, sock, payer, force, false, ret);
+        return add_link(p, sock, payer, force, A_SENDER, ret);
 }
 
 int wh_port_add_directory(struct wh_port *p, int sock, struct wh_link **ret)
 {
-        return add_link(p, sock, p->task->accounts.self, true, true, ret);
+        return add_link(p, sock, p->task->accounts.self, true, A_DIRECTORY, ret);
+}
+
+int wh_port_add_waiting(struct wh_port *p, int sock, uid_t payer, struct wh_link **ret)
+{
+        return add_link(p, sock, payer, false, ONE_THAT_WAITS, ret);
 }
 
 int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool force)
@@ -90,6 +99,7 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
         wh_list_push_back(&p->links, &l->in_port);
         p->n_links++;
         p->n_directory += l->directory;
+        p->n_waiting_room += l->waiting_room;
         wh_port_links_changed(p);
         return 0;
 }
@@ -129,7 +139,7 @@ void wh_port_remove_link(struct wh_link *l)
         wh_link_end(l, -EPIPE);
         wh_lock(&l->o.lock);
         wh_os_epoll_del(in->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
-        wh_os_close_end(l->sock, wh_link_end_how(l));
+        wh_end_over(l, wh_link_end_how(l));
         l->sock = -1;
         l->tx_over = -EPIPE;
         wh_unlock(&l->o.lock);

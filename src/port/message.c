@@ -641,8 +641,8 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
                                 struct wh_link **ret_link)
 {
         struct wh_rec rec;
-        if (wh_unlikely(wh_list_empty(&in->hot) || in->direct || in->since_look >= WH_LOOK_EVERY ||
-                        !wh_list_empty(&in->notices)))
+        if (wh_unlikely(wh_list_empty(&in->hot) || in->direct || !wh_list_empty(&in->notices) ||
+                        (wh_unlikely(in->since_look >= in->look_at) && (in->turns.mixed || wh_inbox_look_due(in)))))
                 return -1;
         for (struct wh_list *n = in->hot.next, *last = in->hot.prev;; n = in->hot.next) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
@@ -830,7 +830,8 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                 if (wh_likely(!m->from)) {
                         if (wh_unlikely(in->unfit))
                                 others_first(in);
-                        if (wh_unlikely((in->since_look & ~(uint32_t)WH_LOOK_MIXED) >= WH_LOOK_EVERY) && !in->leader)
+                        if (wh_unlikely((in->since_look & ~(uint32_t)WH_LOOK_MIXED) >= in->look_at) && !in->leader &&
+                            wh_inbox_look_due(in))
                                 wh_inbox_look(in);
                         r = try_hot(in, m, &inc);
                 } else {

@@ -91,6 +91,7 @@ int wh_port_sender_known(struct wh_link *l)
         int r = wh_bill_move(&l->bill, now, force, &refused);
         if (r == -EDQUOT && refused == WH_SHARE_TASK_LINKS) {
                 wh_task_limits(p->task);
+                wh_lingering_settle(p->task);
                 r = wh_bill_move(&l->bill, now, force, &refused);
         }
         if (r < 0) {
@@ -256,7 +257,7 @@ static int owner_change(struct wh_link *l)
         l->tx_over = l->tx_over == -EPIPE ? 0 : l->tx_over; /* that was the old pair */
         wh_os_epoll_del(l->inbox->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
         /* Whoever introduced it may have copies of both ends. */
-        wh_os_close_end(l->sock, wh_link_end_how(l) & ~WH_END_OURS);
+        wh_end_over(l, wh_link_end_how(l) & ~WH_END_OURS);
         l->sock = c->sock;
         c->sock = -1;
         if (c->told)
@@ -292,6 +293,8 @@ static int once_sender(struct wh_link *l, const struct wh_cred *cred)
  */
 static int owner_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred)
 {
+        if (wh_unlikely(l->waiting_room) && wh_place_had(l) != 0)
+                return WH_LINK_WAITS;
         if (l->once)
                 return once_sender(l, cred);
         if (wh_unlikely(l->port->of_others && cred->known && cred->pid == l->task->pid &&
@@ -356,6 +359,8 @@ const struct wh_end_ops wh_owner_end = {
         .shared = wh_reply_kept,
         .memory = wh_reply_memory,
         .memory_unsent = wh_reply_memory_unsent,
+        .fly = wh_reply_fly,
+        .fly_unsent = wh_reply_fly_unsent,
         .renew = owner_renew,
         .watch = owner_watch,
         .sock_changed = owner_nothing,

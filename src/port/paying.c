@@ -5,6 +5,10 @@
  * sections for as long as the link lives (KEPT), a reply in a memory of its own until it is read (REPLIES). So a link keeps
  * little, and what is larger goes in a memory of its own, of which nothing stays once it was read.
  *
+ * Descriptors go with frames too, in replies or for a lane, and as long as they are unread they count for this process's user
+ * at the kernel, which has one limit for all that is on its way. So these are charged (FLYING), and stay so where the link is
+ * over before they were read.
+ *
  * That it was read the kernel says and nobody else: a memory goes with a frame, and how many frames may lie unread in a
  * socket follows from how many bytes the kernel has for them. Whoever took a reply has read all frames before it.
  */
@@ -12,15 +16,14 @@
 #include "port/port.h"
 
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum {
-        FRAME_LEAST = 640, /* the kernel has more than that for the smallest datagram */
-        UNREAD_FEW = 16,
-};
+enum { UNREAD_FEW = 16 };
 
 uint64_t wh_reply_room(struct wh_link *l)
 {
@@ -35,50 +38,193 @@ void wh_reply_kept(struct wh_link *l)
         wh_bill_set(&l->bill, WH_SHARE_KEPT, wh_link_shared_bytes(l));
 }
 
+static int unread_add(struct wh_unread *u, uint64_t of)
+{
+        if (u->n == u->room) {
+                const uint32_t room = u->room ? 2 * u->room : UNREAD_FEW;
+                uint64_t *more = wh_os_realloc(u->of, room * sizeof *more);
+                if (!more)
+                        return wh_trace(-ENOMEM);
+                u->of = more;
+                u->room = room;
+        }
+        u->of[u->n++] = of;
+        return 0;
+}
+
+/* All but the last `most` were read. How much was in them. */
+static uint64_t unread_settle(struct wh_unread *u, uint32_t most)
+{
+        uint64_t read = 0;
+        const uint32_t n = u->n > most ? u->n - most : 0;
+        for (uint32_t i = 0; i < n; i++)
+                read += u->of[i];
+        memmove(u->of, u->of + n, (u->n - n) * sizeof *u->of);
+        u->n -= n;
+        return read;
+}
+
 /* Those that were read are paid for no more. */
 static void settle(struct wh_link *l)
 {
-        int left = l->n_unread_replies && l->sock >= 0 ? wh_os_unread(l->sock) : -1;
-        if (left < 0)
+        if ((!l->replies.n && !l->flying.n) || l->sock < 0)
                 return;
-        const uint32_t n = l->n_unread_replies, most = left && left < FRAME_LEAST ? 1 : (uint32_t)left / FRAME_LEAST;
-        if (most >= n)
-                return;
-        uint64_t read = 0;
-        for (uint32_t i = 0; i < n - most; i++)
-                read += l->unread_replies[i];
-        memmove(l->unread_replies, l->unread_replies + (n - most), most * sizeof *l->unread_replies);
-        l->n_unread_replies = most;
-        wh_bill_give(&l->bill, WH_SHARE_REPLIES, read);
+        const uint32_t most = wh_frames_unread(l->sock);
+        wh_bill_give(&l->bill, WH_SHARE_REPLIES, unread_settle(&l->replies, most));
+        wh_bill_give(&l->bill, WH_SHARE_FLYING, unread_settle(&l->flying, most));
+}
+
+static int unread_charge(struct wh_link *l, struct wh_unread *u, enum wh_share share, uint64_t of, bool force)
+{
+        settle(l);
+        int r = unread_add(u, of);
+        if (r == 0 && (r = wh_bill_charge(&l->bill, share, of, force)) < 0)
+                u->n--;
+        return r;
+}
+
+static void unread_unsent(struct wh_link *l, struct wh_unread *u, enum wh_share share, uint64_t of)
+{
+        u->n--;
+        wh_bill_give(&l->bill, share, of);
 }
 
 int wh_reply_memory(struct wh_link *l, uint64_t bytes)
 {
-        settle(l);
-        if (l->n_unread_replies == l->room_unread_replies) {
-                uint32_t room = l->room_unread_replies ? 2 * l->room_unread_replies : UNREAD_FEW;
-                uint64_t *more = wh_os_realloc(l->unread_replies, room * sizeof *more);
-                if (!more)
-                        return wh_trace(-ENOMEM);
-                l->unread_replies = more;
-                l->room_unread_replies = room;
-        }
-        int r = wh_bill_charge(&l->bill, WH_SHARE_REPLIES, bytes, false);
-        if (r == 0)
-                l->unread_replies[l->n_unread_replies++] = bytes;
-        return r;
+        return unread_charge(l, &l->replies, WH_SHARE_REPLIES, bytes, false);
 }
 
 void wh_reply_memory_unsent(struct wh_link *l, uint64_t bytes)
 {
-        l->n_unread_replies--;
-        wh_bill_give(&l->bill, WH_SHARE_REPLIES, bytes);
+        unread_unsent(l, &l->replies, WH_SHARE_REPLIES, bytes);
+}
+
+int wh_reply_fly(struct wh_link *l, unsigned fds)
+{
+        const struct wh_accounts *a = &l->task->accounts;
+        const bool own = l->bill.payer == a->self && !a->equal; /* what there is for it the kernel says */
+        int r = unread_charge(l, &l->flying, WH_SHARE_FLYING, fds, own);
+        return r == -EDQUOT ? wh_trace(-ETOOMANYREFS) : r;
+}
+
+void wh_reply_fly_unsent(struct wh_link *l, unsigned fds)
+{
+        unread_unsent(l, &l->flying, WH_SHARE_FLYING, fds);
+}
+
+/* ---- ends that are over, and unread ---- */
+
+/* An end, which takes one descriptor, and those that lie unread on its other side. */
+struct lingering {
+        struct wh_list node;
+        int sock;
+        enum wh_end how;
+        uid_t payer;
+        uint64_t fds;
+};
+
+static void lingering_end(wharf_task *t, struct lingering *g)
+{
+        wh_os_close_end(g->sock, g->how);
+        wh_account_give(&t->accounts, g->payer, WH_SHARE_TASK_LINKS, 1);
+        wh_account_give(&t->accounts, g->payer, WH_SHARE_FLYING, g->fds);
+        free(g);
+}
+
+void wh_lingering_event(wharf_task *t, int sock)
+{
+        struct lingering *over = NULL;
+        wh_lock(&t->lingers);
+        wh_list_for_safe (k, &t->lingering) {
+                struct lingering *g = wh_container(k, struct lingering, node);
+                if (g->sock != sock || wh_frames_unread(sock) != 0)
+                        continue;
+                wh_list_remove(k);
+                over = g;
+        }
+        wh_unlock(&t->lingers);
+        if (over)
+                lingering_end(t, over);
+}
+
+/* Those that were read are given back; with `all` those too that were not. */
+static bool lingering_close(wharf_task *t, bool all)
+{
+        struct wh_list over;
+        struct wh_list *node;
+        wh_list_init(&over);
+        wh_lock(&t->lingers);
+        wh_list_for_safe (k, &t->lingering) {
+                if (!all && wh_frames_unread(wh_container(k, struct lingering, node)->sock) != 0)
+                        continue;
+                wh_list_remove(k);
+                wh_list_push_back(&over, k);
+        }
+        wh_unlock(&t->lingers);
+        const bool any = !wh_list_empty(&over);
+        while ((node = wh_list_pop_front(&over)))
+                lingering_end(t, wh_container(node, struct lingering, node));
+        return any;
+}
+
+bool wh_lingering_settle(wharf_task *t)
+{
+        return lingering_close(t, false);
+}
+
+void wh_lingering_done(wharf_task *t, bool ours)
+{
+        if (ours)
+                lingering_close(t, true);
+        wh_list_for_safe (node, &t->lingering)
+                free(wh_container(node, struct lingering, node));
+}
+
+/* The end is kept, and what is unread there. False: for want of memory. */
+static bool linger(const struct wh_link *l, const struct lingering *end)
+{
+        wharf_task *t = l->task;
+        struct wh_accounts *a = &t->accounts;
+        struct lingering *g = wh_os_calloc(1, sizeof *g);
+        if (!g)
+                return false;
+        *g = *end;
+        if (wh_account_charge(a, g->payer, WH_SHARE_FLYING, g->fds, true) < 0) {
+                free(g);
+                return false;
+        }
+        if (wh_account_charge(a, g->payer, WH_SHARE_TASK_LINKS, 1, true) < 0) {
+                wh_account_give(a, g->payer, WH_SHARE_FLYING, g->fds);
+                free(g);
+                return false;
+        }
+        wh_os_shutdown(g->sock, SHUT_RDWR);
+        /* Whenever some of it was read, or its other side is closed; without that, when somebody wants what it takes. */
+        (void)wh_os_epoll_add(l->inbox->ep, g->sock, EPOLLOUT | EPOLLET, wh_ep_tag(WH_EP_OVER, (uint32_t)g->sock));
+        wh_lock(&t->lingers);
+        wh_list_push_back(&t->lingering, &g->node);
+        wh_unlock(&t->lingers);
+        return true;
+}
+
+void wh_end_over(struct wh_link *l, enum wh_end how)
+{
+        struct lingering end = {.sock = l->sock, .how = how, .payer = l->bill.payer};
+        settle(l);
+        for (uint32_t i = 0; i < l->flying.n; i++)
+                end.fds += l->flying.of[i];
+        wh_bill_give(&l->bill, WH_SHARE_FLYING, end.fds);
+        l->flying.n = 0;
+        if (!end.fds || l->handed_on || !linger(l, &end))
+                wh_os_close_end(end.sock, how);
 }
 
 bool wh_replies_settle(struct wh_link *l)
 {
         struct wh_inbox *in = l->inbox;
-        const uint64_t before = wh_bill_left(&l->bill, WH_SHARE_REPLIES);
+        const uint64_t before = wh_bill_left(&l->bill, WH_SHARE_REPLIES),
+                       flew = wh_bill_left(&l->bill, WH_SHARE_FLYING);
+        wh_lingering_settle(l->task);
         wh_lock(&in->lock);
         if (l->inbox == in && l->port)
                 wh_list_for (n, &l->port->links) {
@@ -88,5 +234,5 @@ bool wh_replies_settle(struct wh_link *l)
                         wh_unlock(&k->o.lock);
                 }
         wh_unlock(&in->lock);
-        return wh_bill_left(&l->bill, WH_SHARE_REPLIES) > before;
+        return wh_bill_left(&l->bill, WH_SHARE_REPLIES) > before || wh_bill_left(&l->bill, WH_SHARE_FLYING) > flew;
 }

@@ -4,6 +4,7 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "port/branch.h"
+#include "port/identity.h"
 
 #include <errno.h>
 
@@ -15,7 +16,7 @@ static bool ends_by_itself(int r)
 
 uint32_t wh_port_places(const struct wh_port *p)
 {
-        return p->n_links - p->n_placeless - p->n_directory;
+        return p->n_links - p->n_placeless - p->n_waiting_room - p->n_directory;
 }
 
 /* So many links of a task may be without a place: a sixteenth of its descriptors, and a few in any case. */
@@ -51,7 +52,7 @@ static bool give_place(struct wh_link *l)
         struct wh_port *p = l->port;
         if (l->placeless)
                 return place_is_back(l);
-        if (!(l->hung_up || l->revoked))
+        if (!(l->hung_up || l->revoked) || l->waiting_room)
                 return false;
         /* Relaxed, here and below: a number, and nothing that it is of is looked at for it. */
         if (atomic_fetch_add_explicit(&p->task->n_placeless, 1, memory_order_relaxed) >= placeless_max(p->task)) {
@@ -68,6 +69,10 @@ static bool give_place(struct wh_link *l)
 void wh_place_leave(struct wh_link *l)
 {
         wh_place_unwait(l);
+        if (l->waiting_room) {
+                l->waiting_room = false;
+                l->port->n_waiting_room--;
+        }
         if (l->placeless) {
                 l->placeless = false;
                 l->port->n_placeless--;
@@ -138,6 +143,8 @@ static bool might_go_on(struct wh_port *p, const struct wh_link *l)
 {
         if (l->waits == WH_WAITS_MOVED)
                 return wh_account_left(&p->task->accounts, l->waits_uid, WH_SHARE_TASK_LINKS) >= l->waits_links;
+        if (l->waits == WH_WAITS_PLACE)
+                return wh_port_places(p) < p->opts.links_max;
         if (l->waits == WH_WAITS_INTRODUCTION) {
                 if (l->hung_up && !l->placeless && places_given(p->task) < placeless_max(p->task))
                         return true;
@@ -150,6 +157,27 @@ static bool might_go_on(struct wh_port *p, const struct wh_link *l)
                wh_account_might(&p->accounts, l->waits_uid, WH_SHARE_LINKS);
 }
 
+/* G3: its first place, if there is one for it. */
+static bool place_taken(struct wh_link *l)
+{
+        if (!l->waiting_room)
+                return true;
+        if (wh_port_places(l->port) >= l->port->opts.links_max)
+                return false;
+        if (wh_bill_charge(&l->bill, WH_SHARE_LINKS, 1, false) < 0)
+                return false;
+        l->waiting_room = false;
+        l->port->n_waiting_room--;
+        return true;
+}
+
+int wh_place_had(struct wh_link *l)
+{
+        if (l->hung_up || place_taken(l))
+                return 0;
+        return wh_place_wait(l, WH_WAITS_PLACE, l->bill.payer, false, 0);
+}
+
 /* G1: those that might go on are looked at, and whoever sleeps here or polls learns that there is something to do. */
 static void look_again(struct wh_port *p)
 {
@@ -157,7 +185,7 @@ static void look_again(struct wh_port *p)
         bool any = p->accepts_owed && wh_port_places(p) < p->opts.links_max;
         wh_list_for_safe (n, &p->waiting) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
-                if (!might_go_on(p, l))
+                if (!might_go_on(p, l) || (l->waits == WH_WAITS_PLACE && !place_taken(l)))
                         continue;
                 wh_place_unwait(l);
                 wh_port_look_at(l);
@@ -197,7 +225,14 @@ void wh_places_look(struct wh_inbox *in)
 
 /* ---- introductions ---- */
 
-static int adopt(struct wh_link *introducer, int sock, bool force, struct wh_link **ret, enum wh_refusal *ret_which)
+/* Who pays for whom is introduced, and whether that one gets a place as any other, at any rate, or waits for it (G3). */
+struct adopting {
+        uid_t payer;
+        bool force, waits;
+};
+
+static int adopt(struct wh_link *introducer, int sock, const struct adopting *how, struct wh_link **ret,
+                 enum wh_refusal *ret_which)
 {
         struct wh_port *p = introducer->port;
         struct wh_branch *b = NULL;
@@ -205,12 +240,13 @@ static int adopt(struct wh_link *introducer, int sock, bool force, struct wh_lin
         *ret_which = WH_REFUSAL_PLAIN;
         if (introducer->revoked == WH_REVOKED_BRANCH)
                 return -EKEYREVOKED;
-        if (wh_port_places(p) >= p->opts.links_max)
+        if (wh_port_places(p) >= p->opts.links_max && !how->waits)
                 return -EMLINK;
         *ret_which = WH_REFUSAL_INTRODUCED;
         if ((r = wh_branch_new(introducer, p->opts.introduced_max, &b)) < 0)
                 return r;
-        r = wh_port_add_link(p, sock, introducer->bill.payer, force, ret);
+        r = how->waits ? wh_port_add_waiting(p, sock, how->payer, ret)
+                       : wh_port_add_link(p, sock, how->payer, how->force, ret);
         wh_branch_settle(b, r == 0 ? *ret : NULL);
         *ret_which = p->links_refused_for;
         return r;
@@ -229,9 +265,23 @@ static bool greet(const struct wh_link *l)
         return r != -EAGAIN;
 }
 
-int wh_place_introduced(struct wh_link *introducer, int sock)
+/*
+ * G3. A directory's numbers are ours where its own is, which the kernel says to both; where they are not, nobody is known.
+ * False: its introducer pays.
+ */
+static bool asked_by(const struct wh_link *introducer, const struct wh_frame *f, const struct wh_cred *cred, uid_t *ret)
+{
+        if (!introducer->directory || !(f->arg & WH_ADOPT_ASKED))
+                return false;
+        *ret = cred->known && cred->uid == f->call && wh_id_known(f->id) ? f->id : (uid_t)-1;
+        return true;
+}
+
+int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_frame *f, const struct wh_cred *cred)
 {
         struct wh_link *l;
+        struct adopting how = {.payer = introducer->bill.payer};
+        const bool asked = asked_by(introducer, f, cred, &how.payer);
         wh_os_fd_private(sock);
         int r = wh_frame_check_socket(sock);
         if (r < 0) {
@@ -242,10 +292,17 @@ int wh_place_introduced(struct wh_link *introducer, int sock)
         const uint32_t freed = wh_places_freed(p->task);
         const bool had_place = !introducer->placeless;
         enum wh_refusal which;
-        r = adopt(introducer, sock, false, &l, &which);
-        const bool given = ends_by_itself(r) && give_place(introducer);
-        if (given)
-                r = adopt(introducer, sock, true, &l, &which);
+        r = adopt(introducer, sock, &how, &l, &which);
+        if (asked && (r == -EMLINK || (r == -EDQUOT && which == WH_REFUSAL_LINKS))) {
+                how.waits = true;
+                r = adopt(introducer, sock, &how, &l, &which);
+        }
+        const bool refuse = asked && r == -EDQUOT && how.payer != p->task->accounts.self;
+        const bool given = ends_by_itself(r) && !refuse && give_place(introducer);
+        if (given) {
+                how.force = true;
+                r = adopt(introducer, sock, &how, &l, &which);
+        }
         if (r == 0 && (r = wh_link_take_frame(introducer)) < 0) {
                 l->handed_on = true; /* the frame is there still, and has the end */
                 wh_port_remove_link(l);
@@ -259,15 +316,19 @@ int wh_place_introduced(struct wh_link *introducer, int sock)
                 wh_port_remove_link(l);
                 return 0;
         }
+        if (r == 0 && how.waits) {
+                wh_place_wait(l, WH_WAITS_PLACE, how.payer, false, freed);
+                return 0;
+        }
         if (r == 0) {
                 wh_port_look_at(l); /* it may have sent already: look, rather than wait for an edge */
                 return 0;
         }
-        if (r == -ENOMEM || (ends_by_itself(r) && !introducer->revoked)) {
+        if (r == -ENOMEM || (ends_by_itself(r) && !introducer->revoked && !refuse)) {
                 wh_os_close_end(sock, WH_END_SHARED);                            /* the frame has another: later */
                 const bool dead = introducer->hung_up && !introducer->placeless; /* too many have given theirs away */
                 return r == -ENOMEM ? r
-                                    : wh_place_wait(introducer, WH_WAITS_INTRODUCTION, introducer->bill.payer,
+                                    : wh_place_wait(introducer, WH_WAITS_INTRODUCTION, how.payer,
                                                     dead || which == WH_REFUSAL_TASK_LINKS, freed);
         }
         const int taken = wh_link_take_frame(introducer);
@@ -276,12 +337,9 @@ int wh_place_introduced(struct wh_link *introducer, int sock)
                 return taken;
         }
         /* The introduced one is told why; the introducer has done nothing wrong. */
-        struct wh_frame f = {.type = WH_FRAME_REFUSE,
-                             .to = WH_TO_HOLDER,
-                             .arg = (uint32_t)-r,
-                             .id = r == -EDQUOT ? which : WH_REFUSAL_PLAIN,
-                             .total = wh_port_limit(p, r, r == -EDQUOT ? which : WH_REFUSAL_PLAIN)};
-        wh_frame_send(sock, &f, NULL, 0, NULL, false);
+        if (r != -EDQUOT)
+                which = WH_REFUSAL_PLAIN;
+        wh_frame_refuse(sock, r, which, wh_port_limit(p, r, which));
         wh_os_close_end(sock, WH_END_OURS);
         p->refused += r != -EKEYREVOKED;
         return 0;

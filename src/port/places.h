@@ -16,6 +16,11 @@
  *   G2  A sender that is gone does not keep the place that those whom it introduced wait for: it gives its own to the
  *       first of them (l->placeless), to the next when that one is gone, and so on; its link stays until it is read. So
  *       that no tree of such senders takes descriptors without end, a task has at most WH_PLACELESS_MAX of these.
+ *   G3  Behind those whom a directory introduces nobody waits: each is the link of the user that has asked, from the
+ *       first moment on. Where there is no place for it, at the port or of its user, it waits for that itself, as a link
+ *       that takes one of the task's only (l->waiting_room). One whose other end was closed needs none, and is read: it is
+ *       gone, or has sent another pair. Of these its user
+ *       has a share too, beyond which it is refused, like one that connected.
  *
  * Guard: the inbox of the port; of what all ports of a task share (task->waiting), task->notices.
  */
@@ -37,6 +42,8 @@ uint32_t wh_places_freed(wharf_task *t);
  * Returns WH_LINK_WAITS.
  */
 int wh_place_wait(struct wh_link *l, enum wh_waits_for why, uid_t uid, bool shared, uint32_t freed);
+/* Before anything of `l` is read: 0, or WH_LINK_WAITS, since it has no place yet and none is free (G3). */
+int wh_place_had(struct wh_link *l);
 /* It waits no more. Harmless where it did not. */
 void wh_place_unwait(struct wh_link *l);
 /* `l` is about to leave its port. */
@@ -47,6 +54,6 @@ void wh_place_freed(struct wh_port *p);
 void wh_places_look(struct wh_inbox *in);
 
 /* A port's answer to ADOPT (struct wh_end_ops). */
-int wh_place_introduced(struct wh_link *introducer, int sock);
+int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_frame *f, const struct wh_cred *cred);
 
 #endif

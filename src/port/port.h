@@ -52,6 +52,8 @@ struct wh_inbox {
         struct wh_list fired;   /* ... once this inbox has looked; guard: task->notices */
         uint32_t budget;        /* link.K7: of the receive that is running */
         uint32_t since_look;    /* messages taken since epoll was last asked; and WH_LOOK_MIXED */
+        uint32_t look_at;       /* ... with which the clock is looked at (wh_inbox_look_due()) */
+        uint64_t looked;        /* ticks, when epoll was last asked, or something was waited for */
         uint32_t turn_msgs;     /* a turn */
         struct wh_turns turns;  /* who is next in `hot` */
         uint32_t spin_us, spin_misses;
@@ -71,6 +73,7 @@ struct wh_port {
         struct wh_list links;
         uint32_t n_links, n_once;  /* all; those that are send-once rights */
         uint32_t n_placeless;      /* of all, those that take no place: places.h */
+        uint32_t n_waiting_room;   /* ... those that wait for their first */
         uint32_t n_directory;      /* ... nor these, of directories, which are no senders */
         struct wh_list waiting;    /* links that wait for a place */
         struct wh_list in_waiting; /* of task->waiting; guard: task->notices */
@@ -117,6 +120,7 @@ enum wh_ep {
         WH_EP_LISTEN = 2,
         WH_EP_WATCH = 3,
         WH_EP_NOTICE = 4,
+        WH_EP_OVER = 5, /* an end that lingers (wh_end_over()); its number is that of the socket */
 };
 static inline uint64_t wh_ep_tag(enum wh_ep kind, uint32_t name)
 {
@@ -156,6 +160,8 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
 /* Is there a record in the lane of a hot link? */
 bool wh_inbox_has_message(struct wh_inbox *in);
 enum { WH_INBOX_EVENTS = 64 }; /* that one look hears of */
+/* Have the idle ones been left alone for long enough, in messages or in time (turns.h)? */
+bool wh_inbox_look_due(struct wh_inbox *in);
 /* Ask epoll, without waiting, which links have something. How many events there were. */
 int wh_inbox_look(struct wh_inbox *in);
 /* A thread leaves a receive: let another lead, and keep P3. `armed`: with -EAGAIN, so `bell` is right as it is. */
@@ -205,6 +211,8 @@ int wh_set_change(wharf_task *t, wharf_name set, wharf_name port, bool add);
  * Add the owner's end of a link, for `payer`, whose share is not asked for with `force`; takes `sock` only on success.
  */
 int wh_port_add_link(struct wh_port *p, int sock, uid_t payer, bool force, struct wh_link **ret);
+/* One that has to wait for its place (places.h, G3). */
+int wh_port_add_waiting(struct wh_port *p, int sock, uid_t payer, struct wh_link **ret);
 /* One for a directory (WH_MAKE_DIRECTORY). */
 int wh_port_add_directory(struct wh_port *p, int sock, struct wh_link **ret);
 /* Is there something on this link, or may there be, that a receive has to look at? */

@@ -317,6 +317,10 @@ static int reply_failed(int err)
                 return wh_fail_plain(err,
                                      "replies that one user has not read: this one has its share of the memory for "
                                      "them (reply_bytes_max of the port)");
+        case -ETOOMANYREFS:
+                return wh_fail_plain(err,
+                                     "too many descriptors are on their way: to the user of this caller, who has not "
+                                     "read them (half of RLIMIT_NOFILE has shares), or of this process's user");
         case -EMSGSIZE:
                 return wh_fail_plain(err, "the reply is larger than its way allows");
         case -EOPNOTSUPP:
@@ -362,8 +366,9 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         bool over;
         int refused;
         r = reply_send(t, y, &o, &over, &refused);
-        if (wh_unlikely(r == -EDQUOT && was.link)) {
+        if (wh_unlikely((r == -EDQUOT || r == -ETOOMANYREFS) && was.link)) {
                 /* What was read of its other replies is not its to pay any more: look, and try again. */
+                const int failed = r;
                 wh_ref_take(&was.link->refs);
                 reply_unlock(t, y, false);
                 const bool more = wh_replies_settle(was.link);
@@ -374,7 +379,7 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
                         return wh_fail_at(t, r, reply);
                 }
                 was = (struct wh_reply){.link = y->link, .via = y->via};
-                r = -EDQUOT;
+                r = failed;
                 over = false;
                 if (more)
                         r = reply_send(t, y, &o, &over, &refused);

@@ -187,8 +187,11 @@ static void unmint(wharf_task *t, wharf_name port, uint32_t id)
         wh_unlock(&in->lock);
 }
 
-/* A new link to the port of a right that we hold, introduced over it; the link is locked. *ret is the holder's end. */
-static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
+/*
+ * A new link to the port of a right that we hold, introduced over it; the link is locked. *ret is the holder's end. `asked`:
+ * NULL, or the user on whose behalf, which counts where we are the port's directory (wh_place_introduced()).
+ */
+static int introduce(struct wh_link *l, const uid_t *asked, int64_t deadline_ns, int *ret)
 {
         int r = l->once ? -EPERM : 0, owner = -1, holder = -1;
         l->budget = WH_BUDGET;
@@ -200,6 +203,11 @@ static int introduce(struct wh_link *l, int64_t deadline_ns, int *ret)
                         r = pair_new(l->greeted ? &l->hello : NULL, &owner, &holder);
                 if (r == 0) {
                         struct wh_frame f = {.type = WH_FRAME_ADOPT, .n_fds = 1};
+                        if (asked) {
+                                f.arg = WH_ADOPT_ASKED;
+                                f.id = *asked;
+                                f.call = l->task->accounts.self;
+                        }
                         r = wh_link_frame(l, &f, NULL, 0, &owner, false);
                         if (r == 0)
                                 break;
@@ -256,7 +264,7 @@ WHARF_API int wharf_right_copy(wharf_task *t, wharf_name right, int64_t deadline
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
                 return wh_fail_at(t, err, right);
-        int r = introduce(l, deadline_ns, &sock);
+        int r = introduce(l, NULL, deadline_ns, &sock);
         const struct wharf_introducer given = l->given;
         wh_unlock(&l->o.lock);
         if (r == 0 && (r = right_given(t, sock, true, false, &given, ret)) < 0)
@@ -422,9 +430,11 @@ static int item_itself(const struct wh_link *l, struct wh_items_out *out, unsign
 }
 
 /* `over`: the right that carries the message. Sent over itself it cannot go as it is, but a copy of it can. */
-static int item_send(wharf_task *t, struct wharf_item *it, struct wh_items_out *out, unsigned i, wharf_name over,
+static int item_send(wharf_task *t, const struct wharf_msg *m, struct wh_items_out *out, unsigned i, wharf_name over,
                      int64_t deadline_ns)
 {
+        const struct wharf_item *it = &m->items[i];
+        const uid_t *asked = it->kind == WH_COPY_ASKED ? &m->sender.uid : NULL;
         int err, sock = -1;
         struct wh_link *l = wh_holder_lock(t, it->name, &err);
         if (!l)
@@ -433,7 +443,7 @@ static int item_send(wharf_task *t, struct wharf_item *it, struct wh_items_out *
         out->o->kind[i] = WH_ITEM_SEND;
         if (r == 0 && it->kind == WHARF_MOVE_SEND && it->name != over && untouched(l) && said_given(l)) {
                 r = item_itself(l, out, i);
-        } else if (r == 0 && (r = introduce(l, deadline_ns, &sock)) == 0) {
+        } else if (r == 0 && (r = introduce(l, asked, deadline_ns, &sock)) == 0) {
                 out->o->fd[i] = sock;
                 out->close[i] = true;
         }
@@ -557,7 +567,8 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
                         break;
                 case WHARF_COPY_SEND:
                 case WHARF_MOVE_SEND:
-                        r = item_send(t, it, out, i, over, deadline_ns);
+                case WH_COPY_ASKED:
+                        r = item_send(t, m, out, i, over, deadline_ns);
                         break;
                 case WHARF_MOVE_REPLY:
                         r = item_reply(t, it, out, i, over);

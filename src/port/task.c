@@ -100,6 +100,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         t->ours = page;
         wh_list_init(&t->ids);
         wh_list_init(&t->waiting);
+        wh_list_init(&t->lingering);
         wh_ids_look();
         (void)wh_os_kernel_since(0, 0); /* while it may be asked */
         t->pid = wh_os_getpid();
@@ -107,7 +108,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         if (!wh_id_known(t->accounts.self))
                 t->accounts.self = WH_QUOTA_SELF; /* nobody that comes is known to be the same */
         t->accounts.least[WH_SHARE_TASK_LINKS] = 1;
-        t->accounts.least[WH_SHARE_RIGHTS] = WH_FDS_MAX;
+        t->accounts.least[WH_SHARE_RIGHTS] = t->accounts.least[WH_SHARE_FLYING] = WH_FDS_MAX;
         t->accounts.max[WH_SHARE_ANSWERS] = o.answers_max ? o.answers_max : ANSWERS_MAX;
         wh_task_limits(t);
         t->cpus = wh_os_cpus();
@@ -127,6 +128,7 @@ void wh_task_limits(wharf_task *t)
         n = n < 1u << 30 ? n : 1u << 30;
         wh_accounts_limit(&t->accounts, WH_SHARE_TASK_LINKS, n / 2);
         wh_accounts_limit(&t->accounts, WH_SHARE_RIGHTS, n / 4 > WH_FDS_MAX ? n / 4 : WH_FDS_MAX);
+        wh_accounts_limit(&t->accounts, WH_SHARE_FLYING, n / 2 > WH_FDS_MAX ? n / 2 : WH_FDS_MAX);
 }
 
 static void drop_one(struct wh_object *o, void *arg)
@@ -155,6 +157,7 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
                 wh_os_close(t->wake[1]);
         } else
                 wh_task_forget(t); /* in a forked child: descriptors are closed, mappings were never there */
+        wh_lingering_done(t, wh_task_ours(t));
         wh_table_done(&t->names);
         wh_table_done(&t->links);
         for (unsigned k = 0; k < WH_KINDS; k++)

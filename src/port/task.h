@@ -52,6 +52,8 @@ struct wharf_task {
         void *inherited;       /* what this process was given at its start: pattern/spawn.c, which has a lock for it */
         void (*inherited_free)(void *);
         struct wh_accounts accounts; /* what all its ports share, between the users of its senders */
+        struct wh_lock lingers;      /* guards the next; before those of the books */
+        struct wh_list lingering;    /* ends that are over, and unread: wh_end_lingers() */
         struct wh_scratch *scratch;  /* guarded by `lock`: those that nobody uses now */
         unsigned n_scratch;
 };

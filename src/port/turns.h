@@ -28,7 +28,13 @@ struct wh_link;
 enum {
         WH_TURN_MSGS = 64,       /* messages from one link before the next has its turn */
         WH_TURN_MSGS_MIXED = 16, /* ... of another user */
-        WH_LOOK_EVERY = 256,     /* messages before the idle links are asked about */
+        /*
+         * The idle links, and the door, are asked about after so many messages; and sooner where what is done with each
+         * takes its time: every few messages the clock is looked at, or after each where that is slow.
+         */
+        WH_LOOK_EVERY = 256,
+        WH_LOOK_CLOCK = 16,
+        WH_LOOK_US = 100,
         /* In in->since_look while it is mixed: the short way, which takes no turns, is done with at once. */
         WH_LOOK_MIXED = 1 << 30,
 };

@@ -63,17 +63,21 @@ static bool passes(int r)
         return r == -EAGAIN || is_shortage(r) || r == -ETOOMANYREFS;
 }
 
-/* Answers a lookup with a right of the asker's own; with -EAGAIN while its owner has to be told more first (W5). */
-static void answer_right(struct wh_server *s, wharf_name reply, const struct named *e)
+/* Answers a lookup of that user with a right of its own; with -EAGAIN while its owner has to be told more first (W5). */
+static void answer_right(struct wh_server *s, wharf_name reply, uid_t uid, struct named *e)
 {
-        if (wh_watches_behind_at(s, e)) {
-                answer(s, reply, WH_NAMES_LOOKUP, -EAGAIN);
+        int r = wh_watches_behind_at(s, e) ? -EAGAIN : wh_users_introduce(s, e);
+        if (r < 0) {
+                answer(s, reply, WH_NAMES_LOOKUP, r);
                 return;
         }
         struct wh_names_reply_head h = wh_names_reply(WH_NAMES_LOOKUP, 0, 0);
-        struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = e->right};
-        struct wharf_msg m = {.size = sizeof m, .data = &h, .len_bytes = sizeof h, .items = &item, .n_items = 1};
-        int r = wharf_replymsg(s->task, reply, &m);
+        struct wharf_item item = {.kind = WH_COPY_ASKED, .name = e->right};
+        struct wharf_msg m = {
+                .size = sizeof m, .data = &h, .len_bytes = sizeof h, .items = &item, .n_items = 1, .sender.uid = uid};
+        r = wharf_replymsg(s->task, reply, &m);
+        if (r < 0)
+                wh_users_introduced_not(s, e);
         if (r < 0) /* what is not short of something, or full, has ended this moment: its port died, or let go of it */
                 answer(s, reply, WH_NAMES_LOOKUP, passes(r) ? r : -ENOENT);
 }
@@ -102,6 +106,7 @@ size_t wh_server_find(const struct wh_server *s, const char *name, bool *ret_fou
 static void named_free(struct wh_server *s, struct named *e)
 {
         wh_server_slot_gone(s, e->slot);
+        wh_users_introduce_done(s, e);
         wh_users_give(&s->users, e->uid, WH_LIMIT_NAMES);
         wharf_drop(s->task, e->right);
         wh_port_status_close(e->page);
@@ -260,12 +265,12 @@ static int waiter_add(struct wh_server *s, const struct wh_names_request *req, c
         return 0;
 }
 
-static void waiters_wake(struct wh_server *s, const struct named *e)
+static void waiters_wake(struct wh_server *s, struct named *e)
 {
         wh_list_for_safe (pos, &s->waiters) {
                 struct waiter *w = wh_container(pos, struct waiter, node);
                 if (!strcmp(w->name, e->name)) {
-                        answer_right(s, w->reply, e);
+                        answer_right(s, w->reply, w->uid, e);
                         waiter_free(s, w);
                 }
         }
@@ -305,27 +310,31 @@ static bool tasked_alive(const struct tasked *k)
         return !wh_task_page_closed(k->page) && wh_os_poll(&p, 1, 0) == 0;
 }
 
-/* S7: lets go of those of the next `n` pages whose tasks are no more; whoever adds one looks at a few. */
-static void tasks_sweep(struct wh_server *s, size_t n)
-{
-        for (n = n < s->n_tasks ? n : s->n_tasks; n-- > 0;) {
-                if (s->tasks_next == &s->tasks)
-                        s->tasks_next = s->tasks.next;
-                struct tasked *k = wh_container(s->tasks_next, struct tasked, node);
-                s->tasks_next = k->node.next;
-                if (!tasked_alive(k))
-                        tasked_free(s, k);
-        }
-}
-
 /* S7: of those whose processes have ended, some at a time. */
 static void tasks_ended(struct wh_server *s)
 {
         enum { AT_ONCE = 16 };
         struct epoll_event ev[AT_ONCE];
-        int n = wh_os_epoll_wait(s->tasks_end, ev, AT_ONCE, 0);
+        int n = s->tasks_end < 0 ? 0 : wh_os_epoll_wait(s->tasks_end, ev, AT_ONCE, 0);
         for (int i = 0; i < n; i++)
                 tasked_free(s, (struct tasked *)(uintptr_t)ev[i].data.u64);
+}
+
+/*
+ * S7: lets go of those whose processes have ended, and of those of the next `n` pages whose tasks are no more; whoever adds
+ * one looks at a few.
+ */
+static void tasks_sweep(struct wh_server *s, size_t n)
+{
+        tasks_ended(s);
+        for (n = n < s->n_tasks ? n : s->n_tasks; n-- > 0;) {
+                if (s->tasks_next == &s->tasks)
+                        s->tasks_next = s->tasks.next;
+                struct tasked *k = wh_container(s->tasks_next, struct tasked, node);
+                s->tasks_next = k->node.next;
+                if (wh_task_page_closed(k->page))
+                        tasked_free(s, k);
+        }
 }
 
 /* It is told of when this one's process ends. */
@@ -554,7 +563,7 @@ static void do_lookup(struct wh_server *s, const struct wh_names_request *req, c
         }
         struct named *e = names_get(s, req->name);
         if (e) {
-                answer_right(s, m->reply, e);
+                answer_right(s, m->reply, m->sender.uid, e);
                 return;
         }
         /* While some have not been handed over it is not known that nobody has the name: whoever asks asks again. */
@@ -956,6 +965,7 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
         s->listen_fd = listen_fd;
         s->sweep_at = WAITERS_SWEEP_MIN;
         wh_list_init(&s->waiters);
+        wh_list_init(&s->introducing);
         wh_list_init(&s->tasks);
         s->tasks_next = &s->tasks;
         s->tasks_end = -1;

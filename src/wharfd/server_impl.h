@@ -29,6 +29,9 @@ struct named {
         uid_t uid;
         uint32_t known; /* enum wharf_known: how these two are */
         bool told;      /* to watchers */
+        /* Those who looked it up, and whom its owner has not read of: charged to `uid`, and so many at most. */
+        uint32_t introduced;
+        struct wh_list introducing; /* of s->introducing, where there are some */
 };
 
 /* A lookup that waits. */
@@ -51,6 +54,14 @@ int wh_users_take(struct users *u, uid_t uid, enum wh_limit what, uint32_t total
 /* The same of what costs descriptors: of those that wharfd may have there is a share for each kind. */
 int wh_users_take_fds(struct wh_server *s, uid_t uid, enum wh_limit what);
 void wh_users_give(struct users *u, uid_t uid, enum wh_limit what);
+/*
+ * One more is introduced to the owner of `e`, whose end of the pair is on its way until that one reads. -EAGAIN: it has not
+ * read so many, or its user has its share of what wharfd may have on its way. Then: it was not introduced after all.
+ */
+int wh_users_introduce(struct wh_server *s, struct named *e);
+void wh_users_introduced_not(struct wh_server *s, struct named *e);
+/* `e` is no more. */
+void wh_users_introduce_done(struct wh_server *s, struct named *e);
 
 /* A task that has handed its page over. It goes with its process, not with its link: a look-up's ends at once. */
 struct tasked {
@@ -96,6 +107,8 @@ struct wh_server {
         struct named **by_id;
         struct named **by_right; /* as many buckets as there is room for names: a power of two */
         size_t n_names, room_names;
+        struct wh_list
+                introducing; /* names with introductions that are unread, the one that was looked at last behind */
         struct wh_list waiters;
         size_t n_waiters;
         size_t sweep_at; /* waiters at which the dead are looked for next */

@@ -4,12 +4,18 @@
 #include "wharfd/server_impl.h"
 
 #include "os/os.h"
+#include "port/kept.h"
 
+#include <errno.h>
 #include <sys/resource.h>
 
-static_assert((int)WH_LIMITS <= (int)WH_SHARES, "each limit has a place in the books");
-
-enum { SHARE_MIN = 8 }; /* always */
+enum {
+        SHARE_MIN = 8,                /* always */
+        INTRODUCTIONS = WH_LIMITS,    /* in the books, beside the limits: those that are unread */
+        INTRODUCTIONS_MAX = 64,       /* ... at one port */
+        INTRODUCTIONS_LOOKED_AT = 64, /* names, when a user has its share */
+};
+static_assert(INTRODUCTIONS < (int)WH_SHARES, "each limit has a place in the books, and introductions, too");
 
 int wh_users_take(struct users *u, uid_t uid, enum wh_limit what, uint32_t total)
 {
@@ -53,4 +59,62 @@ int wh_users_take_fds(struct wh_server *s, uid_t uid, enum wh_limit what)
 void wh_users_give(struct users *u, uid_t uid, enum wh_limit what)
 {
         wh_account_give(&u->accounts, uid, (enum wh_share)what, 1);
+}
+
+/* What its owner has read is on its way no more. */
+static void introduced_settle(struct wh_server *s, struct named *e, uint32_t most)
+{
+        if (e->introduced <= most)
+                return;
+        wh_account_give(&s->users.accounts, e->uid, (enum wh_share)INTRODUCTIONS, e->introduced - most);
+        e->introduced = most;
+        if (!most)
+                wh_list_remove(&e->introducing);
+}
+
+/* The same of some names, whosever. */
+static void introduced_look(struct wh_server *s)
+{
+        struct wh_list *n;
+        for (unsigned i = 0; i < INTRODUCTIONS_LOOKED_AT && (n = wh_list_pop_front(&s->introducing)); i++) {
+                struct named *e = wh_container(n, struct named, introducing);
+                wh_list_push_back(&s->introducing, n);
+                introduced_settle(s, e, wh_right_unread(s->task, e->right));
+        }
+}
+
+int wh_users_introduce(struct wh_server *s, struct named *e)
+{
+        struct wh_accounts *a = &s->users.accounts;
+        const enum wh_share share = (enum wh_share)INTRODUCTIONS;
+        const bool own = e->uid == wh_os_geteuid();
+        uint64_t all;
+        if (wh_os_rlimit(RLIMIT_NOFILE, &all) < 0)
+                all = 1024;
+        a->equal = true;
+        a->least[share] = SHARE_MIN;
+        wh_accounts_limit(a, share, all / 4);
+        introduced_settle(s, e, wh_right_unread(s->task, e->right));
+        if (e->introduced >= INTRODUCTIONS_MAX)
+                return -EAGAIN;
+        int r = wh_account_charge(a, e->uid, share, 1, own);
+        if (r == -EDQUOT) {
+                introduced_look(s);
+                r = wh_account_charge(a, e->uid, share, 1, own);
+        }
+        if (r < 0)
+                return r == -EDQUOT ? -EAGAIN : r;
+        if (!e->introduced++)
+                wh_list_push_back(&s->introducing, &e->introducing);
+        return 0;
+}
+
+void wh_users_introduced_not(struct wh_server *s, struct named *e)
+{
+        introduced_settle(s, e, e->introduced - 1);
+}
+
+void wh_users_introduce_done(struct wh_server *s, struct named *e)
+{
+        introduced_settle(s, e, 0);
 }

@@ -133,4 +133,27 @@ static inline pid_t test_find_wharfd(const char *dir, bool server)
         return found;
 }
 
+/* Run wharfd with these arguments; it is in the background when this returns. Its exit status. */
+static inline int test_run_wharfd(const char *const *args)
+{
+        const char *argv[16] = {getenv("WHARFD")};
+        for (unsigned i = 0; args[i]; i++)
+                argv[i + 1] = args[i];
+        pid_t pid = fork();
+        if (pid == 0) {
+                execv(argv[0], (char **)(uintptr_t)argv);
+                _exit(127);
+        }
+        return test_wait(pid);
+}
+
+/* One that test_run_wharfd() has started. */
+static inline void test_stop_wharfd(const char *dir)
+{
+        pid_t d;
+        UNTIL((d = test_find_wharfd(dir, false)) && test_find_wharfd(dir, true));
+        kill(d, SIGTERM);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
 #endif

@@ -85,13 +85,13 @@ TEST(a_bill_goes_to_another_payer_as_a_whole)
         CHECK_EQ(port.users[0].uid, USER_A);
         CHECK_EQ(port.n, 1);
         for (unsigned k = 0; k <= WH_SHARE_REPLIES; k++)
-                CHECK_EQ((k <= WH_SHARE_ANSWERS ? &task : &port)->users[0].used[k], 10 + k);
+                CHECK_EQ((k < WH_SHARE_LINKS ? &task : &port)->users[0].used[k], 10 + k);
         port.max[WH_SHARE_LINKS] = 1000;
         CHECK_EQ(wh_bill_move(&bill, USER_B, false, &refused), 0);
         CHECK_EQ(task.n, 1); /* and nothing is left with the former one */
         CHECK_EQ(port.n, 1);
         for (unsigned k = 0; k <= WH_SHARE_REPLIES; k++) {
-                const struct wh_accounts *a = k <= WH_SHARE_ANSWERS ? &task : &port;
+                const struct wh_accounts *a = k < WH_SHARE_LINKS ? &task : &port;
                 CHECK_EQ(a->users[0].uid, USER_B);
                 CHECK_EQ(a->users[0].used[k], 10 + k + (k == WH_SHARE_RIGHTS));
                 CHECK_EQ(a->used[k], a->users[0].used[k]);

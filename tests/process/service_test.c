@@ -43,29 +43,6 @@ static wharf_name port(wharf_task *t)
         return p;
 }
 
-/* Run wharfd with these arguments; it is in the background when this returns. Its exit status. */
-static int run_wharfd(const char *const *args)
-{
-        const char *argv[16] = {getenv("WHARFD")};
-        for (unsigned i = 0; args[i]; i++)
-                argv[i + 1] = args[i];
-        pid_t pid = fork();
-        if (pid == 0) {
-                execv(argv[0], (char **)(uintptr_t)argv);
-                _exit(127);
-        }
-        return test_wait(pid);
-}
-
-/* One that run_wharfd() has started. */
-static void stop_wharfd(const char *dir)
-{
-        pid_t d;
-        UNTIL((d = test_find_wharfd(dir, false)) && test_find_wharfd(dir, true));
-        kill(d, SIGTERM);
-        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
-}
-
 static void write_file(const char *path, const char *text)
 {
         int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -867,9 +844,9 @@ TEST(users_may_do_what_the_rules_say)
                          "use hidden. none\n"
                          "use closed. uid=0\n"
                          "see hidden. uid=0\n");
-        CHECK_EQ(
-                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                0);
+        CHECK_EQ(test_run_wharfd(
+                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                 0);
         wharf_task *t = task();
         wharf_name p = port(t), right;
         CHECK_EQ(wharf_register(t, "hidden.x", p), 0);
@@ -898,9 +875,9 @@ TEST(users_may_do_what_the_rules_say)
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), 0);
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"n.x")), EACCES);
         wharf_task_close(t);
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
         write_file(conf, "own\n");
-        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, NULL}), 1);
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, NULL}), 1);
 }
 
 /*
@@ -950,9 +927,9 @@ TEST(see_rules_hold_for_who_waits_too)
         char conf[300];
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         write_file(conf, "own * all\nsee secret. uid=1000\n");
-        CHECK_EQ(
-                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                0);
+        CHECK_EQ(test_run_wharfd(
+                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                 0);
         asks_waits.owner = test_fork(secret_owner, NULL);
         UNTIL(waits_seen_by(1000) == 2);
         CHECK_EQ(waits_seen_by(1001), 1);
@@ -964,7 +941,7 @@ TEST(see_rules_hold_for_who_waits_too)
         CHECK_EQ(waits_seen_by(1000), 2);
         CHECK_EQ(kill(asks_waits.owner, SIGKILL), 0);
         test_wait(asks_waits.owner);
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
 }
 
 /* One question by hand, over a connection of its own; how many bytes the answer has. */
@@ -1050,9 +1027,9 @@ TEST(the_number_of_a_hidden_port_is_told_nowhere)
         asks_numbers.dir = dir;
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         write_file(conf, "own * all\nsee secret. uid=1000\n");
-        CHECK_EQ(
-                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                0);
+        CHECK_EQ(test_run_wharfd(
+                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                 0);
         secret->owner = test_fork(secret_port, NULL);
         UNTIL(*(volatile uint64_t *)&secret->id);
         secret->user = test_fork(secret_user, NULL);
@@ -1063,7 +1040,7 @@ TEST(the_number_of_a_hidden_port_is_told_nowhere)
         test_wait(secret->user);
         CHECK_EQ(kill(secret->owner, SIGKILL), 0);
         test_wait(secret->owner);
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
         munmap(secret, 4096);
 }
 
@@ -1078,7 +1055,7 @@ TEST(what_a_user_gave_back_it_can_have_again)
         char conf[300];
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         write_file(conf, "own * all\nlimit names 16\nlimit waits 16\nlimit watches 16\nlimit tasks 16\n");
-        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
         wharf_task *t = task();
         wharf_name p = port(t), right;
         struct wh_names_request req = {.op = WH_NAMES_LOOKUP, .name = "nobody", .timeout_ns = 1};
@@ -1105,7 +1082,7 @@ TEST(what_a_user_gave_back_it_can_have_again)
                 wharf_task_close(other);
         }
         wharf_task_close(t);
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
 }
 
 /* Goal: new rules are told to those who watch: what they may see now, and what not any more. */
@@ -1118,7 +1095,7 @@ TEST(watchers_are_told_anew_when_the_rules_change)
         char conf[300], buf[512];
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         write_file(conf, "own * all\n");
-        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
         wharf_task *t = task();
         wharf_name p = port(t), w = port(t);
         CHECK_EQ(wharf_register(t, "x.y", p), 0);
@@ -1139,7 +1116,7 @@ TEST(watchers_are_told_anew_when_the_rules_change)
                 CHECK_EQ(kill(test_find_wharfd(dir, true), SIGHUP), 0);
         }
         wharf_task_close(t);
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
 }
 
 /* Goal: lists that take several answers are whole; and nobody has more than its share of pages that wharfd keeps. */
@@ -1272,7 +1249,7 @@ TEST(own_domain_and_the_systems_at_once)
         wharf_name p = port(t), w = port(t), right;
         CHECK_EQ(wharf_lookup(t, "system:x", 0, &right), -EHOSTDOWN); /* nobody starts one for the system */
         CHECK(strstr(wharf_why(), system));
-        CHECK_EQ(run_wharfd((const char *[]){"--system", "--linger", "forever", NULL}), 0);
+        CHECK_EQ(test_run_wharfd((const char *[]){"--system", "--linger", "forever", NULL}), 0);
         struct stat st;
         CHECK_EQ(stat(system, &st), 0);
         CHECK_EQ(st.st_mode & 07777, 0755);
@@ -1300,11 +1277,11 @@ TEST(own_domain_and_the_systems_at_once)
                         kill(d, SIGKILL);
                         UNTIL(!test_find_wharfd(system, false) && !test_find_wharfd(system, true));
                 } else {
-                        stop_wharfd(system);
+                        test_stop_wharfd(system);
                 }
-                CHECK_EQ(run_wharfd((const char *[]){"--system", "--linger", "forever", NULL}), 0);
+                CHECK_EQ(test_run_wharfd((const char *[]){"--system", "--linger", "forever", NULL}), 0);
         }
-        stop_wharfd(system);
+        test_stop_wharfd(system);
         UNTIL(!test_find_wharfd(dir, true));
 }
 
@@ -1411,7 +1388,7 @@ TEST(a_shared_domain_that_is_removed_is_made_again)
         char path[320];
         struct stat st;
         path_in(path, dir, "bootstrap");
-        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--share", "--linger", "forever", NULL}), 0);
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--share", "--linger", "forever", NULL}), 0);
         wharf_task *t = task();
         wharf_name right;
         CHECK_EQ(wharf_register(t, "x", port(t)), 0);
@@ -1424,7 +1401,7 @@ TEST(a_shared_domain_that_is_removed_is_made_again)
         CHECK_EQ(stat(dir, &st), 0);
         CHECK_EQ(st.st_mode & 07777, 0755);
         wharf_task_close(t);
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
 }
 
 /*
@@ -1829,9 +1806,9 @@ TEST_TIMEOUT(a_flood_of_one_user_leaves_others_served, 60)
         CHECK_EQ(getrlimit(RLIMIT_NOFILE, &l), 0);
         l.rlim_cur = l.rlim_max;
         setrlimit(RLIMIT_NOFILE, &l);
-        CHECK_EQ(
-                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                0);
+        CHECK_EQ(test_run_wharfd(
+                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                 0);
         wharf_task *t = task();
         CHECK_EQ(wharf_register(t, "here", port(t)), 0);
         int *go = test_shared(2 * sizeof *go);
@@ -1844,7 +1821,7 @@ TEST_TIMEOUT(a_flood_of_one_user_leaves_others_served, 60)
         go[1] = 1;
         CHECK_EQ(test_wait(f), 0);
         wharf_task_close(t);
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
 }
 
 /*
@@ -1870,7 +1847,7 @@ TEST(connections_of_the_dead_take_nobodys_place)
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         snprintf(sa.sun_path, sizeof sa.sun_path, "%s/bootstrap", dir);
         write_file(conf, "own * all\nlimit connections 32\n");
-        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
         pid_t server, asks[ASKS];
         UNTIL((server = test_find_wharfd(dir, true)));
         for (int round = 0; round < 3; round++) {
@@ -1891,7 +1868,7 @@ TEST(connections_of_the_dead_take_nobodys_place)
                 for (int i = 0; i < ASKS; i++)
                         CHECK_EQ(test_wait(asks[i]), 0);
         }
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
 }
 
 /* ---- containers ---- */
@@ -1999,9 +1976,9 @@ static void two_containers(bool user)
         char conf[300];
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         write_file(conf, "own * all\n");
-        CHECK_EQ(
-                run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                0);
+        CHECK_EQ(test_run_wharfd(
+                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                 0);
         struct container a = {.dir = dir, .said = test_shared(3 * sizeof(int))}, b = a;
         a.user = user ? 1000 : 0;
         b.user = user ? 1001 : 0;
@@ -2014,7 +1991,7 @@ static void two_containers(bool user)
                 CHECK(a.said[2] == 65534 || a.said[2] == -1); /* nor have its users a name */
         else
                 CHECK_EQ(a.said[2], 0);
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
 }
 TEST_TIMEOUT(two_containers_that_share_the_domains_directory_talk_in_shared_memory, 60)
 {
@@ -2054,7 +2031,7 @@ TEST(a_server_gives_up_what_it_does_not_need)
         struct stat st;
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         write_file(conf, "own * all\nsee hidden. none\n");
-        CHECK_EQ(run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--confine", "kill", NULL}), 0);
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--confine", "kill", NULL}), 0);
         wharf_task *t = task(), *other = task();
         wharf_name p = port(t), w = port(other), right;
         struct wharf_wait *waits;

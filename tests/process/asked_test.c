@@ -1,0 +1,509 @@
+/*
+ * Those who ask: what one user asks for, and does not read or use, keeps nobody else from what they ask for; neither at
+ * wharfd, nor at the port of a name, nor at a server that answers with descriptors.
+ */
+#include "domain.h"
+#include "hub.h"
+#include "port/account.h"
+#include "port/frame.h"
+#include "port/port.h"
+#include "port/task.h"
+#include "wharf/names.h"
+
+#include <sys/resource.h>
+#include <sys/sendfile.h>
+
+enum { STRANGER = 61001, SERVER = 61002, LINKS = 8, FEW = 64 };
+
+static void become(uid_t uid)
+{
+        CHECK_EQ(setgid(uid), 0);
+        CHECK_EQ(setuid(uid), 0);
+}
+
+static void may_open(rlim_t descriptors)
+{
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){descriptors, descriptors}), 0);
+}
+
+static wharf_task *task(void)
+{
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        return t;
+}
+
+/* ---- the port of a name ---- */
+
+struct asking {
+        struct hub hub;
+        struct stage asked, go;
+        unsigned n; /* look-ups */
+};
+
+/* Looks up so many rights, says something over each, and has them until it is told to go on. */
+static int asks_and_keeps(void *arg)
+{
+        struct asking *s = arg;
+        wharf_name right[FEW];
+        become(STRANGER);
+        wharf_task *t = task();
+        unsigned refused = 0;
+        for (unsigned i = 0; i < s->n; i++) {
+                char c = (char)i;
+                CHECK_EQ(wharf_lookup(t, "here", WHARF_FOREVER, &right[i]), 0);
+                int r = wharf_send(t, right[i], &c, 1, 0);
+                CHECK(r == 0 || r == -EDQUOT); /* the port may have looked already */
+        }
+        stage_reach(&s->asked);
+        stage_await(&s->go);
+        for (unsigned i = 0; i < s->n; i++) {
+                int r = wharf_send(t, right[i], "again", 5, 0);
+                CHECK(r == 0 || r == -EDQUOT);
+                refused += r < 0;
+        }
+        wharf_task_close(t);
+        return (int)refused;
+}
+
+static struct asking asking_open(unsigned n, const struct wharf_port_opts *opts)
+{
+        if (getuid() != 0)
+                test_skip("needs to become another user");
+        struct asking s = {.asked = stage_new(), .go = stage_new(), .n = n};
+        const char *dir = test_domain();
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--share", "--linger", "forever", NULL}), 0);
+        s.hub = hub_open(opts);
+        CHECK_EQ(wharf_register(s.hub.task, "here", s.hub.port), 0);
+        return s;
+}
+
+static void asking_close(struct asking *s)
+{
+        stage_done(&s->asked);
+        stage_done(&s->go);
+        hub_close(&s->hub);
+        test_stop_wharfd(getenv("WHARF_DOMAIN"));
+}
+
+/* The next message of one byte, which another user has sent. */
+static unsigned next_of_stranger(struct hub *h)
+{
+        unsigned char c;
+        struct wharf_sender from;
+        CHECK_EQ(wharf_recv(h->task, h->port, &c, 1, &from, wharf_in_ms(20000)), 1);
+        CHECK_EQ(from.uid, STRANGER);
+        return c;
+}
+
+/*
+ * Goal:   whoever looks a name up more often than the port has places for its user waits by itself: others who look it up
+ *         are served meanwhile, and nothing is lost of what it has sent.
+ * Method: a port of eight links; a stranger with a dozen rights to it, which says something over each.
+ */
+TEST(look_ups_beyond_the_share_of_a_user_wait_alone)
+{
+        struct asking s = asking_open(12, PORT_OPTS(.links_max = LINKS, .flags = WHARF_PORT_STAYS));
+        pid_t stranger = test_fork(asks_and_keeps, &s);
+        stage_await(&s.asked);
+        wharf_name right;
+        unsigned seen = 0, n = 0;
+        char c;
+        struct wharf_sender from = {.uid = STRANGER};
+        CHECK_EQ(wharf_lookup(s.hub.task, "here", WHARF_FOREVER, &right), 0);
+        CHECK_EQ(wharf_send(s.hub.task, right, "x", 1, 0), 0);
+        while (from.uid == STRANGER) {
+                CHECK_EQ(wharf_recv(s.hub.task, s.hub.port, &c, 1, &from, wharf_in_ms(20000)), 1);
+                seen |= from.uid == STRANGER ? 1u << c : 0;
+                n += from.uid == STRANGER;
+        }
+        CHECK_EQ(c, 'x');
+        CHECK_LE(n, LINKS / 2); /* its share, since nobody else had any */
+        while (n < LINKS / 2) {
+                seen |= 1u << next_of_stranger(&s.hub);
+                n++;
+        }
+        CHECK_EQ(wharf_recv(s.hub.task, s.hub.port, &c, 1, NULL, 0), -EAGAIN);
+        stage_reach(&s.go);
+        /* It says it again, and goes; what waits has its places by then. */
+        for (unsigned again = 0; n < 12 || again < 12;) {
+                char text[8];
+                ssize_t len = wharf_recv(s.hub.task, s.hub.port, text, sizeof text, &from, wharf_in_ms(20000));
+                CHECK(len == 1 || len == 5);
+                again += len == 5;
+                n += len == 1;
+                seen |= len == 1 ? 1u << text[0] : 0;
+        }
+        CHECK_EQ(seen, 0xfff);
+        CHECK_EQ(test_wait(stranger), 0);
+        asking_close(&s);
+}
+
+/* Of a port with a place for everybody, in a task of few descriptors. */
+static int serves_with_few(void *arg)
+{
+        struct asking *s = arg;
+        may_open(FEW);
+        wharf_task *t = task();
+        wharf_name port;
+        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_register(t, "here", port), 0);
+        stage_reach(&s->go);
+        for (;;) {
+                char c;
+                struct wharf_msg m = MSG(.data = &c, .cap_bytes = 1, .flags = WHARF_RECV_DROP_UNFIT);
+                int r = wharf_recvmsg(t, port, &m, WHARF_FOREVER);
+                CHECK(r == 0 || r == -EOVERFLOW);
+                if (m.reply)
+                        CHECK_EQ(wharf_reply(t, m.reply, &c, 1), 0);
+        }
+}
+
+/*
+ * Goal:   beyond the share of all links of the task it is refused, and told so; others are served.
+ * Method: a server that may have 32 links, and a stranger with forty rights to it, of which it uses none until then.
+ */
+TEST(look_ups_beyond_the_links_of_a_task_are_refused)
+{
+        struct asking s = asking_open(40, NULL);
+        CHECK_EQ(wharf_unregister(s.hub.task, "here"), 0);
+        pid_t server = test_fork(serves_with_few, &s);
+        stage_await(&s.go);
+        pid_t stranger = test_fork(asks_and_keeps, &s);
+        stage_await(&s.asked);
+        char c;
+        for (unsigned i = 0; i < 5; i++) {
+                wharf_name right;
+                CHECK_EQ(wharf_lookup(s.hub.task, "here", WHARF_FOREVER, &right), 0);
+                CHECK_EQ(wharf_call(s.hub.task, right, "x", 1, &c, 1, wharf_in_ms(20000)), 1);
+                CHECK_EQ(wharf_drop(s.hub.task, right), 0);
+        }
+        stage_reach(&s.go);
+        int refused = test_wait(stranger);
+        CHECK_GE(refused, 40 - FEW / 4);
+        CHECK_LE(refused, 40 - FEW / 8);
+        kill_hard(server);
+        asking_close(&s);
+}
+
+/* ---- wharfd's descriptors on their way ---- */
+
+struct owner {
+        struct stage there, go;
+        unsigned n;
+};
+
+/* Has names, and never looks at their ports. */
+static int never_reads(void *arg)
+{
+        struct owner *o = arg;
+        become(STRANGER);
+        wharf_task *t = task();
+        for (unsigned i = 0; i < o->n; i++) {
+                char name[16];
+                wharf_name port;
+                snprintf(name, sizeof name, "app.%u", i);
+                CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+                CHECK_EQ(wharf_register(t, name, port), 0);
+        }
+        for (unsigned i = 0; i < 400 * o->n; i++) {
+                char name[16];
+                wharf_name right;
+                snprintf(name, sizeof name, "app.%u", i % o->n);
+                int r = wharf_lookup(t, name, 0, &right);
+                CHECK(r == 0 || r == -EAGAIN);
+                if (r == 0)
+                        wharf_drop(t, right);
+        }
+        stage_reach(&o->there);
+        return pause();
+}
+
+/* The program where everybody can reach it. */
+static void copy_program(const char *from, const char *to)
+{
+        struct stat st;
+        int in = open(from, O_RDONLY | O_CLOEXEC), out = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+        CHECK_EQ(fstat(in, &st), 0);
+        for (off_t left = st.st_size; left > 0;) {
+                ssize_t n = sendfile(out, in, NULL, (size_t)left);
+                CHECK(n > 0);
+                left -= n;
+        }
+        close(in);
+        close(out);
+}
+
+static int starts_wharfd(void *arg)
+{
+        char program[300];
+        snprintf(program, sizeof program, "%s/wharfd", test_dir());
+        copy_program(getenv("WHARFD"), program);
+        setenv("WHARFD", program, 1);
+        may_open(512);
+        become(SERVER);
+        char conf[300];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        return test_run_wharfd(
+                (const char *[]){"--domain", arg, "--share", "--config", conf, "--linger", "forever", NULL});
+}
+
+/*
+ * Goal:   whoever does not read whom wharfd introduces to it uses up no descriptors on their way but its share: the kernel
+ *         counts those of all of wharfd's user together.
+ * Method: a wharfd of its own user, with 512; a stranger with ten names that it looks up all the time, and no more.
+ */
+TEST_TIMEOUT(an_owner_that_does_not_read_keeps_nobody_from_names, 60)
+{
+        if (getuid() != 0)
+                test_skip("needs to become several users");
+        char dir[300], conf[300];
+        snprintf(dir, sizeof dir, "%s", test_domain());
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        int fd = open(conf, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        CHECK_EQ(dprintf(fd, "own * all\nuse * all\n"), 20);
+        close(fd);
+        CHECK_EQ(mkdir(dir, 0755), 0);
+        CHECK_EQ(chown(dir, SERVER, SERVER), 0);
+        CHECK_EQ(test_wait(test_fork(starts_wharfd, dir)), 0);
+        struct owner o = {.there = stage_new(), .n = 10};
+        pid_t owner = test_fork(never_reads, &o);
+        stage_await(&o.there);
+        wharf_task *t = task();
+        wharf_name port, right;
+        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_register(t, "mine", port), 0);
+        for (unsigned i = 0; i < 50; i++) {
+                CHECK_EQ(wharf_lookup(t, "mine", 0, &right), 0);
+                CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+                CHECK_EQ(wharf_recv(t, port, NULL, 0, NULL, wharf_in_ms(20000)), -EOVERFLOW);
+                char c;
+                CHECK_EQ(wharf_recv(t, port, &c, 1, NULL, wharf_in_ms(20000)), 1);
+                CHECK_EQ(wharf_drop(t, right), 0);
+        }
+        kill_hard(owner);
+        wharf_task_close(t);
+        stage_done(&o.there);
+        test_stop_wharfd(dir);
+}
+
+/* ---- answers with descriptors ---- */
+
+enum { CALLERS = 3, ANSWERS = 60 }; /* links of that user, for one has a limit of unread rights as well */
+
+struct answers {
+        struct hub hub;
+        struct stage go, read;
+        bool closes;
+        wharf_name reply[CALLERS * ANSWERS]; /* to the stranger's calls */
+        uint64_t from[CALLERS * ANSWERS];
+};
+
+/* Has so many calls under way on each, reads their answers once it may, and lets go of all. */
+static int calls_for_descriptors(void *arg)
+{
+        struct answers *s = arg;
+        wharf_name right[CALLERS];
+        uint32_t calls[CALLERS][ANSWERS];
+        become(STRANGER);
+        wharf_task *t = hub_join(&s->hub, &right[0]);
+        for (unsigned k = 1; k < CALLERS; k++)
+                CHECK_EQ(wharf_right_connect(t, s->hub.path, &right[k]), 0);
+        for (unsigned k = 0; k < CALLERS; k++)
+                for (unsigned i = 0; i < ANSWERS; i++)
+                        CHECK_EQ(wharf_call_start(t, right[k], &MSG(.data = BYTES("x"), .len_bytes = 1), WHARF_FOREVER,
+                                                  &calls[k][i]),
+                                 0);
+        stage_await(&s->go);
+        for (unsigned k = 0; k < CALLERS; k++)
+                for (unsigned i = 0; i < ANSWERS; i++) {
+                        struct wharf_item item;
+                        struct wharf_msg m = MSG(.items = &item, .cap_items = 1);
+                        if (wharf_call_finish(t, right[k], calls[k][i], &m, 0) == 0)
+                                close(item.fd);
+                }
+        if (s->closes)
+                wharf_task_close(t);
+        stage_reach(&s->read);
+        return pause();
+}
+
+static int calls_once(void *arg)
+{
+        struct hub *h = arg;
+        wharf_name right;
+        struct wharf_item item;
+        wharf_task *t = hub_join(h, &right);
+        CHECK_EQ(wharf_callmsg(t, right, &MSG(.data = BYTES("y"), .len_bytes = 1), &MSG(.items = &item, .cap_items = 1),
+                               WHARF_FOREVER),
+                 0);
+        CHECK_EQ(close(item.fd), 0);
+        wharf_task_close(t);
+        return 0;
+}
+
+static int answer(struct hub *h, wharf_name reply)
+{
+        struct wharf_item item = {.kind = WHARF_COPY_FD, .fd = h->listen_fd};
+        return wharf_replymsg(h->task, reply, &MSG(.items = &item, .n_items = 1));
+}
+
+static wharf_name next_call(struct hub *h, uint64_t *ret_from)
+{
+        char c;
+        struct wharf_msg m = MSG(.data = &c, .cap_bytes = 1);
+        CHECK_EQ(wharf_recvmsg(h->task, h->port, &m, WHARF_FOREVER), 0);
+        *ret_from = m.sender.id;
+        return m.reply;
+}
+
+static pid_t stranger_calls(struct answers *s)
+{
+        pid_t stranger = test_fork(calls_for_descriptors, s);
+        for (unsigned i = 0; i < CALLERS * ANSWERS; i++)
+                s->reply[i] = next_call(&s->hub, &s->from[i]);
+        return stranger;
+}
+
+static struct answers answers_open(void)
+{
+        if (getuid() != 0)
+                test_skip("needs to become another user");
+        may_open(512); /* so 256 may be on their way, and a stranger's share is half of it */
+        struct answers s = {.go = stage_new(), .read = stage_new()};
+        s.hub = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        return s;
+}
+
+static void answers_close(struct answers *s)
+{
+        stage_done(&s->go);
+        stage_done(&s->read);
+        hub_close(&s->hub);
+}
+
+static uint64_t on_their_way(const struct hub *h)
+{
+        return h->task->accounts.used[WH_SHARE_FLYING];
+}
+
+/*
+ * Goal:   descriptors in answers that one user does not read are no more than its share of what may be on its way; the answer
+ *         can be given again, others get theirs meanwhile, and what was read is charged no more.
+ */
+TEST(descriptors_that_one_user_does_not_read_are_its_share)
+{
+        struct answers s = answers_open();
+        pid_t stranger = stranger_calls(&s);
+        uint64_t from;
+        unsigned n = 0;
+        int r;
+        while ((r = answer(&s.hub, s.reply[n])) == 0)
+                n++;
+        CHECK_EQ(r, -ETOOMANYREFS);
+        CHECK_LE(n, 128);
+        CHECK_GE(n, 128 - 2 * CALLERS); /* a lane for the answers of each takes two */
+        CHECK_LE(on_their_way(&s.hub), 128);
+        for (unsigned i = 0; i < 3; i++) {
+                pid_t own = test_fork(calls_once, &s.hub);
+                CHECK_EQ(answer(&s.hub, next_call(&s.hub, &from)), 0);
+                CHECK_EQ(test_wait(own), 0);
+        }
+        stage_reach(&s.go);
+        stage_await(&s.read);
+        CHECK_EQ(answer(&s.hub, s.reply[n]), 0);
+        CHECK_LE(on_their_way(&s.hub), 1 + 2 * CALLERS);
+        kill_hard(stranger);
+        answers_close(&s);
+}
+
+/*
+ * Goal:   they stay charged where the link is over and they are still unread, and are not when they were read, or nobody can
+ *         read them any more; and nothing is left then.
+ */
+TEST(descriptors_that_lie_unread_behind_a_link_are_charged_still)
+{
+        for (unsigned killed = 0; killed < 2; killed++) {
+                struct answers s = answers_open();
+                s.closes = true;
+                pid_t stranger = stranger_calls(&s);
+                for (unsigned i = 0; i < ANSWERS; i++)
+                        CHECK_EQ(answer(&s.hub, s.reply[i]), 0);
+                CHECK_GE(on_their_way(&s.hub), ANSWERS);
+                for (unsigned i = 0; i < CALLERS * ANSWERS; i++) {
+                        int r = wharf_revoke(s.hub.task, s.hub.port, s.from[i], 0);
+                        CHECK(r == 1 || r == -ENOENT);
+                }
+                CHECK_GE(on_their_way(&s.hub), ANSWERS);
+                CHECK_GE(s.hub.task->accounts.used[WH_SHARE_TASK_LINKS], 1);
+                CHECK_LE(s.hub.task->accounts.used[WH_SHARE_TASK_LINKS], CALLERS);
+                if (killed) {
+                        kill_hard(stranger);
+                } else {
+                        stage_reach(&s.go);
+                        stage_await(&s.read);
+                }
+                CHECK_EQ(wharf_recv(s.hub.task, s.hub.port, NULL, 0, NULL, 0), -EAGAIN);
+                CHECK_EQ(on_their_way(&s.hub), 0);
+                CHECK_EQ(s.hub.task->accounts.used[WH_SHARE_TASK_LINKS], 0);
+                if (!killed)
+                        kill_hard(stranger);
+                answers_close(&s);
+        }
+}
+
+/* ---- a server that takes its time ---- */
+
+struct busy {
+        struct hub hub;
+        struct stage full, go;
+};
+
+/* Keeps the port's queue full, until it is killed. */
+static int sends_all_the_time(void *arg)
+{
+        struct busy *b = arg;
+        wharf_name right;
+        wharf_task *t = hub_join(&b->hub, &right);
+        for (unsigned i = 0;; i++) {
+                CHECK_EQ(wharf_send(t, right, "many", 4, WHARF_FOREVER), 0);
+                if (i == 100)
+                        stage_reach(&b->full);
+        }
+}
+
+static int sends_once(void *arg)
+{
+        struct busy *b = arg;
+        wharf_name right;
+        wharf_task *t = hub_join(&b->hub, &right);
+        CHECK_EQ(wharf_send(t, right, "1", 1, WHARF_FOREVER), 0);
+        stage_reach(&b->go);
+        return pause();
+}
+
+/*
+ * Goal:   whoever comes to a server that works on each message for a while has its turn after a few of another's messages,
+ *         not after hundreds.
+ */
+TEST(a_server_that_takes_its_time_looks_at_its_door_between)
+{
+        struct busy b = {.hub = hub_open(NULL), .full = stage_new(), .go = stage_new()};
+        pid_t many = test_fork(sends_all_the_time, &b);
+        char text[8];
+        unsigned n = 0;
+        for (unsigned i = 0; i < 20; i++)
+                CHECK_EQ(wharf_recv(b.hub.task, b.hub.port, text, sizeof text, NULL, WHARF_FOREVER), 4);
+        stage_await(&b.full);
+        pid_t once = test_fork(sends_once, &b);
+        stage_await(&b.go);
+        while (wharf_recv(b.hub.task, b.hub.port, text, sizeof text, NULL, WHARF_FOREVER) == 4) {
+                usleep(300);
+                CHECK_LE(++n, 2 * WH_TURN_MSGS);
+        }
+        kill_hard(many);
+        kill_hard(once);
+        stage_done(&b.full);
+        stage_done(&b.go);
+        hub_close(&b.hub);
+}
