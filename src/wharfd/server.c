@@ -538,7 +538,7 @@ static void do_watch(struct wh_server *s, const struct wh_names_request *req, st
         struct wh_who who = who_of(s, m);
         int r = wh_trace(-EPROTO);
         if (m->n_items == 1 && m->items[0].kind == WHARF_GOT_SEND) {
-                r = wh_watch_add(s, req->name, &req->cookie, &who, m->items[0].name);
+                r = wh_watch_add(s, req->name, &req->cookie, &who, m->sender.pid, m->items[0].name);
                 if (r == 0)
                         m->items[0].kind = 0;
         }

@@ -144,9 +144,9 @@ static inline void wh_server_slot_gone(struct wh_server *s, uint32_t slot)
 
 /* ---- watchers.c ---- */
 
-/* Add a watch whose events go over `right`, which it takes on success. -EDQUOT, -ENOMEM, -EPROTO, -EPIPE */
+/* Add a watch of this process (0: not known) whose events go over `right`, which it takes on success. -EDQUOT, -ENOMEM, -EPROTO, -EPIPE */
 int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cookie *cookie, const struct wh_who *who,
-                 wharf_name right);
+                 pid_t pid, wharf_name right);
 /* The same for one that the last wharfd had; takes `sock` in any case. Also -EEXIST */
 int wh_watch_restore(struct wh_server *s, const struct wh_stored *e, uint32_t slot, int sock);
 /* What has no slot is put into the store, as long as there is room. False: some could not be. */
@@ -161,7 +161,7 @@ bool wh_watch_dead(struct wh_server *s, wharf_name right);
 void wh_watches_tell(struct wh_server *s, enum wharf_name_what what, const struct named *e);
 /* Tell those who are behind what there is room for. True when there is more to tell that needs no waiting. */
 bool wh_watches_pump(struct wh_server *s);
-/* Is a watch of this name's owner behind that is told of at the same port? (W5) */
+/* Is a watch of the process that registered this name behind, and told of things at the same port? (W5) */
 bool wh_watches_behind_at(struct wh_server *s, const struct named *e);
 /* Everybody is told everything anew: the rules changed. */
 void wh_watches_anew(struct wh_server *s);

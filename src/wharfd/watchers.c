@@ -15,8 +15,11 @@
  *   W3  Events are frames on the link's socket, never a lane: a watcher that does not read costs what a socket holds.
  *   W4  The right that came with the request is kept (port/kept.h) and only introduces the one that events are sent
  *       on; so the next wharfd introduces another, and the watcher knows both by who introduced them.
- *   W5  A port at which a watch is behind is given to nobody. So what somebody registered before it was given a right
- *       to it has been told there before its first message came, however short it lived (direct.c rests on that).
+ *   W5  A port that a process has registered is given to nobody while a watch of that same process is behind there. So
+ *       what somebody registered before it was given a right to it has been told there before its first message came,
+ *       however short it lived (peer.c rests on that). Both are of one process if the kernel said so when they were
+ *       asked for; one that it has not named is like no other. Another process, of whatever user, holds back nobody's
+ *       name, since the port that its right leads to is its claim alone.
  */
 #include "wharfd/server_impl.h"
 
@@ -37,6 +40,7 @@ struct watch {
         wharf_name right; /* W4; WHARF_NONE until there was room to introduce it */
         struct wh_cookie cookie;
         struct wh_who who;
+        pid_t pid; /* whose it is, with `who` (W5); 0: not known */
         uint32_t slot;
         bool behind;
         bool begin_owed;
@@ -65,8 +69,7 @@ static void watch_free(struct wh_server *s, struct watch *w)
 }
 
 /* The users' account has been settled; takes `kept` on success. */
-static int watch_new(struct wh_server *s, const char *pattern, const struct wh_cookie *cookie, const struct wh_who *who,
-                     wharf_name kept, struct watch **ret)
+static int watch_new(struct wh_server *s, const struct wh_stored *e, wharf_name kept, struct watch **ret)
 {
         if (s->room_polls < s->n_watches + 1 + WH_POLLS_OWN) {
                 size_t room = (s->n_watches + 1 + WH_POLLS_OWN) * 2;
@@ -85,10 +88,11 @@ static int watch_new(struct wh_server *s, const char *pattern, const struct wh_c
                 return r;
         }
         w->kept = kept;
-        w->cookie = *cookie;
-        w->who = *who;
+        w->cookie = e->cookie;
+        w->who = e->who;
+        w->pid = e->pid;
         wh_server_slot_set(s, &w->slot, WH_STORE_NONE);
-        strcpy(w->pattern, pattern);
+        strcpy(w->pattern, e->name);
         wh_list_push_back(&s->watches, &w->node);
         s->n_watches++;
         set_behind(s, w);
@@ -107,13 +111,13 @@ static struct watch *watch_find(struct wh_server *s, const struct wh_cookie *coo
 }
 
 int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cookie *cookie, const struct wh_who *who,
-                 wharf_name right)
+                 pid_t pid, wharf_name right)
 {
         if (watch_find(s, cookie)) {
                 wharf_drop(s->task, right); /* asked for again after a restart that has not forgotten it */
                 return 0;
         }
-        struct wh_stored e = {.kind = WH_STORED_WATCH, .cookie = *cookie, .who = *who};
+        struct wh_stored e = {.kind = WH_STORED_WATCH, .pid = pid, .cookie = *cookie, .who = *who};
         strcpy(e.name, pattern);
         struct watch *w;
         int fd, r = wh_users_take_fds(s, who->uid, WH_LIMIT_WATCHES);
@@ -121,7 +125,7 @@ int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cooki
                 return r;
         r = wh_right_keep(s->task, right, &fd, &e.kept);
         if (r == 0)
-                r = watch_new(s, pattern, cookie, who, right, &w);
+                r = watch_new(s, &e, right, &w);
         if (r < 0) {
                 wh_users_give(&s->users, who->uid, WH_LIMIT_WATCHES);
                 return r;
@@ -135,7 +139,7 @@ bool wh_watches_keep(struct wh_server *s)
 {
         wh_list_for (n, &s->watches) {
                 struct watch *w = wh_container(n, struct watch, node);
-                struct wh_stored e = {.kind = WH_STORED_WATCH, .cookie = w->cookie, .who = w->who};
+                struct wh_stored e = {.kind = WH_STORED_WATCH, .pid = w->pid, .cookie = w->cookie, .who = w->who};
                 int fd;
                 if (w->slot != WH_STORE_NONE || wh_right_kept(s->task, w->kept, &fd, &e.kept) < 0)
                         continue;
@@ -174,7 +178,7 @@ int wh_watch_restore(struct wh_server *s, const struct wh_stored *e, uint32_t sl
                 return r;
         }
         r = wh_users_take(&s->users, e->who.uid, WH_LIMIT_WATCHES, WH_USERS_ANY);
-        if (r == 0 && (r = watch_new(s, e->name, &e->cookie, &e->who, right, &w)) < 0)
+        if (r == 0 && (r = watch_new(s, e, right, &w)) < 0)
                 wh_users_give(&s->users, e->who.uid, WH_LIMIT_WATCHES);
         if (r < 0) {
                 wharf_drop(s->task, right);
@@ -264,14 +268,13 @@ void wh_watches_tell(struct wh_server *s, enum wharf_name_what what, const struc
 bool wh_watches_behind_at(struct wh_server *s, const struct named *e)
 {
         struct wharf_right_stat at = {.size = sizeof at};
-        if (!s->n_behind || wharf_right_stat(s->task, e->right, &at) < 0)
+        if (!s->n_behind || e->pid <= 0 || wharf_right_stat(s->task, e->right, &at) < 0)
                 return false;
         wh_list_for (n, &s->watches) {
                 const struct watch *w = wh_container(n, struct watch, node);
                 struct wharf_right_stat st = {.size = sizeof st};
-                /* Of its own only: what port a right of somebody else leads to is that one's claim. */
-                if (w->behind && w->who.uid == e->uid && wharf_right_stat(s->task, w->kept, &st) == 0 &&
-                    st.id.v == at.id.v)
+                if (w->behind && w->pid == e->pid && w->who.uid == e->uid &&
+                    wharf_right_stat(s->task, w->kept, &st) == 0 && st.id.v == at.id.v)
                         return true;
         }
         return false;

@@ -1728,6 +1728,78 @@ TEST_TIMEOUT(a_watcher_that_does_not_read_is_told_anew, 60)
         free(s);
 }
 
+/*
+ * Goal:   a name waits until its owner's own watches were told, and for nobody else's: no other process, also of the same
+ *         user, keeps it from being looked up.
+ * Method: another process watches with a right to the very port, which is full of what it is told; then the owner does.
+ */
+enum { HELD_NAMES = 20 };
+static void register_many(wharf_task *t, const char *prefix)
+{
+        wharf_name p = port(t);
+        for (int i = 0; i < HELD_NAMES; i++) {
+                char name[24];
+                snprintf(name, sizeof name, "%s%d", prefix, i);
+                CHECK_EQ(wharf_register(t, name, p), 0);
+        }
+}
+static int watches_at_anothers_port(void *dir)
+{
+        struct wh_names_request req = {.op = WH_NAMES_WATCH, .cookie = {{test_random() | 1, 2}}};
+        uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
+        wharf_task *t = task();
+        wharf_name right, to_wharfd;
+        CHECK_EQ(wharf_lookup(t, "held", WHARF_FOREVER, &right), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, WHARF_FOREVER), 0);
+        CHECK_EQ(wh_domain_connect(t, dir, true, false, WH_NEVER, &to_wharfd), 0);
+        struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = right};
+        struct wharf_msg m = {.size = sizeof m,
+                              .data = buf,
+                              .len_bytes = wh_names_put_request(&req, buf),
+                              .items = &item,
+                              .n_items = 1};
+        struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};
+        int err = -1;
+        uint32_t line;
+        CHECK_EQ(wharf_callmsg(t, to_wharfd, &m, &r, WHARF_FOREVER), 0);
+        CHECK_EQ(wh_names_get_reply(answer, r.len_bytes, WH_NAMES_WATCH, &err, &line), 0);
+        CHECK_EQ(err, 0);
+        CHECK_EQ(wharf_send(t, right, "last", 4, WHARF_FOREVER), 0); /* its port knows of the watch when it has this */
+        register_many(t, "n.");
+        CHECK_EQ(wharf_lookup(t, "held", 0, &right), 0);
+        wharf_task_close(t);
+        return 0;
+}
+TEST(a_watch_that_is_behind_holds_back_the_names_of_its_own_process_alone)
+{
+        const char *dir = test_domain();
+        wharf_task *t = task(), *other = task();
+        wharf_name p, right;
+        struct wharf_port_opts few = {.size = sizeof few, .flags = WHARF_PORT_STAYS, .capacity_records = 4};
+        char buf[512];
+        ssize_t n = 0;
+        CHECK_EQ(wharf_port_new(t, &few, &p), 0);
+        CHECK_EQ(wharf_register(t, "held", p), 0);
+        pid_t pid = test_fork(watches_at_anothers_port, (char *)(uintptr_t)dir);
+        while (n != 4 || memcmp(buf, "last", 4) != 0) /* the others are what is told there */
+                CHECK_GE(n = wharf_recv(t, p, buf, sizeof buf, NULL, WHARF_FOREVER), 1);
+        CHECK_EQ(test_wait(pid), 0);
+
+        register_many(t, "m.");
+        CHECK_EQ(wharf_names_watch(t, "", p), 0);
+        CHECK_EQ(wharf_lookup(other, "held", 0, &right), -EAGAIN);
+        struct wharf_name_event ev = {.what = WHARF_NAMES_BEGIN};
+        while (ev.what != WHARF_NAMES_END) {
+                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                CHECK_EQ(wharf_recvmsg(t, p, &m, WHARF_FOREVER), 0);
+                wharf_names_event(t, &m, &ev); /* of the other one's watch none is an event */
+        }
+        CHECK_EQ(wharf_lookup(other, "held", 0, &right), 0);
+        wharf_task_close(other);
+        wharf_task_close(t);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
 /* ---- a flood ---- */
 
 static int honest(void *arg)
