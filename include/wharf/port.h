@@ -169,8 +169,9 @@ WHARF_API int wharf_revoke(wharf_task *task, wharf_name port, uint64_t sender_id
  * that nobody but the holder made:
  *
  *      1   the same process answered on both, and says that it is the same port. Another process cannot bring that
- *          about by claiming the id, nor by passing questions and answers on, since it would be seen itself.
- *      0   they say different ids, or different processes answered.
+ *          about by claiming the id, nor by passing questions and answers on, since it would be seen itself; nor by
+ *          moving a port with that id to this one.
+ *      0   they say different ids, it is another port of the same id, or different processes answered.
  *
  * It does not say that nobody else can read: whoever owned a right's port when that right was first used may have
  * handed the connection to the true owner since, and have kept a copy of it. Of two rights that are the same, go on

@@ -41,7 +41,8 @@ enum {
 /* Who sends it is said by the arrow: H the holder of the send right, O the owner of the port. */
 enum wh_frame_type {
         WH_FRAME_BELL = 0,    /* not a frame: one byte. "look at the lane" */
-        WH_FRAME_HELLO = 1,   /* O > H  struct wh_hello; seq: that of the WHO it answers, or 0 */
+        WH_FRAME_HELLO = 1,   /* O > H  struct wh_hello; seq: that of the WHO it answers, or 0; in an answer
+                                  `total` says which of my ports it is, whatever their ids are */
         WH_FRAME_MESSAGE = 2, /* both   the kinds of n_fds items, then payload; arg: WH_MSG_* */
         WH_FRAME_ITEMS = 3,   /* both   the kinds; the descriptors of record number `seq` */
         WH_FRAME_ATTACH = 4,  /* both   descriptors out and back: data travels in this lane from here on */

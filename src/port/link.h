@@ -341,6 +341,7 @@ struct wh_link {
         /* the holder's end; `cred` is the owner of the port, once it was asked for (same.c) */
         uint64_t who_asked; /* number of the last question */
         bool who_pending, who_answered;
+        uint64_t who_port; /* which of its owner's ports: the word of whoever answered */
         struct wh_list calls;
         uint32_t last_call;
         int old_sock;               /* after a rebind: the pair before it, until what lies there is read; -1 */

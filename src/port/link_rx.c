@@ -505,6 +505,7 @@ static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_
         l->greeted = true;
         if (!(f->arg & WH_CHANGE_GREETING) && f->seq && f->seq == l->who_asked) {
                 l->cred = *cred;
+                l->who_port = f->total;
                 l->who_answered = true;
         }
         if (l->greeting_awaited && f->arg & WH_CHANGE_GREETING) {

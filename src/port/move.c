@@ -998,6 +998,19 @@ static int links_open(struct wh_moving *mv, struct opening *op)
         return 0;
 }
 
+/*
+ * Of no other port in this process: a count, and beside it the time, for another copy of the library counts as well. (A port
+ * that was made here has its id, which was drawn.) It takes no call that could fail.
+ */
+static uint64_t number_here(void)
+{
+        enum { COUNT_BITS = 24 };
+        static _Atomic uint32_t n;
+        /* Relaxed: nothing but the number is read by it. */
+        const uint32_t count = atomic_fetch_add_explicit(&n, 1, memory_order_relaxed);
+        return (uint64_t)wh_os_now_ns() >> 8 << COUNT_BITS | (count & ((1u << COUNT_BITS) - 1));
+}
+
 /* The port itself, without a link, and for as long as it has not all of them on its way: nobody here may use it. */
 static int port_begin(struct wh_moving *mv, struct opening *op)
 {
@@ -1009,6 +1022,7 @@ static int port_begin(struct wh_moving *mv, struct opening *op)
         int r = wh_port_make(mv->task, &op->opts, &p);
         if (r < 0)
                 return r;
+        p->here = number_here();
         p->closing = WH_PORT_MOVING;
         p->id.v = h->port_id;
         p->received_messages = h->received_messages;

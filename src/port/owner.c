@@ -35,7 +35,7 @@ static int owner_greet(const struct wh_link *l, uint64_t seq)
 {
         struct wh_hello h;
         wh_owner_hello(l, &h);
-        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq};
+        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq, .total = seq ? l->port->here : 0};
         return wh_frame_greet(l->sock, &f, &h);
 }
 

@@ -236,6 +236,7 @@ WHARF_API int wharf_port_new(wharf_task *t, const struct wharf_port_opts *opts, 
         if (r < 0)
                 return wh_fail(r, NULL);
         r = wh_os_getrandom(&p->id.v, sizeof p->id.v);
+        p->here = p->id.v;
         if (r == 0)
                 r = wh_port_name(p, true, ret);
         if (r < 0)

@@ -1,6 +1,8 @@
 /*
  * Do two rights lead to the same port? Both owners are asked, each over its own link, and the kernel says which process
- * answered (WHO). An id alone proves nothing: every holder of a right knows it, and can serve a port that claims it.
+ * answered (WHO). An id alone proves nothing: every holder of a right knows it, and can serve a port that claims it, or
+ * move one with that id to where the true one is. So which of its ports it is the process that answers says in a number of
+ * its own, which no port brings along.
  */
 #include "port/object.h"
 #include "port/why.h"
@@ -12,7 +14,7 @@
 #include <errno.h>
 
 struct answer {
-        uint64_t port_id;
+        uint64_t port_id, port;
         struct wh_cred owner;
 };
 
@@ -87,7 +89,7 @@ static int step(wharf_task *t, wharf_name right, int (*fn)(struct wh_link *l, in
         l->budget = WH_BUDGET;
         r = fn(l, deadline_ns);
         if (r == 0 && ret)
-                *ret = (struct answer){l->hello.port_id, l->cred};
+                *ret = (struct answer){l->hello.port_id, l->who_port, l->cred};
         wh_unlock(&l->o.lock);
         return r;
 }
@@ -118,7 +120,7 @@ WHARF_API int wharf_right_same(wharf_task *t, wharf_name a, wharf_name b, int64_
                 return wh_fail_plain(r, "an owner has not answered yet: it must receive to do so");
         if (r < 0)
                 return wh_fail_at(t, r, wharf_name_kind(t, a) == WHARF_KIND_SEND ? b : a);
-        if (x.port_id != y.port_id)
+        if (x.port_id != y.port_id || x.port != y.port)
                 return 0;
         if (!x.owner.known || !y.owner.known || x.owner.pid == 0 || y.owner.pid == 0)
                 return wh_fail(-EOPNOTSUPP, "the kernel does not say here which process owns a port");

@@ -359,6 +359,43 @@ TEST(a_port_cannot_come_with_the_id_of_one_that_is_here)
         wharf_task_close(t);
 }
 
+/* Asks, lets both owners answer, and asks again. */
+static int same(wharf_task *t, const wharf_name port[2], wharf_name a, wharf_name b)
+{
+        char c;
+        CHECK_EQ(wharf_right_same(t, a, b, 0), -EAGAIN);
+        for (int i = 0; i < 2; i++)
+                CHECK_EQ(wharf_recv(t, port[i], &c, 1, NULL, 0), -EAGAIN);
+        return wharf_right_same(t, a, b, 0);
+}
+
+/*
+ * Goal:   where a stranger's port has come first, with the id of one that then comes from this task's own user, a right to the
+ *         one is never taken for a right to the other; nor with the ports of two strangers.
+ * Method: made-up ports of one id, and two rights to each.
+ */
+TEST(rights_to_two_ports_of_one_id_are_not_the_same)
+{
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        for (int own = 0; own < 2; own++) {
+                wharf_name port[2], right[2][2];
+                int carrier = carrier_new((struct head){.port_id = 7}, NULL, 0, 0, NULL);
+                CHECK_EQ(carrier_open(t, carrier, false, 1001, &port[0]), 0);
+                CHECK_EQ(carrier_open(t, carrier, own, own ? 0 : 1002, &port[1]), 0);
+                close(carrier);
+                for (int i = 0; i < 2; i++)
+                        for (int k = 0; k < 2; k++)
+                                CHECK_EQ(wharf_right_new(t, port[i], &right[i][k]), 0);
+                CHECK_EQ(same(t, port, right[0][0], right[1][0]), 0);
+                CHECK_EQ(same(t, port, right[0][0], right[0][1]), 1);
+                CHECK_EQ(same(t, port, right[1][0], right[1][1]), 1);
+                for (int i = 0; i < 2; i++)
+                        CHECK_EQ(wharf_drop(t, port[i]), 0);
+        }
+        wharf_task_close(t);
+}
+
 /* A port that is on its way to a port of the same task, whose receiver was faster than the sender could let go of it. */
 struct bounce {
         wharf_task *t;
