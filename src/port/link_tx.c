@@ -258,6 +258,19 @@ static void read_waiting(struct wh_link *l)
         heed(l, 0);
 }
 
+/*
+ * Without a lane there is no word that tells a sender to look at its socket, such as that its port has moved. So it looks
+ * before each message, where it has a pair of its own (it makes one otherwise): one call more beside that which sends, of a
+ * kind that a sandbox lets a sender make.
+ */
+static void read_cold(struct wh_link *l)
+{
+        if (l->once || l->provisional)
+                return;
+        read_waiting(l);
+        l->sock_ready = true; /* who waits for the answer looks there first, whatever its deadline is */
+}
+
 bool wh_link_greeted(struct wh_link *l)
 {
         if (!l->greeted)
@@ -1336,6 +1349,8 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
                 return offer_look(l, o);
         if (o->how == WHARF_HOW_DIRECT && o->started && (r = send_direct(l, o)) <= 0)
                 return r;
+        if (!l->tx && !o->started)
+                read_cold(l);
         r = l->tx_over ? l->tx_over : l->over;
         if (r < 0)
                 return r;

@@ -1510,3 +1510,30 @@ TEST(what_can_be_an_heir)
         CHECK_EQ(wharf_send(h.task, own, "x", 1, WHARF_FOREVER), -EPIPE);
         hub_close(&h);
 }
+
+/* Goal: also who has sent few messages, all as frames, goes over to the new owner with its very next one. */
+TEST(a_sender_without_a_lane_goes_over_with_its_next_message)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name to, port, right;
+        struct wharf_item item;
+        char c;
+        struct wharf_msg got = MSG(.items = &item, .cap_items = 1), m = MSG(.data = &c, .cap_bytes = 1);
+        CHECK_EQ(wharf_right_new(h.task, h.port, &to), 0);
+        CHECK_EQ(wharf_port_new(h.task, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &right), 0);
+        for (int round = 0; round < 3; round++) {
+                CHECK_EQ(wharf_send(h.task, right, "a", 1, 0), 0);
+                CHECK_EQ(wharf_recvmsg(h.task, port, &m, wharf_in_ms(60000)), 0);
+                CHECK_EQ(m.sender.known, WHARF_KNOWN_OWN);
+                item = (struct wharf_item){.kind = WHARF_MOVE_RECEIVE, .name = port};
+                CHECK_EQ(wharf_sendmsg(h.task, to, &MSG(.items = &item, .n_items = 1), WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &got, wharf_in_ms(60000)), 0);
+                CHECK_EQ(item.kind, WHARF_GOT_RECEIVE);
+                port = item.name;
+        }
+        struct wharf_right_stat st = {.size = sizeof st};
+        CHECK_EQ(wharf_right_stat(h.task, right, &st), 0);
+        CHECK_EQ(st.attached, 0);
+        hub_close(&h);
+}
