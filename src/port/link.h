@@ -66,6 +66,7 @@ struct wh_stash {
 struct wh_items {
         uint64_t seq;
         unsigned n;
+        bool own; /* a process of this task's own user wrote the frame that they were in, as the kernel says */
         uint8_t kind[WHARF_ITEMS_MAX + 2];
         int fd[WHARF_ITEMS_MAX + 2];
         struct wh_moving *moving; /* ports among them that are being opened, or NULL: move.h */

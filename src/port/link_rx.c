@@ -297,7 +297,8 @@ static struct wh_change change_said(const struct wh_frame *f)
 /* ---- frames ---- */
 
 /* Checks the kinds that came with descriptors, and keeps both. On success the descriptors are the link's. */
-static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t *kinds, const int *fds)
+static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t *kinds, const int *fds,
+                      const struct wh_cred *cred)
 {
         uint64_t beside = 0, len;
         if (l->items.n || f->len < f->n_fds)
@@ -329,6 +330,7 @@ static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 return r;
         l->items.seq = f->seq;
         l->items.n = f->n_fds;
+        l->items.own = cred->known && cred->uid == l->task->accounts.self;
         memcpy(l->items.kind, kinds, f->n_fds);
         memcpy(l->items.fd, fds, f->n_fds * sizeof *fds);
         return 0;
@@ -345,7 +347,7 @@ static int items_take_memory(struct wh_link *l)
 }
 
 static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, const int *fds,
-                         bool *ret_kept)
+                         const struct wh_cred *cred, bool *ret_kept)
 {
         const unsigned n_items = f->n_fds;
         if (l->rx || f->seq != l->rx_seq || f->len < n_items)
@@ -355,7 +357,7 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
                 return -EPROTO;
         if (f->arg & WH_MSG_FIRST) {
                 wh_link_forget_part(l); /* what was begun and not finished was given up */
-                int r = items_keep(l, f, data, fds);
+                int r = items_keep(l, f, data, fds, cred);
                 if (r < 0)
                         return r;
                 *ret_kept = true;
@@ -668,9 +670,9 @@ static int frame_dispatch(struct wh_link *l, const struct wh_frame *f, const uin
                 return wh_trace(-EPROTO); /* E3 */
         switch ((enum wh_frame_type)f->type) {
         case WH_FRAME_MESSAGE:
-                return frame_message(l, f, data, fds, ret_kept);
+                return frame_message(l, f, data, fds, cred, ret_kept);
         case WH_FRAME_ITEMS: {
-                int r = !l->rx || f->n_fds == 0 ? -EPROTO : items_keep(l, f, data, fds);
+                int r = !l->rx || f->n_fds == 0 ? -EPROTO : items_keep(l, f, data, fds, cred);
                 if (r == 0 && (r = wh_link_take_frame(l)) < 0) {
                         l->items.n = 0;
                         stash_gone(l);

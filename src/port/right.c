@@ -657,14 +657,19 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
 
 /* ---- items that arrived ---- */
 
-/* Are we to believe that the task's own user moves a port here? Who has started this process could do as it liked. */
+/*
+ * Are we to believe that the task's own user moves a port here? Who has started this process could do as it liked. Of an
+ * answer nothing counts but who wrote the very frame that the port came in: the port may have another owner than the one
+ * who said before who it is (WHO), and the call may have been passed on.
+ */
 static bool own_mover(const struct wh_link *l)
 {
         const struct wh_accounts *a = &l->task->accounts;
         if (l->answer)
                 return true;
-        const bool known = l->owner ? wh_known_surely(l->who.known) : l->who_answered && l->cred.known;
-        return known && l->cred.uid == a->self && !a->equal;
+        if (a->equal)
+                return false;
+        return l->owner ? wh_known_surely(l->who.known) && l->cred.uid == a->self : l->items.own;
 }
 
 int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n)

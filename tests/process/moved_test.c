@@ -689,3 +689,65 @@ TEST(ports_in_answers_take_of_the_share_of_nobody)
         CHECK_EQ(test_wait(pid), 0);
         hub_close(&h);
 }
+
+/* An owner by hand, who answers the call number `call` with a port. */
+struct answers {
+        int sock, carrier;
+        uint32_t call;
+        uid_t uid;
+};
+static int answers_as(void *arg)
+{
+        const struct answers *a = arg;
+        struct wh_frame f = {.type = WH_FRAME_MESSAGE,
+                             .to = WH_TO_HOLDER,
+                             .n_fds = 1,
+                             .call = a->call,
+                             .arg = WH_MSG_FIRST | WH_MSG_LAST};
+        if (a->uid)
+                become(a->uid);
+        return -wh_frame_send(a->sock, &f, &(uint8_t){WH_ITEM_RECEIVE}, 1, &a->carrier, false);
+}
+
+/*
+ * Goal:   a port in an answer is believed to come from this task's own user if that one wrote the answer, and not because it
+ *         has said before that it owns the port that was asked.
+ * Method: an owner says so, and then another user, who has its end by now, answers with a port that would have more than the
+ *         default limits; then that owner does so itself.
+ */
+TEST(a_port_in_an_answer_is_of_whoever_wrote_that_answer)
+{
+        only_as_root();
+        for (uid_t uid = 0; uid <= 1001; uid += 1001) {
+                int sv[2];
+                wharf_task *t;
+                wharf_name right;
+                const struct wh_hello hello = {.port_id = 7,
+                                               .payload_bytes_max = 1 << 20,
+                                               .link_mapped_bytes_max = 80 << 20,
+                                               .capacity_records = 1024,
+                                               .capacity_bytes = 1 << 20,
+                                               .unread_rights_max = 64};
+                struct wh_frame f = {.type = WH_FRAME_HELLO, .to = WH_TO_HOLDER, .seq = 1};
+                CHECK_EQ(wharf_task_open(NULL, &t), 0);
+                CHECK_EQ(wh_os_socketpair(sv), 0);
+                CHECK_EQ(wh_right_from_socket(t, sv[0], false, false, &right), 0);
+                CHECK_EQ(wharf_right_same(t, right, right, 0), -EAGAIN);
+                CHECK_EQ(wh_frame_send(sv[1], &f, &hello, sizeof hello, NULL, true), 0);
+                CHECK_EQ(wharf_right_same(t, right, right, 0), 1);
+
+                enum { MANY_LINKS = 70000 };
+                struct answers a = {.sock = sv[1], .uid = uid};
+                struct wharf_item it;
+                struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
+                a.carrier = carrier_new((struct head){.port_id = 1, .links_max = MANY_LINKS}, NULL, 0, 0, NULL);
+                CHECK_EQ(wharf_call_start(t, right, &MSG(), 0, &a.call), 0);
+                CHECK_EQ(test_wait(test_fork(answers_as, &a)), 0);
+                CHECK_EQ(wharf_call_finish(t, right, a.call, &m, wharf_in_ms(60000)), 0);
+                CHECK_EQ(it.kind, WHARF_GOT_RECEIVE);
+                CHECK_EQ(port_of(t, it.name)->opts.links_max, uid ? 4096 : MANY_LINKS);
+                wharf_task_close(t);
+                close(a.carrier);
+                close(sv[1]);
+        }
+}
