@@ -86,12 +86,17 @@ typedef union {
         mach_msg_ool_descriptor_t out_of_line;
 } mach_msg_descriptor_t;
 
-/* Behind a received message when MACH_RCV_TRAILER_SENDER was asked for; `rcv_size` must leave room for it. */
+/*
+ * Behind a received message when MACH_RCV_TRAILER_SENDER was asked for; `rcv_size` must leave room for it. It names nobody
+ * (pid 0, uid and gid (uint32_t)-1) unless the kernel says who sent the message, and the same of all who gave the sender its
+ * right, who are of the same user (struct wharf_introducer): anybody else could have made it speak. So a reply over a
+ * send-once right is nobody's, and that of a sender that was introduced and is gone by now; wharf_recvmsg() tells more.
+ */
 typedef struct {
         uint32_t msgh_trailer_type; /* 0 */
         uint32_t msgh_trailer_size; /* bytes of this struct */
         uint32_t msgh_seqno;
-        uint32_t uid, gid; /* of the sender, in the kernel's words */
+        uint32_t uid, gid; /* of the sender, in the kernel's words, or nobody's */
         int32_t pid;
 } mach_msg_security_trailer_t;
 

@@ -29,7 +29,11 @@
 
 #define WIRE_ID 0x4d616368u /* "Mach" */
 
-enum { DESCRIPTORS_MAX = WHARF_ITEMS_MAX - 1 };
+enum {
+        DESCRIPTORS_MAX = WHARF_ITEMS_MAX - 1,
+        INTRODUCERS_MAX = 8, /* of a sender that are looked at; one with more is nobody that is known */
+        SKIPS_MAX = 64,      /* what is no message of Mach's, by a receive that does not wait */
+};
 
 struct named {
         mach_port_t name;
@@ -748,6 +752,11 @@ static mach_port_t name_of(wharf_name right)
         return s.found;
 }
 
+static bool is_sure(uint32_t known)
+{
+        return known == WHARF_KNOWN_OWN || known == WHARF_KNOWN_CONNECTED || known == WHARF_KNOWN_BOUND;
+}
+
 static bool take_notice(const struct wharf_msg *m, mach_msg_header_t *h, size_t room)
 {
         static const mach_msg_id_t id[] = {
@@ -773,6 +782,30 @@ static bool take_notice(const struct wharf_msg *m, mach_msg_header_t *h, size_t 
         return true;
 }
 
+/*
+ * Who sent it, for those who decide by that: nobody that is known, where others may have made the sender speak, since the
+ * trailer has no room for who gave it its right.
+ */
+static mach_msg_security_trailer_t trailer_of(wharf_task *t, const struct wharf_sender *s)
+{
+        struct wharf_introducer by[INTRODUCERS_MAX];
+        mach_msg_security_trailer_t r = {.msgh_trailer_size = sizeof r, .uid = (uint32_t)-1, .gid = (uint32_t)-1};
+        if (!is_sure(s->known))
+                return r;
+        int n = 0;
+        if (s->introducer.known != WHARF_KNOWN_NOBODY)
+                n = wharf_sender_introducers(t, s->id, by, INTRODUCERS_MAX);
+        bool alone = n == 0 || (n > 0 && n <= INTRODUCERS_MAX && s->uid != (uid_t)-1);
+        for (int i = 0; alone && i < n; i++)
+                alone = is_sure(by[i].known) && by[i].uid == s->uid;
+        if (alone) {
+                r.uid = s->uid;
+                r.gid = s->gid;
+                r.pid = s->pid;
+        }
+        return r;
+}
+
 static mach_msg_return_t receive_message(wharf_task *t, mach_msg_header_t *h, mach_msg_option_t option, size_t room,
                                          mach_port_t name, int64_t deadline_ns)
 {
@@ -781,7 +814,7 @@ static mach_msg_return_t receive_message(wharf_task *t, mach_msg_header_t *h, ma
         if (!h || room < sizeof *h + trailer)
                 return MACH_RCV_TOO_LARGE;
         room -= trailer;
-        for (;;) {
+        for (unsigned skips = 0;;) {
                 struct wharf_msg m = {.size = sizeof m,
                                       .flags = option & MACH_RCV_LARGE ? 0 : WHARF_RECV_DROP_UNFIT,
                                       .data = h,
@@ -799,12 +832,10 @@ static mach_msg_return_t receive_message(wharf_task *t, mach_msg_header_t *h, ma
                              : m.id == WIRE_ID ? take_message(t, &m, h)
                                                : take_foreign(&m, h, room);
                 if (taken) {
-                        mach_msg_security_trailer_t sender = {.msgh_trailer_size = sizeof sender,
-                                                              .uid = m.sender.uid,
-                                                              .gid = m.sender.gid,
-                                                              .pid = m.sender.pid};
-                        if (trailer)
+                        if (trailer) {
+                                mach_msg_security_trailer_t sender = trailer_of(t, &m.sender);
                                 memcpy((uint8_t *)h + h->msgh_size, &sender, sizeof sender);
+                        }
                         return MACH_MSG_SUCCESS;
                 }
                 for (unsigned i = 0; i < m.n_items; i++)
@@ -813,7 +844,9 @@ static mach_msg_return_t receive_message(wharf_task *t, mach_msg_header_t *h, ma
                         wharf_drop(t, m.reply);
                 if (m.id != WIRE_ID)
                         return MACH_RCV_TOO_LARGE;
-                /* It was no message of Mach's after all, whatever its id says: on to the next. */
+                /* It was no message of Mach's after all, whatever its id says: on to the next, as long as there is time. */
+                if (deadline_ns ? wh_os_now_ns() >= deadline_ns : ++skips == SKIPS_MAX)
+                        return MACH_RCV_TIMED_OUT;
         }
 }
 

@@ -430,6 +430,113 @@ TEST(what_is_no_message_of_machs_is_skipped_or_shown_as_what_it_is)
         wharf_mach_close();
 }
 
+/*
+ * Goal:   whoever sends what is no message of Mach's, whatever its id says, keeps no receive past its deadline.
+ * Method: so many that passing over them all takes longer; a message of Mach's behind them is received in time.
+ */
+TEST_TIMEOUT(what_is_no_message_of_machs_ends_no_receive_late, 60)
+{
+        enum { MANY = 50000 };
+        mach_port_t p = port_new(65536), right;
+        mach_msg_type_name_t kind;
+        struct simple m;
+        wharf_task *t = wharf_mach_task();
+        CHECK_EQ(mach_port_extract_right(mach_task_self(), p, MACH_MSG_TYPE_MAKE_SEND, &right, &kind), KERN_SUCCESS);
+        for (int i = 0; i < MANY; i++)
+                CHECK_EQ(wharf_sendmsg(t, right, &MSG(.id = 0x4d616368u, .data = &i, .len_bytes = sizeof i), 0), 0);
+        CHECK_EQ(send_simple(right, MACH_MSG_TYPE_COPY_SEND, 0, 0, 5, 0, 0), MACH_MSG_SUCCESS);
+        for (mach_msg_timeout_t ms = 0; ms < 2; ms++)
+                CHECK_EQ(mach_msg(&m.header, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0, sizeof m, p, ms, 0),
+                         MACH_RCV_TIMED_OUT);
+        CHECK_EQ(receive(p, &m, 0), MACH_MSG_SUCCESS);
+        CHECK_EQ(m.data, 5);
+        CHECK_EQ(mach_port_deallocate(mach_task_self(), right), KERN_SUCCESS);
+        CHECK_EQ(mach_port_destroy(mach_task_self(), p), KERN_SUCCESS);
+        wharf_mach_close();
+}
+
+/* ---- who sent it ---- */
+
+struct deputy {
+        struct hub victim, hub;
+        struct stage go;
+        uid_t uid; /* of whoever gives it its right */
+};
+
+/* Sends what it is told to over the right that it is given: with its own name. */
+static int speaks_for_another(void *arg)
+{
+        struct deputy *d = arg;
+        wharf_task *t;
+        wharf_name port;
+        struct wharf_item item;
+        mach_msg_header_t text = {.msgh_size = sizeof text, .msgh_id = 77};
+        struct wharf_msg m = MSG(.items = &item, .cap_items = 1);
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_port_listen(t, port, d->hub.listen_fd), 0);
+        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
+        CHECK_EQ(wharf_sendmsg(t, item.name, &MSG(.id = 0x4d616368u, .data = &text, .len_bytes = sizeof text),
+                               WHARF_FOREVER),
+                 0);
+        stage_await(&d->go);
+        wharf_task_close(t);
+        return 0;
+}
+static int gives_it_a_right(void *arg)
+{
+        struct deputy *d = arg;
+        wharf_name victim, to;
+        if (d->uid)
+                CHECK_EQ(setresuid(d->uid, d->uid, d->uid), 0);
+        wharf_task *t = hub_join(&d->victim, &victim);
+        CHECK_EQ(wharf_right_connect(t, d->hub.path, &to), 0);
+        struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = victim};
+        CHECK_EQ(wharf_sendmsg(t, to, &MSG(.items = &item, .n_items = 1), WHARF_FOREVER), 0);
+        stage_await(&d->go);
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   the trailer names who sent a message only if nobody but the same user gave it its right.
+ * Method: a deputy of root, with a right that root gave it, and with one of another user.
+ */
+TEST(the_trailer_names_nobody_who_may_have_been_made_to_speak)
+{
+        if (geteuid())
+                return;
+        for (uid_t uid = 0; uid <= 1002; uid += 1002) {
+                struct deputy d = {.victim = hub_open(NULL), .hub = hub_open(NULL), .go = stage_new(), .uid = uid};
+                struct simple m;
+                mach_port_t p = mach_reply_port();
+                for (int i = 0; i < 2; i++) { /* the sockets are what is needed of them */
+                        struct hub *h = i ? &d.hub : &d.victim;
+                        CHECK_EQ(wharf_port_listen(h->task, h->port, -1), 0);
+                        wharf_task_close(h->task);
+                        h->task = NULL;
+                }
+                pid_t deputy = test_fork(speaks_for_another, &d), giver = test_fork(gives_it_a_right, &d);
+                CHECK_EQ(wharf_port_listen(wharf_mach_task(), p, d.victim.listen_fd), 0);
+                CHECK_EQ(receive(p, &m, MACH_RCV_TRAILER_SENDER), MACH_MSG_SUCCESS);
+                mach_msg_security_trailer_t trailer;
+                memcpy(&trailer, (uint8_t *)&m + m.header.msgh_size, sizeof trailer);
+                CHECK_EQ(trailer.msgh_trailer_size, sizeof trailer);
+                CHECK_EQ(trailer.pid, uid ? 0 : deputy);
+                CHECK_EQ(trailer.uid, uid ? (uid_t)-1 : 0);
+                CHECK_EQ(trailer.gid, uid ? (gid_t)-1 : 0);
+                stage_reach(&d.go);
+                stage_reach(&d.go);
+                CHECK_EQ(test_wait(giver), 0);
+                CHECK_EQ(test_wait(deputy), 0);
+                CHECK_EQ(mach_port_destroy(mach_task_self(), p), KERN_SUCCESS);
+                wharf_mach_close();
+                stage_done(&d.go);
+                close(d.victim.listen_fd);
+                close(d.hub.listen_fd);
+        }
+}
+
 static int begins_anew(void *arg)
 {
         mach_port_t parents = *(mach_port_t *)arg;
