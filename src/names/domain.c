@@ -2,6 +2,7 @@
 
 #include "base/paths.h"
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "port/object.h"
 #include "port/task.h"
@@ -557,12 +558,12 @@ int wh_domain_run(char *const argv[], int listen_fd, int64_t until_ns)
         wh_os_fd_private(sv[0]);
         wh_os_fd_private(sv[1]); /* a forked child must not keep us waiting for the end of what is said there */
         r = wh_os_spawn_detached(argv, &listen_fd, 1, NULL, true, sv[1]);
-        wh_os_close(sv[1]);
+        wh_os_close_end(sv[1], WH_END_SHARED); /* the program has it, and may be gone by now */
         if (r < 0)
                 wh_fail(r, "%s cannot be started: %s", argv[0], strerrordesc_np(-r));
         else
                 r = hear_start(sv[0], argv[0], until_ns);
-        wh_os_close(sv[0]);
+        wh_os_close_end(sv[0], WH_END_OURS);
         return r;
 }
 
@@ -602,7 +603,7 @@ static int connect_right(wharf_task *task, const char *path, bool shared, wharf_
         if (r == 0 && !others)
                 r = wh_right_from_socket(task, sock, false, false, ret);
         if (r < 0 || others)
-                wh_os_close(sock);
+                wh_os_close_end(sock, WH_END_OURS); /* whoever listens there may have sent something by now */
         if (others)
                 return wh_fail(-EACCES, "%s: user %u listens there, not user %u", path, (unsigned)u.uid,
                                (unsigned)wh_os_geteuid());
@@ -624,7 +625,7 @@ pid_t wh_domain_server(const char *dir)
                 r = wh_os_connect_unix(sock, path);
         if (r == 0)
                 r = wh_os_getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &u, &len);
-        wh_os_close(sock);
+        wh_os_close_end(sock, WH_END_OURS);
         return r < 0 || u.pid == wh_os_getpid() ? 0 : u.pid;
 }
 

@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/trace.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "os/spawn.h"
 #include "port/carrier.h"
@@ -187,7 +188,7 @@ WHARF_API int wharf_spawn(wharf_task *t, const struct wharf_spawn_opts *o, int64
                 wharf_drop(t, right);
                 wh_set_why("%s", why);
         }
-        wh_os_close(owner);
+        wh_os_close_end(owner, WH_END_SHARED); /* the child has it, and may be gone by now */
         free(b);
         return r;
 }
@@ -289,7 +290,7 @@ static void inherited_free(void *p)
         /* Rights are names of the task, which drops them. A forked child has copies of the descriptors. */
         for (unsigned i = 0; i < in->n; i++)
                 if (in->name[i] && in->item[i].kind == WHARF_GOT_FD)
-                        wh_os_close(in->item[i].fd);
+                        wh_os_close_theirs(in->item[i].fd);
         free(in);
 }
 
@@ -380,7 +381,7 @@ static int inherited_take(wharf_task *t, struct inherited **ret)
                         inherited_free(in), in = NULL;
         }
         taken = true;
-        wh_os_close(sock);
+        wh_os_close_given(sock); /* its number is in the variable, and more may lie in it than was asked for */
         if (r < 0) {
                 free(in);
                 return r == -EACCES ? r : wh_fail(r == -EOVERFLOW ? -EPROTO : r, NULL);

@@ -16,6 +16,7 @@
 #include "names/domain.h"
 #include "names/proto.h"
 #include "wharf/names.h"
+#include "wharf/spawn.h"
 
 #include <dirent.h>
 #include <netinet/in.h>
@@ -428,6 +429,110 @@ TEST(no_call_waits_for_the_close_of_what_a_stranger_sent)
                 close(sv[1]);
                 hub_close(&h);
         }
+}
+
+/* Another user who listens where wharfd should: sends what sleeps to the first that connects. */
+struct squatter {
+        int listener, fd, reader;
+        struct stage ready, sent;
+};
+static int squats(void *arg)
+{
+        struct squatter *s = arg;
+        close(s->reader);
+        become_another();
+        CHECK_EQ(listen(s->listener, 4), 0);
+        stage_reach(&s->ready);
+        for (;;) {
+                int c = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
+                CHECK_GE(c, 0);
+                if (s->fd >= 0) {
+                        send_many(c, "", 1, s->fd, 1);
+                        close(s->fd);
+                        s->fd = -1;
+                }
+                stage_reach(&s->sent);
+        }
+}
+
+/* Who listens is asked after what that one sends has come. */
+static struct stage *squatter_sent;
+static int asks_late(enum wh_os_call call)
+{
+        static bool connected;
+        if (call == WH_OS_getsockopt && connected)
+                stage_await(squatter_sent);
+        connected = call == WH_OS_connect;
+        return 0;
+}
+
+/* Goal: nor does one that looks who serves a domain, whoever that is: a connection may have something in it when it is closed. */
+TEST(no_call_waits_for_the_close_of_what_is_sent_in_wharfds_place)
+{
+        for (int way = 0; way < 2; way++) {
+                const char *dir = test_domain();
+                struct sockaddr_un sa = {.sun_family = AF_UNIX};
+                struct squatter s = {.ready = stage_new(), .sent = stage_new()};
+                wharf_name right;
+                wharf_task *t;
+                if (geteuid())
+                        test_skip("needs root, to be two users");
+                CHECK_EQ(mkdir(dir, 0700) == 0 || errno == EEXIST, 1);
+                CHECK_EQ(wh_domain_socket_path(dir, sa.sun_path), 0);
+                s.listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+                CHECK_EQ(bind(s.listener, (struct sockaddr *)&sa, sizeof sa), 0);
+                s.fd = lingering(&s.reader);
+                pid_t pid = test_fork(squats, &s);
+                stage_await(&s.ready);
+                close(s.listener);
+                close(s.fd); /* not the last */
+                CHECK_EQ(wharf_task_open(NULL, &t), 0);
+                squatter_sent = &s.sent;
+                wh_os_gate = asks_late;
+                if (way == 0)
+                        CHECK_EQ(wharf_lookup(t, "x", 0, &right), -EHOSTDOWN);
+                else
+                        CHECK_EQ(wh_domain_server(dir), pid);
+                wh_os_gate = NULL;
+                close(s.reader);
+                kill_hard(pid);
+                CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+                wharf_task_close(t);
+                CHECK_EQ(unlink(sa.sun_path), 0);
+                stage_done(&s.ready);
+                stage_done(&s.sent);
+        }
+}
+
+static int inherits_what_sleeps(void *arg)
+{
+        int sv[2], reader, fd = lingering(&reader);
+        char text[64];
+        struct stat st;
+        struct wharf_item it;
+        wharf_task *t;
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        struct wh_frame f = {.magic = WH_FRAME_MAGIC, .version = WH_FRAME_VERSION, .type = WH_FRAME_TYPES};
+        CHECK_EQ(send(sv[0], &f, sizeof f, 0), sizeof f); /* there is no such frame; and behind it is what sleeps */
+        send_many(sv[0], "", 1, fd, 1);
+        close(sv[0]);
+        close(fd);
+        CHECK_EQ(fstat(sv[1], &st), 0);
+        snprintf(text, sizeof text, "%d:%d:%llu", (int)getpid(), sv[1], (unsigned long long)st.st_ino);
+        CHECK_EQ(setenv("WHARF_RIGHTS", text, 1), 0);
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_inherited(t, "log", &it), -EPROTO);
+        CHECK_EQ(fcntl(sv[1], F_GETFD), -1);
+        close(reader);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+        wharf_task_close(t);
+        return 0;
+}
+
+/* Goal: nor does a program that takes what it was given, though more lies there. */
+TEST(no_call_waits_for_the_close_of_what_lies_behind_what_was_given)
+{
+        CHECK_EQ(test_wait(test_fork(inherits_what_sleeps, NULL)), 0);
 }
 
 /* What a forked child has of those is closed there too, by a thread of its own. */
