@@ -53,7 +53,8 @@ WHARF_BEGIN
 /*
  * Register a send right to `port`, a port of this task, under `name`.
  *
- * Errors: -EEXIST (somebody has it), -EINVAL (not a name), -EBADF, -EPERM, -ENOMEM,
+ * Errors: -EEXIST (somebody has it), -EINVAL (not a name), -EBADF, -EPERM,
+ *         -EMFILE, -ENFILE, -ENOMEM (this process or wharfd is short of it, the whole time; wharf_why() says which),
  *         -EACCES (the rules of the domain do not let this user have it; wharf_why() names the line),
  *         -EDQUOT (the share of this user, of names or of connections to wharfd, is used up),
  *         -ETOOMANYREFS (this user has too many descriptors on their way, whosever: RLIMIT_NOFILE),

@@ -705,6 +705,8 @@ static int link_error(const struct domain *d, int r)
 /* ... and with what wharfd answered. */
 static int answer_error(const struct domain *d, int answer)
 {
+        if (answer == -EMFILE || answer == -ENFILE || answer == -ENOMEM)
+                return wh_fail(answer, "%s: wharfd has no descriptor, or no memory, left for it", d->dir);
         return answer == -ENOBUFS
                        ? wh_fail(-ETIMEDOUT, "%s: wharfd has not taken up all names of the one before it", d->dir)
                        : link_error(d, answer);
@@ -724,6 +726,7 @@ static int entry_add(struct service *s, struct domain *d, struct entry *e)
 {
         struct when w = when_of(0);
         int r = wh_os_getrandom(&e->cookie, sizeof e->cookie);
+        bool own = true;     /* nobody but its caller can change what this process itself has not got */
         e->cookie.v[0] |= 1; /* never 0 */
         for (int i = 0; r == 0 && i < ATTEMPTS_MAX; i++) {
                 struct conn *c;
@@ -733,7 +736,6 @@ static int entry_add(struct service *s, struct domain *d, struct entry *e)
                 /*
                  * Where the answer is lost with its wharfd, the next attempt finds that it was done: the same cookie.
                  */
-                bool own; /* nobody but its caller can change what this process itself has not got */
                 r = announce(s, d, c, e, &w, &own);
                 if (r == 0) {
                         wh_lock(&s->lock);
@@ -755,7 +757,7 @@ static int entry_add(struct service *s, struct domain *d, struct entry *e)
         }
         if (r == -EEXIST || r == -EBADF || r == -EPERM || r == -EINVAL || r == -EMLINK)
                 return wh_fail(r, NULL);
-        return link_error(d, r);
+        return own || r == -ENOBUFS ? link_error(d, r) : answer_error(d, r);
 }
 
 static int entry_new(struct service *s, bool watch, const char *name, wharf_name port, struct entry **ret)

@@ -2,6 +2,7 @@
  * Revoking: the owner of a port ends the link of one sender, or everything that came through it.
  */
 #include "port/branch.h"
+#include "port/kept.h"
 #include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
@@ -36,28 +37,25 @@ static void drain(struct wh_link *l)
         }
 }
 
-static void end_link(struct wh_port *p, struct wh_link *l, bool branch)
+static void end_link(struct wh_port *p, struct wh_link *l, bool branch, int why)
 {
         l->revoked = branch ? WH_REVOKED_BRANCH : WH_REVOKED;
         wh_notice_free(p->task, l->once_notice); /* the owner knows */
         l->once_notice = NULL;
         wh_place_unwait(l);
         drain(l);
-        struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = EKEYREVOKED};
+        struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-why};
         wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
         wh_port_remove_link(l);
 }
 
-WHARF_API int wharf_revoke(wharf_task *t, wharf_name port, uint64_t sender_id, uint32_t flags)
+static int end_links(wharf_task *t, wharf_name port, uint64_t sender_id, bool branch, int why)
 {
         int r;
-        if (flags & ~(uint32_t)WHARF_REVOKE_BRANCH)
-                return wh_fail(-EINVAL, "flags has unknown bits 0x%x", flags);
         struct wh_port *p = wh_port_lock(t, port, &r);
         if (!p)
                 return wh_fail_at(t, r, port);
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
-        const bool branch = flags & WHARF_REVOKE_BRANCH;
         int n = 0;
         /* From the youngest on: whoever learns of it can rely on that those below have ended before. */
         for (struct wh_list *at = p->links.prev, *before = at->prev; at != &p->links; at = before, before = at->prev) {
@@ -65,7 +63,7 @@ WHARF_API int wharf_revoke(wharf_task *t, wharf_name port, uint64_t sender_id, u
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != sender_id &&
                     !(branch && wh_branch_below(l, sender_id)))
                         continue;
-                end_link(p, l, branch);
+                end_link(p, l, branch, why);
                 n++;
         }
         if (n) { /* the last sender may be gone, or the one that somebody receives from */
@@ -75,4 +73,17 @@ WHARF_API int wharf_revoke(wharf_task *t, wharf_name port, uint64_t sender_id, u
         wh_unlock(&in->lock);
         return n ? n
                  : wh_fail(-ENOENT, "%" PRIu64 " sends nothing to port %u, and nobody below it does", sender_id, port);
+}
+
+WHARF_API int wharf_revoke(wharf_task *t, wharf_name port, uint64_t sender_id, uint32_t flags)
+{
+        if (flags & ~(uint32_t)WHARF_REVOKE_BRANCH)
+                return wh_fail(-EINVAL, "flags has unknown bits 0x%x", flags);
+        return end_links(t, port, sender_id, flags & WHARF_REVOKE_BRANCH, -EKEYREVOKED);
+}
+
+int wh_sender_end(wharf_task *t, wharf_name port, uint64_t sender_id, int why)
+{
+        int r = end_links(t, port, sender_id, false, why);
+        return r < 0 ? r : 0;
 }

@@ -15,7 +15,6 @@
 #include <sys/resource.h>
 
 enum {
-        ITEMS_MAX = 3,   /* of a request: a right, its port's page, its task's page */
         SHORT_TRIES = 8, /* of what there is too little for, before it is given up; with a pause after each */
         BATCH_MSGS = 64, /* requests between two looks at the clock */
         LISTS_MAX = 512, /* of one user that wait for their turn: a list is long, and nobody reads so many at once */
@@ -898,10 +897,24 @@ static void on_dead_name(struct wh_server *s, wharf_name right)
                 wh_watch_dead(s, right);
 }
 
+/* S13 */
+static void spares_give(struct wh_server *s)
+{
+        while (s->n_spares)
+                wh_os_close(s->spare[--s->n_spares]);
+}
+static void spares_take(struct wh_server *s)
+{
+        for (int fd = 0; s->n_spares < WH_SPARES && fd >= 0;)
+                if ((fd = wh_os_dup_above(s->port_fd, 0)) >= 0)
+                        s->spare[s->n_spares++] = fd;
+}
+
 /*
  * There is too little for what one sender has, and nobody else has anything. That may pass; but nobody else is to wait for
- * it for good. So after a few tries the sender's next message is taken without its items, and answered with the reason;
- * where not even that can be done, its link ends, and it may come again. Then 0; otherwise `err`.
+ * it for good. So after a few tries the sender's next message is taken without its items, which the spare descriptors are
+ * for (S13), and answered with the reason; where not even that can be done, its link ends for that reason, and it may come
+ * again. Then 0; otherwise `err`.
  */
 static int serve_short(struct wh_server *s, struct wharf_msg *m, int err)
 {
@@ -912,11 +925,13 @@ static int serve_short(struct wh_server *s, struct wharf_msg *m, int err)
         s->short_tries = 0;
         m->flags |= WHARF_RECV_NO_ITEMS;
         m->from = sender;
+        spares_give(s);
         int r = wharf_recvmsg(s->task, s->port, m, 0);
+        spares_take(s);
         if (r == -EOVERFLOW)
                 return 0;
         if (r < 0)
-                return wharf_revoke(s->task, s->port, sender, 0) == 0 ? 0 : err;
+                return wh_sender_end(s->task, s->port, sender, err) == 0 ? 0 : err;
         r = wh_names_get_request(m->data, m->len_bytes, &req);
         if (m->reply == WHARF_NONE)
                 serve(s, m); /* what takes something back has no items */
@@ -928,14 +943,14 @@ static int serve_short(struct wh_server *s, struct wharf_msg *m, int err)
 /* One message without waiting: 0, or -EAGAIN when there is none, or what is wrong. */
 static int serve_one(struct wh_server *s)
 {
-        struct wharf_item items[ITEMS_MAX];
+        struct wharf_item items[WH_REQUEST_ITEMS_MAX];
         uint8_t buf[WH_NAMES_REQUEST_MAX]; /* private: what is parsed cannot change any more (N1) */
         struct wharf_msg m = {.size = sizeof m,
                               .flags = WHARF_RECV_DROP_UNFIT,
                               .data = buf,
                               .cap_bytes = sizeof buf,
                               .items = items,
-                              .cap_items = ITEMS_MAX};
+                              .cap_items = WH_REQUEST_ITEMS_MAX};
         int r = wharf_recvmsg(s->task, s->port, &m, 0);
         if (r == -EOVERFLOW)
                 return 0; /* no request is so long, or has so many items; nobody else is to wait for it */
@@ -993,6 +1008,8 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
         struct wharf_port_stat st = {.size = sizeof st};
         if (r == 0 && (r = wharf_port_stat(task, s->port, &st)) == 0)
                 s->port_id = st.id.v;
+        if (r == 0)
+                spares_take(s);
         if (r == 0 && !(s->polls = wh_os_calloc(WH_POLLS_OWN, sizeof *s->polls)))
                 r = wh_trace(-ENOMEM);
         if (r < 0) {
@@ -1156,6 +1173,7 @@ struct wh_server *wh_server_free(struct wh_server *s)
                 tasked_free(s, wh_container(pos, struct tasked, node));
         if (s->tasks_end >= 0)
                 wh_os_close(s->tasks_end);
+        spares_give(s);
         wh_watches_done(s);
         while (s->n_names)
                 names_remove(s, s->n_names - 1);
@@ -1191,8 +1209,10 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
                 int r = 0;
                 for (unsigned i = 0; i < BATCH_MSGS && r == 0; i++)
                         r = serve_one(s);
-                if (r == -EAGAIN)
+                if (r == -EAGAIN) {
                         s->short_tries = 0;
+                        spares_take(s);
+                }
                 if (is_shortage(r))
                         wh_os_poll(NULL, 0, wh_os_now_ns() + SHORTAGE_PAUSE_NS);
                 else if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT && r != -EPROTO)

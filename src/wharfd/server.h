@@ -23,6 +23,8 @@
  *       nor does it hold its own owner's end (kept.h, E3): such a one nobody's death would end.
  *   S12 Who asks is settled once, before anything is done for it: what is told of it, charged to it and decided for it all
  *       go by that. One whom others may have made ask is nobody.
+ *   S13 A few descriptors are set aside, and free only while a request is received for whose items there is no other: so
+ *       that who asks is told of the shortage, over the link that it has, and nobody who waits behind it waits for long.
  *   S8  Who may do what, and how much of it, is decided from what the kernel says of the asker (rules.h).
  */
 #ifndef WH_WHARFD_SERVER_H

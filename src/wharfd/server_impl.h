@@ -88,6 +88,11 @@ struct turn {
         uint32_t n_jobs;
 };
 
+enum {
+        WH_REQUEST_ITEMS_MAX = 3,             /* a right, its port's page, its task's page */
+        WH_SPARES = WH_REQUEST_ITEMS_MAX + 1, /* and what looks whether all have come (os/receive.c) */
+};
+
 enum { WH_POLLS_OWN = 4 }; /* its port, the word to stop, its keeper, the ends of tasks */
 
 struct wh_server {
@@ -121,9 +126,11 @@ struct wh_server {
         struct wh_list watches;
         size_t n_watches, n_behind; /* those that are not told everything yet */
         uint32_t confined;          /* what wh_names_state says of it */
-        unsigned short_tries;       /* of what a sender has and there is too little for, in a row */
-        bool shortage;              /* of memory or descriptors: try again a little later */
-        struct pollfd *polls;       /* the server's own, and room for all watches */
+        int spare[WH_SPARES];       /* S13 */
+        unsigned n_spares;
+        unsigned short_tries; /* of what a sender has and there is too little for, in a row */
+        bool shortage;        /* of memory or descriptors: try again a little later */
+        struct pollfd *polls; /* the server's own, and room for all watches */
         size_t room_polls;
 };
 

@@ -12,6 +12,7 @@
 #include "wharfd/server.h"
 #include "wharfd/store.h"
 #include "domain.h"
+#include "hub.h"
 #include "test.h"
 #include "wharf/wharf.h"
 
@@ -423,6 +424,90 @@ TEST(names_that_are_not_kept_are_told_of_and_kept_later)
         wharf_task_close(fresh);
         wharf_task_close(t);
         UNTIL(!test_find_wharfd(dir, true));
+}
+
+/* Goes on asking for what takes no descriptor, while others are refused for want of them; how often, less than 255. */
+static size_t ask_by_hand(wharf_task *t, wharf_name right, const struct wh_names_request *req, void *answer,
+                          size_t cap);
+static struct asks_on {
+        struct stage connected, over;
+} asks_on;
+static int asks_on_and_on(void *arg)
+{
+        wharf_task *t = task();
+        wharf_name right;
+        struct pollfd over = {.fd = asks_on.over.fd[0], .events = POLLIN};
+        unsigned n = 0;
+        CHECK_EQ(wharf_register(t, "other", port(t)), 0); /* so that its connection stays */
+        CHECK_EQ(many_listed(t), 1);
+        stage_reach(&asks_on.connected);
+        do {
+                CHECK_EQ(wharf_lookup(t, "nobody", 0, &right), -ENOENT);
+                n++;
+        } while (poll(&over, 1, 0) == 0);
+        wharf_task_close(t);
+        return n < 255 ? (int)n : 255;
+}
+
+/*
+ * Goal:   a wharfd that has no descriptor left says so to who wants something that takes one, and goes on with everything
+ *         else: others are answered meanwhile, no name and no connection ends, and what was refused is had when one is free.
+ * Method: a low limit, and names until one is refused; another process asks all the time.
+ */
+TEST_TIMEOUT(a_server_without_descriptors_serves_what_takes_none, 60)
+{
+        enum { LIMIT = 64, MUCH = 10 };
+        const char *dir = test_domain();
+        pid_t pid = fork();
+        if (pid == 0) {
+                CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){LIMIT, LIMIT}), 0);
+                execl(getenv("WHARFD"), "wharfd", "--domain", dir, "--linger", "forever", (char *)NULL);
+                _exit(127);
+        }
+        CHECK_EQ(test_wait(pid), 0);
+        const pid_t server = test_find_wharfd(dir, true);
+        asks_on = (struct asks_on){.connected = stage_new(), .over = stage_new()};
+        pid_t other = test_fork(asks_on_and_on, NULL);
+        stage_await(&asks_on.connected);
+        struct wh_names_request req = {.op = WH_NAMES_STATE};
+        uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
+        wharf_task *t = task(), *by_hand = task();
+        wharf_name p = port(t), right, to_wharfd;
+        CHECK_EQ(wh_domain_connect(by_hand, dir, true, false, WH_NEVER, &to_wharfd), 0);
+        CHECK_GE(ask_by_hand(by_hand, to_wharfd, &req, answer, sizeof answer), 1);
+        char name[16];
+        unsigned n = 0;
+        int r;
+        do
+                snprintf(name, sizeof name, "s.%u", n);
+        while ((r = wharf_register(t, name, p)) == 0 && ++n < LIMIT);
+        CHECK_EQ(r, -EMFILE);
+        CHECK(strstr(wharf_why(), "wharfd"));
+        CHECK_EQ(many_listed(t), n + 1);
+        /* More than any request has finds no place even then: that ends the connection, and says why. */
+        struct wharf_item much[MUCH];
+        for (int i = 0; i < MUCH; i++)
+                much[i] = (struct wharf_item){.kind = WHARF_COPY_FD, .fd = 0};
+        struct wharf_msg m = {.size = sizeof m,
+                              .data = buf,
+                              .len_bytes = wh_names_put_request(&req, buf),
+                              .items = much,
+                              .n_items = MUCH};
+        struct wharf_msg reply = {.size = sizeof reply, .data = answer, .cap_bytes = sizeof answer};
+        CHECK_EQ(wharf_callmsg(by_hand, to_wharfd, &m, &reply, wharf_in_ms(30000)), -EMFILE);
+        wharf_task_close(by_hand);
+        CHECK_EQ(wharf_unregister(t, "s.0"), 0);
+        CHECK_EQ(wharf_unregister(t, "s.1"), 0);
+        CHECK_EQ(wharf_register(t, name, p), 0);
+        CHECK_EQ(wharf_lookup(t, "nobody", 0, &right), -ENOENT);
+        CHECK_EQ(many_listed(t), n);
+        CHECK_EQ(test_find_wharfd(dir, true), server);
+        stage_reach(&asks_on.over);
+        CHECK_GE(test_wait(other), 10);
+        stage_done(&asks_on.connected);
+        stage_done(&asks_on.over);
+        wharf_task_close(t);
+        stop_wharfd(dir);
 }
 
 /*
