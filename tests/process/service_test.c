@@ -507,7 +507,7 @@ TEST_TIMEOUT(a_server_without_descriptors_serves_what_takes_none, 60)
         stage_done(&asks_on.connected);
         stage_done(&asks_on.over);
         wharf_task_close(t);
-        stop_wharfd(dir);
+        test_stop_wharfd(dir);
 }
 
 /*
