@@ -116,10 +116,17 @@ void *wh_os_malloc(size_t size)
 
 void *wh_os_malloc_payload(size_t size)
 {
+        enum { LARGE_BYTES = 4 << 20 };
         if (wh_os_enter(WH_OS_malloc) < 0 || size > SIZE_MAX - WH_PAYLOAD_ALIGN)
                 return NULL;
         size = size ? size : 1;
-        return aligned_alloc(WH_PAYLOAD_ALIGN, (size + WH_PAYLOAD_ALIGN - 1) / WH_PAYLOAD_ALIGN * WH_PAYLOAD_ALIGN);
+        size = (size + WH_PAYLOAD_ALIGN - 1) / WH_PAYLOAD_ALIGN * WH_PAYLOAD_ALIGN;
+        void *p = aligned_alloc(WH_PAYLOAD_ALIGN, size);
+        /* Half of what a large message takes is the kernel's finding its pages, and few large ones are found sooner. */
+        const uintptr_t at = ((uintptr_t)p + WH_PAGE - 1) / WH_PAGE * WH_PAGE;
+        if (p && size >= LARGE_BYTES)
+                (void)wh_os_madvise((void *)at, ((uintptr_t)p + size - at) / WH_PAGE * WH_PAGE, MADV_HUGEPAGE);
+        return p;
 }
 
 void *wh_os_realloc(void *p, size_t size)

@@ -502,7 +502,7 @@ bool wh_link_probe(struct wh_link *l, bool now);
 
 /* The next message of a link, described and not yet taken. */
 struct wh_incoming {
-        uint8_t *direct; /* in: chunks may go straight into this buffer, with room for so many bytes; or NULL */
+        uint8_t *direct; /* in: a small message's parts may go straight into this buffer, with so much room; or NULL */
         uint64_t direct_room;
         enum { WH_IN_RECORD, WH_IN_BLOCK, WH_IN_STASH } where;
         const uint8_t *bytes;

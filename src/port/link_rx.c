@@ -22,6 +22,8 @@
 enum {
         BELLS_MAX = 32, /* doorbells left in the socket, which holds 278, before it is emptied */
         FEW_FDS = 2,    /* as many come with what makes and changes a link */
+        /* A larger message in parts is not put together in the buffer of a receive, which may end first: K7. */
+        DIRECT_MAX = WH_BUDGET_TURN * WH_COST_BYTES,
 };
 
 /* The system has not enough of something just now. */
@@ -113,7 +115,13 @@ static bool parts_allowed(const struct wh_link *l, uint64_t total)
         return l->owner || total <= WH_REPLY_PARTS_MAX;
 }
 
-/* Room for a message of `total` bytes, or -EMSGSIZE, -ENOMEM. */
+/* It is charged as long as it is not whole, wherever it is put together. */
+static int hold(struct wh_link *l, uint64_t total)
+{
+        return total > WH_COLD_MAX ? l->end->hold_bytes(l, total) : 0;
+}
+
+/* Room for a message of `total` bytes, or -EMSGSIZE, -ENOMEM, -EDQUOT. */
 static int stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t call, enum wharf_how how)
 {
         struct wh_stash *s = &l->stash;
@@ -122,7 +130,7 @@ static int stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t 
         if (!parts_allowed(l, total))
                 return wh_trace(-EPROTO);
         uint8_t *bytes = NULL;
-        int r = total > WH_COLD_MAX ? l->end->hold_bytes(l, total) : 0;
+        int r = hold(l, total);
         if (r < 0)
                 return r;
         if (total && !(bytes = wh_os_malloc_payload(total)))
@@ -153,6 +161,8 @@ void wh_link_forget_part(struct wh_link *l)
                 return;
         if (l->direct)
                 l->stash.bytes = NULL;
+        else
+                wh_link_spend(l, l->stash.have / WH_COST_MAPPED); /* freed */
         l->direct = false;
         if (l->stash.n_items)
                 wh_items_done(&l->items);
@@ -168,6 +178,7 @@ void wh_link_privatise(struct wh_link *l)
         uint8_t *own = wh_os_malloc_payload(s->len);
         if (own)
                 memcpy(own, s->bytes, s->have);
+        wh_link_spend(l, s->have / WH_COST_BYTES);
         s->bytes = own;
         l->direct = false;
         if (!own) {
@@ -981,7 +992,10 @@ static int block_at(struct wh_link *l, const struct wh_rec_block *b, const void 
         return wh_lane_at(l->rx, b, ret);
 }
 
-/* The first part of a message in parts, of `total` bytes: straight into the buffer of the receive that is running. */
+/*
+ * The first part of a message in parts, of `total` bytes. A small one goes straight into the buffer of the receive that is
+ * running: should that end before the message does, what is there is copied in one go.
+ */
 static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext, uint64_t total)
 {
         struct wh_stash *s = &l->stash;
@@ -990,7 +1004,9 @@ static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct w
         int r = ext->n_items ? record_items(l, ext->n_items, false) : 0;
         if (r < 0)
                 return r;
-        if (in->direct && total <= in->direct_room && total <= payload_limit(l)) {
+        if (in->direct && total <= in->direct_room && total <= DIRECT_MAX && total <= payload_limit(l)) {
+                if ((r = hold(l, total)) < 0)
+                        return r;
                 *s = (struct wh_stash){.bytes = in->direct,
                                        .len = total,
                                        .room = total,

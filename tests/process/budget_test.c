@@ -357,6 +357,45 @@ TEST(parts_of_a_message_end_no_receive_late)
 }
 
 /*
+ * Goal:   what a receive has to save of a message in parts, when its time is over, is little; and is the message's still.
+ * Method: two messages that do not end in time, and a receiver with room for all of them: of the small one its buffer has
+ *         what came, and of the large one nothing. Then the rest comes, and another buffer has all of it.
+ */
+TEST(no_large_message_is_put_together_in_the_buffer_of_a_receive)
+{
+        enum { LITTLE = 4, MANY = 64, LINES = 1024 };
+        static uint8_t buf[MANY * WH_CHUNK + 1], other[sizeof buf];
+        for (unsigned parts = LITTLE; parts <= MANY; parts += MANY - LITTLE) {
+                struct hub h = hub_open(NULL);
+                wharf_name right;
+                const uint64_t total = (uint64_t)parts * WH_CHUNK + 1;
+                int fd = memory_new(MIB, OUT_SEALS, false);
+                CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+                struct wh_port *p = (struct wh_port *)wh_table_find(&h.task->names, h.port);
+                p->accounts.self = (uid_t)-3; /* whoever has the right is another user, and is charged */
+                struct wh_lane_tx *lane = attach(holder(h.task, right)->sock, WH_TO_OWNER, LINES);
+                send_frame(holder(h.task, right)->sock, WH_FRAME_SECTION, WH_TO_OWNER, &fd, 1);
+                for (unsigned i = 0; i < parts; i++)
+                        put_block(lane, WH_REC_CHUNK, WH_CHUNK, total);
+                memset(buf, 0xaa, sizeof buf);
+                memset(other, 0xaa, sizeof other);
+                while (atomic_load(&lane->ring.back->released_count) < parts)
+                        CHECK_EQ(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, 1), -ETIMEDOUT);
+                CHECK_EQ(p->accounts.used[WH_SHARE_BYTES], p->mapped + total);
+                CHECK_EQ(buf[0], parts == LITTLE ? 0 : 0xaa);
+                CHECK_EQ(buf[total - 2], parts == LITTLE ? 0 : 0xaa);
+                put_block(lane, WH_REC_CHUNK, 1, total);
+                CHECK_EQ(wharf_recv(h.task, h.port, other, sizeof other, NULL, wharf_in_ms(60000)), total);
+                for (uint64_t i = 0; i < total; i++)
+                        CHECK(!other[i]);
+                CHECK_EQ(p->accounts.used[WH_SHARE_BYTES], p->mapped);
+                wh_lane_tx_free(lane);
+                close(fd);
+                hub_close(&h);
+        }
+}
+
+/*
  * Goal:   one part, and one block, is no larger than an honest sender's.
  * Method: of each the largest, and one with a byte more, which ends its link.
  */
