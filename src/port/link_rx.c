@@ -231,6 +231,40 @@ static void memory_keep(struct wh_link *l, int fd)
         l->stash.memory = fd;
 }
 
+/*
+ * Room for all of a message that was begun elsewhere (move.c), which is about to go on. Nothing of what there is is copied, if it
+ * is much: it is mapped once more, below the rest.
+ */
+static int stash_grow(struct wh_link *l)
+{
+        struct wh_stash *s = &l->stash;
+        void *all;
+        if (wh_likely(s->room >= s->len))
+                return 0;
+        if (s->mapped) {
+                int r = wh_os_mmap(NULL, s->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &all);
+                if (r < 0)
+                        return wh_trace(r);
+                r = wh_os_mmap(all, s->have, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, s->memory, 0, &all);
+                if (r < 0) {
+                        wh_os_munmap(all, s->len);
+                        return wh_trace(r);
+                }
+                wh_os_munmap(s->bytes, s->room);
+                wh_os_close_theirs(s->memory);
+                s->memory = -1;
+        } else {
+                if (!(all = wh_os_malloc_payload(s->len)))
+                        return wh_trace(-ENOMEM);
+                if (s->have)
+                        memcpy(all, s->bytes, s->have);
+                free(s->bytes);
+        }
+        s->bytes = all;
+        s->room = s->len;
+        return 0;
+}
+
 int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, uint32_t call)
 {
         int r = stash_memory(l, fd, len, id, call);
@@ -406,7 +440,9 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
         uint64_t n = f->len - n_items;
         if (n > s->len - s->have)
                 return -EPROTO;
-        int r = wh_link_take_frame(l);
+        int r = stash_grow(l);
+        if (r == 0)
+                r = wh_link_take_frame(l);
         if (r < 0)
                 return r;
         if (n)
@@ -1029,6 +1065,9 @@ static int part_add(struct wh_link *l, uint64_t total, const void *bytes, uint64
         struct wh_stash *s = &l->stash;
         if (total != s->len || len == 0 || len > s->len - s->have)
                 return wh_trace(-EPROTO);
+        int r = stash_grow(l);
+        if (r < 0)
+                return r;
         wh_shm_copy(s->bytes + s->have, bytes, len);
         s->have += len;
         wh_link_spend(l, len / WH_COST_BYTES);

@@ -8,6 +8,7 @@
 #include "port/port.h"
 #include "port/why.h"
 
+#include "base/cleanup.h"
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
@@ -389,7 +390,7 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wha
                         m->held[1] = holder;
                         m->held[2] = s->room;
                         if (s->mapped)
-                                wh_os_close_theirs(s->memory);
+                                wh_os_close_theirs(wh_steal_fd(&s->memory)); /* its mapping may come back */
                         s->bytes = NULL;
                         s->mapped = false;
                         return 0;

@@ -8,11 +8,13 @@
 #include "os/closer.h"
 #include "os/receive.h"
 #include "port/branch.h"
+#include "port/memory.h"
 #include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,10 +28,11 @@ enum {
         OWN_FDS_MAX = 1 << 20, /* in a port of our own user's: more than any process has */
         COST_LINK = 64,        /* link.K7: what it takes to make one */
         LINK_FDS_MAX = 4 + WH_SECTIONS_MAX + 1 + WHARF_ITEMS_MAX + 2 + 1,
+        BYTES_MAX = WH_COLD_MAX, /* of a message in private memory; what is larger is a memory of its own */
         STATE_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
 };
 
-/* ---- the state: one sealed memory, this head, the links, and the bytes of messages in private memory ---- */
+/* ---- the state: one sealed memory, this head, the links, and the bytes of small messages in private memory ---- */
 
 struct move_head {
         uint64_t magic;
@@ -64,7 +67,7 @@ enum move_flags {
         MOVE_TX_LANE = 2,  /* replies did, up to the record tx_ended */
         MOVE_FULL = 4,     /* a message was read and not delivered yet */
         MOVE_BUILDING = 8, /* ... or is being put together */
-        MOVE_MEMORY = 16,  /* ... and is a memory of its own: one descriptor */
+        MOVE_MEMORY = 16,  /* ... and what came of it is a memory of its own: one descriptor */
         MOVE_CRED = 32,    /* cred is known */
         MOVE_CHANGE = 64,  /* the sender goes over to a pair of its own: one descriptor */
         MOVE_CHANGE_LANE = 128,
@@ -120,25 +123,35 @@ static_assert(sizeof(struct move_datagram) == 24, "both processes rely on this l
 
 /* ---- packing ---- */
 
-/* What goes into the carrier; the descriptors are the port's. */
+/* What goes into the carrier; the descriptors are the port's, but those that were `made` for this. */
 struct packed {
         struct move_head head;
         struct move_link *links;
         uint8_t *bytes;
-        int *fds;
-        size_t n_fds, n_bytes;
+        int *fds, *made;
+        size_t n_fds, n_made, n_bytes;
 };
 
 static void packed_done(struct packed *k)
 {
+        for (size_t i = 0; i < k->n_made; i++)
+                wh_os_close(k->made[i]);
         free(k->links);
         free(k->bytes);
         free(k->fds);
+        free(k->made);
+}
+
+/* Does what has come of its message lie in a memory that nobody can change any more? */
+static bool is_memory(const struct wh_stash *s)
+{
+        return s->mapped && s->memory >= 0;
 }
 
 static size_t bytes_of(const struct wh_link *l)
 {
-        return l->stash.mapped ? 0 : wh_round_up(l->stash.have, 8);
+        const struct wh_stash *s = &l->stash;
+        return is_memory(s) || s->have > BYTES_MAX ? 0 : wh_round_up(s->have, 8);
 }
 
 static struct move_cred cred_pack(const struct wh_cred *c)
@@ -160,7 +173,41 @@ static void fd_pack(struct packed *k, int fd)
         k->fds[k->n_fds++] = fd;
 }
 
-static void link_pack(const struct wh_link *l, struct packed *k, struct move_link *m)
+/* What has come of a message: the new owner maps what is large, and copies nothing of it. */
+static int stash_pack(const struct wh_link *l, struct packed *k, struct move_link *m)
+{
+        const struct wh_stash *s = &l->stash;
+        int fd = s->memory;
+        m->flags |= (s->full ? MOVE_FULL : MOVE_BUILDING) | (s->tell ? MOVE_TELL : 0);
+        m->len = s->len;
+        m->have = s->have;
+        m->id = s->id;
+        m->call = s->call;
+        m->stash_items = s->n_items;
+        m->how = s->how;
+        m->offer = l->offer;
+        if (!is_memory(s) && s->have > BYTES_MAX) {
+                int r = wh_memory_of(s->bytes, s->have, &fd);
+                if (r < 0)
+                        return wh_forbidden(r) ? wh_fail(-EOPNOTSUPP,
+                                                         "a message in the port moves in a memory, and none "
+                                                         "of %" PRIu64 " bytes can be made here",
+                                                         s->have)
+                                               : r;
+                k->made[k->n_made++] = fd;
+        }
+        if (is_memory(s) || s->have > BYTES_MAX) {
+                m->flags |= MOVE_MEMORY;
+                fd_pack(k, fd);
+        } else if (s->have) {
+                memcpy(k->bytes + k->n_bytes, s->bytes, s->have);
+                memset(k->bytes + k->n_bytes + s->have, 0, bytes_of(l) - s->have);
+                k->n_bytes += bytes_of(l);
+        }
+        return 0;
+}
+
+static int link_pack(const struct wh_link *l, struct packed *k, struct move_link *m)
 {
         const struct wh_cred cred = cred_of(l);
         *m = (struct move_link){
@@ -204,25 +251,10 @@ static void link_pack(const struct wh_link *l, struct packed *k, struct move_lin
                         fd_pack(k, rx->next_fd);
                 }
         }
-        const struct wh_stash *s = &l->stash;
-        if (s->full || s->building) {
-                m->flags |= s->full ? MOVE_FULL : MOVE_BUILDING;
-                m->len = s->len;
-                m->have = s->have;
-                m->id = s->id;
-                m->call = s->call;
-                m->stash_items = s->n_items;
-                m->how = s->how;
-                m->offer = l->offer;
-                m->flags |= s->tell ? MOVE_TELL : 0;
-                if (s->mapped) {
-                        m->flags |= MOVE_MEMORY;
-                        fd_pack(k, s->memory);
-                } else if (s->have) {
-                        memcpy(k->bytes + k->n_bytes, s->bytes, s->have);
-                        memset(k->bytes + k->n_bytes + s->have, 0, bytes_of(l) - s->have);
-                        k->n_bytes += bytes_of(l);
-                }
+        if (l->stash.full || l->stash.building) {
+                int r = stash_pack(l, k, m);
+                if (r < 0)
+                        return r;
         }
         if (l->items.n) {
                 m->items_seq = l->items.seq;
@@ -239,6 +271,7 @@ static void link_pack(const struct wh_link *l, struct packed *k, struct move_lin
                 m->change_records = l->change.records;
                 fd_pack(k, l->change.sock);
         }
+        return 0;
 }
 
 /* The nearest one that is here still: ids of those that are gone mean nothing to the new owner. */
@@ -263,17 +296,22 @@ static int port_pack(struct wh_port *p, struct packed *k)
         k->links = wh_os_calloc(n_links + 1, sizeof *k->links);
         k->bytes = wh_os_malloc(n_bytes + 1);
         k->fds = wh_os_calloc(n_links * LINK_FDS_MAX + 1, sizeof *k->fds);
-        if (!k->links || !k->bytes || !k->fds)
+        k->made = wh_os_calloc(n_links + 1, sizeof *k->made);
+        if (!k->links || !k->bytes || !k->fds || !k->made)
                 return wh_trace(-ENOMEM);
         struct move_link *m = k->links;
+        int r = 0;
         wh_list_for (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
-                link_pack(l, k, m);
+                if (r == 0)
+                        r = link_pack(l, k, m);
                 m->introducer = introducer_of(p, l);
                 m++;
         }
         wh_list_for (n, &p->links)
                 wh_container(n, struct wh_link, in_port)->served = 0;
+        if (r < 0)
+                return r;
         k->head = (struct move_head){
                 .magic = MOVE_MAGIC,
                 .version = MOVE_VERSION,
@@ -556,7 +594,7 @@ static bool link_has(const struct move_link *m, uint64_t n_bytes, uint64_t *fds,
                 *fds += 2 + m->n_sections + (m->flags & MOVE_NEXT ? 1 : 0);
         if (!message || memory)
                 return true;
-        if (m->have > n_bytes)
+        if (m->have > n_bytes || m->have > BYTES_MAX)
                 return false;
         *bytes += wh_round_up(m->have, 8);
         return true;
@@ -798,49 +836,49 @@ static int lane_open(struct wh_link *l, struct opened *o, const struct move_link
         return 0;
 }
 
+/*
+ * A message that was read and not delivered. What is large is mapped, so that it stays its mover's memory; room for the rest
+ * of one that is begun is made when that comes (wh_link_stash_grow()).
+ */
 static int stash_open(struct wh_link *l, struct opened *o, const struct move_link *m)
 {
-        if (m->flags & MOVE_MEMORY) {
-                int fd = fd_take(o);
-                if (fd < 0 || !(m->flags & MOVE_FULL) || m->have != m->len)
-                        return wh_os_close_theirs(fd), wh_trace(-EPROTO);
-                int r = wh_link_stash_memory(l, fd, m->len, m->id, m->call);
-                if (r < 0)
-                        return r;
+        const bool full = m->flags & MOVE_FULL, memory = m->flags & MOVE_MEMORY;
+        const uint32_t how = m->how & ~(uint32_t)WH_HOW_OFFERED;
+        int fd = memory ? fd_take(o) : -1, r = 0;
+        if ((memory && fd < 0) || m->have > m->len || m->len > l->hello.payload_bytes_max ||
+            (full && m->have != m->len) || how > WHARF_HOW_DIRECT || how == 0 || m->stash_items > m->n_items ||
+            (how != m->how && (how != WHARF_HOW_MEMORY || !memory)))
+                r = wh_trace(-EPROTO);
+        /* One that came as a memory takes nothing of ours, and any other what it takes over a link. */
+        if (r == 0 && how != WHARF_HOW_MEMORY && m->len > WH_COLD_MAX)
+                r = l->end->hold_bytes(l, m->len);
+        if (r < 0)
+                return wh_os_close_theirs(fd), r;
+        if (memory) {
+                r = wh_link_stash_memory(l, fd, m->have, m->id, m->call);
         } else {
-                if (m->have > m->len || m->len > l->hello.payload_bytes_max ||
-                    (m->flags & MOVE_FULL && m->have != m->len) || m->how > WHARF_HOW_DIRECT || m->how == 0)
+                const uint64_t room = wh_round_up(m->have, 8);
+                if (m->have > BYTES_MAX || room > o->head->n_bytes - o->next_byte)
                         return wh_trace(-EPROTO);
-                uint64_t room = m->have ? wh_round_up(m->have, 8) : 0;
-                if (m->have > o->head->n_bytes || room > o->head->n_bytes - o->next_byte)
-                        return wh_trace(-EPROTO);
-                int r = m->len > WH_COLD_MAX ? l->end->hold_bytes(l, m->len) : 0;
-                if (r < 0)
-                        return r;
-                uint8_t *own = m->len ? wh_os_malloc_payload(m->len) : NULL;
-                if (m->len && !own)
+                uint8_t *own = m->have ? wh_os_malloc_payload(m->have) : NULL;
+                if (m->have && !own)
                         return wh_trace(-ENOMEM);
                 if (m->have)
                         memcpy(own, o->bytes + o->next_byte, m->have);
                 o->next_byte += room;
-                l->stash = (struct wh_stash){.bytes = own,
-                                             .len = m->len,
-                                             .have = m->have,
-                                             .room = m->len,
-                                             .id = m->id,
-                                             .call = m->call,
-                                             .how = (uint8_t)m->how,
-                                             .full = m->flags & MOVE_FULL,
-                                             .building = !(m->flags & MOVE_FULL)};
+                l->stash =
+                        (struct wh_stash){.bytes = own, .have = m->have, .room = m->have, .id = m->id, .call = m->call};
         }
-        if (m->stash_items > m->n_items)
-                return wh_trace(-EPROTO);
+        if (r < 0)
+                return r;
+        l->stash.len = m->len;
+        l->stash.full = full;
+        l->stash.building = !full;
+        l->stash.how = (uint8_t)m->how;
         l->stash.n_items = m->stash_items;
-        if (m->flags & MOVE_MEMORY)
-                l->stash.how |= m->how & WH_HOW_OFFERED;
         l->stash.tell = m->flags & MOVE_TELL;
         l->offer = m->offer;
-        if (m->how & WH_HOW_OFFERED && (!l->rx || m->offer != l->rx->ring.records || !(m->flags & MOVE_MEMORY)))
+        if (m->how & WH_HOW_OFFERED && (!l->rx || m->offer != l->rx->ring.records))
                 return wh_trace(-EPROTO); /* what is claimed when it is delivered is the record before the next */
         return 0;
 }
@@ -980,7 +1018,9 @@ static int links_open(struct wh_moving *mv, struct opening *op)
                 const struct move_link *m = &op->o.links[op->n_links];
                 const uint64_t before = op->p->mapped;
                 int r = link_open(mv, op, m, &op->links[op->n_links]);
-                const bool more = spend(mv, COST_LINK + (op->p->mapped - before + m->have) / WH_COST_BYTES);
+                const uint64_t copied = m->flags & MOVE_MEMORY ? 0 : m->have;
+                const uint64_t mapped = op->p->mapped - before + m->have - copied;
+                const bool more = spend(mv, COST_LINK + copied / WH_COST_BYTES + mapped / WH_COST_MAPPED);
                 if (r < 0)
                         return r;
                 if (++op->n_links < h->n_links && !more)

@@ -19,8 +19,9 @@
  *       new, but for who introduced it (identity.h, I5).
  *   M6  What the new owner spends on it is bounded by what it has, and not by what the state says: every length is held
  *       against the others, against the memory and against the descriptors that this task can have before it is used; a
- *       port is opened link by link on the budget of the link that it came over (link.K7); another user's links take of
- *       its share before the first of them is made, and its options are at most the defaults.
+ *       port is opened link by link on the budget of the link that it came over (link.K7); what has come of large messages
+ *       is mapped, and stays the mover's memory; another user's links take of its share before the first of them is made, and
+ *       its options are at most the defaults.
  *   M7  No port comes here with the id of one that this task has made, or has from its own user.
  */
 #ifndef WH_PORT_MOVE_H

@@ -441,6 +441,38 @@ static int gate_no_maps(enum wh_os_call call)
 }
 
 /*
+ * Goal:   a payload that was about to be the receiver's, and stays for another try, is the link's as before.
+ * Method: a payload in a memory of its own, and a memory beside it that cannot be mapped now. Then a descriptor of ours gets
+ *         the number that the payload's had, and keeps it when the message is received.
+ */
+TEST(a_payload_that_stays_for_another_try_closes_nothing_of_ours)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name right, memory;
+        static uint8_t bytes[4 * WH_PAGE];
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        CHECK_EQ(wharf_memory_new(h.task, WH_PAGE, &memory), 0);
+        struct wharf_item it = {.kind = WHARF_MOVE_MEMORY, .name = memory}, got;
+        struct wharf_msg m =
+                MSG(.data = bytes, .len_bytes = sizeof bytes, .how = WHARF_HOW_MEMORY, .items = &it, .n_items = 1);
+        CHECK_EQ(wharf_sendmsg(h.task, right, &m, 0), 0);
+        struct wharf_msg r = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &r, 0), -EOVERFLOW); /* it is read, and stays */
+        r = MSG(.flags = WHARF_RECV_ALLOC, .items = &got, .cap_items = 1);
+        wh_os_gate = gate_no_maps;
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &r, 0), -ENOMEM);
+        wh_os_gate = NULL;
+        int ours = dup(h.listen_fd);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &r, 0), 0);
+        CHECK_EQ(r.len_bytes, sizeof bytes);
+        CHECK_MEM(r.data, bytes, sizeof bytes);
+        wharf_release(h.task, &r);
+        CHECK_GE(fcntl(ours, F_GETFD), 0);
+        close(ours);
+        hub_close(&h);
+}
+
+/*
  * Goal:   messages whose last item cannot be had now are tried again a few at a time, however many links have one.
  * Method: 50 rights and a memory in each of 30 messages, and no memory can be mapped.
  */

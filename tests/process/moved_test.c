@@ -8,6 +8,7 @@
 #include "port/frame.h"
 #include "port/kept.h"
 #include "port/link.h"
+#include "port/memory.h"
 #include "port/move.h"
 #include "port/port.h"
 
@@ -41,6 +42,7 @@ struct link_state {
 static_assert(sizeof(struct link_state) == 264, "as it is there");
 enum {
         BUILDING = 8,
+        IN_MEMORY = 16,
         LINK_BYTES = sizeof(struct link_state),
         SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
         BATCH = 253
@@ -288,6 +290,95 @@ TEST(messages_in_a_moved_port_are_charged)
         CHECK_EQ(t->accounts.used[WH_SHARE_RIGHTS], 3);
         close(carrier);
         wh_move_end(t, port, false);
+        close(sv[0]);
+        close(sv[1]);
+        wharf_task_close(t);
+}
+
+/* Moves the port within its task, as another user would. */
+static wharf_name moved_on(wharf_task *t, wharf_name port)
+{
+        int carrier;
+        wharf_name got;
+        CHECK_EQ(wh_move_pack(t, port, &carrier), 0);
+        CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), 0);
+        wh_move_end(t, port, true);
+        close(carrier);
+        return got;
+}
+
+static struct wh_link *only_link(wharf_task *t, wharf_name port)
+{
+        struct wh_port *p = port_of(t, port);
+        CHECK_EQ(p->n_links, 1);
+        return wh_container(p->links.next, struct wh_link, in_port);
+}
+
+static void send_part(int sock, const uint8_t *bytes, size_t n, bool last)
+{
+        struct wh_frame f = {.type = WH_FRAME_MESSAGE, .to = WH_TO_OWNER, .arg = last ? WH_MSG_LAST : 0};
+        CHECK_EQ(wh_frame_send(sock, &f, bytes, n, NULL, false), 0);
+}
+
+/*
+ * Goal:   what has come of a large message is mapped where its port moves to, and not copied; for what has not come there is
+ *         no memory yet.
+ * Method: 3 MiB of a message, and 100 bytes that are to come; it moves once more as it is, and once when it has gone on. The
+ *         same as bytes of the state is refused.
+ */
+TEST(what_has_come_of_a_large_message_is_not_copied)
+{
+        enum { HAVE = 3 << 20, REST = 100 };
+        static uint8_t want[HAVE + REST], buf[HAVE + REST];
+        wharf_task *t;
+        wharf_name got;
+        int sv[2], memory, moved;
+        uint64_t written;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        pattern_fill(want, sizeof want, 1);
+        CHECK_EQ(wh_memory_of(want, HAVE, &memory), 0);
+        struct link_state l = {.flags = BUILDING | IN_MEMORY, .len = HAVE + REST, .have = HAVE, .how = WHARF_HOW_COLD};
+        const struct head h = {.port_id = 1, .n_links = 1, .n_fds = 2, .flags = WHARF_PORT_STAYS};
+        moved = carrier_of(h, &l, (int[]){sv[0], memory}, 0, 0, NULL);
+        CHECK_EQ(carrier_open(t, moved, false, 1001, &got), 0);
+        for (int i = 0; i < 2; i++, got = moved_on(t, got)) {
+                const struct wh_stash *s = &only_link(t, got)->stash;
+                CHECK(s->building && s->mapped && s->memory >= 0);
+                CHECK_EQ(s->room, HAVE);
+                if (wh_os_private_bytes(s->bytes, s->room, &written) == 0)
+                        CHECK_EQ(written, 0);
+                CHECK_EQ(port_of(t, got)->accounts.used[WH_SHARE_BYTES], HAVE + REST);
+        }
+        send_part(sv[1], want + HAVE, REST / 2, false);
+        CHECK_EQ(wharf_recv(t, got, buf, sizeof buf, NULL, 0), -EAGAIN);
+        CHECK_EQ(only_link(t, got)->stash.have, HAVE + REST / 2);
+        got = moved_on(t, got);
+        send_part(sv[1], want + HAVE + REST / 2, REST / 2, true);
+        CHECK_EQ(wharf_recv(t, got, buf, sizeof buf, NULL, wharf_in_ms(60000)), sizeof buf);
+        CHECK_MEM(buf, want, sizeof buf);
+        CHECK_EQ(port_of(t, got)->accounts.used[WH_SHARE_BYTES], 0);
+        CHECK_EQ(wharf_drop(t, got), 0);
+        close(moved);
+        close(memory);
+
+        const struct {
+                uint64_t len, have;
+                int r;
+        } bytes[] = {{(uint64_t)1 << 30, 8, 0}, {1 << 20, WH_COLD_MAX + 8, -EPROTO}};
+        for (int i = 0; i < 2; i++) {
+                struct head of = h;
+                of.n_fds = 1;
+                of.n_bytes = bytes[i].have;
+                l = (struct link_state){
+                        .flags = BUILDING, .len = bytes[i].len, .have = bytes[i].have, .how = WHARF_HOW_COLD};
+                const size_t all = sizeof of + sizeof l + bytes[i].have;
+                moved = carrier_of(of, &l, sv, all, all, NULL);
+                CHECK_EQ(carrier_open(t, moved, false, 1001, &got), bytes[i].r);
+                if (bytes[i].r == 0)
+                        CHECK_EQ(only_link(t, got)->stash.room, bytes[i].have);
+                close(moved);
+        }
         close(sv[0]);
         close(sv[1]);
         wharf_task_close(t);
