@@ -32,7 +32,6 @@ enum {
         FDS_MAX = 1 << 20, /* as many can wait; descriptors above are closed on the spot */
         IDLE_MS = 50,
         STACK_BYTES = 128 << 10,
-        AT_ONCE_BYTES = 1 << 20, /* freeing so much takes a tenth of a millisecond, and a message brings 64 */
         FORK_NS = 5000000,
         SELDOM = 10, /* of so much time one part at most is spent waiting for what is as good as closed */
 };
@@ -233,7 +232,8 @@ static bool sleeps_never(int fd)
 {
         struct stat st;
         int saved = errno, seals = fcntl(fd, F_GET_SEALS);
-        bool never = seals >= 0 && seals != F_SEAL_SEAL && fstat(fd, &st) == 0 && st.st_blocks <= AT_ONCE_BYTES / 512;
+        bool never =
+                seals >= 0 && seals != F_SEAL_SEAL && fstat(fd, &st) == 0 && st.st_blocks <= WH_OS_AT_ONCE_BYTES / 512;
         errno = saved;
         return never;
 }

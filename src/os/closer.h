@@ -23,6 +23,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Of memory so much is closed at once: freeing it takes a tenth of a millisecond, and a message brings 64. */
+enum { WH_OS_AT_ONCE_BYTES = 1 << 20 };
+
 /* Close what a stranger sent, or what may be one's last copy of it. Never waits (but C4). Negative: nothing. */
 void wh_os_close_theirs(int fd);
 

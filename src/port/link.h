@@ -50,7 +50,7 @@ struct wh_stash {
                 uint16_t busy; /* either */
         };
         bool mapped;    /* `bytes` is a mapping of a descriptor (MEMORY), of `len` bytes */
-        int memory;     /* when mapped: the descriptor, where it may have to be handed on; or -1 */
+        int memory;     /* when mapped: the descriptor, where it may be handed on, or is closed elsewhere; or -1 */
         uint8_t *bytes; /* from wh_os_malloc_payload() otherwise; NULL when len is 0 */
         uint64_t len;   /* of the whole message */
         uint64_t have;  /* less than `len` while it is being put together */

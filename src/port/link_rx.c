@@ -220,10 +220,13 @@ static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, 
         return 0;
 }
 
-/* The descriptor of the memory just mapped, kept or closed. */
+/*
+ * The descriptor of the memory just mapped, kept or closed. With it the last of a large memory goes where nobody waits for
+ * that, and not with the mapping, in the call that has no use for it.
+ */
 static void memory_keep(struct wh_link *l, int fd)
 {
-        if (!l->stash.mapped || !l->movable) {
+        if (!l->stash.mapped || !(l->movable || l->stash.room > WH_OS_AT_ONCE_BYTES)) {
                 wh_os_close_theirs(fd);
                 return;
         }

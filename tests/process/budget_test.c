@@ -441,6 +441,37 @@ static int gate_no_maps(enum wh_os_call call)
 }
 
 /*
+ * Goal:   a large reply that nobody wants is freed where nobody waits for it; a small one takes no descriptor meanwhile.
+ * Method: a reply in a memory of its own, which another call has read, to a call that is given up.
+ */
+TEST(a_large_reply_is_freed_where_nobody_waits)
+{
+        static uint8_t bytes[2 * MIB];
+        for (unsigned large = 0; large < 2; large++) {
+                struct hub h = hub_open(NULL);
+                wharf_name right;
+                uint32_t call, other;
+                struct wharf_msg in = MSG(), out = MSG();
+                CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+                CHECK_EQ(wharf_call_start(h.task, right, &MSG(), 0, &call), 0);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &in, wharf_in_ms(60000)), 0);
+                CHECK_EQ(wharf_replymsg(h.task, in.reply,
+                                        &MSG(.data = bytes, .len_bytes = large ? sizeof bytes : 4 * WH_PAGE,
+                                             .how = WHARF_HOW_MEMORY)),
+                         0);
+                CHECK_EQ(wharf_call_start(h.task, right, &MSG(), 0, &other), 0);
+                const unsigned before = count_fds();
+                CHECK_EQ(wharf_call_finish(h.task, right, other, &out, 0), -EAGAIN);
+                CHECK_EQ(count_fds(), before + large);
+                const uint32_t taken = wh_os_closer_taken();
+                CHECK_EQ(wharf_call_cancel(h.task, right, call), 0);
+                CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+                CHECK_EQ(wh_os_closer_taken(), taken + large);
+                hub_close(&h);
+        }
+}
+
+/*
  * Goal:   a payload that was about to be the receiver's, and stays for another try, is the link's as before.
  * Method: a payload in a memory of its own, and a memory beside it that cannot be mapped now. Then a descriptor of ours gets
  *         the number that the payload's had, and keeps it when the message is received.
