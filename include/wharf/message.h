@@ -319,6 +319,9 @@ WHARF_API void wharf_release(wharf_task *task, struct wharf_msg *msg);
  * All who introduced a sender, the nearest first, as they were then. Each of them could have made the sender speak, and
  * whoever decides by who sent asks of each what it asks of the sender.
  *
+ * Whoever moved the port here is one of all who came with it, or through those. Who had moved it to that one, or introduced its
+ * senders there, is one more, by that one's word: the user that they all are, or WHARF_KNOWN_NOT.
+ *
  * The directory (wharf/names.h) with which the port is registered is none of them: it gives the right to whoever asks,
  * who then says itself whether it keeps the right or gives it to another.
  *

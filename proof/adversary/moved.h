@@ -18,9 +18,10 @@ struct moved_head {
         uint64_t payload_bytes_max, link_mapped_bytes_max, mapped_bytes_max;
         uint64_t received_messages, received_bytes, refused;
         uint32_t flags, capacity_records, links_max, unread_rights_max, introduced_max, unused_notices;
-        uint64_t made, capacity_bytes;
+        uint64_t made, capacity_bytes, reply_bytes_max, link_reply_bytes_max;
+        uint32_t link_answers_max, zero;
 };
-static_assert(sizeof(struct moved_head) == 128, "as the library has it");
+static_assert(sizeof(struct moved_head) == 152, "as the library has it");
 
 struct moved_link {
         uint32_t flags, introducer;
@@ -28,9 +29,9 @@ struct moved_link {
                 int32_t pid;
                 uint32_t uid, gid;
         } cred;
-        uint8_t rest[264 - 20];
+        uint8_t rest[288 - 20];
 };
-static_assert(sizeof(struct moved_link) == 264, "as the library has it");
+static_assert(sizeof(struct moved_link) == 288, "as the library has it");
 
 struct moved_datagram {
         uint64_t magic;

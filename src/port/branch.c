@@ -67,6 +67,8 @@ int wh_branch_new(struct wh_link *introducer, uint32_t introduced_max, struct wh
         const struct wharf_sender *w = &introducer->who;
         b->by = (struct wharf_introducer){.pid = w->pid, .uid = w->uid, .gid = w->gid, .known = w->known};
         b->by_given = introducer->given;
+        b->by_former = introducer->former;
+        b->by_formers = introducer->formers;
         *ret = b;
         return 0;
 }

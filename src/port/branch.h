@@ -27,14 +27,15 @@ enum { WH_BRANCH_DEPTH = 64 };
 
 struct wh_branch {
         struct wh_branch *up;
-        uint64_t id;                          /* of its link, which may be gone */
-        uint32_t refs;                        /* its link, and the branches right below */
-        uint32_t living;                      /* B3 */
-        bool gone;                            /* its link is */
-        bool faded;                           /* its link is not counted in the `living` of those above any more */
-        bool directory;                       /* it introduces whoever asks: links_max says how many, and B3 nothing */
-        bool forgot;                          /* B4: there was another above it */
-        struct wharf_introducer by, by_given; /* who introduced it, and from whom that had its right, as it was then */
+        uint64_t id;     /* of its link, which may be gone */
+        uint32_t refs;   /* its link, and the branches right below */
+        uint32_t living; /* B3 */
+        bool gone;       /* its link is */
+        bool faded;      /* its link is not counted in the `living` of those above any more */
+        bool directory;  /* it introduces whoever asks: links_max says how many, and B3 nothing */
+        bool forgot;     /* B4: there was another above it */
+        /* Who introduced it; from whom that had its right, and who moved the port here with it: as it was then. */
+        struct wharf_introducer by, by_given, by_former, by_formers;
 };
 
 /* A branch for a link that `introducer` introduces; -EDQUOT when it may introduce no more, -ENOMEM. */

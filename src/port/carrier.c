@@ -20,6 +20,7 @@ static struct wh_link once_link(wharf_task *t, int sock)
                                 .once = true,
                                 .who = WH_SENDER_UNKNOWN,
                                 .former = WH_INTRODUCER_NOBODY,
+                                .formers = WH_INTRODUCER_NOBODY,
                                 .given = WH_INTRODUCER_NOBODY,
                                 .sock_ready = true,
                                 .old_sock = -1,

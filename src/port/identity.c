@@ -93,12 +93,19 @@ void wh_link_identify(struct wh_link *l, const struct wh_cred *cred, uint32_t kn
 
 typedef void (*see)(void *arg, const struct wharf_introducer *one, uint64_t id);
 
+static void see_formers(const struct wharf_introducer *former, const struct wharf_introducer *formers, see fn,
+                        void *arg)
+{
+        fn(arg, former, 0);
+        fn(arg, formers, 0);
+}
+
 static void see_each(const struct wh_link *l, see fn, void *arg)
 {
         const struct wharf_introducer not_known = WH_INTRODUCER_NOT;
         const bool told = l->who.known == WHARF_KNOWN_TOLD;
         if (told)
-                fn(arg, &l->former, 0);
+                see_formers(&l->former, &l->formers, fn, arg);
         if (l->once)
                 fn(arg, &not_known, 0); /* whoever had it last says nothing of that */
         fn(arg, &l->given, 0);
@@ -107,11 +114,12 @@ static void see_each(const struct wh_link *l, see fn, void *arg)
                 if (!b->up->directory)
                         fn(arg, &b->by, b->up->id);
                 fn(arg, &b->by_given, b->up->id);
+                see_formers(&b->by_former, &b->by_formers, fn, arg);
                 if (b->forgot)
                         fn(arg, &not_known, 0);
         }
         if (!told)
-                fn(arg, &l->former, 0);
+                see_formers(&l->former, &l->formers, fn, arg);
 }
 
 struct listing {
@@ -157,6 +165,13 @@ static void fold_one(void *arg, const struct wharf_introducer *one, uint64_t id)
         (void)id;
         struct wharf_introducer *all = arg;
         *all = wh_given_fold(*one, *all);
+}
+
+struct wharf_introducer wh_link_introducer(const struct wh_link *l)
+{
+        struct wharf_introducer all = WH_INTRODUCER_NOBODY;
+        see_each(l, fold_one, &all);
+        return all;
 }
 
 struct wharf_introducer wh_link_giver(const struct wh_link *l)

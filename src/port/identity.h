@@ -14,7 +14,8 @@
  *       was handed by another is never taken for its own idea. Who passes a right on without using it says so before
  *       (GIVEN). Where several say different users, it is nobody that is known.
  *   I5  What a former owner of the port says about its senders is told apart from all this (WHARF_KNOWN_TOLD), and it is
- *       an introducer of each of them, for good.
+ *       an introducer of each of them, and of all whom they introduce here, for good. So are those of whom it says that they
+ *       had introduced the sender there (`formers`): whoever would not say so had only itself to hide.
  */
 #ifndef WH_PORT_IDENTITY_H
 #define WH_PORT_IDENTITY_H
@@ -43,10 +44,12 @@ static inline bool wh_known_surely(uint32_t known)
 
 /* From here on the owner's end is known in this way; not at all, where `cred` says nobody. */
 void wh_link_identify(struct wh_link *l, const struct wh_cred *cred, uint32_t known);
-/* Says in l->who who is the nearest that introduced it: after l->given, l->former or l->branch has changed. */
+/* Says in l->who who is the nearest that introduced it: after l->given, l->former, l->formers or l->branch has changed. */
 void wh_link_introduced(struct wh_link *l);
 /* All who introduced it, the nearest first: how many, of which up to `max` are in `ret`. */
 unsigned wh_link_introducers(const struct wh_link *l, struct wharf_introducer *ret, unsigned max);
+/* All of them, as one that they all are; somebody who is not known, where they are several; or nobody. */
+struct wharf_introducer wh_link_introducer(const struct wh_link *l);
 /* Two words about who gave a right: one that both are, or nobody that is known. */
 struct wharf_introducer wh_given_fold(struct wharf_introducer a, struct wharf_introducer b);
 /* Whom this task has what comes over this link from, as it will say to others. */

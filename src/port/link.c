@@ -24,7 +24,7 @@ struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct 
         l->watch_port = WHARF_NONE;
         l->cred = (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1}; /* nobody, until the kernel says who */
         l->who = WH_SENDER_UNKNOWN;
-        l->former = l->given = WH_INTRODUCER_NOBODY;
+        l->former = l->formers = l->given = WH_INTRODUCER_NOBODY;
         wh_link_introduced(l);
         wh_list_init(&l->in_port);
         wh_list_init(&l->hot);

@@ -310,34 +310,35 @@ struct wh_link {
         /* the owner's end */
         struct wh_port *port;
         struct wh_inbox *inbox;
-        struct wh_list in_port;         /* of port->links */
-        struct wh_list hot;             /* of inbox->hot, while recently busy; or of port->waiting */
-        uint8_t waits;                  /* enum wh_waits_for */
-        uid_t waits_uid;                /* ... and on whose account it will be, */
-        uint32_t waits_links;           /* of WAITS_MOVED: so many of them */
-        bool placeless;                 /* its sender is gone, and its place given away, */
-        uint32_t place_to;              /* to this link */
-        bool waiting_room;              /* places.G3: it has had no place */
-        struct wh_cred cred;            /* who it is, where l->who says that it is known */
-        struct wharf_sender who;        /* of what is received from here on: identity.h */
-        struct wharf_introducer former; /* who moved the port here, where the link came with it */
-        struct wharf_introducer given;  /* at both ends: who gave the holder its right */
-        struct wh_branch *branch;       /* who introduced it, and whom it introduced: branch.h */
-        uint8_t revoked;                /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
-        uint64_t mapped;                /* counted against the port's limit, */
-        uint64_t stash_held;            /* and, of bill.of[WH_SHARE_BYTES], what is of a large message that comes */
-        struct wh_bill bill;            /* what it takes of its user's share: account.h */
-        struct wh_unread replies;       /* bytes of those that have a memory of their own */
-        struct wh_unread flying;        /* descriptors */
-        uint32_t served, empty;         /* for the round robin, */
-        uint64_t round;                 /* and when there are several users: turns.h */
-        bool connected;                 /* it came by accept(), and is still that socket */
-        bool armed;                     /* the sender will ring */
-        struct wh_notice *once_notice;  /* what is fired if a send-once right goes unused */
-        uint32_t renews;                /* said in back->renew */
-        bool tx_had_lane;               /* until RENEW is told: the former owner sent in a lane, */
-        uint64_t tx_ended;              /* which ends with this record */
-        _Atomic uint32_t refs;          /* the port's, each reply right's, each held payload's */
+        struct wh_list in_port;          /* of port->links */
+        struct wh_list hot;              /* of inbox->hot, while recently busy; or of port->waiting */
+        uint8_t waits;                   /* enum wh_waits_for */
+        uid_t waits_uid;                 /* ... and on whose account it will be, */
+        uint32_t waits_links;            /* of WAITS_MOVED: so many of them */
+        bool placeless;                  /* its sender is gone, and its place given away, */
+        uint32_t place_to;               /* to this link */
+        bool waiting_room;               /* places.G3: it has had no place */
+        struct wh_cred cred;             /* who it is, where l->who says that it is known */
+        struct wharf_sender who;         /* of what is received from here on: identity.h */
+        struct wharf_introducer former;  /* who moved the port here, where the link came with it, */
+        struct wharf_introducer formers; /* and all who introduced it there, as that one says: one, or nobody known */
+        struct wharf_introducer given;   /* at both ends: who gave the holder its right */
+        struct wh_branch *branch;        /* who introduced it, and whom it introduced: branch.h */
+        uint8_t revoked;                 /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
+        uint64_t mapped;                 /* counted against the port's limit, */
+        uint64_t stash_held;             /* and, of bill.of[WH_SHARE_BYTES], what is of a large message that comes */
+        struct wh_bill bill;             /* what it takes of its user's share: account.h */
+        struct wh_unread replies;        /* bytes of those that have a memory of their own */
+        struct wh_unread flying;         /* descriptors */
+        uint32_t served, empty;          /* for the round robin, */
+        uint64_t round;                  /* and when there are several users: turns.h */
+        bool connected;                  /* it came by accept(), and is still that socket */
+        bool armed;                      /* the sender will ring */
+        struct wh_notice *once_notice;   /* what is fired if a send-once right goes unused */
+        uint32_t renews;                 /* said in back->renew */
+        bool tx_had_lane;                /* until RENEW is told: the former owner sent in a lane, */
+        uint64_t tx_ended;               /* which ends with this record */
+        _Atomic uint32_t refs;           /* the port's, each reply right's, each held payload's */
 
         /* the holder's end; `cred` is the owner of the port, once it was asked for (same.c) */
         uint64_t who_asked; /* number of the last question */

@@ -108,8 +108,9 @@ struct move_link {
         struct move_cred change_cred;
         uint32_t zero;
         uint64_t change_seq, change_records;
+        struct wh_origin formers; /* who introduced it, all as one */
 };
-static_assert(sizeof(struct move_link) == 264, "both processes rely on this layout");
+static_assert(sizeof(struct move_link) == 288, "both processes rely on this layout");
 
 /* Each datagram of a carrier but for its descriptors. */
 struct move_datagram {
@@ -210,8 +211,10 @@ static int stash_pack(const struct wh_link *l, struct packed *k, struct move_lin
 static int link_pack(const struct wh_link *l, struct packed *k, struct move_link *m)
 {
         const struct wh_cred cred = cred_of(l);
+        const struct wharf_introducer formers = wh_link_introducer(l);
         *m = (struct move_link){
                 .cred = cred_pack(&cred),
+                .formers = wh_origin_put(0, &formers),
                 .flags = (cred.known ? MOVE_CRED : 0) | (l->once ? MOVE_ONCE : 0) | (l->directory ? MOVE_DIRECTORY : 0),
                 .frames_got = l->frames_got,
                 .lanes = l->lanes,
@@ -955,6 +958,7 @@ static int link_open(struct wh_moving *mv, struct opening *op, const struct move
         }
         /* From here on it goes with the port. */
         l->former = mv->by.given;
+        l->formers = wh_origin_get(&m->formers);
         if (m->flags & MOVE_CRED) { /* its word, and no more (I5) */
                 l->who.told_pid = m->cred.pid;
                 l->who.told_uid = m->cred.uid;

@@ -37,9 +37,9 @@ struct link_state {
         uint32_t id, call, stash_items, how;
         uint64_t items_seq;
         uint32_t n_items;
-        uint8_t rest[100];
+        uint8_t rest[124];
 };
-static_assert(sizeof(struct link_state) == 264, "as it is there");
+static_assert(sizeof(struct link_state) == 288, "as it is there");
 enum {
         BUILDING = 8,
         IN_MEMORY = 16,
@@ -381,6 +381,67 @@ TEST(what_has_come_of_a_large_message_is_not_copied)
         }
         close(sv[0]);
         close(sv[1]);
+        wharf_task_close(t);
+}
+
+/* The same, moved by somebody of whom the kernel has said the user. */
+static wharf_name moved_by(wharf_task *t, wharf_name port, uid_t uid)
+{
+        int carrier;
+        CHECK_EQ(wh_move_pack(t, port, &carrier), 0);
+        struct wh_items i = {.n = 1, .kind = {WH_ITEM_RECEIVE}, .fd = {carrier}};
+        const struct wh_mover by = {.given = {.pid = 1, .uid = uid, .gid = uid, .known = WHARF_KNOWN_BOUND},
+                                    .payer = uid};
+        CHECK_EQ(wh_moving_open(t, &i, 1, &by), 0);
+        const wharf_name got = wh_moving_port(&i, 0);
+        wh_moving_done(&i);
+        wh_move_end(t, port, true);
+        wh_move_start(t, got, carrier);
+        return got;
+}
+
+/* Is that user among those who introduced the sender of the next message? UINT32_MAX: somebody of whom nothing is known. */
+static bool introduced_by(const struct wharf_introducer *all, int n, uid_t uid)
+{
+        for (int i = 0; i < n; i++)
+                if (uid == UINT32_MAX ? all[i].known == WHARF_KNOWN_NOT : all[i].uid == uid)
+                        return true;
+        return false;
+}
+
+/*
+ * Goal:   whoever moved a port is seen by its next owners too, and of links that came through those that it brought.
+ * Method: a port that three users move, one after another; of its two senders the second is introduced by the first, after
+ *         the first move. Where there is no room for several users, there is nobody of whom anything is known.
+ */
+TEST(who_moved_a_port_is_seen_for_good)
+{
+        static const uid_t movers[] = {4001, 4002, 4003};
+        wharf_task *t;
+        wharf_name port, right[2];
+        char buf[8];
+        struct wharf_introducer all[16];
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right[0]), 0);
+        for (int moves = 0; moves < 3; moves++) {
+                port = moved_by(t, port, movers[moves]);
+                if (moves == 0)
+                        CHECK_EQ(wharf_right_copy(t, right[0], wharf_in_ms(60000), &right[1]), 0);
+                for (int i = 0; i < 2; i++) {
+                        struct wharf_sender from;
+                        CHECK_EQ(wharf_send(t, right[i], "x", 1, wharf_in_ms(60000)), 0);
+                        CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, &from, wharf_in_ms(60000)), 1);
+                        const int n = wharf_sender_introducers(t, from.id, all, 16);
+                        CHECK_GE(n, 1);
+                        CHECK_LE(n, 16);
+                        const bool nobody = introduced_by(all, n, UINT32_MAX);
+                        CHECK(introduced_by(all, n, movers[moves]));
+                        for (int k = 0; k < moves; k++)
+                                CHECK(introduced_by(all, n, movers[k]) || nobody);
+                        CHECK_EQ(nobody, moves == 2 || (moves == 1 && i == 1));
+                }
+        }
         wharf_task_close(t);
 }
 
