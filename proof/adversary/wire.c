@@ -292,7 +292,7 @@ int wire_carrier(int sock, pid_t pid, uid_t uid)
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
                 return -errno;
         int fd = memfd_create("adversary-moved", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        int r = fd < 0 || write(fd, &state, sizeof state) != sizeof state ||
+        int r = fd < 0 || fchmod(fd, 0600) < 0 || write(fd, &state, sizeof state) != sizeof state ||
                                 fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0
                         ? -errno
                         : 0;
