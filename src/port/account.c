@@ -14,11 +14,13 @@ void wh_accounts_done(struct wh_accounts *a)
         a->n = a->room = 0;
 }
 
-void wh_accounts_limit(struct wh_accounts *a, enum wh_share share, uint64_t max)
+bool wh_accounts_limit(struct wh_accounts *a, enum wh_share share, uint64_t max)
 {
         wh_lock(&a->lock);
+        const bool more = max > a->max[share];
         a->max[share] = max;
         wh_unlock(&a->lock);
+        return more;
 }
 
 /* Where `uid` stands, or would. */

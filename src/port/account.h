@@ -65,8 +65,8 @@ struct wh_accounts {
 };
 
 void wh_accounts_done(struct wh_accounts *a);
-/* From now on there may be so much of this in all. */
-void wh_accounts_limit(struct wh_accounts *a, enum wh_share share, uint64_t max);
+/* From now on there may be so much of this in all. True: more than before. */
+bool wh_accounts_limit(struct wh_accounts *a, enum wh_share share, uint64_t max);
 /* How much more that user may take now. */
 uint64_t wh_account_left(struct wh_accounts *a, uid_t uid, enum wh_share share);
 /* Has that user nothing, or might take more? Of one who takes from another user, where what is left is not told. */

@@ -819,7 +819,9 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
         int short_of = 0;
         if (wh_unlikely(!wh_list_empty(&in->aside)))
                 aside_back(in);
-        in->budget = WH_BUDGET; /* link.K7: filled again only where the deadline is looked at */
+        if (wh_unlikely(atomic_load_explicit(&in->task->n_waiting, memory_order_relaxed)))
+                wh_task_limits(in->task); /* places.G1 */
+        in->budget = WH_BUDGET;           /* link.K7: filled again only where the deadline is looked at */
         for (;;) {
                 if (wh_unlikely(in->at_door))
                         wh_inbox_open_doors(in);

@@ -96,8 +96,10 @@ static bool listen_to_task(struct wh_port *p, uint32_t freed)
 {
         wharf_task *t = p->task;
         wh_lock(&t->notices);
-        if (!p->listens)
+        if (!p->listens) {
                 wh_list_push_back(&t->waiting, &p->in_waiting);
+                atomic_fetch_add_explicit(&t->n_waiting, 1, memory_order_relaxed);
+        }
         bool nothing = t->freed == freed;
         wh_unlock(&t->notices);
         p->listens = true;
@@ -108,6 +110,7 @@ static void listen_no_more(struct wh_port *p)
 {
         wh_lock(&p->task->notices);
         wh_list_remove(&p->in_waiting);
+        atomic_fetch_sub_explicit(&p->task->n_waiting, 1, memory_order_relaxed);
         wh_unlock(&p->task->notices);
         p->listens = false;
 }
@@ -195,11 +198,9 @@ static void look_again(struct wh_port *p)
                 wh_inbox_wake_all(in);
 }
 
-void wh_place_freed(struct wh_port *p)
+/* Something that ports of the task share is more than it was: all but `p` look for it. */
+static void tell_others(wharf_task *t, const struct wh_port *p)
 {
-        wharf_task *t = p->task;
-        if (wh_unlikely(!wh_list_empty(&p->waiting) || p->accepts_owed) && !p->closing)
-                look_again(p);
         wh_lock(&t->notices);
         t->freed++;
         wh_list_for (n, &t->waiting) {
@@ -210,6 +211,19 @@ void wh_place_freed(struct wh_port *p)
                 wh_notices_wake(atomic_load_explicit(&q->inbox, memory_order_relaxed));
         }
         wh_unlock(&t->notices);
+}
+
+void wh_place_freed(struct wh_port *p)
+{
+        wharf_task *t = p->task;
+        if (wh_unlikely(!wh_list_empty(&p->waiting) || p->accepts_owed) && !p->closing)
+                look_again(p);
+        tell_others(t, p);
+}
+
+void wh_places_raised(wharf_task *t)
+{
+        tell_others(t, NULL);
 }
 
 void wh_places_look(struct wh_inbox *in)

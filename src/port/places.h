@@ -12,7 +12,8 @@
  *   G1  A link that waits (l->waits) is in port->waiting, and not hot. Nothing of it is read, whatever comes, and
  *       nothing of it wakes anybody: no descriptor is readable for it. It is looked at again when a link of the port
  *       ends, or one of another port of the task if the limit is what they share, when the limit is changed, or when
- *       its own sender is gone.
+ *       its own sender is gone. The kernel tells nobody of the limit of a process, so every receive of the task asks for
+ *       it while a port waits for more of that.
  *   G2  A sender that is gone does not keep the place that those whom it introduced wait for: it gives its own to the
  *       first of them (l->placeless), to the next when that one is gone, and so on; its link stays until it is read. So
  *       that no tree of such senders takes descriptors without end, a task has at most WH_PLACELESS_MAX of these.
@@ -50,6 +51,8 @@ void wh_place_unwait(struct wh_link *l);
 void wh_place_leave(struct wh_link *l);
 /* A link of `p` is gone, or counts for another user: somebody may have waited for that, here or at another port. */
 void wh_place_freed(struct wh_port *p);
+/* The limit of the process was raised, which all ports of the task share (wh_task_limits()): those who wait for it look. */
+void wh_places_raised(wharf_task *t);
 /* At a port of this inbox somebody may go on, as another one's wh_place_freed() said. */
 void wh_places_look(struct wh_inbox *in);
 

@@ -5,6 +5,7 @@
 #include "os/os.h"
 #include "port/identity.h"
 #include "port/object.h"
+#include "port/places.h"
 #include "port/why.h"
 
 #include <errno.h>
@@ -126,9 +127,11 @@ void wh_task_limits(wharf_task *t)
         if (wh_os_rlimit(RLIMIT_NOFILE, &n) < 0)
                 n = 1024;
         n = n < 1u << 30 ? n : 1u << 30;
-        wh_accounts_limit(&t->accounts, WH_SHARE_TASK_LINKS, n / 2);
+        const bool more = wh_accounts_limit(&t->accounts, WH_SHARE_TASK_LINKS, n / 2);
         wh_accounts_limit(&t->accounts, WH_SHARE_RIGHTS, n / 4 > WH_FDS_MAX ? n / 4 : WH_FDS_MAX);
         wh_accounts_limit(&t->accounts, WH_SHARE_FLYING, n / 2 > WH_FDS_MAX ? n / 2 : WH_FDS_MAX);
+        if (more)
+                wh_places_raised(t);
 }
 
 static void drop_one(struct wh_object *o, void *arg)

@@ -39,6 +39,7 @@ struct wharf_task {
         struct wh_list waiting;       /* ports with links that wait for others to end (places.h); guard: notices */
         uint32_t freed;               /* changes whenever a link ends; guard: notices */
         _Atomic uint32_t n_placeless; /* links: places.h */
+        _Atomic uint32_t n_waiting;   /* ports in `waiting`; beside its guard a hint */
         struct wh_lock own_lock;      /* making them; taken before all others */
         _Atomic wharf_name own_port[WH_OWN_PORTS];
         pid_t pid;   /* this process's */
@@ -68,7 +69,7 @@ static inline bool wh_task_ours(const wharf_task *t)
  * locks and names that a late holder of a stale name may be touching right now (T1). NULL: no memory.
  */
 void *wh_task_take(wharf_task *t, uint8_t kind, size_t size, size_t keep);
-/* The sizes of the pools, after the limits of the process; they may have been changed since. */
+/* What there may be in all, after the limits of the process: they may have been raised since, for whoever waits for that. */
 void wh_task_limits(wharf_task *t);
 /* Back to the pool. It has no name any more. */
 void wh_task_give(wharf_task *t, struct wh_object *o);

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -752,6 +753,51 @@ TEST(ports_that_one_user_moves_take_of_its_share_and_wait)
         stage_done(&a.sent);
         stage_done(&a.done);
         hub_close(&h);
+}
+
+/*
+ * Goal:   a port that waits for places goes on when the limit of the process is raised, though no link ends.
+ * Method: two ports of 40 links with 256 descriptors, where one user may have 64 links. Another port of the task hears of it.
+ */
+TEST(a_port_that_waits_hears_of_a_raised_limit)
+{
+        enum { MANY = 40, FEW = 256 };
+        for (int other = 0; other < 2; other++) {
+                descriptors(FEW);
+                struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+                wharf_name second;
+                CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &second), 0);
+                h.task->accounts.self = (uid_t)-3; /* whoever connects is another user */
+                int sv[2], fds[MANY], sock = connect_raw(&h);
+                CHECK_EQ(wh_os_socketpair(sv), 0);
+                for (int i = 0; i < MANY; i++)
+                        fds[i] = sv[0];
+                for (uint64_t i = 0; i < 2; i++)
+                        send_carrier(sock, i,
+                                     carrier_new((struct head){.port_id = 1 + i, .n_links = MANY, .n_fds = MANY}, fds,
+                                                 0, 0, NULL));
+                struct wharf_item it;
+                struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+                for (int i = 0; i < 3; i++)
+                        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
+                int fd;
+                CHECK_EQ(wharf_port_fd(h.task, h.port, &fd), 0);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
+                struct pollfd p = {.fd = fd, .events = POLLIN};
+                CHECK_EQ(poll(&p, 1, 0), 0);
+                descriptors(LIMIT);
+                if (other) {
+                        CHECK_EQ(wharf_recvmsg(h.task, second, &m, 0), -EAGAIN);
+                        CHECK_EQ(poll(&p, 1, 0), 1);
+                }
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+                CHECK_EQ(m.n_items, 1);
+                close(sock);
+                close(sv[0]);
+                close(sv[1]);
+                hub_close(&h);
+        }
 }
 
 /*
