@@ -51,6 +51,7 @@ static void forget(struct wh_object *o, void *arg)
 
 void wh_task_forget(wharf_task *t)
 {
+        wh_ports_forget(t);
         wh_table_each(&t->links, forget, t);
         wh_table_each(&t->names, forget, t);
 }

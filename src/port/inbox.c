@@ -200,7 +200,7 @@ bool wh_link_has_something(const struct wh_link *l)
 {
         struct wh_rec rec;
         struct wh_ring_rx ring;
-        if (l->over)
+        if (l->over || l->came)
                 return true;
         if (l->waits)
                 return false; /* also a whole message, with a port that finds no place */

@@ -247,6 +247,7 @@ struct wh_link {
         bool movable;     /* it may have to be handed on, with all that it has mapped */
         bool provisional; /* K5; at the holder */
         bool handed_on;   /* another task has this end now: ours is a copy, and so are those of its items */
+        bool came;        /* with a port, and no receive has looked at it yet (move.h, M8): it is hot until then */
         bool kept;        /* its socket stays as it is: kept.h */
         bool once;        /* a send-once right: one message and no more */
         bool answer;     /* at the reading end of a reply that was passed on (VIA), or of a carrier: also one message */

@@ -1549,6 +1549,8 @@ void wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
 bool wh_link_arm(struct wh_link *l)
 {
         struct wh_lane_rx *rx = l->rx;
+        if (wh_unlikely(l->came))
+                return false;
         if (!rx)
                 return true; /* every frame wakes us */
         if (wh_ring_sleep(&rx->ring))

@@ -118,6 +118,8 @@ void wh_port_remove_link(struct wh_link *l)
 {
         struct wh_port *p = l->port;
         struct wh_inbox *in = l->inbox;
+        if (wh_unlikely(l->came && p->arrived))
+                l->handed_on = false; /* nobody else has it any more */
         wh_place_leave(l);
         wh_link_spend(l, l->mapped / WH_COST_MAPPED); /* unmapped below, where nothing in it is held */
         wh_list_remove(&l->in_port);

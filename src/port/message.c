@@ -546,6 +546,7 @@ static void deliver_notice(struct wh_inbox *in, struct wharf_msg *m)
 enum {
         SPINS_IN_PLACE = 256, /* looks at one link, with the inbox locked: a few microseconds */
         LOOKS_AT_ONCE = 4,    /* at the socket by one call that may not wait */
+        PAST = 1,             /* a deadline */
         SKIPS_MAX = 64,       /* offers that were withdrawn, passed over in one go */
 };
 
@@ -570,6 +571,8 @@ static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m,
                 inc->direct_room = m->cap_bytes;
         }
         int r;
+        if (wh_unlikely(l->came))
+                wh_link_arrive(l);
 next:
         r = wh_link_next(l, inc);
         if (wh_unlikely(l->direct))
@@ -885,7 +888,15 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         r = -EAGAIN; /* something comes all the time, and none of it is a message */
                         break;
                 }
-                r = wh_inbox_wait(in, m->from ? chosen_link(in, m) : NULL, deadline_ns);
+                bool more = false;
+                if (wh_ports_gone(in->task)) { /* they are of no inbox that anybody waits for */
+                        wh_unlock(&in->lock);
+                        more = wh_ports_clear(in->task);
+                        wh_lock(&in->lock);
+                }
+                r = wh_inbox_wait(in, m->from ? chosen_link(in, m) : NULL, more && deadline_ns ? PAST : deadline_ns);
+                if (wh_unlikely(more && r == -ETIMEDOUT && wh_os_now_ns() < deadline_ns))
+                        r = 0;
                 if (wh_unlikely(!still_there(in, p, name))) {
                         r = -ECANCELED;
                         break;
@@ -900,7 +911,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         break;
                 }
                 if (wh_unlikely(r < 0)) {
-                        armed = r == -EAGAIN;
+                        armed = r == -EAGAIN && !more;
                         break;
                 }
                 in->budget = WH_BUDGET;

@@ -26,7 +26,8 @@
 enum {
         BATCH = 253,           /* descriptors in one datagram: the kernel's SCM_MAX_FD */
         OWN_FDS_MAX = 1 << 20, /* in a port of our own user's: more than any process has */
-        COST_LINK = 64,        /* link.K7: what it takes to make one */
+        COST_LINK = 64,        /* link.K7: what it takes to make one, or to unmake it */
+        COST_BRANCH = 4,
         LINK_FDS_MAX = 4 + WH_SECTIONS_MAX + 1 + WHARF_ITEMS_MAX + 2 + 1,
         BYTES_MAX = WH_COLD_MAX, /* of a message in private memory; what is larger is a memory of its own */
         STATE_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
@@ -513,8 +514,10 @@ struct opening {
         bool caught_up;
         struct wh_port *p; /* once there is one: moving, so that nobody here can use it yet */
         wharf_name name;
-        struct wh_link **links; /* so many of them are open */
+        struct wh_link **links; /* so many of them are open, */
         uint32_t n_links;
+        uint32_t n_introduced;  /* and of so many it is known who introduced them */
+        struct wh_list in_gone; /* of task->gone, once it was undone */
 };
 
 struct wh_moving {
@@ -945,8 +948,8 @@ static int link_open(struct wh_moving *mv, struct opening *op, const struct move
                 return wh_trace(-ENOMEM);
         }
         l->directory = m->flags & MOVE_DIRECTORY;
-        l->handed_on = true; /* what lies in the carrier has this end as well (wh_move_start()) */
-        if (mv->reserved) {  /* asked for: from here on it stands in the link's bill */
+        l->handed_on = l->came = true; /* what lies in the carrier has this end as well (wh_link_arrive()) */
+        if (mv->reserved) {            /* asked for: from here on it stands in the link's bill */
                 wh_account_give(&p->task->accounts, mv->by.payer, WH_SHARE_TASK_LINKS, 1);
                 mv->reserved--;
         }
@@ -994,23 +997,28 @@ static int link_open(struct wh_moving *mv, struct opening *op, const struct move
                 r = items_open(l, o, m);
         if (r == 0 && m->flags & MOVE_CHANGE)
                 r = change_open(l, o, m);
+        if (r == 0)
+                wh_port_look_at(l); /* once it is somebody's (M8): what comes meanwhile rings nobody */
         return r;
 }
 
 /* Introducers come before those whom they introduced, since links are in the order in which they were made. */
-static int branches_open(const struct opening *op)
+static int branches_open(struct wh_moving *mv, struct opening *op)
 {
-        for (uint32_t i = 0; i < op->n_links; i++) {
-                uint32_t by = op->o.links[i].introducer;
+        while (op->n_introduced < op->n_links) {
+                const uint32_t i = op->n_introduced, by = op->o.links[i].introducer;
                 struct wh_branch *b;
-                if (by == 0)
-                        continue;
                 if (by > i)
                         return wh_trace(-EPROTO);
-                int r = wh_branch_new(op->links[by - 1], op->introduced_max, &b);
-                if (r < 0)
-                        return wh_trace(r);
-                wh_branch_settle(b, op->links[i]);
+                if (by) {
+                        int r = wh_branch_new(op->links[by - 1], op->introduced_max, &b);
+                        if (r < 0)
+                                return wh_trace(r);
+                        wh_branch_settle(b, op->links[i]);
+                }
+                op->n_introduced++;
+                if (!spend(mv, by ? COST_BRANCH : 1) && op->n_introduced < op->n_links)
+                        return WH_LINK_LATER;
         }
         return 0;
 }
@@ -1030,7 +1038,7 @@ static int links_open(struct wh_moving *mv, struct opening *op)
                 if (++op->n_links < h->n_links && !more)
                         return WH_LINK_LATER;
         }
-        int r = branches_open(op);
+        int r = branches_open(mv, op);
         if (r < 0 || !h->unused_notices)
                 return r;
         /* One for all, and last of all, since a notice that was fired is seen. */
@@ -1170,6 +1178,7 @@ static int moving_step(struct wh_moving *mv, struct wh_items *i, unsigned n)
                 struct opening *op = wh_os_calloc(1, sizeof *op);
                 if (!op)
                         return wh_trace(-ENOMEM);
+                wh_list_init(&op->in_gone);
                 if ((r = opening_begin(mv, i->fd[mv->begun], op)) < 0) {
                         opening_done(op);
                         return r;
@@ -1187,8 +1196,6 @@ static int moving_step(struct wh_moving *mv, struct wh_items *i, unsigned n)
                 if ((r = port_open(mv, i->fd[mv->n], op)) < 0)
                         return r;
                 mv->port[mv->n] = op->name;
-                opening_done(op);
-                mv->open[mv->n] = NULL;
                 if (!spend(mv, 1) && mv->n + 1 < n) {
                         mv->n++;
                         return WH_LINK_LATER;
@@ -1204,6 +1211,9 @@ int wh_moving_open(wharf_task *t, struct wh_items *i, unsigned n, const struct w
                 any |= i->kind[k] == WH_ITEM_RECEIVE;
         if (!any)
                 return 0;
+        if (wh_ports_gone(t) &&
+            wh_moving_clear(t, by->over)) /* so that nothing is missing for what is still being undone */
+                return WH_LINK_LATER;
         if (!i->moving) {
                 if (!(i->moving = wh_os_calloc(1, sizeof *i->moving)))
                         return wh_trace(-ENOMEM);
@@ -1222,41 +1232,134 @@ wharf_name wh_moving_port(const struct wh_items *i, unsigned k)
         return i->moving->port[k];
 }
 
+/* What is left of it, until the budget is used up. True: something still is. */
+static bool gone_clear(wharf_task *t, struct opening *op, uint32_t *budget)
+{
+        struct opened *o = &op->o;
+        if (op->p) {
+                struct wh_inbox *in = &op->p->own;
+                wh_lock(&in->lock);
+                for (; *budget && !wh_list_empty(&op->p->links); *budget -= *budget < COST_LINK ? *budget : COST_LINK)
+                        wh_port_remove_link(wh_container(op->p->links.next, struct wh_link, in_port));
+                const bool more = !wh_list_empty(&op->p->links);
+                wh_unlock(&in->lock);
+                if (more)
+                        return true;
+                wh_port_gone(t, op->name);
+                op->p = NULL;
+        }
+        for (; *budget && o->n_fds; *budget -= *budget < WH_COST_FRAME ? *budget : WH_COST_FRAME)
+                do
+                        wh_os_close_theirs(o->fds[--o->n_fds]);
+                while (o->n_fds && o->fds[o->n_fds - 1] < 0); /* those that links have had cost nothing */
+        if (o->n_fds)
+                return true;
+        opening_done(op);
+        return false;
+}
+
+/* M8. It is out of the list while one thread is at it. */
+static bool gone_go_on(wharf_task *t, uint32_t *budget)
+{
+        for (;;) {
+                wh_lock(&t->notices);
+                struct wh_list *n = wh_list_pop_front(&t->gone);
+                wh_unlock(&t->notices);
+                if (!n)
+                        return false;
+                struct opening *op = wh_container(n, struct opening, in_gone);
+                if (gone_clear(t, op, budget)) {
+                        wh_lock(&t->notices);
+                        wh_list_push_back(&t->gone, &op->in_gone);
+                        wh_unlock(&t->notices);
+                        return true;
+                }
+                atomic_fetch_sub_explicit(&t->n_gone, 1, memory_order_relaxed);
+        }
+}
+
+bool wh_moving_clear(wharf_task *t, struct wh_link *over)
+{
+        uint32_t all = UINT32_MAX;
+        if (!over || !over->owner) { /* nobody else is served by this call */
+                while (gone_go_on(t, &all))
+                        all = UINT32_MAX;
+                return false;
+        }
+        uint32_t *budget = over->end->budget(over);
+        const bool more = gone_go_on(t, budget);
+        if (more)
+                *budget = 0;
+        return more;
+}
+
+bool wh_ports_clear(wharf_task *t)
+{
+        uint32_t budget = WH_BUDGET;
+        return gone_go_on(t, &budget);
+}
+
 void wh_moving_undo(struct wh_items *i)
 {
         struct wh_moving *mv = i->moving;
         if (!mv)
                 return;
+        wharf_task *t = mv->task;
         i->moving = NULL;
         for (unsigned k = 0; k < WHARF_ITEMS_MAX; k++) {
-                if (mv->port[k])
-                        wharf_drop(mv->task, mv->port[k]); /* copies: the carrier has everything still */
-                else if (mv->open[k] && mv->open[k]->p)
-                        wh_port_gone(mv->task, mv->open[k]->name);
-                opening_done(mv->open[k]);
+                struct opening *op = mv->open[k];
+                if (!op)
+                        continue;
+                if (op->p) {
+                        wh_lock(&op->p->own.lock);
+                        op->p->closing = WH_PORT_MOVING;
+                        wh_unlock(&op->p->own.lock);
+                }
+                wh_lock(&t->notices);
+                if (op->p)
+                        wh_list_remove(&op->p->in_ids); /* it can come again */
+                wh_list_push_back(&t->gone, &op->in_gone);
+                wh_unlock(&t->notices);
+                atomic_fetch_add_explicit(&t->n_gone, 1, memory_order_relaxed);
         }
-        wh_account_give(&mv->task->accounts, mv->by.payer, WH_SHARE_TASK_LINKS, mv->reserved);
+        wh_account_give(&t->accounts, mv->by.payer, WH_SHARE_TASK_LINKS, mv->reserved);
         if (mv->reserved && mv->by.over && mv->by.over->port)
                 wh_place_freed(mv->by.over->port); /* others may have waited for what was kept for these */
+        if (mv->by.over && mv->by.over->owner)
+                wh_ports_clear(t); /* a small one goes at once, and of a large one a part */
+        else
+                wh_moving_clear(t, NULL);
         free(mv);
+}
+
+static void opening_forget(struct opening *op)
+{
+        if (!op)
+                return;
+        free(op->o.fds);
+        free(op->links);
+        free(op);
 }
 
 void wh_moving_forget(struct wh_items *i)
 {
-        for (unsigned k = 0; i->moving && k < WHARF_ITEMS_MAX; k++) {
-                struct opening *op = i->moving->open[k];
-                if (op) {
-                        free(op->o.fds);
-                        free(op->links);
-                        free(op);
-                }
-        }
+        for (unsigned k = 0; i->moving && k < WHARF_ITEMS_MAX; k++)
+                opening_forget(i->moving->open[k]);
         free(i->moving);
         i->moving = NULL;
 }
 
+void wh_ports_forget(wharf_task *t)
+{
+        struct wh_list *n;
+        while ((n = wh_list_pop_front(&t->gone)))
+                opening_forget(wh_container(n, struct opening, in_gone));
+}
+
 void wh_moving_done(struct wh_items *i)
 {
+        for (unsigned k = 0; i->moving && k < WHARF_ITEMS_MAX; k++)
+                opening_done(i->moving->open[k]);
         free(i->moving);
         i->moving = NULL;
 }
@@ -1268,18 +1371,19 @@ void wh_move_start(wharf_task *t, wharf_name port, int carrier)
         struct wh_port *p = wh_port_lock(t, port, &err);
         if (!p)
                 return;
-        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
-        wh_list_for (n, &p->links) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
-                wh_lock(&l->o.lock);
-                l->handed_on = false;
-                l->end->renew(l);
-                wh_unlock(&l->o.lock);
-                wh_port_look_at(l); /* what came meanwhile rang nobody */
-                if (l->rx && wh_ring_publish_taken(&l->rx->ring))
-                        wh_link_bell(l);
-        }
-        wh_unlock(&in->lock);
+        p->arrived = true;
+        wh_unlock(&atomic_load_explicit(&p->inbox, memory_order_relaxed)->lock);
+}
+
+void wh_link_arrive(struct wh_link *l)
+{
+        wh_link_spend(l, WH_COST_FRAME);
+        wh_lock(&l->o.lock);
+        l->handed_on = l->came = false;
+        l->end->renew(l);
+        wh_unlock(&l->o.lock);
+        if (l->rx && wh_ring_publish_taken(&l->rx->ring))
+                wh_link_bell(l);
 }
 
 int wh_move_to(wharf_task *t, wharf_name port, wharf_name to, uint32_t id)

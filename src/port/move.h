@@ -23,6 +23,10 @@
  *       is mapped, and stays the mover's memory; another user's links take of its share before the first of them is made, and
  *       its options are at most the defaults.
  *   M7  No port comes here with the id of one that this task has made, or has from its own user.
+ *   M8  What is done for each link of a port is on a budget (link.K7): its opening, with who introduced it; what its holder
+ *       is told (wh_link_arrive()), when a receive first looks at it; and its end, where the port is not to be had after
+ *       all. What is left of that (task->gone) goes on in every receive of the task, and before the next port is opened. A
+ *       link takes 4 us to open, 3 to tell and 4 to end; with a lane some 14, and there may be thousands.
  */
 #ifndef WH_PORT_MOVE_H
 #define WH_PORT_MOVE_H
@@ -59,12 +63,24 @@ int wh_moving_open(wharf_task *t, struct wh_items *i, unsigned n, const struct w
 wharf_name wh_moving_port(const struct wh_items *i, unsigned k);
 /* They are somebody's, and stay: wh_move_start() makes each the port's owner for good. */
 void wh_moving_done(struct wh_items *i);
-/* Away with what is open. Harmless where nothing is. */
+/* Away with what is open, at once or bit by bit (M8). Harmless where nothing is. */
 void wh_moving_undo(struct wh_items *i);
+/* What was undone and is still there is cleared away, on the budget of `over`. True: not all of it. */
+bool wh_moving_clear(wharf_task *t, struct wh_link *over);
+/* The same, so much as there is a budget for; and is there any? */
+bool wh_ports_clear(wharf_task *t);
+static inline bool wh_ports_gone(wharf_task *t)
+{
+        /* Relaxed: whoever has added to it looks at it after that, and others find it a moment later. */
+        return wh_unlikely(atomic_load_explicit(&t->n_gone, memory_order_relaxed) != 0);
+}
 /* In a forked child: frees memory alone. */
 void wh_moving_forget(struct wh_items *i);
+void wh_ports_forget(wharf_task *t);
 /* Takes the descriptor. */
 void wh_move_start(wharf_task *t, wharf_name port, int carrier);
+/* A receive looks at a link that came with a port for the first time: it is ours alone now, and its holder is asked anew (K5). */
+void wh_link_arrive(struct wh_link *l);
 
 /*
  * Send the receive right `port` in an otherwise empty message `id` over the send right `to`, without waiting: what a

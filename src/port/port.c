@@ -404,8 +404,11 @@ void wh_port_gone(wharf_task *t, wharf_name name)
 {
         struct wh_port *p = (struct wh_port *)wh_table_find(&t->names, name);
         struct wh_inbox *in = port_inbox_lock_any(p, name);
-        wh_list_for (n, &p->links)
-                wh_container(n, struct wh_link, in_port)->handed_on = true;
+        wh_list_for (n, &p->links) {
+                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                l->handed_on = true;
+                l->came = false;
+        }
         port_close_locked(p, name, in);
 }
 

@@ -86,6 +86,7 @@ struct wh_port {
         struct wh_list in_ids;        /* of task->ids, where it was made here or came from this task's own user, */
         bool id_on_its_way;           /* and it is moving, so that it may come back; guard of both: task->notices */
         uint8_t closing;              /* WH_PORT_* */
+        bool arrived;                 /* it came from another task, and is this one's for good */
         wharf_name heir;              /* a send right over which the port goes instead of being closed; or none */
         wharf_name set_left;          /* while it moves: the set that it was in, to which a failed move gives it back */
         bool watches;                 /* rights were ever watched for it */

@@ -4,6 +4,7 @@
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/identity.h"
+#include "port/move.h"
 #include "port/object.h"
 #include "port/places.h"
 #include "port/why.h"
@@ -102,6 +103,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         wh_list_init(&t->ids);
         wh_list_init(&t->waiting);
         wh_list_init(&t->lingering);
+        wh_list_init(&t->gone);
         wh_ids_look();
         (void)wh_os_kernel_since(0, 0); /* while it may be asked */
         t->pid = wh_os_getpid();
@@ -156,6 +158,7 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
         if (wh_task_ours(t)) {
                 wh_table_each(&t->names, drop_port, t); /* first: some go over a send right to their heirs */
                 wh_table_each(&t->names, drop_one, t);
+                wh_moving_clear(t, NULL);
                 wh_os_close(t->wake[0]);
                 wh_os_close(t->wake[1]);
         } else

@@ -39,6 +39,8 @@ struct wharf_task {
         struct wh_list waiting;       /* ports with links that wait for others to end (places.h); guard: notices */
         uint32_t freed;               /* changes whenever a link ends; guard: notices */
         _Atomic uint32_t n_placeless; /* links: places.h */
+        struct wh_list gone;          /* ports that were not to be had after all (move.c, M8); guard: notices */
+        _Atomic uint32_t n_gone;      /* so many, also while a thread is at one; a hint */
         _Atomic uint32_t n_waiting;   /* ports in `waiting`; beside its guard a hint */
         struct wh_lock own_lock;      /* making them; taken before all others */
         _Atomic wharf_name own_port[WH_OWN_PORTS];

@@ -841,6 +841,122 @@ TEST(a_port_with_many_links_is_opened_in_parts)
         }
 }
 
+/*
+ * Goal:   however many links a port had that is not to be had after all, a call that finds that out looks at its deadline.
+ * Method: 1500 links, of which the last is none. Calls that do not wait have so many fewer each, and in the end none.
+ */
+TEST(a_port_with_many_links_is_undone_in_parts)
+{
+        enum { MANY = 1500, FEW = 8 * WH_BUDGET / 64 };
+        descriptors(4 * LIMIT);
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        static int fds[MANY];
+        int sv[2], sock = connect_raw(&h), none = memfd_create("none", MFD_CLOEXEC);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        for (int i = 0; i < MANY; i++)
+                fds[i] = i + 1 < MANY ? sv[0] : none;
+        send_carrier(sock, 0,
+                     carrier_new((struct head){.port_id = 1, .n_links = MANY, .n_fds = MANY}, fds, 0, 0, NULL));
+        struct wharf_item it;
+        struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
+        struct wharf_port_stat st = {.size = sizeof st};
+        uint64_t most = 0, before = 0;
+        do {
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
+                CHECK_EQ(wharf_port_stat(h.task, h.port, &st), 0);
+                const uint64_t now = h.task->accounts.used[WH_SHARE_TASK_LINKS];
+                most = now > most ? now : most;
+                CHECK(now + FEW >= before);
+                before = now;
+        } while (before || !st.refused_links);
+        CHECK_GE(most, MANY / 2);
+        CHECK(!wh_ports_gone(h.task));
+        close(sv[0]);
+        close(sv[1]);
+        close(none);
+        close(sock);
+        hub_close(&h);
+}
+
+static unsigned count_came(wharf_task *t, wharf_name port)
+{
+        unsigned n = 0;
+        wh_list_for (pos, &port_of(t, port)->links)
+                n += wh_container(pos, struct wh_link, in_port)->came;
+        return n;
+}
+
+/*
+ * Goal:   nor does the call that receives it tell all its senders. Receives on it do, each of some of them, and none sleeps
+ *         or leaves the port unreadable before all are told.
+ * Method: a thousand links that have nothing to say.
+ */
+TEST(senders_of_a_moved_port_are_told_a_few_at_a_time)
+{
+        enum { MANY = 1000, FEW = 8 * WH_BUDGET / WH_COST_FRAME };
+        descriptors(4 * LIMIT);
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        wharf_name port, right[MANY];
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        for (int i = 0; i < MANY; i++)
+                CHECK_EQ(wharf_right_new(h.task, port, &right[i]), 0);
+        int carrier, sock = connect_raw(&h), fd;
+        CHECK_EQ(wh_move_pack(h.task, port, &carrier), 0);
+        wh_move_end(h.task, port, true);
+        send_carrier(sock, 0, carrier);
+        struct wharf_item it;
+        struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+        port = it.name;
+        CHECK_EQ(count_came(h.task, port), MANY);
+        CHECK_EQ(wharf_port_fd(h.task, port, &fd), 0);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        for (unsigned left = MANY, now; left; left = now) {
+                CHECK_EQ(poll(&p, 1, 0), 1);
+                CHECK_EQ(wharf_recvmsg(h.task, port, &MSG(), 0), -EAGAIN);
+                now = count_came(h.task, port);
+                CHECK(now < left);
+                CHECK_LE(left - now, FEW);
+        }
+        for (int i = 0; i < MANY; i += 100)
+                CHECK_EQ(wharf_send(h.task, right[i], "x", 1, wharf_in_ms(60000)), 0);
+        struct wharf_sender from;
+        for (int i = 0; i < MANY; i += 100) {
+                char buf[8];
+                CHECK_EQ(wharf_recv(h.task, port, buf, sizeof buf, &from, wharf_in_ms(60000)), 1);
+                CHECK_EQ(from.known, WHARF_KNOWN_OWN); /* each has bound, as it was told to */
+        }
+        close(sock);
+        hub_close(&h);
+}
+
+/*
+ * Goal:   who waits for one sender of a port that has moved leaves no other one untold.
+ * Method: two senders with lanes, of which one is waited for in vain. A receive that does not wait comes to the other.
+ */
+TEST(a_sender_of_a_moved_port_is_told_though_another_is_waited_for)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        wharf_name port, right[2];
+        char buf[8];
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        for (int i = 0; i < 2; i++) {
+                struct wharf_msg m = MSG(.data = BYTES("x"), .len_bytes = 1, .how = WHARF_HOW_INLINE);
+                CHECK_EQ(wharf_right_new(h.task, port, &right[i]), 0);
+                CHECK_EQ(wharf_sendmsg(h.task, right[i], &m, 0), 0);
+                CHECK_EQ(wharf_recv(h.task, port, buf, sizeof buf, NULL, wharf_in_ms(60000)), 1);
+        }
+        port = moved_by(h.task, port, getuid());
+        CHECK_EQ(count_came(h.task, port), 2);
+        struct wh_link *one = wh_container(port_of(h.task, port)->links.next, struct wh_link, in_port);
+        struct wharf_msg m = MSG(.from = one->who.id);
+        CHECK_EQ(wharf_recvmsg(h.task, port, &m, wharf_in_ms(5)), -ETIMEDOUT);
+        CHECK_EQ(count_came(h.task, port), 1);
+        CHECK_EQ(wharf_recvmsg(h.task, port, &MSG(), 0), -EAGAIN);
+        CHECK_EQ(count_came(h.task, port), 0);
+        hub_close(&h);
+}
+
 /* Answers a call with a port of so many links, twice. */
 static int answers_with_ports(void *arg)
 {
