@@ -1511,7 +1511,7 @@ TEST(what_can_be_an_heir)
         hub_close(&h);
 }
 
-/* Goal: also who has sent few messages, all as frames, goes over to the new owner with its very next one. */
+/* Goal: also who has sent few messages, all as frames, goes over with its very next one, once the new owner has looked. */
 TEST(a_sender_without_a_lane_goes_over_with_its_next_message)
 {
         struct hub h = hub_open(NULL);
@@ -1531,6 +1531,7 @@ TEST(a_sender_without_a_lane_goes_over_with_its_next_message)
                 CHECK_EQ(wharf_recvmsg(h.task, h.port, &got, wharf_in_ms(60000)), 0);
                 CHECK_EQ(item.kind, WHARF_GOT_RECEIVE);
                 port = item.name;
+                CHECK_EQ(wharf_recv(h.task, port, NULL, 0, NULL, 0), -EAGAIN);
         }
         struct wharf_right_stat st = {.size = sizeof st};
         CHECK_EQ(wharf_right_stat(h.task, right, &st), 0);
