@@ -399,7 +399,8 @@ static bool alone(struct wh_server *s, const struct wharf_sender *from)
         if (from->introducer.known == WHARF_KNOWN_NOBODY)
                 return true;
         int n = wharf_sender_introducers(s->task, from->id, by, INTRODUCERS_MAX);
-        bool same = n >= 0 && n <= INTRODUCERS_MAX && from->uid != (uid_t)-1; /* two without a number may be two users */
+        bool same =
+                n >= 0 && n <= INTRODUCERS_MAX && from->uid != (uid_t)-1; /* two without a number may be two users */
         for (int i = 0; same && i < n; i++)
                 same = wh_known_surely(by[i].known) && by[i].uid == from->uid;
         return same;
