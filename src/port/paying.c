@@ -57,6 +57,8 @@ static uint64_t unread_settle(struct wh_unread *u, uint32_t most)
 {
         uint64_t read = 0;
         const uint32_t n = u->n > most ? u->n - most : 0;
+        if (!n)
+                return 0;
         for (uint32_t i = 0; i < n; i++)
                 read += u->of[i];
         memmove(u->of, u->of + n, (u->n - n) * sizeof *u->of);
@@ -64,19 +66,23 @@ static uint64_t unread_settle(struct wh_unread *u, uint32_t most)
         return read;
 }
 
-/* Those that were read are paid for no more. */
-static void settle(struct wh_link *l)
+/* Those that were read are paid for no more. All of them were sent. */
+static void settle(struct wh_link *l, struct wh_unread *u, enum wh_share share)
 {
-        if ((!l->replies.n && !l->flying.n) || l->sock < 0)
-                return;
-        const uint32_t most = wh_frames_unread(l->sock);
-        wh_bill_give(&l->bill, WH_SHARE_REPLIES, unread_settle(&l->replies, most));
-        wh_bill_give(&l->bill, WH_SHARE_FLYING, unread_settle(&l->flying, most));
+        if (u->n && l->sock >= 0)
+                wh_bill_give(&l->bill, share, unread_settle(u, wh_frames_unread(l->sock)));
 }
 
+static void settle_all(struct wh_link *l)
+{
+        settle(l, &l->replies, WH_SHARE_REPLIES);
+        settle(l, &l->flying, WH_SHARE_FLYING);
+}
+
+/* What is charged now is not sent yet: of the other kind there may be something like that, and it is not looked at. */
 static int unread_charge(struct wh_link *l, struct wh_unread *u, enum wh_share share, uint64_t of, bool force)
 {
-        settle(l);
+        settle(l, u, share);
         int r = unread_add(u, of);
         if (r == 0 && (r = wh_bill_charge(&l->bill, share, of, force)) < 0)
                 u->n--;
@@ -210,7 +216,7 @@ static bool linger(const struct wh_link *l, const struct lingering *end)
 void wh_end_over(struct wh_link *l, enum wh_end how)
 {
         struct lingering end = {.sock = l->sock, .how = how, .payer = l->bill.payer};
-        settle(l);
+        settle_all(l);
         for (uint32_t i = 0; i < l->flying.n; i++)
                 end.fds += l->flying.of[i];
         wh_bill_give(&l->bill, WH_SHARE_FLYING, end.fds);
@@ -230,7 +236,7 @@ bool wh_replies_settle(struct wh_link *l)
                 wh_list_for (n, &l->port->links) {
                         struct wh_link *k = wh_container(n, struct wh_link, in_port);
                         wh_lock(&k->o.lock);
-                        settle(k);
+                        settle_all(k);
                         wh_unlock(&k->o.lock);
                 }
         wh_unlock(&in->lock);

@@ -1008,6 +1008,40 @@ static void answer_first(struct hub *h)
         CHECK_EQ(wharf_reply(h->task, m.reply, "y", 1), 0);
 }
 
+/*
+ * Goal:   a reply in a memory is charged once, from when it is made: neither is it taken for one that was read before it was
+ *         sent, nor given back twice where it cannot be.
+ * Method: two calls; one reply lies there, and the other one's caller is gone.
+ */
+TEST(a_reply_in_a_memory_is_charged_once)
+{
+        struct hub h = hub_open(PORT_OPTS(.link_reply_bytes_max = 1 << 20));
+        CHECK_EQ(chmod(test_dir(), 0711), 0);
+        struct flood f = {.hub = &h, .each = 2, .ready = stage_new(), .go = stage_new(), .sent = stage_new()};
+        pid_t pid = test_fork(call_unread, &f);
+        answer_first(&h);
+        stage_await(&f.ready);
+        char c, *large = calloc(1, LARGE_FEW);
+        int err;
+        struct wharf_msg m[2] = {MSG(.data = &c, .cap_bytes = 1), MSG(.data = &c, .cap_bytes = 1)};
+        for (unsigned i = 0; i < 2; i++)
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m[i], WHARF_FOREVER), 0);
+        struct wh_port *p = wh_port_lock(h.task, h.port, &err);
+        wh_unlock(&p->inbox->lock);
+        CHECK_EQ(wharf_reply(h.task, m[0].reply, large, LARGE_FEW), 0);
+        CHECK_EQ(p->accounts.used[WH_SHARE_REPLIES], LARGE_FEW);
+        kill_hard(pid);
+        CHECK_EQ(wharf_reply(h.task, m[1].reply, large, LARGE_FEW), -EPIPE);
+        CHECK_EQ(wharf_recv(h.task, h.port, NULL, 0, NULL, 0), -EAGAIN);
+        CHECK_EQ(p->accounts.used[WH_SHARE_REPLIES], 0);
+        CHECK_EQ(h.task->accounts.used[WH_SHARE_FLYING], 0);
+        stage_done(&f.ready);
+        stage_done(&f.go);
+        stage_done(&f.sent);
+        free(large);
+        hub_close(&h);
+}
+
 TEST(replies_that_nobody_reads_are_charged_until_they_are_read)
 {
         enum { CALLS = 20 };
