@@ -392,8 +392,8 @@ WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t cal
  * Errors: -EPIPE (the caller is gone), -EMSGSIZE, -EBADF, -EPERM, -ENOMEM, -EMFILE, -ESTALE;
  *         -EOPNOTSUPP  more than 64 KiB, and the kernel forbids the shared memory that it needs
  *         -ENOBUFS  the caller does not read its replies; the link to it was closed
- *         -ETOOMANYREFS  descriptors in answers that its user has not read are its share of what may be on its way, half of
- *                   RLIMIT_NOFILE for all; or those of this process's user are all that the kernel allows: try again later
+ *         -ETOOMANYREFS  descriptors in answers that its user has not read are its share of what may be on its way, an
+ *                   eighth of RLIMIT_NOFILE for all; or those of this process's user are all that the kernel allows: try again later
  *         -EDQUOT   its user has not read others, and they have all the memory that is its share (reply_bytes_max): try
  *                   again later, or drop the right, which tells the caller -ECANCELED
  */

@@ -171,6 +171,19 @@ int wh_bill_charge(struct wh_bill *b, enum wh_share share, uint64_t amount, bool
         return r;
 }
 
+int wh_bill_charge_answer(struct wh_bill *b, bool *ret_own)
+{
+        wh_lock(&b->lock);
+        int r = 0;
+        *ret_own = b->of[WH_SHARE_ANSWERS] >= b->answers_max;
+        if (*ret_own)
+                r = -EDQUOT;
+        else if (b->task && (r = wh_account_charge(b->task, b->payer, WH_SHARE_ANSWERS, 1, false)) == 0)
+                b->of[WH_SHARE_ANSWERS]++;
+        wh_unlock(&b->lock);
+        return r;
+}
+
 static void give_locked(struct wh_bill *b, enum wh_share share, uint64_t amount)
 {
         struct wh_accounts *a = books(b, share);

@@ -38,7 +38,7 @@ enum wh_share {
         WH_SHARE_TASK_LINKS = 0, /* half of its descriptors (RLIMIT_NOFILE) */
         WH_SHARE_RIGHTS = 1,     /* a quarter of them: rights read and not delivered yet */
         WH_SHARE_ANSWERS = 2,    /* calls received and not answered yet */
-        WH_SHARE_FLYING = 3,     /* half of them: descriptors that were sent to callers, and are unread */
+        WH_SHARE_FLYING = 3,     /* an eighth of them: descriptors that were sent to callers, and are unread */
         /* in those of a port */
         WH_SHARE_LINKS = 4,
         WH_SHARE_BYTES = 5,   /* mapped: lanes, sections, rings that ended; and large messages while they come */
@@ -90,6 +90,8 @@ struct wh_bill {
 
 void wh_bill_open(struct wh_bill *b, struct wh_accounts *task, struct wh_accounts *port, uid_t payer);
 int wh_bill_charge(struct wh_bill *b, enum wh_share share, uint64_t amount, bool force);
+/* One more call to be answered: -EDQUOT where the link has all that it may (*ret_own), or its user. */
+int wh_bill_charge_answer(struct wh_bill *b, bool *ret_own);
 void wh_bill_give(struct wh_bill *b, enum wh_share share, uint64_t amount);
 /* It is so much now, whatever it was; not refused, for it is there already. */
 void wh_bill_set(struct wh_bill *b, enum wh_share share, uint64_t amount);

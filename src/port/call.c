@@ -220,7 +220,7 @@ int wh_call_read_via(struct wh_link *l, struct wh_call *c)
                 wh_os_fd_private(via.change.sock);
                 wh_os_close_end(c->via, WH_END_OURS);
                 c->via = via.change.sock;
-                r = via.over = 0;
+                via.over = r = 0;
         }
         if (r == 0 || (r < 0 && !via.over)) {
                 c->part = via.stash;

@@ -49,6 +49,7 @@ void wh_inbox_done(struct wh_inbox *in)
         while ((n = wh_list_pop_front(&in->notices)))
                 free(wh_container(n, struct wh_notice, node));
         wh_turns_done(in);
+        wh_lingering_forget(in);
         wh_os_close(in->ep);
         in->ep = -1;
 }
@@ -126,7 +127,7 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
                 wh_notices_take(in);
                 return;
         case WH_EP_OVER:
-                wh_lingering_event(in->task, (int)name);
+                wh_lingering_event(in->task, in, (int)name);
                 return;
         case WH_EP_LINK: {
                 struct wh_link *l = (struct wh_link *)wh_table_find(&in->task->links, name);

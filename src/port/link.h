@@ -241,10 +241,11 @@ struct wh_link {
         wharf_task *task;
         const struct wh_end_ops *end;
         int sock;
-        int over;         /* K4; everything that came was delivered */
-        int tx_over;      /* nothing can be sent any more, for this errno; receiving may go on */
-        bool owner;       /* which end this is: end->owner */
-        bool movable;     /* it may have to be handed on, with all that it has mapped */
+        _Atomic int
+                over; /* K4; everything that came was delivered. Whoever answers reads it without the inbox's lock */
+        int tx_over;  /* nothing can be sent any more, for this errno; receiving may go on */
+        bool owner;   /* which end this is: end->owner */
+        bool movable; /* it may have to be handed on, with all that it has mapped */
         bool provisional; /* K5; at the holder */
         bool handed_on;   /* another task has this end now: ours is a copy, and so are those of its items */
         bool came;        /* with a port, and no receive has looked at it yet (move.h, M8): it is hot until then */
@@ -615,13 +616,21 @@ void wh_reply_fly_unsent(struct wh_link *l, unsigned fds);
 /* Look what was read on all links of the port; nothing is locked. True: so there is more to be had for this one. */
 bool wh_replies_settle(struct wh_link *l);
 /*
- * The link is over, or has another pair: closes its socket. Where descriptors lie unread there, which are on their way still,
- * the other side sees it end, and it stays charged, and open, until they were read.
+ * The link is about to end, or to have another pair, and descriptors may lie unread on the other side of its socket, which are
+ * on their way still. Then *ret is for that socket, charged for one link and for these, to whoever pays for the link; NULL where
+ * there are none. 0, or -EDQUOT where that one may have no more links, which is not asked with `force`. wh_end_keep_not() undoes it.
  */
-void wh_end_over(struct wh_link *l, enum wh_end how);
-/* Those of the task that were read are closed; and all, when it closes. True: there were some. */
-bool wh_lingering_settle(wharf_task *t);
-void wh_lingering_event(wharf_task *t, int sock);
+struct wh_lingering;
+int wh_end_keep(struct wh_link *l, bool force, struct wh_lingering **ret);
+void wh_end_keep_not(struct wh_link *l, struct wh_lingering *kept);
+/* Closes the link's socket; with `kept` its other side sees it end, and it is closed when all was read. */
+void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept);
+/* One that lingers was read, or its other side closed, or nothing of that. */
+void wh_lingering_event(wharf_task *t, struct wh_inbox *in, int sock);
+/* The inbox is no more. */
+void wh_lingering_forget(struct wh_inbox *in);
+/* Somebody wants what they take: those that no inbox hears of are looked at, now and then. All go when the task closes. */
+void wh_lingering_settle(wharf_task *t);
 void wh_lingering_done(wharf_task *t, bool ours);
 
 #endif

@@ -265,7 +265,7 @@ static void read_waiting(struct wh_link *l)
  */
 static void read_cold(struct wh_link *l)
 {
-        if (l->once || l->provisional)
+        if (l->owner || l->once || l->provisional)
                 return;
         read_waiting(l);
         l->sock_ready = true; /* who waits for the answer looks there first, whatever its deadline is */
@@ -1351,7 +1351,7 @@ static int send_by_choice(struct wh_link *l, struct wh_outgoing *o)
                 return r;
         if (!l->tx && !o->started)
                 read_cold(l);
-        r = l->tx_over ? l->tx_over : l->over;
+        r = l->tx_over ? l->tx_over : l->owner ? 0 : l->over; /* who has said all may be answered */
         if (r < 0)
                 return r;
         if (l->detour & WH_DETOUR_RENEW && (r = l->end->renew(l)) < 0)

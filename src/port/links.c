@@ -141,7 +141,9 @@ void wh_port_remove_link(struct wh_link *l)
         wh_link_end(l, -EPIPE);
         wh_lock(&l->o.lock);
         wh_os_epoll_del(in->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
-        wh_end_over(l, wh_link_end_how(l));
+        struct wh_lingering *kept;
+        (void)wh_end_keep(l, true, &kept); /* its own place has just become free */
+        wh_end_over(l, wh_link_end_how(l), kept);
         l->sock = -1;
         l->tx_over = -EPIPE;
         wh_unlock(&l->o.lock);

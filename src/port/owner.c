@@ -237,15 +237,23 @@ static int owner_change(struct wh_link *l)
         struct wh_hello h;
         wh_owner_hello(l, &h);
         wh_lock(&l->o.lock);
+        struct wh_lingering *kept;
+        int r = wh_end_keep(l, false, &kept);
+        if (r < 0) {
+                wh_unlock(&l->o.lock);
+                wh_os_epoll_del(l->inbox->ep, c->sock);
+                return wh_trace(r);
+        }
         /* Nothing is written to the old pair after this greeting, which says where our own lane ends (K6). */
         struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = l->tx_seq, .arg = WH_CHANGE_GREETING};
         if (l->tx || l->tx_had_lane) {
                 f.arg |= WH_CHANGE_LANE;
                 f.total = l->tx ? l->tx->ring.records : l->tx_ended;
         }
-        int r = wh_frame_greet(c->sock, &f, &h);
+        r = wh_frame_greet(c->sock, &f, &h);
         /* A holder whose first pair this is waits for no greeting there. */
         if (r < 0 && r != -EPIPE && (l->renews || c->awaited)) {
+                wh_end_keep_not(l, kept);
                 wh_unlock(&l->o.lock);
                 wh_os_epoll_del(l->inbox->ep, c->sock);
                 return wh_trace(r == -EAGAIN ? -EPROTO : -ENOMEM);
@@ -257,7 +265,7 @@ static int owner_change(struct wh_link *l)
         l->tx_over = l->tx_over == -EPIPE ? 0 : l->tx_over; /* that was the old pair */
         wh_os_epoll_del(l->inbox->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
         /* Whoever introduced it may have copies of both ends. */
-        wh_end_over(l, wh_link_end_how(l) & ~WH_END_OURS);
+        wh_end_over(l, wh_link_end_how(l) & ~WH_END_OURS, kept);
         l->sock = c->sock;
         c->sock = -1;
         if (c->told)

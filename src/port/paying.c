@@ -13,6 +13,7 @@
  * socket follows from how many bytes the kernel has for them. Whoever took a reply has read all frames before it.
  */
 #include "port/link.h"
+#include "port/places.h"
 #include "port/port.h"
 
 #include "base/trace.h"
@@ -121,61 +122,110 @@ void wh_reply_fly_unsent(struct wh_link *l, unsigned fds)
 /* ---- ends that are over, and unread ---- */
 
 /* An end, which takes one descriptor, and those that lie unread on its other side. */
-struct lingering {
+struct wh_lingering {
         struct wh_list node;
+        struct wh_inbox
+                *inbox; /* which hears of it; NULL: none, so it is looked at when somebody wants what it takes */
         int sock;
+        unsigned looks; /* in vain */
         enum wh_end how;
         uid_t payer;
         uint64_t fds;
 };
 
-static void lingering_end(wharf_task *t, struct lingering *g)
+enum {
+        VAIN_LOOKS_MAX = 256, /* so often its other side may have us look before it is heard no more */
+        DATAGRAM_LEAST = 256, /* of what the kernel counts; what is less is being given back this moment */
+};
+
+static void lingering_free(wharf_task *t, struct wh_lingering *g)
 {
-        wh_os_close_end(g->sock, g->how);
         wh_account_give(&t->accounts, g->payer, WH_SHARE_TASK_LINKS, 1);
         wh_account_give(&t->accounts, g->payer, WH_SHARE_FLYING, g->fds);
         free(g);
 }
 
-void wh_lingering_event(wharf_task *t, int sock)
+static void lingering_end(wharf_task *t, struct wh_lingering *g)
 {
-        struct lingering *over = NULL;
+        if (g->inbox)
+                wh_os_epoll_del(g->inbox->ep, g->sock); /* before it is closed: a copy elsewhere would keep it firing */
+        wh_os_close_end(g->sock, g->how);
+        lingering_free(t, g);
+        wh_places_raised(t); /* somebody may wait for what it took */
+}
+
+static bool is_read(const struct wh_lingering *g)
+{
+        const int left = wh_os_unread(g->sock);
+        return left >= 0 && left < DATAGRAM_LEAST;
+}
+
+void wh_lingering_event(wharf_task *t, struct wh_inbox *in, int sock)
+{
+        struct wh_lingering *over = NULL;
         wh_lock(&t->lingers);
         wh_list_for_safe (k, &t->lingering) {
-                struct lingering *g = wh_container(k, struct lingering, node);
-                if (g->sock != sock || wh_frames_unread(sock) != 0)
+                struct wh_lingering *g = wh_container(k, struct wh_lingering, node);
+                if (g->sock != sock || g->inbox != in)
                         continue;
-                wh_list_remove(k);
-                over = g;
+                if (is_read(g)) {
+                        wh_list_remove(k);
+                        over = g;
+                } else if (++g->looks == VAIN_LOOKS_MAX) {
+                        wh_os_epoll_del(in->ep, sock);
+                        g->inbox = NULL;
+                }
+                break;
         }
         wh_unlock(&t->lingers);
         if (over)
                 lingering_end(t, over);
 }
 
-/* Those that were read are given back; with `all` those too that were not. */
-static bool lingering_close(wharf_task *t, bool all)
+void wh_lingering_forget(struct wh_inbox *in)
 {
-        struct wh_list over;
-        struct wh_list *node;
+        wh_lock(&in->task->lingers);
+        wh_list_for (k, &in->task->lingering) {
+                struct wh_lingering *g = wh_container(k, struct wh_lingering, node);
+                if (g->inbox == in)
+                        g->inbox = NULL;
+        }
+        wh_unlock(&in->task->lingers);
+}
+
+/* Somebody looked a moment ago. What is looked at costs a call for each, so that happens now and then. */
+static bool looked_lately(wharf_task *t, _Atomic uint64_t *when)
+{
+        enum { EVERY_US = 2000 };
+        const uint64_t now = wh_os_ticks(), was = atomic_load_explicit(when, memory_order_relaxed);
+        if (was && now - was < EVERY_US * t->ticks_per_us)
+                return true;
+        atomic_store_explicit(when, now, memory_order_relaxed);
+        return false;
+}
+
+/* Of those that no inbox hears of, or of all, those that were read are closed; with `all` whatever they are. */
+static void lingering_close(wharf_task *t, bool all)
+{
+        struct wh_list over, *node;
         wh_list_init(&over);
         wh_lock(&t->lingers);
         wh_list_for_safe (k, &t->lingering) {
-                if (!all && wh_frames_unread(wh_container(k, struct lingering, node)->sock) != 0)
+                const struct wh_lingering *g = wh_container(k, struct wh_lingering, node);
+                if (!all && (g->inbox || !is_read(g)))
                         continue;
                 wh_list_remove(k);
                 wh_list_push_back(&over, k);
         }
         wh_unlock(&t->lingers);
-        const bool any = !wh_list_empty(&over);
         while ((node = wh_list_pop_front(&over)))
-                lingering_end(t, wh_container(node, struct lingering, node));
-        return any;
+                lingering_end(t, wh_container(node, struct wh_lingering, node));
 }
 
-bool wh_lingering_settle(wharf_task *t)
+void wh_lingering_settle(wharf_task *t)
 {
-        return lingering_close(t, false);
+        if (!looked_lately(t, &t->lingers_looked))
+                lingering_close(t, false);
 }
 
 void wh_lingering_done(wharf_task *t, bool ours)
@@ -183,46 +233,61 @@ void wh_lingering_done(wharf_task *t, bool ours)
         if (ours)
                 lingering_close(t, true);
         wh_list_for_safe (node, &t->lingering)
-                free(wh_container(node, struct lingering, node));
+                free(wh_container(node, struct wh_lingering, node));
 }
 
-/* The end is kept, and what is unread there. False: for want of memory. */
-static bool linger(const struct wh_link *l, const struct lingering *end)
+int wh_end_keep(struct wh_link *l, bool force, struct wh_lingering **ret)
 {
-        wharf_task *t = l->task;
-        struct wh_accounts *a = &t->accounts;
-        struct lingering *g = wh_os_calloc(1, sizeof *g);
-        if (!g)
-                return false;
-        *g = *end;
-        if (wh_account_charge(a, g->payer, WH_SHARE_FLYING, g->fds, true) < 0) {
-                free(g);
-                return false;
-        }
-        if (wh_account_charge(a, g->payer, WH_SHARE_TASK_LINKS, 1, true) < 0) {
-                wh_account_give(a, g->payer, WH_SHARE_FLYING, g->fds);
-                free(g);
-                return false;
-        }
-        wh_os_shutdown(g->sock, SHUT_RDWR);
-        /* Whenever some of it was read, or its other side is closed; without that, when somebody wants what it takes. */
-        (void)wh_os_epoll_add(l->inbox->ep, g->sock, EPOLLOUT | EPOLLET, wh_ep_tag(WH_EP_OVER, (uint32_t)g->sock));
-        wh_lock(&t->lingers);
-        wh_list_push_back(&t->lingering, &g->node);
-        wh_unlock(&t->lingers);
-        return true;
-}
-
-void wh_end_over(struct wh_link *l, enum wh_end how)
-{
-        struct lingering end = {.sock = l->sock, .how = how, .payer = l->bill.payer};
+        struct wh_accounts *a = &l->task->accounts;
+        uint64_t fds = 0;
         settle_all(l);
         for (uint32_t i = 0; i < l->flying.n; i++)
-                end.fds += l->flying.of[i];
-        wh_bill_give(&l->bill, WH_SHARE_FLYING, end.fds);
+                fds += l->flying.of[i];
+        *ret = NULL;
+        struct wh_lingering *g = fds && !l->handed_on ? wh_os_calloc(1, sizeof *g) : NULL;
+        if (!g)
+                return 0;
+        *g = (struct wh_lingering){.sock = l->sock, .payer = l->bill.payer, .fds = fds};
+        int r = wh_account_charge(a, g->payer, WH_SHARE_TASK_LINKS, 1, force);
+        if (r == 0 && (r = wh_account_charge(a, g->payer, WH_SHARE_FLYING, fds, true)) < 0)
+                wh_account_give(a, g->payer, WH_SHARE_TASK_LINKS, 1);
+        if (r < 0) {
+                free(g);
+                if (r == -EDQUOT)
+                        l->refusal = WH_REFUSAL_TASK_LINKS;
+                return r;
+        }
+        *ret = g;
+        return 0;
+}
+
+void wh_end_keep_not(struct wh_link *l, struct wh_lingering *kept)
+{
+        if (kept)
+                lingering_free(l->task, kept);
+}
+
+void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept)
+{
+        wharf_task *t = l->task;
+        uint64_t fds = 0;
+        for (uint32_t i = 0; i < l->flying.n; i++)
+                fds += l->flying.of[i];
+        wh_bill_give(&l->bill, WH_SHARE_FLYING, fds);
         l->flying.n = 0;
-        if (!end.fds || l->handed_on || !linger(l, &end))
-                wh_os_close_end(end.sock, how);
+        if (!kept) {
+                wh_os_close_end(l->sock, how);
+                return;
+        }
+        wh_os_shutdown(kept->sock, SHUT_RDWR);
+        kept->how = how;
+        /* Whenever some of it was read, or its other side is closed. */
+        if (wh_os_epoll_add(l->inbox->ep, kept->sock, EPOLLOUT | EPOLLET,
+                            wh_ep_tag(WH_EP_OVER, (uint32_t)kept->sock)) == 0)
+                kept->inbox = l->inbox;
+        wh_lock(&t->lingers);
+        wh_list_push_back(&t->lingering, &kept->node);
+        wh_unlock(&t->lingers);
 }
 
 bool wh_replies_settle(struct wh_link *l)
@@ -230,11 +295,15 @@ bool wh_replies_settle(struct wh_link *l)
         struct wh_inbox *in = l->inbox;
         const uint64_t before = wh_bill_left(&l->bill, WH_SHARE_REPLIES),
                        flew = wh_bill_left(&l->bill, WH_SHARE_FLYING);
+        if (looked_lately(l->task, &l->task->replies_looked))
+                return false;
         wh_lingering_settle(l->task);
         wh_lock(&in->lock);
         if (l->inbox == in && l->port)
                 wh_list_for (n, &l->port->links) {
                         struct wh_link *k = wh_container(n, struct wh_link, in_port);
+                        if (k->bill.payer != l->bill.payer)
+                                continue;
                         wh_lock(&k->o.lock);
                         settle_all(k);
                         wh_unlock(&k->o.lock);

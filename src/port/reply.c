@@ -21,10 +21,10 @@
 /* One more call of this link that is to be answered. */
 static int call_charge(struct wh_link *l)
 {
-        struct wh_bill *b = &l->bill;
-        int r = b->of[WH_SHARE_ANSWERS] >= b->answers_max ? -EDQUOT : wh_bill_charge(b, WH_SHARE_ANSWERS, 1, false);
+        bool own;
+        int r = wh_bill_charge_answer(&l->bill, &own);
         if (r == -EDQUOT)
-                l->refusal = b->of[WH_SHARE_ANSWERS] >= b->answers_max ? WH_REFUSAL_ANSWERS : WH_REFUSAL_TASK_ANSWERS;
+                l->refusal = own ? WH_REFUSAL_ANSWERS : WH_REFUSAL_TASK_ANSWERS;
         return r;
 }
 
@@ -320,7 +320,7 @@ static int reply_failed(int err)
         case -ETOOMANYREFS:
                 return wh_fail_plain(err,
                                      "too many descriptors are on their way: to the user of this caller, who has not "
-                                     "read them (half of RLIMIT_NOFILE has shares), or of this process's user");
+                                     "read them (an eighth of RLIMIT_NOFILE has shares), or of this process's user");
         case -EMSGSIZE:
                 return wh_fail_plain(err, "the reply is larger than its way allows");
         case -EOPNOTSUPP:

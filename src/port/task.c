@@ -131,7 +131,7 @@ void wh_task_limits(wharf_task *t)
         n = n < 1u << 30 ? n : 1u << 30;
         const bool more = wh_accounts_limit(&t->accounts, WH_SHARE_TASK_LINKS, n / 2);
         wh_accounts_limit(&t->accounts, WH_SHARE_RIGHTS, n / 4 > WH_FDS_MAX ? n / 4 : WH_FDS_MAX);
-        wh_accounts_limit(&t->accounts, WH_SHARE_FLYING, n / 2 > WH_FDS_MAX ? n / 2 : WH_FDS_MAX);
+        wh_accounts_limit(&t->accounts, WH_SHARE_FLYING, n / 8 > WH_FDS_MAX ? n / 8 : WH_FDS_MAX);
         if (more)
                 wh_places_raised(t);
 }

@@ -56,8 +56,9 @@ struct wharf_task {
         void (*inherited_free)(void *);
         struct wh_accounts accounts; /* what all its ports share, between the users of its senders */
         struct wh_lock lingers;      /* guards the next; before those of the books */
-        struct wh_list lingering;    /* ends that are over, and unread: wh_end_lingers() */
-        struct wh_scratch *scratch;  /* guarded by `lock`: those that nobody uses now */
+        struct wh_list lingering;    /* ends that are over, and unread: wh_end_over() */
+        _Atomic uint64_t lingers_looked, replies_looked; /* ticks: paying.c */
+        struct wh_scratch *scratch;                      /* guarded by `lock`: those that nobody uses now */
         unsigned n_scratch;
 };
 

@@ -297,7 +297,12 @@ TEST(at_the_limit_of_descriptors_spawn_fails_whole_or_works_whole)
                         break;
                 }
                 failed++;
-                CHECK_EQ(r, -EMFILE);
+                CHECK(r == -EMFILE ||
+                      r == -ETOOMANYREFS); /* what others of this user have on their way counts as well */
+                if (r == -ETOOMANYREFS) {
+                        usleep(10000);
+                        room--;
+                }
                 CHECK_EQ(waitpid(-1, NULL, WNOHANG), -1);
                 CHECK_EQ(count_fds(), open_now);
                 CHECK_LE(room, 40);
