@@ -385,6 +385,8 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                 inbox_tell_waiting(in);
                 return -EAGAIN;
         }
+        if (!only && !wh_list_empty(&in->notices))
+                return 0; /* the look before this has found them */
         /* Here, and not only where we sleep: a sender that wakes us without end must not keep us. */
         if (deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns) {
                 if (!in->leader)

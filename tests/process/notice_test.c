@@ -283,6 +283,33 @@ TEST(a_notice_makes_the_descriptor_readable)
 
 /* ---- asked for twice, taken back, and to nobody ---- */
 
+/* Goal: what a look between messages has found is delivered, and not slept beside. */
+TEST(a_notice_that_is_found_between_messages_is_delivered)
+{
+        struct wharf_task_opts o = {.size = sizeof o, .spin_us_max = WHARF_NO_SPIN}; /* spinning looks again */
+        struct hub h = {.listen_fd = -1};
+        wharf_name own, port, right;
+        char c;
+        CHECK_EQ(wharf_task_open(&o, &h.task), 0);
+        CHECK_EQ(wharf_port_new(h.task, NULL, &h.port), 0);
+        CHECK_EQ(wharf_right_new(h.task, h.port, &own), 0);
+        CHECK_EQ(wharf_port_new(h.task, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &right), 0);
+        CHECK_EQ(wharf_watch(h.task, right, h.port), 0);
+        /* By then the idle ones are asked about after each, since each takes its time. */
+        for (unsigned i = 0; i < 40; i++) {
+                usleep(i < 30 ? 0 : 1000);
+                CHECK_EQ(wharf_send(h.task, own, "x", 1, 0), 0);
+                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), 1);
+        }
+        CHECK_EQ(wharf_drop(h.task, port), 0);
+        usleep(1000);
+        struct wharf_msg m = get(h.task, h.port, wharf_in_ms(20000));
+        CHECK_EQ(m.notice, WHARF_NOTICE_DEAD_NAME);
+        CHECK_EQ(m.about, right);
+        hub_close(&h);
+}
+
 TEST(a_request_is_taken_back)
 {
         struct hub h = hub_open(NULL);
