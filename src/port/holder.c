@@ -223,8 +223,10 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         wh_waits_end(&l->task->waits, waits);
                         wh_lock(&l->o.lock);
                         r = k == 0 ? -ETIMEDOUT : k == -EINTR ? 0 : k < 0 ? k : 0;
-                        if (k > 0 && p[0].revents & (POLLHUP | POLLERR))
-                                l->hung_up = gone = true;
+                        if (k > 0 && p[0].revents & (POLLHUP | POLLERR)) {
+                                wh_link_hung_up(l);
+                                gone = true;
+                        }
                         woken = k > 0 && p[0].revents & POLLIN;
                         if (k > 0 && (p[0].revents & POLLIN || p[1].revents)) {
                                 l->sock_ready = true;

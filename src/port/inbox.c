@@ -136,7 +136,7 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
                         return;
                 l->sock_ready = l->rung = true;
                 if (ev->events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR))
-                        l->hung_up = true;
+                        wh_link_hung_up(l);
                 if (wh_unlikely(l->waits && l->hung_up))
                         wh_place_unwait(l); /* places.G2 */
                 wh_inbox_heat(in, l);

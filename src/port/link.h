@@ -288,8 +288,9 @@ struct wh_link {
         uint32_t arms;       /* sleeps announced since the socket was last emptied */
         bool sock_ready;     /* there may be something to read on the socket */
         bool rung;           /* ... and since it became so nobody has seen that it is doorbells alone (link_rx.c) */
-        bool hung_up;        /* the kernel says that the other side is gone; there may be more to read */
+        bool hung_up;        /* the kernel says that the other side is gone; there may be more to read, */
         bool sock_ended;     /* ... and everything was read */
+        uint64_t last_line;  /* ... and of its ring nothing that begins here, or later: that was published since */
         const struct wh_frame
                 *looked; /* the frame that is being read, and was not taken from `looked_sock` yet, or NULL */
         int looked_sock;
@@ -318,7 +319,9 @@ struct wh_link {
         uid_t waits_uid;                 /* ... and on whose account it will be, */
         uint32_t waits_links;            /* of WAITS_MOVED: so many of them */
         bool placeless;                  /* its sender is gone, and its place given away, */
-        uint32_t place_to;               /* to this link */
+        uint32_t place_to;               /* to this link; */
+        uint32_t passes;                 /* and this one passes meanwhile */
+        uint8_t passing;                 /* places.G4: the errno for which it is refused, and only read to its end */
         bool waiting_room;               /* places.G3: it has had no place */
         struct wh_cred cred;             /* who it is, where l->who says that it is known */
         struct wharf_sender who;         /* of what is received from here on: identity.h */
@@ -568,6 +571,8 @@ int wh_link_take_frame(struct wh_link *l);
 void wh_link_privatise(struct wh_link *l);
 /* A pidfd of the process that made the owner's end's link and holds it. -ESRCH where it is gone or not known. */
 int wh_link_pidfd(struct wh_link *l, int *ret);
+/* The other side is gone: what it still publishes in its lane is read no more (a breach). */
+void wh_link_hung_up(struct wh_link *l);
 /* Drop the beginning of a message that will not be finished. */
 void wh_link_forget_part(struct wh_link *l);
 /* The receiver will sleep: announce it, so that the sender rings. False when something is there after all. */

@@ -277,6 +277,23 @@ int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, u
 
 /* ---- lanes that end ---- */
 
+/*
+ * All that was published before the other side was gone has room in this ring, and in those whose frames lie in the socket: none
+ * of it begins a whole ring behind what is taken now (R3).
+ */
+static void lines_end(struct wh_link *l)
+{
+        if (l->rx)
+                l->last_line = l->rx->ring.pos + l->rx->ring.lines;
+}
+
+void wh_link_hung_up(struct wh_link *l)
+{
+        if (!l->hung_up)
+                lines_end(l);
+        l->hung_up = true;
+}
+
 /* The present lane has ended: it goes, or stays for as long as the user holds payloads in it. */
 static void lane_retire(struct wh_link *l)
 {
@@ -481,6 +498,7 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
                 l->rx->number = l->lanes++;
                 l->frames_got = 0;
                 l->rx->ring.records = l->rx_seq; /* all that came cold is read */
+                lines_end(l);
                 if (wh_ring_publish_taken(&l->rx->ring))
                         wh_link_bell(l);
                 l->end->mapped(l);
@@ -1220,6 +1238,7 @@ static int record_next(struct wh_link *l, const struct wh_rec *rec)
         l->end->mapped(l);
         l->sock_ready = true; /* frames may have been left behind that of this ring */
         record_done(l, rec);
+        lines_end(l);
         if (wh_ring_idle(&l->rx->ring)) /* whose memory is gone is told */
                 wh_link_bell(l);
         return 0;
@@ -1374,6 +1393,8 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                 struct wh_lane_rx *rx = l->rx;
                 if (wh_likely(rx)) {
                         int r = wh_ring_peek(&rx->ring, &in->rec);
+                        if (wh_unlikely(l->hung_up) && r > 0 && rx->ring.pos >= l->last_line)
+                                r = wh_trace(-EPROTO); /* its writer goes on, and nobody could make it stop */
                         if (wh_likely(r > 0)) {
                                 if (wh_likely(in->rec.kind == WH_REC_PLAIN && !l->stash.building &&
                                               in->rec.len <= payload_limit(l))) {
