@@ -25,8 +25,9 @@ WHARF_BEGIN
  * connection (wharf_port_listen()) waits in the listening socket for a place; but one beyond the share of its user is refused
  * there, -EDQUOT, and so is the message that it may have sent before it was accepted. A right that was looked up with wharfd
  * waits alone, as long as its user has less than its share of all the links that this task may have: beyond it it is
- * refused, too. An introducer that is gone does not keep its place from those whom it
- * introduced.
+ * refused, too. An introducer that is gone gives its place to
+ * the first of those who wait behind it; the others are not kept waiting for what may never end: what they have sent is
+ * received, and they are refused, -EMLINK or -EDQUOT.
  */
 
 /*

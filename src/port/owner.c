@@ -84,8 +84,8 @@ int wh_port_sender_known(struct wh_link *l)
         if (was == now || now == (uid_t)-1) /* of whom nothing is known, whoever introduced it pays for it still */
                 return 0;
         const uint32_t freed = wh_places_freed(p->task);
-        /* The task's own user has no share, and this one's link is there already: it is read, and goes. */
-        const bool goes = l->hung_up && now == p->task->accounts.self;
+        /* Its link is there already: it is read, and goes. With another pair it may stay, but the task's own user has no share. */
+        const bool goes = l->passing || (l->hung_up && (!l->change.due || now == p->task->accounts.self));
         enum wh_share refused;
         const bool force = goes || l->revoked != WH_REVOKED_NOT;
         int r = wh_bill_move(&l->bill, now, force, &refused);
@@ -273,6 +273,7 @@ static int owner_change(struct wh_link *l)
         wh_unlock(&l->o.lock);
         l->connected = false;
         l->hung_up = false;
+        wh_place_pass(l);
         return 0;
 }
 

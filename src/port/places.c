@@ -31,11 +31,16 @@ static uint32_t places_given(wharf_task *t)
         return atomic_load_explicit(&t->n_placeless, memory_order_relaxed);
 }
 
-/* Whoever got the place of `l` is gone, or nobody has had it yet. */
-static bool place_is_back(const struct wh_link *l)
+/* The link `id` is none of this port any more, or there was none yet. */
+static bool is_gone(const struct wh_port *p, uint32_t id)
 {
-        struct wh_link *k = (struct wh_link *)wh_table_find(&l->task->links, l->place_to);
-        return !k || atomic_load_explicit(&k->o.name, memory_order_relaxed) != l->place_to || k->port != l->port;
+        struct wh_link *k = (struct wh_link *)wh_table_find(&p->task->links, id);
+        return !k || atomic_load_explicit(&k->o.name, memory_order_relaxed) != id || k->port != p;
+}
+
+static bool gives(const struct wh_link *l)
+{
+        return l->hung_up || l->revoked;
 }
 
 /* The link of one that gave its place away counts for its user as before, so there is one more for all to share. */
@@ -46,13 +51,33 @@ static void share_more(struct wh_port *p, int by)
         wh_unlock(&p->accounts.lock);
 }
 
-/* G2: true where the place is its to give. */
+/* It is read to its end, and takes no place from here on. */
+static void count_no_more(struct wh_port *p, int by)
+{
+        p->n_placeless += (uint32_t)by;
+        share_more(p, by);
+}
+
+/* G4: a link that waits for its first place is one that passes, once it is gone and has others behind it. */
+static void never_had_one(struct wh_link *l)
+{
+        if (!l->waiting_room)
+                return;
+        l->waiting_room = false;
+        l->port->n_waiting_room--;
+        l->passing = EMLINK;
+        wh_bill_charge(&l->bill, WH_SHARE_LINKS, 1, true);
+        count_no_more(l->port, +1);
+        wh_branch_fade(l);
+}
+
+/* G2, G4: true where its place is given away, or it has none to give. */
 static bool give_place(struct wh_link *l)
 {
         struct wh_port *p = l->port;
         if (l->placeless)
-                return place_is_back(l);
-        if (!(l->hung_up || l->revoked) || l->waiting_room)
+                return true;
+        if (!gives(l))
                 return false;
         /* Relaxed, here and below: a number, and nothing that it is of is looked at for it. */
         if (atomic_fetch_add_explicit(&p->task->n_placeless, 1, memory_order_relaxed) >= placeless_max(p->task)) {
@@ -60,10 +85,24 @@ static bool give_place(struct wh_link *l)
                 return false;
         }
         l->placeless = true;
-        p->n_placeless++;
-        share_more(p, 1);
-        wh_branch_fade(l);
+        never_had_one(l);
+        if (!l->passing) {
+                count_no_more(p, +1);
+                wh_branch_fade(l);
+        }
         return true;
+}
+
+void wh_place_pass(struct wh_link *l)
+{
+        if (!l->passing)
+                return;
+        const enum wh_refusal which = (enum wh_refusal)l->refusal;
+        struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = l->passing, .id = which};
+        f.total = wh_port_limit(l->port, -(int)l->passing, which);
+        wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
+        wh_os_shutdown(l->sock, SHUT_RD);
+        wh_link_hung_up(l);
 }
 
 void wh_place_leave(struct wh_link *l)
@@ -73,12 +112,12 @@ void wh_place_leave(struct wh_link *l)
                 l->waiting_room = false;
                 l->port->n_waiting_room--;
         }
-        if (l->placeless) {
-                l->placeless = false;
-                l->port->n_placeless--;
-                share_more(l->port, -1);
+        if (l->placeless || l->passing)
+                count_no_more(l->port, -1);
+        if (l->placeless)
                 atomic_fetch_sub_explicit(&l->task->n_placeless, 1, memory_order_relaxed);
-        }
+        l->placeless = false;
+        l->passing = 0;
 }
 
 /* ---- waiting ---- */
@@ -149,12 +188,10 @@ static bool might_go_on(struct wh_port *p, const struct wh_link *l)
         if (l->waits == WH_WAITS_PLACE)
                 return wh_port_places(p) < p->opts.links_max;
         if (l->waits == WH_WAITS_INTRODUCTION) {
-                if (l->hung_up && !l->placeless && places_given(p->task) < placeless_max(p->task))
+                if (l->placeless ? is_gone(p, l->passes) : l->hung_up && places_given(p->task) < placeless_max(p->task))
                         return true;
                 if (wh_port_places(p) >= p->opts.links_max || !wh_branch_may(l, p->opts.introduced_max))
                         return false;
-                if (l->placeless && place_is_back(l))
-                        return true;
         }
         return wh_account_might(&p->task->accounts, l->waits_uid, WH_SHARE_TASK_LINKS) &&
                wh_account_might(&p->accounts, l->waits_uid, WH_SHARE_LINKS);
@@ -239,10 +276,10 @@ void wh_places_look(struct wh_inbox *in)
 
 /* ---- introductions ---- */
 
-/* Who pays for whom is introduced, and whether that one gets a place as any other, at any rate, or waits for it (G3). */
+/* Who pays for whom is introduced, and whether that one gets a place as any other, at any rate, waits for it (G3), or passes (G4). */
 struct adopting {
         uid_t payer;
-        bool force, waits;
+        bool force, waits, passes;
 };
 
 static int adopt(struct wh_link *introducer, int sock, const struct adopting *how, struct wh_link **ret,
@@ -257,13 +294,31 @@ static int adopt(struct wh_link *introducer, int sock, const struct adopting *ho
         if (wh_port_places(p) >= p->opts.links_max && !how->waits)
                 return -EMLINK;
         *ret_which = WH_REFUSAL_INTRODUCED;
-        if ((r = wh_branch_new(introducer, p->opts.introduced_max, &b)) < 0)
+        if ((r = wh_branch_new(introducer, how->passes ? UINT32_MAX : p->opts.introduced_max, &b)) < 0)
                 return r;
         r = how->waits ? wh_port_add_waiting(p, sock, how->payer, ret)
                        : wh_port_add_link(p, sock, how->payer, how->force, ret);
         wh_branch_settle(b, r == 0 ? *ret : NULL);
         *ret_which = p->links_refused_for;
         return r;
+}
+
+/* G4: whoever is refused for `why` passes. Negative where not even that is possible. */
+static int adopt_passing(struct wh_link *introducer, int sock, const struct adopting *plain, int why,
+                         struct wh_link **ret, enum wh_refusal *ret_which)
+{
+        const struct adopting how = {.payer = plain->payer, .force = true, .passes = true};
+        const enum wh_refusal which = why == -EDQUOT ? *ret_which : WH_REFUSAL_PLAIN;
+        count_no_more(introducer->port, +1);
+        int r = adopt(introducer, sock, &how, ret, ret_which);
+        if (r < 0) {
+                count_no_more(introducer->port, -1);
+                return r;
+        }
+        (*ret)->passing = (uint8_t)-why;
+        (*ret)->refusal = (uint8_t)which;
+        wh_branch_fade(*ret);
+        return 0;
 }
 
 /*
@@ -312,24 +367,34 @@ int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_fr
                 r = adopt(introducer, sock, &how, &l, &which);
         }
         const bool refuse = asked && r == -EDQUOT && how.payer != p->task->accounts.self;
-        const bool given = ends_by_itself(r) && !refuse && give_place(introducer);
+        const bool over = ends_by_itself(r) && !refuse && give_place(introducer);
+        const bool given = over && !introducer->passing && is_gone(p, introducer->place_to);
         if (given) {
                 how.force = true;
                 r = adopt(introducer, sock, &how, &l, &which);
+        }
+        const bool passes = over && ends_by_itself(r) && !introducer->revoked && is_gone(p, introducer->passes);
+        if (passes) {
+                how.waits = false;
+                r = adopt_passing(introducer, sock, &how, r, &l, &which);
         }
         if (r == 0 && (r = wh_link_take_frame(introducer)) < 0) {
                 l->handed_on = true; /* the frame is there still, and has the end */
                 wh_port_remove_link(l);
                 return r;
         }
-        if (r == 0 && given)
+        if (r == 0 && given && !passes)
                 introducer->place_to = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        if (r < 0 && had_place && introducer->placeless)
+        if (r == 0 && passes)
+                introducer->passes = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        if ((r < 0 || passes) && had_place && introducer->placeless)
                 wh_place_freed(p); /* given away in vain: another may wait for it */
         if (r == 0 && !greet(l)) {
                 wh_port_remove_link(l);
                 return 0;
         }
+        if (r == 0)
+                wh_place_pass(l);
         if (r == 0 && how.waits) {
                 wh_place_wait(l, WH_WAITS_PLACE, how.payer, false, freed);
                 return 0;
@@ -338,7 +403,8 @@ int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_fr
                 wh_port_look_at(l); /* it may have sent already: look, rather than wait for an edge */
                 return 0;
         }
-        if (r == -ENOMEM || (ends_by_itself(r) && !introducer->revoked && !refuse)) {
+        const bool in_vain = refuse || introducer->revoked || passes || (introducer->passing && !introducer->placeless);
+        if (r == -ENOMEM || (ends_by_itself(r) && !in_vain)) {
                 wh_os_close_end(sock, WH_END_SHARED);                            /* the frame has another: later */
                 const bool dead = introducer->hung_up && !introducer->placeless; /* too many have given theirs away */
                 return r == -ENOMEM ? r

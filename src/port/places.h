@@ -22,6 +22,13 @@
  *       that takes one of the task's only (l->waiting_room). One whose other end was closed needs none, and is read: it is
  *       gone, or has sent another pair. Of these its user
  *       has a share too, beyond which it is refused, like one that connected.
+ *   G4  What a sender that is gone has introduced comes to its end, whatever others do: all that would end one of those
+ *       who have places may lie behind the one who waits. So while the place that it gave is taken, the next one passes
+ *       (l->passing): it is told that it is refused, can send nothing more from then on, and is read to its end without a
+ *       place, one at a time. Nothing that was acknowledged is lost by that, but for what it writes to a lane until it
+ *       looks. Those whom it introduced itself pass likewise, and so do those of a link that never had a place to give;
+ *       they wait for none of the WH_PLACELESS_MAX, but are refused where there is none, so that those who wait for
+ *       these do not wait for each other. A link that is gone, or passes, waits for no share of its user's either.
  *
  * Guard: the inbox of the port; of what all ports of a task share (task->waiting), task->notices.
  */
@@ -30,7 +37,7 @@
 
 #include "port/port.h"
 
-enum { WH_PLACELESS_MAX = 64 };
+enum { WH_PLACELESS_MAX = 64 }; /* each with one that passes */
 
 /* How many of the port's links_max places are taken. Everybody who asks that asks here. */
 uint32_t wh_port_places(const struct wh_port *p);
@@ -47,6 +54,8 @@ int wh_place_wait(struct wh_link *l, enum wh_waits_for why, uid_t uid, bool shar
 int wh_place_had(struct wh_link *l);
 /* It waits no more. Harmless where it did not. */
 void wh_place_unwait(struct wh_link *l);
+/* G4: it has another pair, of which the same is true. Harmless where it does not pass. */
+void wh_place_pass(struct wh_link *l);
 /* `l` is about to leave its port. */
 void wh_place_leave(struct wh_link *l);
 /* A link of `p` is gone, or counts for another user: somebody may have waited for that, here or at another port. */

@@ -264,11 +264,14 @@ TEST(an_introducer_that_is_gone_gives_its_place)
         hub_close(&h);
 }
 
-/* The link of one that gave its place away, and that is still read, has none any more: another one's end makes room. */
-TEST(who_gave_its_place_away_takes_none)
+/*
+ * One that is gone has one place to give: who came first has it for good, who comes behind is heard and refused. The link
+ * of whoever gave its place away takes none itself, so that another one's end makes room.
+ */
+TEST(who_finds_the_place_of_a_dead_introducer_taken_is_heard_and_refused)
 {
         struct hub h = hub_open(NULL);
-        wharf_name port, a, b, first, second;
+        wharf_name port, a, b, first, second, third;
         CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.links_max = 2, .introduced_max = 2), &port), 0);
         CHECK_EQ(wharf_right_new(h.task, port, &a), 0);
         CHECK_EQ(wharf_right_new(h.task, port, &b), 0);
@@ -278,9 +281,17 @@ TEST(who_gave_its_place_away_takes_none)
         CHECK_EQ(wharf_send(h.task, second, "2", 1, 0), 0);
         CHECK_EQ(wharf_drop(h.task, a), 0);
         receive_text(&h, port, "1");
-        CHECK_EQ(wharf_recv(h.task, port, NULL, 0, NULL, 0), -EAGAIN); /* the first one has the place of `a` */
-        CHECK_EQ(wharf_drop(h.task, b), 0);
         receive_text(&h, port, "2");
+        CHECK_EQ(wharf_send(h.task, second, "no", 2, wharf_in_ms(20000)), -EMLINK);
+        CHECK(strstr(wharf_why(), "(links_max): 2"));
+        CHECK_EQ(wharf_recv(h.task, port, NULL, 0, NULL, 0), -EAGAIN);
+        CHECK_EQ(wharf_send(h.task, first, "3", 1, 0), 0); /* it has the place of `a` */
+        receive_text(&h, port, "3");
+        CHECK_EQ(wharf_right_copy(h.task, first, 0, &third), 0);
+        CHECK_EQ(wharf_send(h.task, third, "4", 1, 0), 0);
+        CHECK_EQ(wharf_recv(h.task, port, NULL, 0, NULL, 0), -EAGAIN);
+        CHECK_EQ(wharf_drop(h.task, b), 0);
+        receive_text(&h, port, "4");
         hub_close(&h);
 }
 

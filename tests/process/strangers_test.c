@@ -1205,6 +1205,101 @@ TEST(a_pair_with_an_owner_at_each_end_ends)
         }
 }
 
+/* `text` as the first message of a link. */
+static void message_by_hand(int sock, const char *text)
+{
+        struct wh_frame f = {
+                .type = WH_FRAME_MESSAGE, .to = WH_TO_OWNER, .total = strlen(text), .arg = WH_MSG_FIRST | WH_MSG_LAST};
+        CHECK_EQ(wh_frame_send(sock, &f, text, strlen(text), NULL, false), 0);
+}
+
+/*
+ * Goal:   the queue of an introducer that is gone ends, though what would make room for the one who waits lies behind it:
+ *         all is received that was acknowledged, and no link stays.
+ * Method: by hand; copies of one end and then the other; pairs, one message in each, and then all their other ends; the same
+ *         where the limit is that of the introducer; and through a chain of such introducers.
+ */
+TEST(nobody_waits_for_what_lies_behind_in_the_same_queue)
+{
+        enum { COPIES, PAIRS, CHAIN, WAYS, N = 12 };
+        for (int how = 0; how < 2 * WAYS; how++) {
+                const int way = how / 2;
+                struct hub h = hub_open(NULL);
+                wharf_name port, bad, good;
+                int sv[N][2];
+                unsigned sent = 0, got = 0;
+                char c;
+                CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.links_max = how % 2 ? 64 : 4, .introduced_max = 3), &port),
+                         0);
+                CHECK_EQ(wharf_right_new(h.task, port, &bad), 0);
+                CHECK_EQ(wharf_right_new(h.task, port, &good), 0);
+                const unsigned before = count_fds();
+                for (int i = 0; i < N; i++)
+                        CHECK_EQ(wh_os_socketpair(sv[i]), 0);
+                for (int i = 0; i < N; i++) {
+                        const int over = way == CHAIN && i ? sv[i - 1][1] : holder(h.task, bad)->sock;
+                        if (way != COPIES) {
+                                message_by_hand(sv[i][1], "x");
+                                sent++;
+                        }
+                        introduce_by_hand(over, sv[way == COPIES ? 0 : i][0]);
+                }
+                for (int i = 0; i < (way == COPIES ? 1 : N); i++)
+                        introduce_by_hand(holder(h.task, bad)->sock, sv[i][1]);
+                for (int i = 0; i < N; i++) {
+                        close(sv[i][0]);
+                        close(sv[i][1]);
+                }
+                CHECK_EQ(wharf_drop(h.task, bad), 0);
+                for (int i = 0; i < 100; i++)
+                        got += wharf_recv(h.task, port, &c, 1, NULL, 0) == 1;
+                CHECK_LE(got, sent); /* the greeting of the other end may end one before it is read */
+                CHECK_EQ(senders(h.task, port), 1);
+                CHECK_LE(count_fds(), before);
+                for (char i = 'a'; i < 'd'; i++) { /* and the places are there */
+                        CHECK_EQ(wharf_right_copy(h.task, good, 0, &bad), 0);
+                        CHECK_EQ(wharf_send(h.task, bad, &i, 1, 0), 0);
+                        CHECK_EQ(wharf_recv(h.task, port, &c, 1, NULL, wharf_in_ms(20000)), 1);
+                        CHECK_EQ(c, i);
+                }
+                hub_close(&h);
+        }
+}
+
+/*
+ * Goal:   whoever says that it is gone and goes on in its lane is heard for as long as that ring can have been full.
+ * Method: a sender that ends its half of the socket, and sends a message behind each that is received.
+ */
+TEST(a_lane_ends_with_its_socket)
+{
+        enum { LINES = 128 };
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        wharf_name bad;
+        struct wh_lane_tx *lane;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &bad), 0);
+        const int sock = holder(h.task, bad)->sock;
+        CHECK_EQ(wh_lane_tx_new(LINES * WH_LINE, LINES, &lane), 0);
+        struct wh_frame f = {.type = WH_FRAME_ATTACH, .to = WH_TO_OWNER, .n_fds = 2};
+        CHECK_EQ(wh_frame_send(sock, &f, NULL, 0, (int[]){lane->out_fd, lane->back_fd}, false), 0);
+        unsigned n = 0, sent = 0;
+        char buf[64];
+        for (; wh_ring_reserve(&lane->ring, 48); sent++)
+                wh_ring_publish(&lane->ring, WH_REC_PLAIN, 48);
+        CHECK_GE(sent, 64);
+        CHECK_EQ(shutdown(sock, SHUT_WR), 0);
+        while (n < 10 * LINES && wharf_recv(h.task, h.port, buf, sizeof buf, NULL, 0) == 48) {
+                n++;
+                wh_ring_refresh(&lane->ring);
+                if (wh_ring_reserve(&lane->ring, 48))
+                        wh_ring_publish(&lane->ring, WH_REC_PLAIN, 48);
+        }
+        CHECK_GE(n, sent); /* all that was there */
+        CHECK_LE(n, 2 * LINES);
+        CHECK_EQ(senders(h.task, h.port), 0);
+        wh_lane_tx_free(lane);
+        hub_close(&h);
+}
+
 /*
  * Goal:   so does one whose first owner has a lane, in which nobody announces what the second one says.
  * Method: by hand; the greeting is read before the other end is introduced, so that the second owner finds nothing.
