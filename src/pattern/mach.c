@@ -786,7 +786,7 @@ static bool take_notice(const struct wharf_msg *m, mach_msg_header_t *h, size_t 
  * Who sent it, for those who decide by that: nobody that is known, where others may have made the sender speak, since the
  * trailer has no room for who gave it its right.
  */
-static mach_msg_security_trailer_t trailer_of(wharf_task *t, const struct wharf_sender *s)
+static __attribute__((noinline)) mach_msg_security_trailer_t trailer_of(wharf_task *t, const struct wharf_sender *s)
 {
         struct wharf_introducer by[INTRODUCERS_MAX];
         mach_msg_security_trailer_t r = {.msgh_trailer_size = sizeof r, .uid = (uint32_t)-1, .gid = (uint32_t)-1};
