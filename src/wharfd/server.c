@@ -4,6 +4,7 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "port/items.h"
+#include "port/kept.h"
 #include "port/status.h"
 #include "port/task.h"
 #include "names/domain.h"
@@ -17,6 +18,7 @@
 enum {
         SHORT_TRIES = 8, /* of what there is too little for, before it is given up; with a pause after each */
         BATCH_MSGS = 64, /* requests between two looks at the clock */
+        DUE_EACH = 16,   /* look-ups that waited and are answered in one turn of their user */
         LISTS_MAX = 512, /* of one user that wait for their turn: a list is long, and nobody reads so many at once */
         LINKS_MAX = 1 << 18,     /* connections; each user has a share of what the rules allow */
         WAITERS_SWEEP_MIN = 256, /* waiters before the dead among them are first looked for */
@@ -65,8 +67,10 @@ static bool passes(int r)
 /* Answers a lookup of that user with a right of its own; with -EAGAIN while its owner has to be told more first (W5). */
 static void answer_right(struct wh_server *s, wharf_name reply, uid_t uid, struct named *e)
 {
-        int r = wh_watches_behind_at(s, e) ? -EAGAIN : wh_users_introduce(s, e);
+        int r = e->full == s->pass || wh_watches_behind_at(s, e) ? -EAGAIN : wh_users_introduce(s, e);
         if (r < 0) {
+                if (r == -EAGAIN)
+                        e->full = s->pass; /* nor has it anything for the others of this pass */
                 answer(s, reply, WH_NAMES_LOOKUP, r);
                 return;
         }
@@ -209,12 +213,52 @@ static int names_insert(struct wh_server *s, struct named *e)
         return 0;
 }
 
+/* ---- turns: what waits is answered in parts, for each user in turn (S10) ---- */
+
+static struct turn *turn_of(struct wh_server *s, uid_t uid)
+{
+        wh_list_for (pos, &s->turns) {
+                struct turn *t = wh_container(pos, struct turn, node);
+                if (t->uid == uid)
+                        return t;
+        }
+        struct turn *t = wh_os_calloc(1, sizeof *t);
+        if (!t)
+                return NULL;
+        t->uid = uid;
+        wh_list_init(&t->jobs);
+        wh_list_init(&t->due);
+        wh_list_push_back(&s->turns, &t->node);
+        return t;
+}
+
+/* It is kept only for those who wait. */
+static void turn_put(struct turn *t)
+{
+        if (t->n_jobs || t->n_waiters)
+                return;
+        wh_list_remove(&t->node);
+        free(t);
+}
+
+/* Is nobody there who could read the answer? Then the right to it is dropped. */
+static bool asker_gone(struct wh_server *s, uint64_t link, wharf_name reply)
+{
+        if (wh_sender_lives(s->task, link))
+                return false;
+        wharf_drop(s->task, reply);
+        return true;
+}
+
 /* ---- waiting lookups ---- */
 
+/* Its turn stays: turn_put(). */
 static void waiter_free(struct wh_server *s, struct waiter *w)
 {
         wh_list_remove(&w->node);
+        wh_list_remove(&w->at);
         s->n_waiters--;
+        w->turn->n_waiters--;
         wh_users_give(&s->users, w->uid, WH_LIMIT_WAITS);
         free(w);
 }
@@ -224,15 +268,25 @@ static void waiters_sweep(struct wh_server *s)
 {
         wh_list_for_safe (pos, &s->waiters) {
                 struct waiter *w = wh_container(pos, struct waiter, node);
+                struct turn *t = w->turn;
                 int fd, r = wharf_sender_pidfd(s->task, w->link, &fd);
                 if (r == 0)
                         wh_os_close(fd);
                 if (r == -ENOENT || r == -ESRCH) {
                         wharf_drop(s->task, w->reply);
                         waiter_free(s, w);
+                        turn_put(t);
                 }
         }
         s->sweep_at = s->n_waiters * 2 > WAITERS_SWEEP_MIN ? s->n_waiters * 2 : WAITERS_SWEEP_MIN;
+}
+
+static struct wh_list *awaited(struct wh_server *s, const char *name)
+{
+        uint32_t h = (uint32_t)s->serial_first; /* nobody else can tell which names share a bucket */
+        while (*name)
+                h = (h ^ (uint8_t)*name++) * 16777619u; /* FNV-1a */
+        return &s->awaited[(h ^ h >> 16) & (WH_AWAITED - 1)];
 }
 
 static int waiter_add(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m)
@@ -243,18 +297,24 @@ static int waiter_add(struct wh_server *s, const struct wh_names_request *req, c
         int r = wh_users_take(&s->users, uid, WH_LIMIT_WAITS, wh_rules_limit(s->rules, WH_LIMIT_WAITS));
         if (r < 0)
                 return r;
-        struct waiter *w = wh_os_calloc(1, sizeof *w);
+        struct turn *t = turn_of(s, uid);
+        struct waiter *w = t ? wh_os_calloc(1, sizeof *w) : NULL;
         if (!w) {
+                if (t)
+                        turn_put(t);
                 wh_users_give(&s->users, uid, WH_LIMIT_WAITS);
                 return wh_trace(-ENOMEM);
         }
         w->uid = uid;
+        w->turn = t;
+        t->n_waiters++;
         int64_t now = wh_os_now_ns();
         w->deadline_ns =
                 req->timeout_ns >= (uint64_t)(INT64_MAX - now) ? WHARF_FOREVER : now + (int64_t)req->timeout_ns;
         w->reply = m->reply;
         w->link = m->sender.id;
         memcpy(w->name, req->name, sizeof w->name);
+        wh_list_push_back(awaited(s, w->name), &w->at);
 
         struct wh_list *at = &s->waiters; /* behind the last one that ends no later */
         while (at->prev != &s->waiters && wh_container(at->prev, struct waiter, node)->deadline_ns > w->deadline_ns)
@@ -264,18 +324,27 @@ static int waiter_add(struct wh_server *s, const struct wh_names_request *req, c
         return 0;
 }
 
-static void waiters_wake(struct wh_server *s, struct named *e)
+/* It is answered when its user's turn comes. */
+static void waiter_due(struct waiter *w)
 {
-        wh_list_for_safe (pos, &s->waiters) {
-                struct waiter *w = wh_container(pos, struct waiter, node);
-                if (!strcmp(w->name, e->name)) {
-                        answer_right(s, w->reply, w->uid, e);
-                        waiter_free(s, w);
-                }
+        if (w->due)
+                return;
+        w->due = true;
+        wh_list_remove(&w->at);
+        wh_list_push_back(&w->turn->due, &w->at);
+}
+
+/* The name that they wait for is there. */
+static void waiters_wake(struct wh_server *s, const struct named *e)
+{
+        wh_list_for_safe (pos, awaited(s, e->name)) {
+                struct waiter *w = wh_container(pos, struct waiter, at);
+                if (!strcmp(w->name, e->name))
+                        waiter_due(w);
         }
 }
 
-/* Answers those whose time is over; returns when the next one's is. */
+/* Those whose time is over are due; returns when the next one's is. */
 static int64_t waiters_expire(struct wh_server *s)
 {
         int64_t now = wh_os_now_ns();
@@ -283,10 +352,33 @@ static int64_t waiters_expire(struct wh_server *s)
                 struct waiter *w = wh_container(pos, struct waiter, node);
                 if (w->deadline_ns > now)
                         return w->deadline_ns;
-                answer(s, w->reply, WH_NAMES_LOOKUP, -ENOENT);
-                waiter_free(s, w);
+                wh_list_remove(&w->node);
+                waiter_due(w);
         }
         return WHARF_FOREVER;
+}
+
+/* Answers a few of this user's that are due, by what there is now. Where the name has gone again, it is waited for still. */
+static void waiters_part(struct wh_server *s, struct turn *t)
+{
+        struct wh_list *at;
+        for (unsigned i = 0; i < DUE_EACH && (at = wh_list_pop_front(&t->due)); i++) {
+                struct waiter *w = wh_container(at, struct waiter, at);
+                const bool over = !wh_list_linked(&w->node);
+                if (!asker_gone(s, w->link, w->reply)) {
+                        struct named *e = names_get(s, w->name);
+                        if (!e && !over) {
+                                w->due = false;
+                                wh_list_push_back(awaited(s, w->name), &w->at);
+                                continue;
+                        }
+                        if (e)
+                                answer_right(s, w->reply, w->uid, e);
+                        else
+                                answer(s, w->reply, WH_NAMES_LOOKUP, -ENOENT);
+                }
+                waiter_free(s, w);
+        }
 }
 
 /* ---- pages of tasks ---- */
@@ -604,28 +696,6 @@ static void job_free(struct wh_server *s, struct job *j)
         free(j);
 }
 
-static struct turn *turn_of(struct wh_server *s, uid_t uid)
-{
-        wh_list_for (pos, &s->turns) {
-                struct turn *t = wh_container(pos, struct turn, node);
-                if (t->uid == uid)
-                        return t;
-        }
-        struct turn *t = wh_os_calloc(1, sizeof *t);
-        if (!t)
-                return NULL;
-        t->uid = uid;
-        wh_list_init(&t->jobs);
-        wh_list_push_back(&s->turns, &t->node);
-        return t;
-}
-
-static void turn_free(struct turn *t)
-{
-        wh_list_remove(&t->node);
-        free(t);
-}
-
 /* S10. It is one that waits, and counts as such. */
 static void job_add(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m)
 {
@@ -642,12 +712,13 @@ static void job_add(struct wh_server *s, const struct wh_names_request *req, con
         if (!j) {
                 wh_users_give(&s->users, uid, WH_LIMIT_WAITS);
                 answer(s, m->reply, req->op, t && t->n_jobs ? -EDQUOT : wh_trace(-ENOMEM));
-                if (t && !t->n_jobs)
-                        turn_free(t);
+                if (t)
+                        turn_put(t);
                 return;
         }
         t->n_jobs++;
         j->reply = m->reply;
+        j->link = m->sender.id;
         j->op = req->op;
         j->after = req->after;
         j->who = who_of(s, m);
@@ -779,18 +850,25 @@ static void waits_part(struct wh_server *s, const struct job *j)
 /* One part for each user that waits for one, and then requests again. True: there is more to do. */
 static bool jobs_run(struct wh_server *s)
 {
+        bool more = false;
         wh_list_for_safe (pos, &s->turns) {
                 struct turn *t = wh_container(pos, struct turn, node);
-                struct job *j = wh_container(t->jobs.next, struct job, node);
-                if (j->op == WH_NAMES_LIST)
-                        list_part(s, j);
-                else
-                        waits_part(s, j);
-                job_free(s, j);
-                if (--t->n_jobs == 0)
-                        turn_free(t);
+                waiters_part(s, t);
+                if (t->n_jobs) {
+                        struct job *j = wh_container(t->jobs.next, struct job, node);
+                        if (!asker_gone(s, j->link, j->reply)) {
+                                if (j->op == WH_NAMES_LIST)
+                                        list_part(s, j);
+                                else
+                                        waits_part(s, j);
+                        }
+                        job_free(s, j);
+                        t->n_jobs--;
+                }
+                more |= t->n_jobs || !wh_list_empty(&t->due);
+                turn_put(t);
         }
-        return !wh_list_empty(&s->turns);
+        return more;
 }
 
 static void jobs_drop(struct wh_server *s)
@@ -801,8 +879,14 @@ static void jobs_drop(struct wh_server *s)
                         struct job *j = wh_container(t->jobs.next, struct job, node);
                         wharf_drop(s->task, j->reply);
                         job_free(s, j);
+                        t->n_jobs--;
                 }
-                turn_free(t);
+                while (!wh_list_empty(&t->due)) { /* whose time is over */
+                        struct waiter *w = wh_container(t->due.next, struct waiter, at);
+                        wharf_drop(s->task, w->reply);
+                        waiter_free(s, w);
+                }
+                turn_put(t);
         }
 }
 
@@ -981,6 +1065,9 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
         s->listen_fd = listen_fd;
         s->sweep_at = WAITERS_SWEEP_MIN;
         wh_list_init(&s->waiters);
+        for (unsigned i = 0; i < WH_AWAITED; i++)
+                wh_list_init(&s->awaited[i]);
+        s->pass = 1;
         wh_list_init(&s->introducing);
         wh_list_init(&s->tasks);
         s->tasks_next = &s->tasks;
@@ -1208,6 +1295,7 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
         unsigned polls_refused = 0;
         for (;;) {
                 int r = 0;
+                s->pass++;
                 for (unsigned i = 0; i < BATCH_MSGS && r == 0; i++)
                         r = serve_one(s);
                 if (r == -EAGAIN) {

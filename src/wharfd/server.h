@@ -7,8 +7,9 @@
  *   S2  An entry belongs to whoever knows its cookie. Only it may take it back; it may register it again, which changes
  *       nothing; and when it does not take the answer to its REGISTER, the entry was never made.
  *   S3  Entries are sorted by name, and no two have the same.
- *   S4  A waiting lookup keeps the reply right and nothing else. It ends when the name appears, when its time is over,
- *       or when its asker is found dead.
+ *   S4  A waiting lookup keeps the reply right and nothing else. It is due when the name appears or its time is over, and
+ *       ends in a turn of its user (S10): with what there is then, or -ENOENT; one whose name has gone again, and which has
+ *       time, waits on. It ends, too, when its asker is found dead.
  *   S5  No client can make the server wait: requests are received without waiting, and neither replies nor events ever
  *       block.
  *   S6  Every entry is with the holder of our descriptors (store.h) before anybody is told that it was made, so our
@@ -17,8 +18,9 @@
  *       nobody here. That of a process goes when it ends; of a task that was closed, when others are added or looked at.
  *   S9  The server listens once more on the socket that it was given, so that the kernel tells whoever connects from
  *       then on that it is this process that serves there (SO_PEERCRED), and not the one that made the socket.
- *   S10 No request costs more than a few look-ups. What lists things is answered in parts; each user has one part made
- *       in turn, between requests, however many it has asked for, and what waits counts as its waiting look-ups do.
+ *   S10 No request costs more than a few look-ups. What lists things is answered in parts, and so are look-ups that
+ *       waited; each user has one part made in turn, between requests, however many it has asked for, and what waits
+ *       counts as its waiting look-ups do.
  *   S11 A name lives as long as the port it leads to, whoever registered it. It never leads to this server's own port,
  *       nor does it hold its own owner's end (kept.h, E3): such a one nobody's death would end.
  *   S12 Who asks is settled once, before anything is done for it: what is told of it, charged to it and decided for it all

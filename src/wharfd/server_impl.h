@@ -29,6 +29,7 @@ struct named {
         uid_t uid;
         uint32_t known; /* enum wharf_known: how these two are */
         bool told;      /* to watchers */
+        uint64_t full;  /* the last pass in which no more could be introduced to its owner */
         /* Those who looked it up, and whom its owner has not read of: charged to `uid`, and so many at most. */
         uint32_t introduced;
         struct wh_list introducing; /* of s->introducing, where there are some */
@@ -36,7 +37,10 @@ struct named {
 
 /* A lookup that waits. */
 struct waiter {
-        struct wh_list node; /* of s->waiters, the earliest deadline first */
+        struct wh_list node; /* of s->waiters, the earliest deadline first; of none once its time is over */
+        struct wh_list at;   /* of s->awaited[], by its name; or of turn->due, once it is to be answered */
+        struct turn *turn;   /* of its user */
+        bool due;
         wharf_name reply;
         uint64_t link;
         uid_t uid;
@@ -77,6 +81,7 @@ struct tasked {
 struct job {
         struct wh_list node;
         wharf_name reply;
+        uint64_t link;
         enum wh_names_op op;
         uint64_t after;
         struct wh_who who;
@@ -86,6 +91,8 @@ struct turn {
         uid_t uid;
         struct wh_list jobs;
         uint32_t n_jobs;
+        struct wh_list due; /* waiters that are to be answered, */
+        size_t n_waiters;   /* among all that it has */
 };
 
 enum {
@@ -93,6 +100,7 @@ enum {
         WH_SPARES = WH_REQUEST_ITEMS_MAX + 1, /* and what looks whether all have come (os/receive.c) */
 };
 
+enum { WH_AWAITED = 256 }; /* buckets of names that are waited for: a power of two */
 enum { WH_POLLS_OWN = 4 }; /* its port, the word to stop, its keeper, the ends of tasks */
 
 struct wh_server {
@@ -115,6 +123,7 @@ struct wh_server {
         struct wh_list
                 introducing; /* names with introductions that are unread, the one that was looked at last behind */
         struct wh_list waiters;
+        struct wh_list awaited[WH_AWAITED];
         size_t n_waiters;
         size_t sweep_at; /* waiters at which the dead are looked for next */
         struct wh_list tasks;
@@ -122,7 +131,9 @@ struct wh_server {
         struct wh_list *tasks_next;    /* whose life is looked at next */
         int tasks_end;                 /* an epoll of their processes: those that have ended; -1 until there is one */
         uint64_t serial_first, serial; /* of this wharfd; the last one that was given */
-        struct wh_list turns;          /* users with jobs, the next one first */
+        struct wh_list turns;          /* users with jobs, or with look-ups that wait */
+        uint64_t pass;                 /* of wh_server_run(): a batch of requests, and a part for each user */
+        uint64_t all_fds, all_fds_at;  /* RLIMIT_NOFILE, and the pass in which it was asked for */
         struct wh_list watches;
         size_t n_watches, n_behind; /* those that are not told everything yet */
         uint32_t confined;          /* what wh_names_state says of it */

@@ -46,13 +46,23 @@ static uint64_t fds_of(enum wh_limit what, uint64_t all)
         }
 }
 
+/* All that we may have, asked for once a pass. */
+static uint64_t all_fds(struct wh_server *s)
+{
+        if (s->all_fds_at != s->pass) {
+                if (wh_os_rlimit(RLIMIT_NOFILE, &s->all_fds) < 0)
+                        s->all_fds = 1024;
+                s->all_fds_at = s->pass;
+        }
+        return s->all_fds;
+}
+
 int wh_users_take_fds(struct wh_server *s, uid_t uid, enum wh_limit what)
 {
         uint32_t total = wh_rules_limit(s->rules, what);
-        uint64_t all;
         const bool own = uid == wh_os_geteuid() && what != WH_LIMIT_TASKS;
-        if (!own && wh_os_rlimit(RLIMIT_NOFILE, &all) == 0 && fds_of(what, all) < total)
-                total = (uint32_t)fds_of(what, all);
+        if (!own && fds_of(what, all_fds(s)) < total)
+                total = (uint32_t)fds_of(what, all_fds(s));
         return wh_users_take(&s->users, uid, what, total);
 }
 
@@ -88,12 +98,9 @@ int wh_users_introduce(struct wh_server *s, struct named *e)
         struct wh_accounts *a = &s->users.accounts;
         const enum wh_share share = (enum wh_share)INTRODUCTIONS;
         const bool own = e->uid == wh_os_geteuid();
-        uint64_t all;
-        if (wh_os_rlimit(RLIMIT_NOFILE, &all) < 0)
-                all = 1024;
         a->equal = true;
         a->least[share] = SHARE_MIN;
-        wh_accounts_limit(a, share, all / 4);
+        wh_accounts_limit(a, share, all_fds(s) / 4);
         introduced_settle(s, e, wh_right_unread(s->task, e->right));
         if (e->introduced >= INTRODUCTIONS_MAX)
                 return -EAGAIN;

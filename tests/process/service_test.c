@@ -1287,6 +1287,187 @@ TEST(of_lists_that_wait_each_user_has_a_limit)
         UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
 }
 
+/* ---- what is answered to many at once ---- */
+
+enum { CROWD_LINKS = 8, CROWD_EACH = 50, CROWD = CROWD_LINKS * CROWD_EACH };
+
+/* Many look-ups of one name that wait, and beside them a link whose requests are served in their order. */
+struct crowd {
+        const char *dir;
+        wharf_task *t;
+        pid_t server;
+        wharf_name right[CROWD_LINKS], beside[2];
+        uint32_t call[CROWD];
+        bool done[CROWD];
+        unsigned there, none, full; /* answers so far: a right; -ENOENT; -EAGAIN */
+};
+
+static struct crowd crowd_open(const char *rules)
+{
+        struct crowd c = {.dir = test_domain(), .t = task()};
+        struct wh_names_request req = {.op = WH_NAMES_STATE};
+        uint8_t answer[512];
+        char conf[300];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        write_file(conf, rules);
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", c.dir, "--config", conf, NULL}), 0);
+        CHECK_EQ(wharf_register(c.t, "stays", port(c.t)), 0);
+        c.server = test_find_wharfd(c.dir, true);
+        for (unsigned i = 0; i < CROWD_LINKS + 2; i++) {
+                wharf_name *right = i < CROWD_LINKS ? &c.right[i] : &c.beside[i - CROWD_LINKS];
+                CHECK_EQ(wh_domain_connect(c.t, c.dir, true, false, WH_NEVER, right), 0);
+                ask_by_hand(c.t, *right, &req, answer, sizeof answer); /* it has greeted, and so there is a queue */
+        }
+        return c;
+}
+
+static uint32_t start_by_hand(wharf_task *t, wharf_name right, const struct wh_names_request *req, wharf_name port)
+{
+        uint8_t buf[WH_NAMES_REQUEST_MAX];
+        uint32_t call;
+        struct wharf_item item = {.kind = WHARF_MAKE_SEND, .name = port};
+        struct wharf_msg m = {.size = sizeof m, .data = buf, .len_bytes = wh_names_put_request(req, buf)};
+        m.items = &item;
+        m.n_items = port != WHARF_NONE;
+        CHECK_EQ(wharf_call_start(t, right, &m, wharf_in_ms(60000), &call), 0);
+        return call;
+}
+
+/* The errno of its answer; or, where the deadline passes first, -ETIMEDOUT or -EAGAIN and `*ret_none`. */
+static int finish_by_hand(wharf_task *t, wharf_name right, uint32_t call, enum wh_names_op op, int64_t deadline_ns,
+                          bool *ret_none)
+{
+        uint8_t answer[512];
+        struct wharf_item item;
+        struct wharf_msg r = {
+                .size = sizeof r, .data = answer, .cap_bytes = sizeof answer, .items = &item, .cap_items = 1};
+        int err = 0, got = wharf_call_finish(t, right, call, &r, deadline_ns);
+        uint32_t line;
+        *ret_none = got == -ETIMEDOUT || got == -EAGAIN;
+        if (*ret_none)
+                return got;
+        CHECK_EQ(got, 0);
+        CHECK_EQ(wh_names_get_reply(answer, r.len_bytes, op, &err, &line), 0);
+        if (r.n_items)
+                CHECK_EQ(wharf_drop(t, item.name), 0);
+        return err;
+}
+
+static void crowd_waits(struct crowd *c, uint64_t timeout_ns)
+{
+        struct wh_names_request req = {.op = WH_NAMES_LOOKUP, .name = "late", .timeout_ns = timeout_ns};
+        uint8_t answer[512];
+        for (unsigned i = 0; i < CROWD; i++)
+                c->call[i] = start_by_hand(c->t, c->right[i % CROWD_LINKS], &req, WHARF_NONE);
+        req = (struct wh_names_request){.op = WH_NAMES_STATE};
+        for (unsigned i = 0; i < CROWD_LINKS; i++) /* behind all of them */
+                ask_by_hand(c->t, c->right[i], &req, answer, sizeof answer);
+}
+
+/* Takes the answers that are there, or that come until then; how many there were so far. */
+static unsigned crowd_answers(struct crowd *c, int64_t deadline_ns)
+{
+        for (unsigned i = 0; i < CROWD; i++) {
+                bool none;
+                if (c->done[i])
+                        continue;
+                int err = finish_by_hand(c->t, c->right[i % CROWD_LINKS], c->call[i], WH_NAMES_LOOKUP, deadline_ns,
+                                         &none);
+                c->done[i] = !none;
+                c->there += !none && err == 0;
+                c->none += !none && err == -ENOENT;
+                c->full += !none && err == -EAGAIN;
+        }
+        return c->there + c->none + c->full;
+}
+
+static void crowd_close(struct crowd *c)
+{
+        wharf_task_close(c->t);
+        UNTIL(!test_find_wharfd(c->dir, false) && !test_find_wharfd(c->dir, true));
+}
+
+/*
+ * Goal:   a name for which many wait keeps nobody waiting: they are answered in parts, between which others are served. Whoever
+ *         was not answered when the name has gone again waits on, and nobody is lost.
+ * Method: the name comes and goes by requests that are there before wharfd may look at them, which are more than one batch and
+ *         less than two: first in each of two queues it comes, and last it goes, so whatever their order is it is there between
+ *         the batches, and few may be answered. Then it comes for good.
+ */
+TEST(those_who_wait_for_one_name_are_answered_in_parts)
+{
+        enum { EACH = 60, FEW = CROWD / 4 };
+        struct crowd c = crowd_open("own * all\n");
+        wharf_name late = port(c.t);
+        const struct wh_names_request state = {.op = WH_NAMES_STATE};
+        struct wh_names_request req = {.name = "late", .cookie = {{1, 2}}};
+        uint32_t asked[2][EACH];
+        enum wh_names_op op[EACH];
+        bool none;
+        crowd_waits(&c, WH_NAMES_FOREVER);
+        CHECK_EQ(crowd_answers(&c, 0), 0);
+        CHECK_EQ(kill(c.server, SIGSTOP), 0);
+        for (unsigned i = 0; i < EACH; i++)
+                for (unsigned k = 0; k < 2; k++) {
+                        req.op = op[i] = i == 0         ? WH_NAMES_REGISTER
+                                         : i + 1 < EACH ? WH_NAMES_STATE
+                                                        : WH_NAMES_UNREGISTER;
+                        asked[k][i] = start_by_hand(c.t, c.beside[k], op[i] == WH_NAMES_STATE ? &state : &req,
+                                                    i == 0 ? late : WHARF_NONE);
+                }
+        CHECK_EQ(kill(c.server, SIGCONT), 0);
+        for (unsigned i = 0; i < EACH; i++)
+                for (unsigned k = 0; k < 2; k++) {
+                        int err = finish_by_hand(c.t, c.beside[k], asked[k][i], op[i], WHARF_FOREVER, &none);
+                        CHECK(err == 0 || (err == -ENOENT && i + 1 == EACH));
+                }
+        CHECK_LE(crowd_answers(&c, 0), FEW);
+        CHECK_EQ(c.none, 0); /* they have time */
+        req.op = WH_NAMES_REGISTER;
+        asked[0][0] = start_by_hand(c.t, c.beside[0], &req, late);
+        CHECK_EQ(finish_by_hand(c.t, c.beside[0], asked[0][0], WH_NAMES_REGISTER, WHARF_FOREVER, &none), 0);
+        CHECK_EQ(crowd_answers(&c, wharf_in_ms(60000)), CROWD);
+        CHECK_EQ(c.none, 0);
+        CHECK_GE(c.there, 1);
+        crowd_close(&c);
+}
+
+/*
+ * Goal:   the same of those whose time is over at one moment.
+ * Method: it is over while wharfd is stopped, and its queues have more than one batch of requests, the last of which registers
+ *         the name: who is answered after that finds it there, and few were told that it is not.
+ */
+TEST(those_whose_time_is_over_are_answered_in_parts)
+{
+        enum { EACH = 50, FEW = CROWD / 4 };
+        struct crowd c = crowd_open("own * all\n");
+        const struct wh_names_request req = {.op = WH_NAMES_REGISTER, .name = "late", .cookie = {{1, 2}}},
+                                      state = {.op = WH_NAMES_STATE};
+        uint32_t asked[2][EACH];
+        bool none;
+        crowd_waits(&c, 2000000000);
+        CHECK_EQ(kill(c.server, SIGSTOP), 0);
+        const int64_t over = wharf_in_ms(2001);
+        CHECK_EQ(crowd_answers(&c, 0), 0);
+        for (unsigned i = 0; i < EACH; i++)
+                for (unsigned k = 0; k < 2; k++) {
+                        const bool last = k == 1 && i + 1 == EACH;
+                        asked[k][i] =
+                                start_by_hand(c.t, c.beside[k], last ? &req : &state, last ? port(c.t) : WHARF_NONE);
+                }
+        wh_os_poll(NULL, 0, over);
+        CHECK_EQ(kill(c.server, SIGCONT), 0);
+        for (unsigned i = 0; i < EACH; i++)
+                for (unsigned k = 0; k < 2; k++)
+                        CHECK_EQ(finish_by_hand(c.t, c.beside[k], asked[k][i],
+                                                k == 1 && i + 1 == EACH ? WH_NAMES_REGISTER : WH_NAMES_STATE,
+                                                WHARF_FOREVER, &none),
+                                 0);
+        CHECK_EQ(crowd_answers(&c, wharf_in_ms(60000)), CROWD);
+        CHECK_LE(c.none, FEW);
+        crowd_close(&c);
+}
+
 /*
  * Goal:   the pages of processes that ended go at once, though nobody adds another or looks.
  * Method: processes that list, and so hand theirs over; then wharfd's descriptors.
