@@ -241,7 +241,7 @@ static void turn_put(struct turn *t)
         free(t);
 }
 
-/* Is nobody there who could read the answer? Then the right to it is dropped. */
+/* S14: is nobody there who could read the answer? Then the right to it is dropped. */
 static bool asker_gone(struct wh_server *s, uint64_t link, wharf_name reply)
 {
         if (wh_sender_lives(s->task, link))
@@ -914,10 +914,17 @@ static void do_state(struct wh_server *s, const struct wharf_msg *m)
                 wharf_drop(s->task, m->reply);
 }
 
+static bool takes_back(enum wh_names_op op)
+{
+        return op == WH_NAMES_UNREGISTER || op == WH_NAMES_UNWATCH;
+}
+
 static void serve(struct wh_server *s, struct wharf_msg *m)
 {
         struct wh_names_request req;
         int r = wh_names_get_request(m->data, m->len_bytes, &req);
+        if (m->reply != WHARF_NONE && !(r == 0 && takes_back(req.op)) && asker_gone(s, m->sender.id, m->reply))
+                return;
         sender_believed(s, m);
         if (r == 0 && req.flags & WH_NAMES_PAGE) {
                 struct wharf_item *page = m->n_items ? &m->items[m->n_items - 1] : NULL;

@@ -27,6 +27,7 @@
  *       go by that. One whom others may have made ask is nobody.
  *   S13 A few descriptors are set aside, and free only while a request is received for whose items there is no other: so
  *       that who asks is told of the shortage, over the link that it has, and nobody who waits behind it waits for long.
+ *   S14 Whose link has hung up is not answered, and nothing is done for it but to take back what it asks to take back.
  *   S8  Who may do what, and how much of it, is decided from what the kernel says of the asker (rules.h).
  */
 #ifndef WH_WHARFD_SERVER_H

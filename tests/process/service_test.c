@@ -1469,6 +1469,48 @@ TEST(those_whose_time_is_over_are_answered_in_parts)
 }
 
 /*
+ * Goal:   nothing is done for who has hung up, and cannot read an answer, but what it takes back: it would keep others waiting.
+ * Method: while wharfd is stopped somebody asks for more names than its user may wait for, takes one back, and is gone. Then
+ *         its user may wait.
+ */
+TEST(who_has_hung_up_is_not_served_but_for_what_it_takes_back)
+{
+        enum { MANY = 40 };
+        struct crowd c = crowd_open("own * all\nlimit waits 16\n");
+        wharf_task *gone = task();
+        wharf_name to, events = port(c.t);
+        struct wh_names_request req = {.op = WH_NAMES_REGISTER, .name = "back", .cookie = {{3, 4}}};
+        bool none;
+        CHECK_EQ(wh_domain_connect(gone, c.dir, true, false, WH_NEVER, &to), 0);
+        uint32_t call = start_by_hand(c.t, c.beside[0], &req, port(c.t));
+        CHECK_EQ(finish_by_hand(c.t, c.beside[0], call, WH_NAMES_REGISTER, WHARF_FOREVER, &none), 0);
+        CHECK_EQ(wharf_names_watch(c.t, "", events), 0);
+        const struct wh_names_request state = {.op = WH_NAMES_STATE};
+        uint8_t answer[512];
+        ask_by_hand(gone, to, &state, answer, sizeof answer);
+        CHECK_EQ(kill(c.server, SIGSTOP), 0);
+        struct wh_names_request wait = {.op = WH_NAMES_LOOKUP, .name = "never", .timeout_ns = WH_NAMES_FOREVER};
+        for (unsigned i = 0; i < MANY; i++)
+                start_by_hand(gone, to, &wait, WHARF_NONE);
+        req.op = WH_NAMES_UNREGISTER;
+        start_by_hand(gone, to, &req, WHARF_NONE);
+        wharf_task_close(gone);
+        CHECK_EQ(kill(c.server, SIGCONT), 0);
+        for (bool back = false; !back;) { /* requests of one link are served in their order */
+                uint8_t buf[512];
+                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                struct wharf_name_event ev;
+                CHECK_EQ(wharf_recvmsg(c.t, events, &m, wharf_in_ms(60000)), 0);
+                CHECK_EQ(wharf_names_event(c.t, &m, &ev), 0);
+                back = ev.what == WHARF_NAME_GONE && !strcmp(ev.name, "back");
+        }
+        wait.timeout_ns = 1;
+        call = start_by_hand(c.t, c.beside[0], &wait, WHARF_NONE);
+        CHECK_EQ(finish_by_hand(c.t, c.beside[0], call, WH_NAMES_LOOKUP, WHARF_FOREVER, &none), -ENOENT);
+        crowd_close(&c);
+}
+
+/*
  * Goal:   the pages of processes that ended go at once, though nobody adds another or looks.
  * Method: processes that list, and so hand theirs over; then wharfd's descriptors.
  */
