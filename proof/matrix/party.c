@@ -514,6 +514,16 @@ static void work_call(struct party *p, unsigned stream)
         }
 }
 
+/* Whatever signals come meanwhile. */
+static ssize_t read_some(int fd, void *to, size_t n)
+{
+        ssize_t r;
+        do
+                r = syscall(SYS_read, fd, to, n);
+        while (r < 0 && errno == EINTR);
+        return r;
+}
+
 static void work_rights(struct party *p, unsigned stream)
 {
         int pipes[2];
@@ -524,8 +534,8 @@ static void work_rights(struct party *p, unsigned stream)
                                       {.kind = WHARF_MAKE_ONCE, .name = port},
                                       {.kind = WHARF_MOVE_FD, .fd = pipes[1]}};
         ask(p, ID_RIGHTS, stream, 0, 0, 0, items, 3, NULL, 0);
-        MATRIX_EQ(syscall(SYS_read, pipes[0], text, sizeof text), 4);
-        MATRIX_EQ(syscall(SYS_read, pipes[0], text, sizeof text), 0); /* and nobody has kept an end of it */
+        MATRIX_EQ(read_some(pipes[0], text, sizeof text), 4);
+        MATRIX_EQ(read_some(pipes[0], text, sizeof text), 0); /* and nobody has kept an end of it */
         MATRIX_EQ(syscall(SYS_close, pipes[0]), 0);
         /* Over two links, so in either order. */
         unsigned seen = 0;

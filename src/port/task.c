@@ -16,6 +16,7 @@
 
 enum {
         SCRATCH_KEPT = 4,    /* more threads than that seldom read frames at one moment */
+        FLYING_LEAST = 8,    /* rights at once to whoever has none on their way, however many others have */
         ANSWERS_MAX = 65536, /* calls received and not answered: the default */
 };
 
@@ -111,7 +112,8 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         if (!wh_id_known(t->accounts.self))
                 t->accounts.self = WH_QUOTA_SELF; /* nobody that comes is known to be the same */
         t->accounts.least[WH_SHARE_TASK_LINKS] = 1;
-        t->accounts.least[WH_SHARE_RIGHTS] = t->accounts.least[WH_SHARE_FLYING] = WH_FDS_MAX;
+        t->accounts.least[WH_SHARE_RIGHTS] = WH_FDS_MAX;
+        t->accounts.least[WH_SHARE_FLYING] = FLYING_LEAST;
         t->accounts.max[WH_SHARE_ANSWERS] = o.answers_max ? o.answers_max : ANSWERS_MAX;
         wh_task_limits(t);
         t->cpus = wh_os_cpus();

@@ -420,6 +420,25 @@ TEST(descriptors_that_one_user_does_not_read_are_its_share)
         answers_close(&s);
 }
 
+/* Goal: also where few may be on their way, one user does not take all of them. */
+TEST(a_few_descriptors_are_left_for_others)
+{
+        struct answers s = answers_open();
+        hub_close(&s.hub);
+        may_open(512);
+        s.hub = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        pid_t stranger = stranger_calls(&s);
+        unsigned n = 0;
+        int r;
+        while ((r = answer(&s.hub, s.reply[n])) == 0)
+                n++;
+        CHECK_EQ(r, -ETOOMANYREFS);
+        const struct wh_accounts *a = &s.hub.task->accounts;
+        CHECK_LE(a->used[WH_SHARE_FLYING], a->max[WH_SHARE_FLYING] / 2);
+        kill_hard(stranger);
+        answers_close(&s);
+}
+
 /*
  * Goal:   they stay charged where the link is over and they are still unread, and are not when they were read, or nobody can
  *         read them any more; and nothing is left then.
