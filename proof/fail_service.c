@@ -307,11 +307,14 @@ WORK(list, registered, list, all_there)
 WORK(leave, leave_ready, leave, all_there)
 WORK(restart, registered, come_again, all_there, .restart = true)
 
-/* EHOSTDOWN, ETIMEDOUT: no wharfd answered, or not yet. */
+/*
+ * EHOSTDOWN, ETIMEDOUT: no wharfd answered, or not yet. The next wharfd, which a case may begin, has what it serves with: four
+ * descriptors of it are spares (server.h, S13).
+ */
 static const int errors[] = {-EHOSTDOWN, -ETIMEDOUT, -ENOMEM, -EMFILE, -EAGAIN, 0};
 #define FAIL_OP                                                                                                      \
         .state_bytes = sizeof(struct service_state), .victim = request, .audit = audit, .teardown = teardown,        \
-        .errors = errors, .progress = true, .keeps_fds = 16, .keeps_bytes = 1 << 20, .unshares = true, .once = true, \
+        .errors = errors, .progress = true, .keeps_fds = 20, .keeps_bytes = 1 << 20, .unshares = true, .once = true, \
         .peers_live = true
 static const struct proof_op ops[] = {
         {.name = "register", .setup = setup_register, FAIL_OP},
