@@ -275,6 +275,7 @@ struct wh_link {
         bool grow_refused;     /* the last time it could not be made */
         uint64_t short_bytes;  /* the last message that was too much for capacity_bytes had so many */
         bool sock_full;        /* what we wait for is room in the socket */
+        uint64_t cold_looked;  /* ticks: when a sender of frames last looked for what it was told */
         uint64_t probed_at;    /* ticks: when the socket was last asked whether the receiver lives */
         uint64_t offer;        /* 0, or 1 + the number of the offer that stands; at the owner: that l->stash holds */
         int offer_slot;        /* its block, or -1 */

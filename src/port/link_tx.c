@@ -259,13 +259,21 @@ static void read_waiting(struct wh_link *l)
 }
 
 /*
- * Without a lane there is no word that tells a sender to look at its socket, such as that its port has moved. So it looks
- * before each message, where it has a pair of its own (it makes one otherwise): one call more beside that which sends, of a
- * kind that a sandbox lets a sender make.
+ * Without a lane there is no word that tells a sender to look at its socket, such as that its port has moved. So it looks before
+ * a message, where it has a pair of its own (it makes one otherwise), but for those that follow another at once: a look finds
+ * the receiver's answers, too, and costs as much as a message.
  */
 static void read_cold(struct wh_link *l)
 {
+        enum { AT_ONCE_US = 100 };
         if (l->owner || l->once || l->provisional)
+                return;
+        const uint64_t now = wh_os_ticks();
+        if (now - l->cold_looked < AT_ONCE_US * l->task->ticks_per_us)
+                return;
+        l->cold_looked = now;
+        struct pollfd p = {.fd = l->sock, .events = POLLIN};
+        if (l->old_sock < 0 && wh_os_poll(&p, 1, 0) == 0)
                 return;
         read_waiting(l);
         l->sock_ready = true; /* who waits for the answer looks there first, whatever its deadline is */
