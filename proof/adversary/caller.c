@@ -28,13 +28,13 @@ static const char *const names[PROGRAM_PEERS] = {"v", "r", "wharfd"};
 struct began {
         int64_t at_ns;
         pid_t pid;
-        uint64_t waited_ns, own_ns;
+        uint64_t waited_ns, own_ns, stolen_ns;
 };
 
 static struct began begin(int peer)
 {
         const pid_t pid = peer == PEER_W ? board->wharfd : board->pid[peer];
-        return (struct began){clock_ns(), pid, waited_ns(pid), waited_ns(0)};
+        return (struct began){clock_ns(), pid, waited_ns(pid), waited_ns(0), atomic_load(&board->stolen_ns)};
 }
 
 /* For how long one of the two waited for a processor, since then. */
@@ -50,7 +50,8 @@ static void look_at_time(const char *what, int peer, const struct began *b)
                 return;
         const int64_t waited = waited_since(b);
         char kind[48];
-        if (took - waited < LATE_CALL_MS * 1000000ll)
+        if (took - waited < LATE_CALL_MS * 1000000ll ||
+            took - waited - oracle_stolen_since(b->stolen_ns) < LATE_CALL_MS * 1000000ll)
                 return;
         snprintf(kind, sizeof kind, "late: %s", what);
         oracle_broken(kind, "a %s to %s took %.0f ms, in %.0f of which it or %s waited for a processor", what,

@@ -84,6 +84,7 @@ struct board {
         _Atomic uint64_t strange[PARTIES];  /* ... with a message of none of the honest */
         _Atomic uint32_t closing[PARTIES];  /* descriptors that it was given, and has yet to close */
         _Atomic uint32_t gap;               /* all of us were stopped */
+        _Atomic uint64_t stolen_ns;         /* the machine below has kept our processors from us, so long in all */
         _Atomic uint32_t introduces[PARTIES];
         _Atomic uint32_t n_violations;
         struct violation violation[VIOLATIONS_MAX];
@@ -137,12 +138,15 @@ void oracle_told(enum party to, const struct told *by, uint32_t id, const void *
 /* Around a call with a deadline (0: it never waits). */
 struct guard {
         int64_t began_ns, deadline_ns;
-        uint64_t cpu_ns, waited_ns;
+        uint64_t cpu_ns, waited_ns, stolen_ns;
 };
 void guard_begin(struct guard *g, int64_t deadline_ns);
 void guard_end(const struct guard *g, enum party who, const char *what);
 
-/* A thread of this process that sees when all of us are stopped (board->gap). */
+/* How long a processor was kept from us since `before` was board->stolen_ns, at the most; asked for where somebody is late. */
+int64_t oracle_stolen_since(uint64_t before);
+
+/* A thread of this process that sees when all of us are stopped, or a processor is kept from us (board->gap, stolen_ns). */
 bool oracle_watch_for_gaps(void);
 /* Were we, in this case? Asked when it is over; waits until the thread has looked. */
 bool oracle_was_gap(void);
