@@ -28,6 +28,10 @@ static bool copy_program(void)
 {
         struct stat st;
         const int from = open(ADVERSARY_WHARFD, O_RDONLY | O_CLOEXEC);
+        if (from < 0) {
+                fprintf(stderr, "adversary: %s: %m\n", ADVERSARY_WHARFD);
+                return false;
+        }
         const int to = open(program, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
         ssize_t n = fstat(from, &st) == 0 && fchmod(to, 0755) == 0 ? 1 : -1;
         for (off_t at = 0; n > 0 && at < st.st_size;)

@@ -52,8 +52,10 @@ bool world_open(unsigned n, struct states *s)
                 return false;
         for (int i = 0; i < PROGRAM_SERVICES; i++)
                 snprintf(paths[i], sizeof paths[i], "%s/%c", folder, "vr"[i]);
-        if (!domain_place(folder, oracle_same_user ? getuid() : UID_DOMAIN + number))
+        if (!domain_place(folder, oracle_same_user ? getuid() : UID_DOMAIN + number)) {
+                world_close();
                 return false;
+        }
         snprintf(paths[PEER_W], sizeof paths[PEER_W], "%s", domain_socket());
         prctl(PR_SET_CHILD_SUBREAPER, 1);
         return oracle_watch_for_gaps();

@@ -295,7 +295,8 @@ bool wh_replies_settle(struct wh_link *l)
         struct wh_inbox *in = l->inbox;
         const uint64_t before = wh_bill_left(&l->bill, WH_SHARE_REPLIES),
                        flew = wh_bill_left(&l->bill, WH_SHARE_FLYING);
-        if (looked_lately(l->task, &l->task->replies_looked))
+        /* Nobody looks for all, so that one who is refused all the time does not have others wait. */
+        if (looked_lately(l->task, &l->task->replies_looked[l->bill.payer % WH_LOOKS]))
                 return false;
         wh_lingering_settle(l->task);
         wh_lock(&in->lock);

@@ -21,6 +21,8 @@ enum { WH_KINDS = 9 };
  */
 enum { WH_SPIN_PROBE = 4 };
 
+enum { WH_LOOKS = 8 };
+
 /* The ports that a task has of itself. */
 enum wh_own_port { WH_OWN_SELF, WH_OWN_NOTIFY, WH_OWN_PORTS };
 
@@ -57,8 +59,8 @@ struct wharf_task {
         struct wh_accounts accounts; /* what all its ports share, between the users of its senders */
         struct wh_lock lingers;      /* guards the next; before those of the books */
         struct wh_list lingering;    /* ends that are over, and unread: wh_end_over() */
-        _Atomic uint64_t lingers_looked, replies_looked; /* ticks: paying.c */
-        struct wh_scratch *scratch;                      /* guarded by `lock`: those that nobody uses now */
+        _Atomic uint64_t lingers_looked, replies_looked[WH_LOOKS]; /* ticks: paying.c; of some users each */
+        struct wh_scratch *scratch;                                /* guarded by `lock`: those that nobody uses now */
         unsigned n_scratch;
 };
 
