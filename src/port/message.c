@@ -698,8 +698,11 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                 if (wh_likely(r == 1)) {
                         l->empty = 0;
                         /* Only one link: no turns to take. */
-                        if (wh_unlikely(in->hot.next->next != &in->hot) && ++l->served >= in->turn_msgs)
-                                wh_turn_over(in, l);
+                        if (wh_unlikely(in->hot.next->next != &in->hot)) {
+                                wh_turn_on(in, l);
+                                if (++l->served >= in->turn_msgs)
+                                        wh_turn_over(in, l);
+                        }
                         return 1;
                 }
                 if (r < 0) {

@@ -118,12 +118,18 @@ void wh_turn_first(struct wh_inbox *in, struct wh_link *l)
         insert(in, l);
 }
 
+void wh_turn_on(struct wh_inbox *in, const struct wh_link *l)
+{
+        if (wh_unlikely(in->turns.mixed) && l->round > in->turns.round)
+                in->turns.round = l->round;
+}
+
 void wh_turn_over(struct wh_inbox *in, struct wh_link *l)
 {
         l->served = 0;
         wh_list_remove(&l->hot);
+        wh_turn_on(in, l);
         if (wh_unlikely(in->turns.mixed)) {
-                in->turns.round = l->round > in->turns.round ? l->round : in->turns.round;
                 l->round = round_next(&in->turns, l->bill.payer);
                 insert(in, l);
         } else {
@@ -135,8 +141,8 @@ void wh_turn_last(struct wh_inbox *in, struct wh_link *l)
 {
         l->served = 0;
         wh_list_remove(&l->hot);
+        wh_turn_on(in, l);
         if (in->turns.mixed) {
-                in->turns.round = l->round > in->turns.round ? l->round : in->turns.round;
                 l->round = wh_list_empty(&in->hot) ? in->turns.round : link_of(in->hot.prev)->round + 1;
         }
         wh_list_push_back(&in->hot, &l->hot);

@@ -3,7 +3,7 @@
  *
  * Why: a turn for each link is a hundred turns for a user with a hundred links. So links stand in the hot list by the
  * round in which they are next: of one user, one in each round. A user's next round comes after its last one, and not
- * before the one that is on; so nobody saves up turns, and who was idle is next. This is start-time fair queueing (Goyal,
+ * before the one that is on, which is that of the turn that has begun; so nobody saves up turns, and who was idle is next. This is start-time fair queueing (Goyal,
  * Vin, Cheng: "Start-time Fair Queueing", SIGCOMM 1996), with turns for bytes.
  *
  * Always true:
@@ -53,6 +53,8 @@ struct wh_turns {
 
 /* It has just become hot. */
 void wh_turn_first(struct wh_inbox *in, struct wh_link *l);
+/* Its turn has begun, or goes on. */
+void wh_turn_on(struct wh_inbox *in, const struct wh_link *l);
 /* It had its turn. */
 void wh_turn_over(struct wh_inbox *in, struct wh_link *l);
 /* All others come before it. */

@@ -719,9 +719,9 @@ TEST(turns_and_places_go_with_the_payer)
 }
 
 /*
- * Goal:   links that were idle have saved up no turns.
+ * Goal:   links that were idle have saved up no turns, and come behind a turn that has begun, wherever in it that one is.
  * Method: all the links of one user are idle, and were looked at, while another one's is read for many rounds; then they have
- *         something, too.
+ *         something, too. So once for each place within a turn.
  */
 TEST(links_that_were_idle_have_saved_up_no_turns)
 {
@@ -748,18 +748,23 @@ TEST(links_that_were_idle_have_saved_up_no_turns)
         for (unsigned i = 0; i <= OTHERS; i++)
                 CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), 1);
         CHECK(p->inbox->turns.mixed);
-        for (unsigned i = 0; i < LONG; i++) {
-                CHECK_EQ(wharf_send(h.task, right[0], "x", 1, 0), 0);
-                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, &s, 0), 1);
-                CHECK_EQ(s.id, busy);
-        }
-        for (unsigned i = 0; i <= OTHERS; i++)
-                for (unsigned k = 0; k < EACH; k++)
-                        CHECK_EQ(wharf_send(h.task, right[i], "x", 1, 0), 0);
-        for (unsigned n = 0, others = 0; n - others < EACH; n++) {
-                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, &s, 0), 1);
-                others += s.id != busy;
-                CHECK_LE(others, n + 1 - others + 2 * WH_TURN_MSGS_MIXED);
+        for (unsigned part = 0; part < WH_TURN_MSGS_MIXED; part++) {
+                for (unsigned i = 0; i < LONG + part; i++) {
+                        CHECK_EQ(wharf_send(h.task, right[0], "x", 1, 0), 0);
+                        CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, &s, 0), 1);
+                        CHECK_EQ(s.id, busy);
+                }
+                for (unsigned i = 0; i <= OTHERS; i++)
+                        for (unsigned k = 0; k < EACH; k++)
+                                CHECK_EQ(wharf_send(h.task, right[i], "x", 1, 0), 0);
+                unsigned n = 0, others = 0;
+                for (; n - others < EACH; n++) {
+                        CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, &s, 0), 1);
+                        others += s.id != busy;
+                        CHECK_LE(others, n + 1 - others + 2 * WH_TURN_MSGS_MIXED);
+                }
+                for (; n < (1 + OTHERS) * EACH; n++)
+                        CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), 1);
         }
         hub_close(&h);
 }
