@@ -567,7 +567,7 @@ static void call_directly_until_it_dies(struct proof *p)
 
 /* ---- messages in pieces, which need no shared memory but the ring's ---- */
 
-enum { UNTIL_A_LANE = 24, HOW_PIECES = WHARF_HOW_DIRECT + 1 }; /* as link_tx.c goes on where sections are forbidden */
+enum { UNTIL_A_LANE = 24 };
 
 static int send_in_pieces(struct port_state *s, unsigned n)
 {
@@ -578,7 +578,7 @@ static int send_in_pieces(struct port_state *s, unsigned n)
                 bytes[i] = direct_byte(n, i);
         wh_outgoing_init(&o, bytes, sizeof bytes);
         o.id = n;
-        o.how = HOW_PIECES;
+        o.forbidden = true; /* sections, as by a sandbox */
         struct wh_link *l = wh_holder_lock(s->task, s->right, &r);
         if (!l)
                 return r;

@@ -7,6 +7,7 @@
  *   C2  A call ends exactly once: with its reply, with DROPPED, or with the end of the link or of its VIA socket. Once
  *       there is a VIA, whoever had the request is out of it: its death is not the end of that call.
  */
+#include "port/choose.h"
 #include "port/direct.h"
 #include "port/object.h"
 #include "port/why.h"
@@ -157,7 +158,7 @@ int wh_call_announce(struct wh_link *l, struct wh_call *c, int64_t deadline_ns)
                 return r;
         struct wh_outgoing o;
         wh_outgoing_init(&o, c->window->map, 0);
-        o.how = WH_HOW_WINDOW;
+        o.asked = WH_HOW_WINDOW;
         o.call = c->number;
         o.window_at = c->window->len;
         c->window->call = c->number;

@@ -340,7 +340,7 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
                 r = l->tx_over;
         if (mine) {
                 l->tx_busy = false;
-                if (r < 0 && o->how == WHARF_HOW_DIRECT && o->started) {
+                if (r < 0 && o->asked == WHARF_HOW_DIRECT && o->started) {
                         if (wh_direct_withdraw(l, o->done) == 0)
                                 r = wh_link_try_send(l, o); /* taken in the last moment */
                 } else if (r < 0 && l->offer) {

@@ -399,27 +399,28 @@ enum wh_end wh_link_end_how(const struct wh_link *l);
 void wh_stash_done(struct wh_stash *s);
 void wh_items_done(struct wh_items *i);
 
-/* ---- link_tx.c: sending; under the sending guard ---- */
+/* ---- out.c, cold.c, grow.c: sending; under the sending guard ---- */
 
 struct wh_outgoing {
         const void *data;
         uint64_t len;
         uint32_t id, call;
-        uint32_t how; /* asked for; then used */
+        uint32_t asked; /* enum wharf_how, or WH_HOW_WINDOW (choose.h); AUTO, where that could not be had */
+        uint32_t how;   /* it went */
         unsigned n_items;
         uint8_t kind[WHARF_ITEMS_MAX + 2];
         int fd[WHARF_ITEMS_MAX + 2];
         int slot;        /* a lent block that holds the payload already, or -1 */
         int dropped;     /* not 0: this is no message but the end of `call`, for this errno */
         bool items_gone; /* with the message; whatever is reported then, they are not the sender's any more */
+        bool whole;      /* it must not be in parts, which would wait for the receiver */
+        bool kept;       /* it goes behind a full queue */
+        bool forbidden;  /* memory for it, as was found */
         bool items_sent; /* progress over waits */
         bool started;
         uint64_t done;
         uint64_t window_at; /* of a DIRECT reply: where in the caller; of a window: how long it is. Not initialised */
 };
-
-/* In wh_outgoing.how, beside the user's: no message, but the window of the call that follows. */
-enum { WH_HOW_WINDOW = WHARF_HOW_DIRECT + 2 };
 
 /* What the receiver had given back at some moment: a sender without room waits until that differs. */
 struct wh_room {
@@ -480,24 +481,43 @@ static inline void wh_outgoing_init(struct wh_outgoing *o, const void *data, uin
         o->data = data;
         o->len = len;
         o->id = o->call = 0;
-        o->how = WHARF_HOW_AUTO;
+        o->asked = o->how = WHARF_HOW_AUTO;
         o->n_items = 0;
         o->slot = -1;
         o->dropped = 0;
-        o->items_sent = o->started = o->items_gone = false;
+        o->items_sent = o->started = o->items_gone = o->whole = o->kept = o->forbidden = false;
         o->done = 0;
 }
-/* Before the next message of a provisional link: K5. Harmless where a pair cannot be made, or not now. */
-int wh_link_rebind(struct wh_link *l);
 /* Make the lane, or stay cold. 0; -EAGAIN when the socket is full. */
 int wh_link_attach(struct wh_link *l);
 /* Lend a block, adding a section where there is none that large. -EAGAIN: none free now. */
 int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret);
 /* Shared memory that this end pays for, unread rings that were left behind included. */
 uint64_t wh_link_shared_bytes(const struct wh_link *l);
+/* So many descriptors went with the message, and are unread. */
+void wh_link_items_sent(struct wh_link *l, unsigned n);
+
+/* ---- wire.c: the socket, as the sending end uses it; under the sending guard ---- */
+
+/* Before the next message of a provisional link: K5. Harmless where a pair cannot be made, or not now. */
+int wh_link_rebind(struct wh_link *l);
 /* Send a frame, counting it where the peer must know that one is there. */
 int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred);
+/* The same with data that lies in two places. */
+int wh_link_frame_parts(struct wh_link *l, struct wh_frame *f, const struct iovec part[2], const int *fds, bool cred);
 void wh_link_bell(struct wh_link *l);
+/* Nothing can be sent any more, for `err`; the first reason stays. */
+void wh_link_tx_end(struct wh_link *l, int err);
+/* Read the frames that wait at the holder's end, unless a thread does so already: replies stay put. */
+void wh_link_heed(struct wh_link *l);
+/* A few of them, on the way of a message. False: there are more. */
+bool wh_link_heed_few(struct wh_link *l);
+/*
+ * Without a lane there is no word that tells a sender to look at its socket, such as that its port has moved. So it looks
+ * before a message, where it has a pair of its own (it makes one otherwise), but for those that follow another at once: a look
+ * finds the receiver's answers, too, and costs as much as a message.
+ */
+void wh_link_heed_cold(struct wh_link *l);
 /* Has the owner said what its port takes? An owner knows. */
 bool wh_link_greeted(struct wh_link *l);
 /* Sending goes on in another lane, or in none. */

@@ -1450,7 +1450,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                 wh_link_break(l, r ? r : -EPROTO);
                         continue;
                 }
-                /* [lane-frames] Acquire, pairs with the release in frame_parts(). */
+                /* [lane-frames] Acquire, pairs with the release in wh_link_frame_parts(). */
                 if (rx && !l->hung_up &&
                     (l->items.n || /* those of the next record: what follows them is not for now */
                      (atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got &&

@@ -124,8 +124,7 @@ static __attribute__((noinline)) int send_patiently(struct wh_link *l, const voi
         wh_outgoing_init(&o, data, len_bytes);
         int r = l->tx_busy ? -EAGAIN : wh_link_try_send(l, &o);
         if (r == -EAGAIN) {
-                if (deadline_ns == 0 && len_bytes > WHARF_IN_PLACE_MAX && !o.started)
-                        o.how = WHARF_HOW_MEMORY; /* in pieces it would have to wait */
+                o.whole = deadline_ns == 0;
                 r = wh_link_send(l, &o, deadline_ns);
         }
         return r;
@@ -195,7 +194,8 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         struct wh_items_out items;
         wh_outgoing_init(&o, m->data, m->len_bytes);
         o.id = m->id;
-        o.how = m->how;
+        o.asked = m->how;
+        o.whole = later;
         if (m->held[0] == HELD_RESERVED) {
                 if (m->held[1] != right)
                         return wh_fail(-EINVAL, "the payload was reserved on another right");
@@ -211,8 +211,8 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                  (r = wh_items_prepare(t, m, &o, &items, right, deadline_ns)) < 0)
                 return r;
         /* A receive right is never in a message that can be given up after its first piece. */
-        if (items.n_moves && o.slot < 0 && o.len > WHARF_INLINE_MAX && o.how != WHARF_HOW_SECTION)
-                o.how = WHARF_HOW_MEMORY;
+        if (items.n_moves && o.slot < 0 && o.len > WHARF_INLINE_MAX && o.asked != WHARF_HOW_SECTION)
+                o.asked = WHARF_HOW_MEMORY;
 
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l) {
@@ -230,10 +230,9 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                         r = wh_call_announce(l, call, deadline_ns);
         }
         int obstacle = 0;
-        if (wh_unlikely(o.how == WHARF_HOW_DIRECT) && r == 0 && (obstacle = wh_direct_obstacle(l, &o, deadline_ns)) < 0)
-                o.how = WHARF_HOW_AUTO;
-        if (wh_unlikely(later) && o.len > WHARF_IN_PLACE_MAX)
-                o.how = WHARF_HOW_MEMORY; /* pieces find no room behind a full queue */
+        if (wh_unlikely(o.asked == WHARF_HOW_DIRECT) && r == 0 &&
+            (obstacle = wh_direct_obstacle(l, &o, deadline_ns)) < 0)
+                o.asked = WHARF_HOW_AUTO;
         if (r == 0)
                 r = wh_link_send(l, &o, deadline_ns);
         if (wh_unlikely(later) && (r == -EAGAIN || r == -ETIMEDOUT))

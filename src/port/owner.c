@@ -199,7 +199,7 @@ static int owner_renew(struct wh_link *l)
         }
         l->detour &= (uint8_t)~WH_DETOUR_RENEW;
         l->tx_had_lane = false;
-        /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the load in tx_published(). */
+        /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the load in tx_ring(). */
         if (l->rx)
                 atomic_store_explicit(&l->rx->ring.back->renew, l->renews, memory_order_relaxed);
         return 0;

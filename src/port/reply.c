@@ -137,11 +137,11 @@ static void reply_done(struct wh_reply *y)
  */
 static void reply_way(const struct wh_reply *y, struct wh_outgoing *o, int *ret_refused)
 {
-        bool asked = o->how == WHARF_HOW_DIRECT;
+        bool asked = o->asked == WHARF_HOW_DIRECT;
         *ret_refused = 0;
-        if (!asked && (o->how != WHARF_HOW_AUTO || !y->window_len || o->len <= WHARF_INLINE_MAX || o->dropped))
+        if (!asked && (o->asked != WHARF_HOW_AUTO || !y->window_len || o->len <= WHARF_INLINE_MAX || o->dropped))
                 return;
-        o->how = WHARF_HOW_AUTO;
+        o->asked = WHARF_HOW_AUTO;
         if (!y->window_len || o->len == 0)
                 *ret_refused = EINVAL;
         else if (!y->link)
@@ -149,7 +149,7 @@ static void reply_way(const struct wh_reply *y, struct wh_outgoing *o, int *ret_
         else if (o->len > y->window_len)
                 *ret_refused = EMSGSIZE;
         else
-                o->how = WHARF_HOW_DIRECT;
+                o->asked = WHARF_HOW_DIRECT;
         o->window_at = y->window_at;
 }
 
@@ -169,16 +169,9 @@ static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoin
         wh_lock(&l->o.lock);
         int r = l->tx_over ? l->tx_over : 0;
         l->reply_refused = *ret_refused;
-        if (r == 0) {
-                if (o->how == WHARF_HOW_AUTO && o->len > WHARF_IN_PLACE_MAX)
-                        o->how = WHARF_HOW_MEMORY; /* pieces would wait for the caller */
+        o->whole = true;
+        if (r == 0)
                 r = wh_link_try_send(l, o);
-                if ((r == -EAGAIN || r == -EDQUOT) && o->len > WHARF_INLINE_MAX && o->how != WHARF_HOW_MEMORY &&
-                    !o->started) {
-                        o->how = WHARF_HOW_MEMORY;
-                        r = wh_link_try_send(l, o);
-                }
-        }
         if (r == -EAGAIN) {
                 wh_os_shutdown(l->sock, SHUT_RDWR);
                 l->tx_over = -ENOBUFS;
@@ -352,7 +345,7 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         struct wh_items_out items;
         wh_outgoing_init(&o, m->data, m->len_bytes);
         o.id = m->id;
-        o.how = m->how == WHARF_HOW_CHUNKS || m->how == WHARF_HOW_COLD ? WHARF_HOW_AUTO : m->how;
+        o.asked = m->how == WHARF_HOW_CHUNKS || m->how == WHARF_HOW_COLD ? WHARF_HOW_AUTO : m->how;
         r = wh_items_prepare(t, m, &o, &items, reply, 0);
         if (r < 0)
                 return r;
