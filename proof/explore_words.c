@@ -42,8 +42,8 @@ static void init_direct(void)
         share(&mem.back, sizeof mem.back + sizeof mem.payload + sizeof mem.told);
         lane_tx.ring.back = &mem.back;
         lane_rx.ring.back = &mem.back;
-        from.tx = &lane_tx;
-        to.rx = &lane_rx;
+        from.out.lane = &lane_tx;
+        to.in.lane = &lane_rx;
         impatient = false;
         memset(withdrawn, 0, sizeof withdrawn);
         memset(taken, 0, sizeof taken);

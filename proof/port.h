@@ -172,7 +172,7 @@ static inline int port_withdraw(struct proof *p, wharf_name right, struct wh_out
         struct wh_link *l = wh_holder_lock(s->task, right, &r);
         if (!l)
                 return r;
-        r = l->offer && o->started ? wh_link_withdraw(l, o, -EAGAIN) : -EAGAIN;
+        r = l->out.offer && o->started ? wh_link_withdraw(l, o, -EAGAIN) : -EAGAIN;
         wh_unlock(&l->o.lock);
         return r;
 }

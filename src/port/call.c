@@ -69,9 +69,9 @@ static int call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *i
                 call_end(l, c, -in->dropped);
                 return 0;
         }
-        if (in->where == WH_IN_STASH && !l->direct) {
-                c->reply = l->stash;
-                l->stash = (struct wh_stash){.full = true}; /* emptied by wh_link_took() */
+        if (in->where == WH_IN_STASH && !l->in.direct) {
+                c->reply = l->in.stash;
+                l->in.stash = (struct wh_stash){.full = true}; /* emptied by wh_link_took() */
         } else {
                 uint8_t *own = in->len ? wh_os_malloc_payload(in->len) : NULL;
                 if (in->len && !own)
@@ -87,8 +87,8 @@ static int call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *i
                                              .refused = (uint16_t)in->refused};
         }
         if (in->n_items) { /* in a lane nothing is read ahead of a record's own items, so they are all its own */
-                c->items = l->items;
-                l->items.n = 0;
+                c->items = l->in.items;
+                l->in.items.n = 0;
         }
         call_end(l, c, 0);
         return 0;
@@ -99,9 +99,9 @@ static int file_reply(struct wh_link *l, struct wh_incoming *in)
 {
         wh_link_privatise(l);
         if (in->where == WH_IN_STASH) {
-                if (!l->stash.full)
+                if (!l->in.stash.full)
                         return 0; /* no memory: that ended the link */
-                in->bytes = l->stash.bytes;
+                in->bytes = l->in.stash.bytes;
         }
         wh_link_spend(l, 1);
         struct wh_call *c = call_find(l, in->call);
@@ -119,7 +119,7 @@ bool wh_calls_file(struct wh_link *l)
         do {
                 if (wh_link_next(l, &in) != 1 || file_reply(l, &in) < 0)
                         return true;
-        } while (l->budget);
+        } while (l->in.budget);
         return false;
 }
 
@@ -130,15 +130,15 @@ bool wh_call_written(struct wh_link *l, uint32_t number, const struct wh_rec_dir
         *ret_given_up = !c || c->done;
         if (*ret_given_up || !w || d->at != (uintptr_t)w->map || d->len == 0 || d->len > w->len)
                 return false; /* D3 */
-        l->stash = (struct wh_stash){.full = true,
-                                     .mapped = true,
-                                     .memory = -1,
-                                     .bytes = w->map,
-                                     .len = d->len,
-                                     .have = d->len,
-                                     .room = w->map_len,
-                                     .call = number,
-                                     .how = WHARF_HOW_DIRECT};
+        l->in.stash = (struct wh_stash){.full = true,
+                                        .mapped = true,
+                                        .memory = -1,
+                                        .bytes = w->map,
+                                        .len = d->len,
+                                        .have = d->len,
+                                        .room = w->map_len,
+                                        .call = number,
+                                        .how = WHARF_HOW_DIRECT};
         c->window = NULL;
         free(w);
         return true;
@@ -183,8 +183,8 @@ void wh_call_unsent(struct wh_link *l, struct wh_call *c, int err)
 
 void wh_call_via(struct wh_link *l, uint32_t number, int sock)
 {
-        if (l->once && l->change.sock < 0 && wh_frame_check_socket(sock) == 0) {
-                l->change.sock = sock; /* the reply right was passed on once more: see wh_call_read_via() */
+        if (l->once && l->in.change.sock < 0 && wh_frame_check_socket(sock) == 0) {
+                l->in.change.sock = sock; /* the reply right was passed on once more: see wh_call_read_via() */
                 return;
         }
         struct wh_call *c = call_find(l, number);
@@ -208,24 +208,24 @@ int wh_call_read_via(struct wh_link *l, struct wh_call *c)
                               .sock = c->via,
                               .once = true,
                               .answer = true,
-                              .sock_ready = true,
-                              .stash = c->part,
-                              .items = c->items,
-                              .old_sock = -1,
-                              .budget = WH_BUDGET_TURN,
-                              .change = {.sock = -1}};
+                              .in.sock_ready = true,
+                              .in.stash = c->part,
+                              .in.items = c->items,
+                              .in.old_sock = -1,
+                              .in.budget = WH_BUDGET_TURN,
+                              .in.change = {.sock = -1}};
         struct wh_incoming in = {0};
         wh_list_init(&via.calls);
         int r = wh_link_next(&via, &in);
-        if (r <= 0 && via.change.sock >= 0) {
-                wh_os_fd_private(via.change.sock);
+        if (r <= 0 && via.in.change.sock >= 0) {
+                wh_os_fd_private(via.in.change.sock);
                 wh_os_close_end(c->via, WH_END_OURS);
-                c->via = via.change.sock;
+                c->via = via.in.change.sock;
                 via.over = r = 0;
         }
         if (r == 0 || (r < 0 && !via.over)) {
-                c->part = via.stash;
-                c->items = via.items;
+                c->part = via.in.stash;
+                c->items = via.in.items;
                 return r == 0 ? 0 : -ENOMEM;
         }
         via.sock = -1; /* call_end() closes it */
@@ -236,10 +236,10 @@ int wh_call_read_via(struct wh_link *l, struct wh_call *c)
                 call_end(l, c, r == -EPIPE ? -ECANCELED : r);
                 return 0;
         }
-        c->reply = via.stash;
-        c->items = via.items;
-        via.stash = (struct wh_stash){0};
-        via.items.n = 0;
+        c->reply = via.in.stash;
+        c->items = via.in.items;
+        via.in.stash = (struct wh_stash){0};
+        via.in.items.n = 0;
         wh_link_done(&via);
         call_end(l, c, in.dropped ? -in.dropped : 0);
         return 0;
@@ -289,27 +289,27 @@ static int call_link_error(const struct wh_link *l)
 /* Deliver the reply that was kept. */
 static int call_take_kept(struct wh_link *l, struct wh_call *c, struct wharf_msg *m)
 {
-        struct wh_stash stash = l->stash;
-        struct wh_items items = l->items;
-        bool direct = l->direct;
+        struct wh_stash stash = l->in.stash;
+        struct wh_items items = l->in.items;
+        bool direct = l->in.direct;
         /* The same code as for a message from the link itself: lend it the call's. */
-        l->stash = c->reply;
-        l->items = c->items;
-        l->direct = false;
+        l->in.stash = c->reply;
+        l->in.items = c->items;
+        l->in.direct = false;
         struct wh_incoming in = {.where = WH_IN_STASH,
                                  .bytes = c->reply.bytes,
                                  .len = c->reply.len,
                                  .id = c->reply.id,
                                  .how = c->reply.how,
                                  .n_items = c->items.n};
-        uint64_t seq = l->rx_seq;
+        uint64_t seq = l->in.seq;
         int r = wh_deliver(l->task, l, &in, m, atomic_load_explicit(&l->o.name, memory_order_relaxed));
-        l->rx_seq = seq; /* it was counted when it came */
-        c->reply = l->stash;
-        c->items = l->items;
-        l->stash = stash;
-        l->items = items;
-        l->direct = direct;
+        l->in.seq = seq; /* it was counted when it came */
+        c->reply = l->in.stash;
+        c->items = l->in.items;
+        l->in.stash = stash;
+        l->in.items = items;
+        l->in.direct = direct;
         return r;
 }
 
@@ -324,7 +324,7 @@ WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, 
                 return wh_fail_at(t, err, right);
         int r = wh_call_wait(l, right, call, m, deadline_ns);
         bool here = atomic_load_explicit(&l->o.name, memory_order_relaxed) == right;
-        if (here && l->waiters && !l->leader)
+        if (here && l->waiters && !l->in.leader)
                 wh_holder_turn(l);
         if (r < 0 && r != -EINVAL) { /* which has said why */
                 if (r == -EAGAIN)
@@ -354,7 +354,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                 in.direct = m->data;
                 in.direct_room = m->cap_bytes;
         }
-        l->budget = WH_BUDGET;
+        l->in.budget = WH_BUDGET;
         for (int late = 0;;) {
                 /* Found anew each time: another thread may have cancelled it while we slept. */
                 c = call_find(l, call);
@@ -377,7 +377,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                  * The leader reads for all. Nobody else may: it sleeps in poll(), where emptying the socket would leave
                  * it although its reply was found.
                  */
-                int r = l->leader ? 0 : wh_link_next(l, &in);
+                int r = l->in.leader ? 0 : wh_link_next(l, &in);
                 if (r == 1) {
                         struct wh_call *for_call = call_find(l, in.call);
                         if (for_call == c && !in.dropped && !c->done) {
@@ -396,7 +396,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                                 return r;
                         }
                         r = file_reply(l, &in);
-                        if (r == 0 && l->budget)
+                        if (r == 0 && l->in.budget)
                                 continue; /* otherwise the deadline is looked at, in the wait */
                         if (r < 0) {
                                 wh_link_privatise(l);

@@ -22,10 +22,10 @@ static struct wh_link once_link(wharf_task *t, int sock)
                                 .former = WH_INTRODUCER_NOBODY,
                                 .formers = WH_INTRODUCER_NOBODY,
                                 .given = WH_INTRODUCER_NOBODY,
-                                .sock_ready = true,
-                                .old_sock = -1,
-                                .budget = WH_BUDGET,
-                                .change = {.sock = -1}};
+                                .in.sock_ready = true,
+                                .in.old_sock = -1,
+                                .in.budget = WH_BUDGET,
+                                .in.change = {.sock = -1}};
 }
 
 int wh_carrier_pack(wharf_task *t, const struct wharf_msg *m, int64_t deadline_ns, struct wh_carrier *ret)

@@ -25,7 +25,7 @@ bool wh_cold_full(const struct wh_link *l)
 {
         uint64_t capacity = wh_cold_capacity(l);
         /* Behind a lane that ended, with its port moved, the next lane counts. */
-        return capacity == 0 || (l->cold_sent == l->tx_seq && l->tx_seq - l->cold_taken >= capacity);
+        return capacity == 0 || (l->out.cold_sent == l->out.seq && l->out.seq - l->out.cold_taken >= capacity);
 }
 
 bool wh_cold_will_do(const struct wh_link *l, const struct wh_outgoing *o)
@@ -35,14 +35,14 @@ bool wh_cold_will_do(const struct wh_link *l, const struct wh_outgoing *o)
                 .automatic = o->asked == WHARF_HOW_AUTO,
                 .cold = o->asked == WHARF_HOW_COLD,
                 .lent = o->slot >= 0,
-                .no_lane = l->once || l->no_lane,
+                .no_lane = l->once || l->out.no_lane,
                 .full = wh_cold_full(l),
-                .behind = l->cold_sent != l->tx_seq,
+                .behind = l->out.cold_sent != l->out.seq,
                 .uncounted = l->greeted && o->len > WHARF_SMALL_MAX &&
-                             l->cold_large + o->len > l->hello.capacity_bytes &&
+                             l->out.cold_large + o->len > l->hello.capacity_bytes &&
                              l->hello.capacity_records < WHARF_UNBOUNDED,
-                .sent = l->cold_sent,
-                .bytes = l->cold_bytes,
+                .sent = l->out.cold_sent,
+                .bytes = l->out.cold_bytes,
                 .capacity = wh_cold_capacity(l),
                 .owner = l->owner,
         };
@@ -56,17 +56,17 @@ bool wh_cold_will_do(const struct wh_link *l, const struct wh_outgoing *o)
 static uint32_t tell(const struct wh_link *l, const struct wh_outgoing *o)
 {
         uint64_t capacity = wh_cold_capacity(l), few = capacity / 4;
-        if (capacity <= WH_COLD_COUNTED || (!l->no_lane && o->asked == WHARF_HOW_AUTO))
+        if (capacity <= WH_COLD_COUNTED || (!l->out.no_lane && o->asked == WHARF_HOW_AUTO))
                 few = 1;
-        if (capacity == UINT64_MAX || (o->call && l->cold_taken == l->tx_seq))
+        if (capacity == UINT64_MAX || (o->call && l->out.cold_taken == l->out.seq))
                 return 0; /* or the answer says so */
-        return (l->tx_seq + 1) % few == 0 ? WH_MSG_TELL : 0;
+        return (l->out.seq + 1) % few == 0 ? WH_MSG_TELL : 0;
 }
 
 /* The first frame of a message. */
 static uint32_t first(const struct wh_link *l, const struct wh_outgoing *o)
 {
-        return WH_MSG_FIRST | tell(l, o) | (uint32_t)l->reply_refused << WH_MSG_REFUSED_SHIFT;
+        return WH_MSG_FIRST | tell(l, o) | (uint32_t)l->out.reply_refused << WH_MSG_REFUSED_SHIFT;
 }
 
 static int send_frame(struct wh_link *l, struct wh_outgoing *o, uint32_t arg, unsigned n_items, uint64_t n)
@@ -74,7 +74,7 @@ static int send_frame(struct wh_link *l, struct wh_outgoing *o, uint32_t arg, un
         struct wh_frame f = {
                 .type = WH_FRAME_MESSAGE,
                 .n_fds = (uint8_t)n_items,
-                .seq = l->tx_seq,
+                .seq = l->out.seq,
                 .total = o->len,
                 .id = o->id,
                 .call = o->call,
@@ -88,8 +88,8 @@ static int sent(struct wh_link *l, struct wh_outgoing *o, unsigned n_items, enum
 {
         wh_link_items_sent(l, n_items);
         o->items_gone = n_items > 0;
-        l->cold_sent++;
-        l->tx_seq++;
+        l->out.cold_sent++;
+        l->out.seq++;
         o->how = how;
         return 0;
 }
@@ -106,8 +106,9 @@ int wh_cold_send(struct wh_link *l, struct wh_outgoing *o)
                 o->done += n;
                 o->started = true;
         } while (o->done < o->len);
-        l->cold_bytes += (uint32_t)o->len;
-        l->cold_large = (l->cold_taken == l->tx_seq ? 0 : l->cold_large) + (o->len > WHARF_SMALL_MAX ? o->len : 0);
+        l->out.cold_bytes += (uint32_t)o->len;
+        l->out.cold_large =
+                (l->out.cold_taken == l->out.seq ? 0 : l->out.cold_large) + (o->len > WHARF_SMALL_MAX ? o->len : 0);
         return sent(l, o, o->n_items, WHARF_HOW_COLD);
 }
 
@@ -124,9 +125,9 @@ int wh_cold_send_memory(struct wh_link *l, struct wh_outgoing *o, uint32_t *ret_
 
 void wh_link_told(struct wh_link *l, uint64_t n)
 {
-        if (n <= l->cold_taken)
+        if (n <= l->out.cold_taken)
                 return;
-        l->cold_taken = n;
-        if (l->tx)
-                wh_ring_tx_told(&l->tx->ring, n < l->attached_at ? n : l->attached_at);
+        l->out.cold_taken = n;
+        if (l->out.lane)
+                wh_ring_tx_told(&l->out.lane->ring, n < l->out.attached_at ? n : l->out.attached_at);
 }

@@ -12,13 +12,13 @@
 
 int wh_direct_obstacle(const struct wh_link *l, const struct wh_outgoing *o, int64_t deadline_ns)
 {
-        if (l->direct_refused)
-                return l->direct_refused;
+        if (l->out.direct_refused)
+                return l->out.direct_refused;
         if (deadline_ns == 0)
                 return -EAGAIN;
         if (o->n_items || o->slot >= 0 || o->len == 0)
                 return -EINVAL;
-        return l->once || l->no_lane ? -EOPNOTSUPP : 0;
+        return l->once || l->out.no_lane ? -EOPNOTSUPP : 0;
 }
 
 const char *wh_direct_why(int err)
@@ -48,7 +48,7 @@ const char *wh_direct_why(int err)
 static _Atomic uint64_t *tx_word(const struct wh_link *l)
 {
         /* The ring knows `back` as the receiver's to write; this word has two writers. */
-        return (_Atomic uint64_t *)(uintptr_t)&l->tx->ring.back->direct;
+        return (_Atomic uint64_t *)(uintptr_t)&l->out.lane->ring.back->direct;
 }
 
 void wh_direct_offer(struct wh_link *l, uint64_t number)
@@ -141,7 +141,7 @@ bool wh_direct_claim(struct wh_link *l, uint64_t number, int err)
         /*
          * [direct] Release, pairs with the acquire in wh_direct_look(): the bytes were read before their place is free.
          */
-        return atomic_compare_exchange_strong_explicit(&l->rx->ring.back->direct, &word, to, memory_order_acq_rel,
+        return atomic_compare_exchange_strong_explicit(&l->in.lane->ring.back->direct, &word, to, memory_order_acq_rel,
                                                        memory_order_relaxed) &&
                err == 0;
 }
@@ -209,7 +209,7 @@ void wh_window_done(struct wh_link *l, struct wh_window *w, bool settled)
         void *at;
         if (!w)
                 return;
-        if (settled || !w->told || l->sock_ended) {
+        if (settled || !w->told || l->in.sock_ended) {
                 window_keep(l, w);
                 return;
         }
@@ -240,7 +240,7 @@ void wh_windows_done(struct wh_link *l)
         while (l->windows_aside) {
                 struct wh_window *w = l->windows_aside;
                 l->windows_aside = w->next;
-                if (l->sock_ended)
+                if (l->in.sock_ended)
                         window_free(w);
                 else
                         free(w); /* D4: the addresses stay */

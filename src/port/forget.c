@@ -14,17 +14,17 @@ static void forget(struct wh_object *o, void *arg)
         /* The lanes were not inherited (MADV_DONTFORK) and the sockets are closed: only private memory is left. */
         wharf_task *t = arg;
         if (o->kind == WHARF_KIND_SEND || o->kind == WH_KIND_LINK) {
-                if (!l->stash.mapped && !l->direct)
-                        free(l->stash.bytes);
-                for (unsigned i = 0; l->tx && i < l->tx->n_sections; i++)
-                        free(l->tx->section[i].buddy);
-                if (l->tx)
-                        free(l->tx->large);
+                if (!l->in.stash.mapped && !l->in.direct)
+                        free(l->in.stash.bytes);
+                for (unsigned i = 0; l->out.lane && i < l->out.lane->n_sections; i++)
+                        free(l->out.lane->section[i].buddy);
+                if (l->out.lane)
+                        free(l->out.lane->large);
                 free(l->replies.of);
                 free(l->flying.of);
-                wh_moving_forget(&l->items);
-                free(l->tx);
-                free(l->rx);
+                wh_moving_forget(&l->in.items);
+                free(l->out.lane);
+                free(l->in.lane);
                 wh_list_for_safe (n, &l->calls)
                         free(wh_container(n, struct wh_call, node));
                 free(l->watch_notice);

@@ -26,8 +26,8 @@ enum {
  */
 static inline bool wh_link_unbounded(const struct wh_link *l)
 {
-        if (l->tx)
-                return l->tx->ring.capacity == WH_RING_UNBOUNDED;
+        if (l->out.lane)
+                return l->out.lane->ring.capacity == WH_RING_UNBOUNDED;
         return l->hello.capacity_records == WHARF_UNBOUNDED && !l->owner;
 }
 
@@ -42,7 +42,7 @@ void *wh_link_reserve_full(struct wh_link *l, uint32_t len, int *err);
 /* Where the body of the next record goes; NULL, and the reason in *err. */
 static inline void *wh_link_reserve(struct wh_link *l, uint32_t len, int *err)
 {
-        void *body = wh_likely(len <= WH_RECORD_BODY_MAX) ? wh_ring_reserve(&l->tx->ring, len) : NULL;
+        void *body = wh_likely(len <= WH_RECORD_BODY_MAX) ? wh_ring_reserve(&l->out.lane->ring, len) : NULL;
         return wh_likely(body) ? body : wh_link_reserve_full(l, len, err);
 }
 

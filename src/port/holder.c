@@ -25,18 +25,18 @@ void wh_holder_turn(struct wh_link *l)
 static bool reply_there(struct wh_link *l)
 {
         struct wh_rec rec;
-        return l->stash.full || (l->rx && wh_ring_peek(&l->rx->ring, &rec) != 0);
+        return l->in.stash.full || (l->in.lane && wh_ring_peek(&l->in.lane->ring, &rec) != 0);
 }
 
 struct wh_room wh_room_now(const struct wh_link *l)
 {
-        if (!l->tx)
-                return (struct wh_room){.claim = l->cold_taken};
-        const struct wh_back *b = l->tx->ring.back;
+        if (!l->out.lane)
+                return (struct wh_room){.claim = l->out.cold_taken};
+        const struct wh_back *b = l->out.lane->ring.back;
         return (struct wh_room){
                 atomic_load_explicit(&b->taken_records, memory_order_relaxed),
                 atomic_load_explicit(&b->taken_lines, memory_order_relaxed),
-                l->offer ? atomic_load_explicit(&b->claim, memory_order_relaxed) : 0,
+                l->out.offer ? atomic_load_explicit(&b->claim, memory_order_relaxed) : 0,
                 atomic_load_explicit(&b->released_count, memory_order_relaxed),
         };
 }
@@ -44,7 +44,7 @@ struct wh_room wh_room_now(const struct wh_link *l)
 /* Did the receiver give anything back since? Where the socket is full, room in the lane is not what we wait for. */
 static bool room_came(const struct wh_link *l, const struct wh_room *seen)
 {
-        if (!seen || l->sock_full)
+        if (!seen || l->out.sock_full)
                 return false;
         struct wh_room r = wh_room_now(l);
         return r.records != seen->records || r.lines != seen->lines || r.released != seen->released ||
@@ -75,7 +75,7 @@ static bool holder_spin(struct wh_link *l, const struct wh_room *seen)
 {
         wharf_task *t = l->task;
         bool forever = t->spin_us_max == WHARF_SPIN;
-        if (!(seen && l->tx && !l->sock_full) && !l->rx && !forever)
+        if (!(seen && l->out.lane && !l->out.sock_full) && !l->in.lane && !forever)
                 return false; /* nothing to look at: frames come by the socket */
         uint32_t us = l->spin_us;
         if (!forever && us == 0) {
@@ -134,11 +134,12 @@ enum { BLIND_MAX = 16 };
  */
 static void holder_blinded(struct wh_link *l)
 {
-        const uint32_t before = l->budget;
+        const uint32_t before = l->in.budget;
         l->blind = 0;
-        if (l->stash.full || l->items.n || l->sock_ended || l->change.due || (l->rx && l->rx->next))
+        if (l->in.stash.full || l->in.items.n || l->in.sock_ended || l->in.change.due ||
+            (l->in.lane && l->in.lane->next))
                 return; /* it was not looked at: something else is first */
-        if (wh_os_inq(l->sock) > 0 && wh_link_pump(l) == 0 && l->budget == before)
+        if (wh_os_inq(l->sock) > 0 && wh_link_pump(l) == 0 && l->in.budget == before)
                 wh_link_break(l, wh_trace(-EPROTO));
 }
 
@@ -160,23 +161,23 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
         int late = deadline_ns == 0                                           ? -EAGAIN
                    : deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns ? -ETIMEDOUT
                                                                               : 0;
-        if (late && (seen || l->leader))
+        if (late && (seen || l->in.leader))
                 return late;
-        l->budget = WH_BUDGET;
+        l->in.budget = WH_BUDGET;
         bool room = seen != NULL, gone = false;
         int short_of = 0;
         l->room_waiters += room;
         l->waiters++;
         int r = 0;
-        if (l->leader) {
+        if (l->in.leader) {
                 uint32_t turn = atomic_load_explicit(&l->turn, memory_order_relaxed);
                 bool asleep = true;
-                if (room && l->tx) {
-                        wh_ring_want(&l->tx->ring, true);
+                if (room && l->out.lane) {
+                        wh_ring_want(&l->out.lane->ring, true);
                         asleep = !room_soon(l, seen);
                 }
                 struct pollfd p = {.fd = l->sock, .events = POLLOUT};
-                bool sock_full = room && l->sock_full;
+                bool sock_full = room && l->out.sock_full;
                 unsigned waits = holder_waits(l, room, deadline_ns);
                 wh_unlock(&l->o.lock);
                 if (sock_full) /* the leader may not ask for that */
@@ -187,16 +188,16 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 wh_lock(&l->o.lock);
                 r = r == -ETIMEDOUT ? r : 0;
         } else {
-                l->leader = true;
+                l->in.leader = true;
                 bool found = !late && holder_spin(l, seen), woken = false;
                 if (!found && !late) {
                         /* Announce what we wait for, look once more, then sleep (as in wh_inbox_wait()). */
-                        if (l->rx && wh_ring_sleep(&l->rx->ring))
+                        if (l->in.lane && wh_ring_sleep(&l->in.lane->ring))
                                 wh_link_bell(l);
-                        if (l->room_waiters && l->tx)
-                                wh_ring_want(&l->tx->ring, true);
+                        if (l->room_waiters && l->out.lane)
+                                wh_ring_want(&l->out.lane->ring, true);
                         found = holder_found(l, seen) || (l->over && !call_delegated(l)) ||
-                                (room && l->tx && room_soon(l, seen));
+                                (room && l->out.lane && room_soon(l, seen));
                 }
                 struct pollfd few[2 + VIAS_FEW], *p = few;
                 unsigned vias = 0;
@@ -210,8 +211,8 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         unsigned n = 2;
                         /* A socket that is over would end every sleep: what is waited for comes by another. */
                         p[0] = (struct pollfd){.fd = l->over ? -1 : l->sock,
-                                               .events = (short)(POLLIN | (l->sock_full ? POLLOUT : 0))};
-                        p[1] = (struct pollfd){.fd = l->over ? -1 : l->old_sock, .events = POLLIN};
+                                               .events = (short)(POLLIN | (l->out.sock_full ? POLLOUT : 0))};
+                        p[1] = (struct pollfd){.fd = l->over ? -1 : l->in.old_sock, .events = POLLIN};
                         wh_list_for (k, &l->calls) {
                                 struct wh_call *c = wh_container(k, struct wh_call, node);
                                 if (c->via >= 0 && !c->done)
@@ -229,8 +230,8 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         }
                         woken = k > 0 && p[0].revents & POLLIN;
                         if (k > 0 && (p[0].revents & POLLIN || p[1].revents)) {
-                                l->sock_ready = true;
-                                l->arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
+                                l->in.sock_ready = true;
+                                l->in.arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
                         }
                         r = late ? late : r; /* whatever it found: the caller looks once more */
                         if (k > 0 && n > 2) {
@@ -243,31 +244,31 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 }
                 if (p != few)
                         free(p);
-                if (l->rx)
-                        wh_ring_awake(&l->rx->ring);
-                l->leader = false;
-                if (l->sock_ready && l->over == 0) {
+                if (l->in.lane)
+                        wh_ring_awake(&l->in.lane->ring);
+                l->in.leader = false;
+                if (l->in.sock_ready && l->over == 0) {
                         /* Greetings, refusals, the end: whoever waits for room wants to know. Replies stay put. */
-                        const uint32_t before = l->budget;
+                        const uint32_t before = l->in.budget;
                         int pumped = wh_link_read(l, WH_UNTIL_EMPTY, 0);
-                        l->blind = woken && l->budget == before && pumped == 0 ? l->blind + 1 : 0;
+                        l->blind = woken && l->in.budget == before && pumped == 0 ? l->blind + 1 : 0;
                         if (wh_unlikely(l->blind == BLIND_MAX))
                                 holder_blinded(l);
                         if (pumped < 0 && pumped != WH_LINK_LATER && !l->over)
                                 short_of = pumped; /* it stays in the socket, and would end every sleep */
                 }
                 r = r == 0 ? short_of : r;
-                if (wh_unlikely(l->detour & WH_DETOUR_REBIND) && !gone)
+                if (wh_unlikely(l->out.detour & WH_DETOUR_REBIND) && !gone)
                         wh_link_rebind(l); /* nobody else can while we sleep on the pair */
-                if (gone && l->tx_over == 0)
-                        l->tx_over = -EPIPE; /* also where the end itself is still behind an unread reply */
+                if (gone && l->out.over == 0)
+                        l->out.over = -EPIPE; /* also where the end itself is still behind an unread reply */
         }
         l->waiters--;
         l->room_waiters -= room;
-        if (l->tx && l->room_waiters == 0 && !l->room_asked &&
-            atomic_load_explicit(&l->tx->ring.back->want, memory_order_relaxed))
-                wh_ring_want(&l->tx->ring, false);
-        if (!l->leader && l->waiters)
+        if (l->out.lane && l->room_waiters == 0 && !l->out.room_asked &&
+            atomic_load_explicit(&l->out.lane->ring.back->want, memory_order_relaxed))
+                wh_ring_want(&l->out.lane->ring, false);
+        if (!l->in.leader && l->waiters)
                 wh_holder_turn(l);
         return r;
 }
@@ -287,7 +288,7 @@ enum { WH_AT_ONCE_NS = 1000000 };
  */
 static unsigned spin_for_room(const struct wh_link *l, const struct wh_room *seen, unsigned spins)
 {
-        uint64_t few = l->offer || l->detour || !l->tx ? 1 : l->tx->ring.capacity / 16;
+        uint64_t few = l->out.offer || l->out.detour || !l->out.lane ? 1 : l->out.lane->ring.capacity / 16;
         few = few < 1 ? 1 : few > 32 ? 32 : few;
         const unsigned step = few > 1 ? 8 : 1;
         for (;;) {
@@ -306,22 +307,22 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
         wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
         bool mine = false, at_once = deadline_ns == 0;
         int r;
-        l->budget = WH_BUDGET;
+        l->in.budget = WH_BUDGET;
         for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
                 struct wh_room seen = wh_room_now(l);
-                if (wh_likely(!l->tx_busy || mine)) {
-                        l->sock_full = false;
-                        l->grow = spins || o->started ? WH_GROW_NOT : WH_GROW_RING;
+                if (wh_likely(!l->out.busy || mine)) {
+                        l->out.sock_full = false;
+                        l->out.grow = spins || o->started ? WH_GROW_NOT : WH_GROW_RING;
                         r = wh_link_try_send(l, o);
-                        l->grow = WH_GROW_NOT;
+                        l->out.grow = WH_GROW_NOT;
                         if (wh_likely(r != -EAGAIN))
                                 break;
                         if (o->started)
-                                mine = l->tx_busy = true; /* nobody else's message may come between the pieces */
-                        if (l->offer && mine && deadline_ns == 0)
+                                mine = l->out.busy = true; /* nobody else's message may come between the pieces */
+                        if (l->out.offer && mine && deadline_ns == 0)
                                 deadline_ns = wh_os_now_ns() + WH_AT_ONCE_NS;
                         if (spins) {
-                                spins = l->sock_full ? 0 : spin_for_room(l, &seen, spins);
+                                spins = l->out.sock_full ? 0 : spin_for_room(l, &seen, spins);
                                 continue;
                         }
                 }
@@ -336,17 +337,17 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
         /*
          * Who only ever tries must learn that the queue stays full for good: now and then it is looked, as in a stream.
          */
-        if (at_once && r == -EAGAIN && !mine && wh_link_probe(l, false) && l->tx_over)
-                r = l->tx_over;
+        if (at_once && r == -EAGAIN && !mine && wh_link_probe(l, false) && l->out.over)
+                r = l->out.over;
         if (mine) {
-                l->tx_busy = false;
+                l->out.busy = false;
                 if (r < 0 && o->asked == WHARF_HOW_DIRECT && o->started) {
                         if (wh_direct_withdraw(l, o->done) == 0)
                                 r = wh_link_try_send(l, o); /* taken in the last moment */
-                } else if (r < 0 && l->offer) {
+                } else if (r < 0 && l->out.offer) {
                         r = wh_link_withdraw(l, o, r);
                 } else if (r < 0 && o->started) {
-                        l->detour |= WH_DETOUR_ABORT;
+                        l->out.detour |= WH_DETOUR_ABORT;
                 }
                 wh_holder_turn(l);
         }
@@ -383,7 +384,7 @@ static int holder_change(struct wh_link *l)
 
 static uint32_t *holder_budget(struct wh_link *l)
 {
-        return &l->budget;
+        return &l->in.budget;
 }
 
 /*
@@ -392,7 +393,7 @@ static uint32_t *holder_budget(struct wh_link *l)
  */
 static int64_t holder_may_map(struct wh_link *l)
 {
-        const uint64_t mapped = l->rx ? l->rx->mapped_bytes : 0;
+        const uint64_t mapped = l->in.lane ? l->in.lane->mapped_bytes : 0;
         return mapped < WH_LANE_BYTES_MAX ? (int64_t)(WH_LANE_BYTES_MAX - mapped) : -EDQUOT;
 }
 

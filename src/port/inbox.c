@@ -86,21 +86,21 @@ void wh_inbox_leave_slow(struct wh_inbox *in, bool armed)
 
 void wh_inbox_heat(struct wh_inbox *in, struct wh_link *l)
 {
-        if (wh_unlikely(l->waits))
+        if (wh_unlikely(l->in.waits))
                 return; /* places.G1 */
         if (!wh_list_linked(&l->hot)) {
                 l->served = l->empty = 0;
                 wh_turn_first(in, l);
         }
-        if (l->armed && l->rx)
-                wh_ring_awake(&l->rx->ring);
-        l->armed = false;
+        if (l->in.armed && l->in.lane)
+                wh_ring_awake(&l->in.lane->ring);
+        l->in.armed = false;
 }
 
 void wh_port_look_at(struct wh_link *l)
 {
-        l->sock_ready = true;
-        l->armed = true; /* so says `back`, perhaps */
+        l->in.sock_ready = true;
+        l->in.armed = true; /* so says `back`, perhaps */
         wh_inbox_heat(l->inbox, l);
 }
 
@@ -134,10 +134,10 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
                 /* Stale where a link was closed after the kernel had reported it. */
                 if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != name || l->inbox != in)
                         return;
-                l->sock_ready = l->rung = true;
+                l->in.sock_ready = l->in.rung = true;
                 if (ev->events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR))
                         wh_link_hung_up(l);
-                if (wh_unlikely(l->waits && l->hung_up))
+                if (wh_unlikely(l->in.waits && l->in.hung_up))
                         wh_place_unwait(l); /* places.G2 */
                 wh_inbox_heat(in, l);
                 return;
@@ -151,13 +151,14 @@ static void inbox_cool(struct wh_inbox *in)
         unsigned n = 0;
         wh_list_for_safe (k, &in->hot) {
                 struct wh_link *l = wh_container(k, struct wh_link, hot);
-                if (++n <= COOL_KEEP || l->empty < COOL_AFTER || l->over || l->hung_up || (!l->rx && l->sock_ready))
+                if (++n <= COOL_KEEP || l->empty < COOL_AFTER || l->over || l->in.hung_up ||
+                    (!l->in.lane && l->in.sock_ready))
                         continue;
                 if (wh_link_arm(l)) {
                         wh_list_remove(&l->hot);
-                } else if (l->rx) {
-                        wh_ring_awake(&l->rx->ring);
-                        l->armed = false;
+                } else if (l->in.lane) {
+                        wh_ring_awake(&l->in.lane->ring);
+                        l->in.armed = false;
                 }
         }
 }
@@ -203,15 +204,15 @@ bool wh_link_has_something(const struct wh_link *l)
         struct wh_ring_rx ring;
         if (l->over || l->came)
                 return true;
-        if (l->waits)
+        if (l->in.waits)
                 return false; /* also a whole message, with a port that finds no place */
-        if (l->stash.full || l->hung_up || (!l->rx && l->sock_ready))
+        if (l->in.stash.full || l->in.hung_up || (!l->in.lane && l->in.sock_ready))
                 return true;
-        if (l->change.due)
+        if (l->in.change.due)
                 return true;
-        if (!l->rx)
+        if (!l->in.lane)
                 return false;
-        ring = l->rx->ring; /* a copy, since a pad is skipped by looking */
+        ring = l->in.lane->ring; /* a copy, since a pad is skipped by looking */
         return wh_ring_peek(&ring, &rec) != 0;
 }
 
@@ -220,7 +221,7 @@ bool wh_inbox_has_message(struct wh_inbox *in)
         struct wh_rec rec;
         wh_list_for (n, &in->hot) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
-                if (l->rx && wh_ring_peek(&l->rx->ring, &rec) != 0)
+                if (l->in.lane && wh_ring_peek(&l->in.lane->ring, &rec) != 0)
                         return true;
                 l->empty++;
         }
@@ -267,7 +268,7 @@ static bool inbox_spin(struct wh_inbox *in, int64_t deadline_ns)
                                 return false;
                         wh_list_for (n, &in->hot) {
                                 struct wh_link *l = wh_container(n, struct wh_link, hot);
-                                if (l->sock_ready && (!l->rx || l->hung_up))
+                                if (l->in.sock_ready && (!l->in.lane || l->in.hung_up))
                                         return true;
                         }
                 }
@@ -293,10 +294,10 @@ static bool inbox_arm(struct wh_inbox *in, bool all)
         bool cool = true;
         wh_list_for_safe (n, &in->hot) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
-                if (!wh_link_arm(l) || l->over || l->hung_up || (!l->rx && l->sock_ready)) {
-                        if (l->rx)
-                                wh_ring_awake(&l->rx->ring);
-                        l->armed = false;
+                if (!wh_link_arm(l) || l->over || l->in.hung_up || (!l->in.lane && l->in.sock_ready)) {
+                        if (l->in.lane)
+                                wh_ring_awake(&l->in.lane->ring);
+                        l->in.armed = false;
                         cool = false;
                         if (!all)
                                 return false;
@@ -351,7 +352,7 @@ static void inbox_tell_taken(struct wh_inbox *in)
 {
         wh_list_for (n, &in->hot) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
-                if (l->rx && wh_ring_idle(&l->rx->ring))
+                if (l->in.lane && wh_ring_idle(&l->in.lane->ring))
                         wh_link_bell(l);
         }
 }

@@ -23,15 +23,15 @@ int wh_right_keep(wharf_task *t, wharf_name right, int *ret_fd, struct wh_kept *
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
                 return wh_fail(err, NULL);
-        int r = l->once || l->tx_seq || l->tx || l->tx_over ? -EPERM : 0;
+        int r = l->once || l->out.seq || l->out.lane || l->out.over ? -EPERM : 0;
         if (r == 0) {
-                l->sock_ready = true;
-                l->budget = WH_BUDGET;
+                l->in.sock_ready = true;
+                l->in.budget = WH_BUDGET;
                 wh_link_read(l, WH_UNTIL_GREETED, 0); /* the greeting lies there already, or never comes */
-                r = l->over                                ? l->over
-                    : l->tx_over                           ? l->tx_over
-                    : l->stash.full || l->items.n || l->rx ? -EPROTO /* E3 */
-                                                           : 0;
+                r = l->over                                           ? l->over
+                    : l->out.over                                     ? l->out.over
+                    : l->in.stash.full || l->in.items.n || l->in.lane ? -EPROTO /* E3 */
+                                                                      : 0;
         }
         if (r == 0) {
                 struct wh_frame f = {.type = WH_FRAME_WHO, .to = WH_TO_OWNER};
@@ -90,7 +90,7 @@ int wh_right_room(wharf_task *t, wharf_name right, struct pollfd *ret)
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
                 return wh_fail(err, NULL);
-        *ret = (struct pollfd){.fd = l->sock, .events = l->sock_full ? POLLOUT : POLLIN};
+        *ret = (struct pollfd){.fd = l->sock, .events = l->out.sock_full ? POLLOUT : POLLIN};
         wh_unlock(&l->o.lock);
         return wh_fail(0, NULL);
 }
@@ -131,7 +131,7 @@ bool wh_sender_lives(wharf_task *t, uint64_t sender_id)
 {
         struct wh_link *l;
         struct wh_inbox *in = wh_task_ours(t) ? sender_lock(t, sender_id, &l) : NULL;
-        bool lives = in && !l->hung_up && !l->over;
+        bool lives = in && !l->in.hung_up && !l->over;
         if (lives) { /* of a death that the port has not looked at yet */
                 struct pollfd p = {.fd = l->sock, .events = POLLRDHUP};
                 lives = wh_os_poll(&p, 1, 0) == 0;

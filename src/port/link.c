@@ -19,7 +19,7 @@ struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct 
         l->sock = sock;
         l->end = end;
         l->owner = end->owner;
-        l->sock_ready = true;
+        l->in.sock_ready = true;
         l->spin_us = t->spin_us_max;
         l->watch_port = WHARF_NONE;
         l->cred = (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1}; /* nobody, until the kernel says who */
@@ -29,8 +29,8 @@ struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct 
         wh_list_init(&l->in_port);
         wh_list_init(&l->hot);
         wh_list_init(&l->calls);
-        l->old_sock = l->change.sock = -1;
-        l->budget = WH_BUDGET;
+        l->in.old_sock = l->in.change.sock = -1;
+        l->in.budget = WH_BUDGET;
         atomic_store_explicit(&l->refs, 1, memory_order_relaxed);
         return l;
 }
@@ -76,25 +76,25 @@ enum wh_end wh_link_end_how(const struct wh_link *l)
 
 void wh_link_done(struct wh_link *l)
 {
-        if (l->direct)
-                l->stash.bytes = NULL; /* the user's, not ours */
-        l->direct = false;
-        wh_stash_done(&l->stash);
-        wh_items_done(&l->items);
+        if (l->in.direct)
+                l->in.stash.bytes = NULL; /* the user's, not ours */
+        l->in.direct = false;
+        wh_stash_done(&l->in.stash);
+        wh_items_done(&l->in.items);
         wh_windows_done(l);
         free(l->replies.of);
         free(l->flying.of);
         l->replies = l->flying = (struct wh_unread){0};
-        l->tx = wh_lane_tx_free(l->tx);
-        l->rx = wh_lane_rx_free(l->rx);
-        while (l->retired) {
-                struct wh_lane_rx *rx = l->retired;
-                l->retired = rx->next_retired;
+        l->out.lane = wh_lane_tx_free(l->out.lane);
+        l->in.lane = wh_lane_rx_free(l->in.lane);
+        while (l->in.retired) {
+                struct wh_lane_rx *rx = l->in.retired;
+                l->in.retired = rx->next_retired;
                 wh_lane_rx_free(rx);
         }
         const enum wh_end how = wh_link_end_how(l);
         wh_os_close_end(l->sock, how);
-        wh_os_close_end(l->old_sock, WH_END_SHARED);
-        wh_os_close_end(l->change.sock, how & ~WH_END_ACCEPTED);
-        l->sock = l->old_sock = l->change.sock = -1;
+        wh_os_close_end(l->in.old_sock, WH_END_SHARED);
+        wh_os_close_end(l->in.change.sock, how & ~WH_END_ACCEPTED);
+        l->sock = l->in.old_sock = l->in.change.sock = -1;
 }

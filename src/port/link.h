@@ -20,8 +20,8 @@
  *       the other side's memory mapped and what comes with a message made, at both ends, that is filled where the deadline of a call is looked at. What is left when it is used up stays where it
  *       is, and the call looks at its deadline. So nobody keeps another from returning.
  *
- * Guards: at the holder everything is under o.lock. At the owner, receiving (rx, stash, items, sock) is under the
- * inbox's lock and sending (tx, sock) under o.lock; `sock` changes only with both held.
+ * Guards: at the holder everything is under o.lock. At the owner, receiving (`in`, sock) is under the inbox's lock and
+ * sending (`out`, sock) under o.lock; `sock` changes only with both held.
  */
 #ifndef WH_PORT_LINK_H
 #define WH_PORT_LINK_H
@@ -236,6 +236,82 @@ struct wh_end_ops {
         void (*sock_changed)(struct wh_link *l);
 };
 
+/* What this end sends. */
+struct wh_sending {
+        struct wh_lane_tx *lane; /* NULL: frames */
+        uint64_t seq;            /* the number of the next message (K1) */
+        int over;                /* nothing can be sent any more, for this errno; receiving may go on */
+        uint8_t detour;          /* WH_DETOUR_*: why the short ways are closed */
+        bool busy;               /* a thread is in the middle of a message of several pieces */
+        bool no_lane;            /* shared memory cannot be made here: stay cold */
+        uint8_t grow;            /* WH_GROW_*: what this attempt may make, rather than find the queue full */
+        bool grow_refused;       /* the last time it could not be made */
+        bool sock_full;          /* what we wait for is room in the socket */
+        bool room_asked;         /* a notice of room is armed (room.c) */
+        uint32_t renew_seen;     /* of back->renew */
+        uint64_t probed_at;      /* ticks: when the socket was last asked whether the receiver lives */
+        uint32_t cold_sent;      /* frames; few, then the lane is attached */
+        uint32_t cold_bytes;
+        uint64_t cold_large;   /* bytes in those that count against capacity_bytes */
+        uint64_t cold_looked;  /* ticks: when a sender of frames last looked for what it was told */
+        uint64_t cold_taken;   /* cold messages that the receiver said it took, before a lane counts them */
+        uint64_t known_taken;  /* messages that the receiver was seen to have taken when the last lane ended */
+        uint64_t attached_at;  /* messages before the lane */
+        uint64_t items_record; /* the last record with items */
+        uint32_t items_unread; /* sent since the receiver was last seen to have all */
+        int direct_refused;    /* why nothing can be sent directly here, as the receiver said: an errno, or 0 */
+        uint64_t direct_last;  /* number of the last direct offer */
+        int reply_refused;     /* at the owner: why the reply that is being sent was not written directly */
+        int offer_slot;        /* the block of the offer that stands, or -1 */
+        uint64_t offer;        /* 0, or 1 + the number of the offer that stands */
+        uint64_t short_bytes;  /* the last message that was too much for capacity_bytes had so many */
+        uint64_t later;        /* 0, or 1 + the number of the message that was left and not told about (room.c) */
+        uint64_t later_end;    /* where its record ends */
+};
+
+/* What this end receives. */
+struct wh_receiving {
+        struct wh_lane_rx *lane; /* NULL: frames */
+        uint64_t seq;            /* the number of the next message (K1) */
+        bool hung_up;            /* the kernel says that the other side is gone; there may be more to read, */
+        bool sock_ended;         /* ... and everything was read */
+        bool sock_ready;         /* there may be something to read on the socket */
+        bool rung;               /* ... and since it became so nobody has seen that it is doorbells alone (link_rx.c) */
+        uint8_t waits;           /* enum wh_waits_for: nothing of it is read meanwhile */
+        bool direct;             /* stash.bytes is the buffer of the receive that is running */
+        bool leader;             /* at the holder: a thread waits on the socket for all */
+        bool armed;              /* at the owner: the sender will ring */
+        struct wh_stash stash;
+        struct wh_items items;
+        uint32_t frames_got; /* since the lane came */
+        uint32_t arms;       /* sleeps announced since the socket was last emptied */
+        uint32_t budget;     /* K7; at the owner it is its inbox's */
+        uint32_t lanes;      /* there were so far */
+        uint64_t last_line; /* of a ring whose writer is gone nothing begins here, or later: that was published since */
+        uint64_t offer;     /* 0, or 1 + the number of the offer that the stash holds */
+        const struct wh_frame
+                *looked;       /* the frame that is being read, and was not taken from `looked_sock` yet, or NULL */
+        const int *looked_fds; /* its descriptors */
+        int looked_sock;
+        uint8_t refusal;            /* enum wh_refusal; at the holder: what REFUSE said */
+        uint64_t refused_max;       /* at the holder: the limit that it said, or 0 */
+        struct wh_lane_rx *retired; /* ended lanes with payloads that the user still holds */
+        struct wh_change change;    /* where the present lane, or pair, ends */
+        uint32_t renews;            /* at the owner: said in back->renew */
+        bool greeting_awaited;      /* at the holder, on the new pair: then what lies in the old one is all */
+        int old_sock;               /* after a rebind: the pair before it, until what lies there is read; -1 */
+        struct wh_change after_old; /* what that greeting said */
+        struct {
+                uint32_t call;
+                uint64_t at, len;
+        } window; /* at the owner: said by a record, for a request that is still to come */
+        struct {
+                uint64_t asked; /* number of the last question */
+                uint64_t port;  /* which of its owner's ports: the word of whoever answered */
+                bool pending, answered;
+        } whose; /* at the holder: who the owner is, once it was asked for (same.c) */
+};
+
 struct wh_link {
         struct wh_object o; /* the name: at the holder of a send right, at the owner the sender's id */
         wharf_task *task;
@@ -243,92 +319,38 @@ struct wh_link {
         int sock;
         _Atomic int
                 over; /* K4; everything that came was delivered. Whoever answers reads it without the inbox's lock */
-        int tx_over;  /* nothing can be sent any more, for this errno; receiving may go on */
         bool owner;   /* which end this is: end->owner */
         bool movable; /* it may have to be handed on, with all that it has mapped */
         bool provisional; /* K5; at the holder */
         bool handed_on;   /* another task has this end now: ours is a copy, and so are those of its items */
         bool came;        /* with a port, and no receive has looked at it yet (move.h, M8): it is hot until then */
+        bool connected;   /* it came by accept(), and is still that socket */
         bool kept;        /* its socket stays as it is: kept.h */
         bool once;        /* a send-once right: one message and no more */
-        bool answer;     /* at the reading end of a reply that was passed on (VIA), or of a carrier: also one message */
-        bool directory;  /* at the owner: no sender, but who gives others their rights */
-        uint8_t refusal; /* enum wh_refusal; at the holder: what REFUSE said */
-        uint64_t refused_max; /* at the holder: the limit that it said, or 0 */
+        bool answer;  /* at the reading end of a reply that was passed on (VIA), or of a carrier: also one message */
+        bool greeted; /* at the holder: `hello` is what the owner said */
         struct wh_hello hello;
-        bool greeted;
-
-        /* sending */
-        struct wh_lane_tx *tx;
-        uint64_t tx_seq;
-        uint32_t cold_sent; /* frames; few, then the lane is attached */
-        uint32_t cold_bytes;
-        uint64_t cold_large;   /* bytes in those that count against capacity_bytes */
-        uint32_t items_unread; /* sent since the receiver was last seen to have all */
-        uint64_t items_record; /* the last record with items */
-        bool no_lane;          /* shared memory cannot be made here: stay cold */
-        bool tx_busy;          /* a thread is in the middle of a message of several pieces */
-        int direct_refused;    /* why nothing can be sent directly here, as the receiver said: an errno, or 0 */
-        uint64_t direct_last;  /* number of the last direct offer */
-        uint8_t detour;        /* WH_DETOUR_*: why the short ways are closed */
-        uint8_t grow;          /* WH_GROW_*: what this attempt may make, rather than find the queue full */
-        bool grow_refused;     /* the last time it could not be made */
-        uint64_t short_bytes;  /* the last message that was too much for capacity_bytes had so many */
-        bool sock_full;        /* what we wait for is room in the socket */
-        uint64_t cold_looked;  /* ticks: when a sender of frames last looked for what it was told */
-        uint64_t probed_at;    /* ticks: when the socket was last asked whether the receiver lives */
-        uint64_t offer;        /* 0, or 1 + the number of the offer that stands; at the owner: that l->stash holds */
-        int offer_slot;        /* its block, or -1 */
-        uint64_t cold_taken;   /* cold messages that the receiver said it took, before a lane counts them */
-        uint64_t attached_at;  /* messages before the lane */
-
-        /* receiving */
-        struct wh_lane_rx *rx;
-        uint64_t rx_seq;
-        uint32_t frames_got; /* since the lane came */
-        uint32_t arms;       /* sleeps announced since the socket was last emptied */
-        bool sock_ready;     /* there may be something to read on the socket */
-        bool rung;           /* ... and since it became so nobody has seen that it is doorbells alone (link_rx.c) */
-        bool hung_up;        /* the kernel says that the other side is gone; there may be more to read, */
-        bool sock_ended;     /* ... and everything was read */
-        uint64_t last_line;  /* ... and of its ring nothing that begins here, or later: that was published since */
-        const struct wh_frame
-                *looked; /* the frame that is being read, and was not taken from `looked_sock` yet, or NULL */
-        int looked_sock;
-        const int *looked_fds; /* its descriptors */
-        uint32_t budget;       /* K7; at the owner it is its inbox's */
-        struct wh_stash stash;
-        struct wh_items items;
-        bool direct; /* stash.bytes is the buffer of the receive that is running */
-        struct {
-                uint32_t call;
-                uint64_t at, len;
-        } window;                        /* at the owner: said by a record, for a request that is still to come */
-        struct wh_window *window_spare;  /* at the holder: given back, with its pages, for the next call */
-        struct wh_window *windows_aside; /* at the holder: of calls that were given up (D4) */
-        int reply_refused;               /* at the owner: why the reply that is being sent was not written directly */
-        struct wh_change change;
-        struct wh_lane_rx *retired; /* ended lanes with payloads that the user still holds */
-        uint32_t lanes;             /* there were so far */
+        struct wh_sending out;
+        struct wh_receiving in;
+        struct wh_cred cred;     /* who the other side is: at the owner where `who` says that it is known, */
+        struct wharf_sender who; /* of what is received from here on: identity.h; at the holder once it was asked for */
+        struct wharf_introducer given; /* at both ends: who gave the holder its right */
 
         /* the owner's end */
         struct wh_port *port;
         struct wh_inbox *inbox;
         struct wh_list in_port;          /* of port->links */
         struct wh_list hot;              /* of inbox->hot, while recently busy; or of port->waiting */
-        uint8_t waits;                   /* enum wh_waits_for */
         uid_t waits_uid;                 /* ... and on whose account it will be, */
         uint32_t waits_links;            /* of WAITS_MOVED: so many of them */
+        bool directory;                  /* no sender, but who gives others their rights */
         bool placeless;                  /* its sender is gone, and its place given away, */
         uint32_t place_to;               /* to this link; */
         uint32_t passes;                 /* and this one passes meanwhile */
         uint8_t passing;                 /* places.G4: the errno for which it is refused, and only read to its end */
         bool waiting_room;               /* places.G3: it has had no place */
-        struct wh_cred cred;             /* who it is, where l->who says that it is known */
-        struct wharf_sender who;         /* of what is received from here on: identity.h */
         struct wharf_introducer former;  /* who moved the port here, where the link came with it, */
         struct wharf_introducer formers; /* and all who introduced it there, as that one says: one, or nobody known */
-        struct wharf_introducer given;   /* at both ends: who gave the holder its right */
         struct wh_branch *branch;        /* who introduced it, and whom it introduced: branch.h */
         uint8_t revoked;                 /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
         uint64_t mapped;                 /* counted against the port's limit, */
@@ -338,28 +360,18 @@ struct wh_link {
         struct wh_unread flying;         /* descriptors */
         uint32_t served, empty;          /* for the round robin, */
         uint64_t round;                  /* and when there are several users: turns.h */
-        bool connected;                  /* it came by accept(), and is still that socket */
-        bool armed;                      /* the sender will ring */
         struct wh_notice *once_notice;   /* what is fired if a send-once right goes unused */
-        uint32_t renews;                 /* said in back->renew */
         bool tx_had_lane;                /* until RENEW is told: the former owner sent in a lane, */
         uint64_t tx_ended;               /* which ends with this record */
         _Atomic uint32_t refs;           /* the port's, each reply right's, each held payload's */
 
-        /* the holder's end; `cred` is the owner of the port, once it was asked for (same.c) */
-        uint64_t who_asked; /* number of the last question */
-        bool who_pending, who_answered;
-        uint64_t who_port; /* which of its owner's ports: the word of whoever answered */
+        /* the holder's end */
         struct wh_list calls;
         uint32_t last_call;
-        int old_sock;               /* after a rebind: the pair before it, until what lies there is read; -1 */
-        bool greeting_awaited;      /* on the new pair: then what lies in the old one is all */
-        struct wh_change after_old; /* what that greeting said */
-        uint64_t known_taken;       /* messages that the receiver was seen to have taken when the last lane ended */
-        uint32_t renew_seen;        /* of back->renew */
-        bool leader;                /* a thread waits on the socket for all */
-        uint32_t waiters;           /* threads that use this link and sleep */
-        uint8_t blind;              /* so many times the socket had something, and nothing was found in it */
+        struct wh_window *window_spare;  /* given back, with its pages, for the next call */
+        struct wh_window *windows_aside; /* of calls that were given up (D4) */
+        uint32_t waiters;                /* threads that use this link and sleep */
+        uint8_t blind;                   /* so many times the socket had something, and nothing was found in it */
         uint32_t room_waiters;
         _Atomic uint32_t turn;  /* futex: changes whenever a waiter should look again */
         struct wh_inbox *watch; /* dead-name notice is to go there */
@@ -370,9 +382,6 @@ struct wh_link {
                 struct wh_notice *notice;
                 wharf_name port;
         } room[WH_ROOM_NOTICES]; /* room.c */
-        bool room_asked;         /* one of them is armed */
-        uint64_t later;          /* 0, or 1 + the number of the message that was left and not told about */
-        uint64_t later_end;      /* where its record ends */
         uint32_t spin_us;        /* what spinning is worth, as learned */
         uint32_t spin_misses;
 };
@@ -473,7 +482,7 @@ static inline bool wh_forbidden(int r)
  */
 static inline unsigned wh_spins_in_place(const struct wh_link *l, int64_t deadline_ns)
 {
-        return deadline_ns && l->spin_us && l->tx && !l->leader ? 256 : 0;
+        return deadline_ns && l->spin_us && l->out.lane && !l->in.leader ? 256 : 0;
 }
 /* All but the arrays, which are large and seldom needed. */
 static inline void wh_outgoing_init(struct wh_outgoing *o, const void *data, uint64_t len)

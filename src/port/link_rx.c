@@ -55,7 +55,7 @@ static void spend_mapped(struct wh_link *l, uint64_t bytes)
 /* A memory was to be added to the lane, which had `before` mapped: what is refused, or has no room now, may be large, too. */
 static void spend_added(struct wh_link *l, uint64_t before, int r)
 {
-        spend_mapped(l, r < 0 ? WH_SECTION_BYTES_MAX : l->rx->mapped_bytes - before);
+        spend_mapped(l, r < 0 ? WH_SECTION_BYTES_MAX : l->in.lane->mapped_bytes - before);
 }
 
 /* Of one look at a link: what it has had of the budget. */
@@ -97,13 +97,13 @@ int wh_link_break(struct wh_link *l, int err)
 {
         if (l->owner && !l->over) {
                 struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-err};
-                f.id = err == -EDQUOT ? l->refusal : WH_REFUSAL_PLAIN;
+                f.id = err == -EDQUOT ? l->in.refusal : WH_REFUSAL_PLAIN;
                 f.total = l->end->limit(l, err, (enum wh_refusal)f.id);
                 wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
         }
         wh_link_end(l, err);
-        if (l->tx_over == 0 && !l->owner)
-                l->tx_over = err;
+        if (l->out.over == 0 && !l->owner)
+                l->out.over = err;
         return err;
 }
 
@@ -124,7 +124,7 @@ static int hold(struct wh_link *l, uint64_t total)
 /* Room for a message of `total` bytes, or -EMSGSIZE, -ENOMEM, -EDQUOT. */
 static int stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t call, enum wharf_how how)
 {
-        struct wh_stash *s = &l->stash;
+        struct wh_stash *s = &l->in.stash;
         if (total > payload_limit(l))
                 return -EMSGSIZE;
         if (!parts_allowed(l, total))
@@ -142,8 +142,8 @@ static int stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t 
 
 static void stash_finish(struct wh_link *l)
 {
-        l->stash.building = false;
-        l->stash.full = true;
+        l->in.stash.building = false;
+        l->in.stash.full = true;
 }
 
 /* What was counted for a message that is not in private memory any more. */
@@ -157,30 +157,30 @@ static void stash_gone(struct wh_link *l)
 
 void wh_link_forget_part(struct wh_link *l)
 {
-        if (!l->stash.building)
+        if (!l->in.stash.building)
                 return;
-        if (l->direct)
-                l->stash.bytes = NULL;
+        if (l->in.direct)
+                l->in.stash.bytes = NULL;
         else
-                wh_link_spend(l, l->stash.have / WH_COST_MAPPED); /* freed */
-        l->direct = false;
-        if (l->stash.n_items)
-                wh_items_done(&l->items);
-        wh_stash_done(&l->stash);
+                wh_link_spend(l, l->in.stash.have / WH_COST_MAPPED); /* freed */
+        l->in.direct = false;
+        if (l->in.stash.n_items)
+                wh_items_done(&l->in.items);
+        wh_stash_done(&l->in.stash);
         stash_gone(l);
 }
 
 void wh_link_privatise(struct wh_link *l)
 {
-        if (!l->direct)
+        if (!l->in.direct)
                 return;
-        struct wh_stash *s = &l->stash;
+        struct wh_stash *s = &l->in.stash;
         uint8_t *own = wh_os_malloc_payload(s->len);
         if (own)
                 memcpy(own, s->bytes, s->have);
         wh_link_spend(l, s->have / WH_COST_BYTES);
         s->bytes = own;
-        l->direct = false;
+        l->in.direct = false;
         if (!own) {
                 s->building = s->full = false;
                 wh_link_break(l, -ENOMEM);
@@ -207,16 +207,16 @@ static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, 
                 r = wh_memory_map(fd, total, &map);
         if (r < 0)
                 return r;
-        l->stash = (struct wh_stash){.full = true,
-                                     .mapped = total > 0,
-                                     .memory = -1,
-                                     .bytes = map,
-                                     .len = total,
-                                     .have = total,
-                                     .room = total,
-                                     .id = id,
-                                     .call = call,
-                                     .how = WHARF_HOW_MEMORY};
+        l->in.stash = (struct wh_stash){.full = true,
+                                        .mapped = total > 0,
+                                        .memory = -1,
+                                        .bytes = map,
+                                        .len = total,
+                                        .have = total,
+                                        .room = total,
+                                        .id = id,
+                                        .call = call,
+                                        .how = WHARF_HOW_MEMORY};
         return 0;
 }
 
@@ -226,12 +226,12 @@ static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, 
  */
 static void memory_keep(struct wh_link *l, int fd)
 {
-        if (!l->stash.mapped || !(l->movable || l->stash.room > WH_OS_AT_ONCE_BYTES)) {
+        if (!l->in.stash.mapped || !(l->movable || l->in.stash.room > WH_OS_AT_ONCE_BYTES)) {
                 wh_os_close_theirs(fd);
                 return;
         }
         wh_os_fd_private(fd);
-        l->stash.memory = fd;
+        l->in.stash.memory = fd;
 }
 
 /*
@@ -240,7 +240,7 @@ static void memory_keep(struct wh_link *l, int fd)
  */
 static int stash_grow(struct wh_link *l)
 {
-        struct wh_stash *s = &l->stash;
+        struct wh_stash *s = &l->in.stash;
         void *all;
         if (wh_likely(s->room >= s->len))
                 return 0;
@@ -283,29 +283,29 @@ int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, u
  */
 static void lines_end(struct wh_link *l)
 {
-        if (l->rx)
-                l->last_line = l->rx->ring.pos + l->rx->ring.lines;
+        if (l->in.lane)
+                l->in.last_line = l->in.lane->ring.pos + l->in.lane->ring.lines;
 }
 
 void wh_link_hung_up(struct wh_link *l)
 {
-        if (!l->hung_up)
+        if (!l->in.hung_up)
                 lines_end(l);
-        l->hung_up = true;
+        l->in.hung_up = true;
 }
 
 /* The present lane has ended: it goes, or stays for as long as the user holds payloads in it. */
 static void lane_retire(struct wh_link *l)
 {
-        struct wh_lane_rx *rx = l->rx;
-        l->rx = NULL;
-        l->frames_got = l->arms = l->renews = 0;
-        l->armed = false;
+        struct wh_lane_rx *rx = l->in.lane;
+        l->in.lane = NULL;
+        l->in.frames_got = l->in.arms = l->in.renews = 0;
+        l->in.armed = false;
         if (rx)
                 spend_mapped(l, rx->mapped_bytes);
         if (rx && rx->blocks_held) {
-                rx->next_retired = l->retired;
-                l->retired = rx;
+                rx->next_retired = l->in.retired;
+                l->in.retired = rx;
         } else {
                 wh_lane_rx_free(rx);
         }
@@ -314,19 +314,19 @@ static void lane_retire(struct wh_link *l)
 
 struct wh_lane_rx *wh_link_lane(struct wh_link *l, uint32_t n)
 {
-        struct wh_lane_rx *rx = l->rx;
+        struct wh_lane_rx *rx = l->in.lane;
         if (wh_likely(rx && rx->number == n))
                 return rx;
-        for (rx = l->retired; rx && rx->number != n; rx = rx->next_retired)
+        for (rx = l->in.retired; rx && rx->number != n; rx = rx->next_retired)
                 ;
         return rx;
 }
 
 void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx)
 {
-        if (wh_likely(rx == l->rx) || rx->blocks_held)
+        if (wh_likely(rx == l->in.lane) || rx->blocks_held)
                 return;
-        struct wh_lane_rx **at = &l->retired;
+        struct wh_lane_rx **at = &l->in.retired;
         while (*at != rx)
                 at = &(*at)->next_retired;
         *at = rx->next_retired;
@@ -337,10 +337,10 @@ void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx)
 /* K6: go over, if everything before was taken. 1: done; 0: not yet; negative: a breach, or no memory for it now. */
 static int link_change(struct wh_link *l)
 {
-        struct wh_change *c = &l->change;
-        if (l->stash.full || (c->lane && l->rx && l->rx->ring.records != c->records))
+        struct wh_change *c = &l->in.change;
+        if (l->in.stash.full || (c->lane && l->in.lane && l->in.lane->ring.records != c->records))
                 return 0;
-        if (c->lane != (l->rx != NULL) || c->seq != l->rx_seq || l->items.n)
+        if (c->lane != (l->in.lane != NULL) || c->seq != l->in.seq || l->in.items.n)
                 return wh_trace(-EPROTO);
         int r = l->end->change(l);
         if (r < 0)
@@ -348,7 +348,7 @@ static int link_change(struct wh_link *l)
         wh_link_forget_part(l); /* a message that was begun and not finished was given up */
         lane_retire(l);
         c->due = false;
-        l->sock_ready = true;
+        l->in.sock_ready = true;
         return 1;
 }
 
@@ -366,7 +366,7 @@ static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t
                       const struct wh_cred *cred)
 {
         uint64_t beside = 0, len;
-        if (l->items.n || f->len < f->n_fds)
+        if (l->in.items.n || f->len < f->n_fds)
                 return -EPROTO;
         for (unsigned i = 0; i < f->n_fds; i++) {
                 if (kinds[i] < WH_ITEM_FD || kinds[i] >= WH_ITEM_KINDS)
@@ -393,32 +393,32 @@ static int items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t
         int r = l->end->hold_rights(l, f->n_fds);
         if (r < 0)
                 return r;
-        l->items.seq = f->seq;
-        l->items.n = f->n_fds;
-        l->items.own = cred->known && cred->uid == l->task->accounts.self;
-        memcpy(l->items.kind, kinds, f->n_fds);
-        memcpy(l->items.fd, fds, f->n_fds * sizeof *fds);
+        l->in.items.seq = f->seq;
+        l->in.items.n = f->n_fds;
+        l->in.items.own = cred->known && cred->uid == l->task->accounts.self;
+        memcpy(l->in.items.kind, kinds, f->n_fds);
+        memcpy(l->in.items.fd, fds, f->n_fds * sizeof *fds);
         return 0;
 }
 
 /* The last kept item, if it is a payload in a memory of its own. -1 otherwise. */
 static int items_take_memory(struct wh_link *l)
 {
-        unsigned n = l->items.n;
-        if (n == 0 || l->items.kind[n - 1] != WH_ITEM_MEMORY)
+        unsigned n = l->in.items.n;
+        if (n == 0 || l->in.items.kind[n - 1] != WH_ITEM_MEMORY)
                 return -1;
-        l->items.n--;
-        return l->items.fd[n - 1];
+        l->in.items.n--;
+        return l->in.items.fd[n - 1];
 }
 
 static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, const int *fds,
                          const struct wh_cred *cred, bool *ret_kept)
 {
         const unsigned n_items = f->n_fds;
-        if (l->rx || f->seq != l->rx_seq || f->len < n_items)
+        if (l->in.lane || f->seq != l->in.seq || f->len < n_items)
                 return -EPROTO;
         /* A send-once right: one frame, the first one, that asks for no answer. */
-        if (l->once && l->owner && (l->rx_seq || (~f->arg & (WH_MSG_FIRST | WH_MSG_LAST)) || f->call))
+        if (l->once && l->owner && (l->in.seq || (~f->arg & (WH_MSG_FIRST | WH_MSG_LAST)) || f->call))
                 return -EPROTO;
         if (f->arg & WH_MSG_FIRST) {
                 wh_link_forget_part(l); /* what was begun and not finished was given up */
@@ -438,25 +438,25 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
                         r = stash_begin(l, f->total, f->id, f->call, WHARF_HOW_COLD);
                 }
                 const uint64_t n = f->len - n_items;
-                if (r == 0 && memory < 0 && (n > l->stash.len || (f->arg & WH_MSG_LAST && n != l->stash.len)))
+                if (r == 0 && memory < 0 && (n > l->in.stash.len || (f->arg & WH_MSG_LAST && n != l->in.stash.len)))
                         r = -EPROTO;
                 if (r == 0)
                         r = wh_link_take_frame(l);
                 if (r < 0) {
-                        wh_items_done(&l->items); /* the frame still has them, or it was another */
-                        wh_stash_done(&l->stash);
+                        wh_items_done(&l->in.items); /* the frame still has them, or it was another */
+                        wh_stash_done(&l->in.stash);
                         stash_gone(l);
                         return r;
                 }
-                l->stash.n_items = l->items.n;
-                l->stash.tell = f->arg & WH_MSG_TELL;
-                l->stash.refused = (uint16_t)(f->arg >> WH_MSG_REFUSED_SHIFT);
+                l->in.stash.n_items = l->in.items.n;
+                l->in.stash.tell = f->arg & WH_MSG_TELL;
+                l->in.stash.refused = (uint16_t)(f->arg >> WH_MSG_REFUSED_SHIFT);
                 if (memory >= 0)
                         return 0;
-        } else if (!l->stash.building || n_items) {
+        } else if (!l->in.stash.building || n_items) {
                 return -EPROTO;
         }
-        struct wh_stash *s = &l->stash;
+        struct wh_stash *s = &l->in.stash;
         uint64_t n = f->len - n_items;
         if (n > s->len - s->have)
                 return -EPROTO;
@@ -478,7 +478,7 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
 
 static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
 {
-        if (l->rx || f->n_fds != 2)
+        if (l->in.lane || f->n_fds != 2)
                 return -EPROTO;
         int64_t room = l->end->may_map(l);
         if (room < 0)
@@ -490,16 +490,16 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
                 wh_lane_rx_free(rx);
         if (r == 0) {
                 wh_link_forget_part(l); /* a cold message that was begun was given up */
-                l->rx = rx;
+                l->in.lane = rx;
                 if ((*ret_kept = l->movable)) {
-                        wh_os_fd_private(l->rx->out_fd = fds[0]);
-                        wh_os_fd_private(l->rx->back_fd = fds[1]);
+                        wh_os_fd_private(l->in.lane->out_fd = fds[0]);
+                        wh_os_fd_private(l->in.lane->back_fd = fds[1]);
                 }
-                l->rx->number = l->lanes++;
-                l->frames_got = 0;
-                l->rx->ring.records = l->rx_seq; /* all that came cold is read */
+                l->in.lane->number = l->in.lanes++;
+                l->in.frames_got = 0;
+                l->in.lane->ring.records = l->in.seq; /* all that came cold is read */
                 lines_end(l);
-                if (wh_ring_publish_taken(&l->rx->ring))
+                if (wh_ring_publish_taken(&l->in.lane->ring))
                         wh_link_bell(l);
                 l->end->mapped(l);
         }
@@ -508,18 +508,18 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
 
 static int frame_section(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
 {
-        if (!l->rx || f->n_fds != 1)
+        if (!l->in.lane || f->n_fds != 1)
                 return -EPROTO;
         int64_t room = l->end->may_map(l);
         if (room < 0)
                 return (int)room;
-        const uint64_t before = l->rx->mapped_bytes;
-        int r = wh_lane_rx_add_section(l->rx, fds[0], (uint64_t)room);
+        const uint64_t before = l->in.lane->mapped_bytes;
+        int r = wh_lane_rx_add_section(l->in.lane, fds[0], (uint64_t)room);
         spend_added(l, before, r);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
-                wh_lane_rx_drop_section(l->rx);
+                wh_lane_rx_drop_section(l->in.lane);
         if (r == 0 && (*ret_kept = l->movable))
-                wh_os_fd_private(l->rx->section[l->rx->n_sections - 1].fd = fds[0]);
+                wh_os_fd_private(l->in.lane->section[l->in.lane->n_sections - 1].fd = fds[0]);
         if (r == 0)
                 l->end->mapped(l);
         return r;
@@ -527,18 +527,18 @@ static int frame_section(struct wh_link *l, const struct wh_frame *f, const int 
 
 static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
 {
-        if (!l->rx || f->n_fds != 1)
+        if (!l->in.lane || f->n_fds != 1)
                 return -EPROTO;
         int64_t room = l->end->may_map(l);
         if (room < 0)
                 return (int)room;
-        const uint64_t before = l->rx->mapped_bytes;
-        int r = wh_lane_rx_add_ring(l->rx, fds[0], (uint64_t)room);
+        const uint64_t before = l->in.lane->mapped_bytes;
+        int r = wh_lane_rx_add_ring(l->in.lane, fds[0], (uint64_t)room);
         spend_added(l, before, r);
         if (r == 0 && (r = wh_link_take_frame(l)) < 0)
-                wh_lane_rx_drop_ring(l->rx);
+                wh_lane_rx_drop_ring(l->in.lane);
         if (r == 0 && (*ret_kept = l->movable))
-                wh_os_fd_private(l->rx->next_fd = fds[0]);
+                wh_os_fd_private(l->in.lane->next_fd = fds[0]);
         if (r == 0)
                 l->end->mapped(l);
         return r;
@@ -546,7 +546,7 @@ static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fd
 
 static int frame_taken(struct wh_link *l, const struct wh_frame *f)
 {
-        if (l->owner || f->n_fds || f->seq >= l->tx_seq)
+        if (l->owner || f->n_fds || f->seq >= l->out.seq)
                 return -EPROTO;
         wh_link_told(l, f->seq + 1);
         return 0;
@@ -568,20 +568,20 @@ static int frame_hello(struct wh_link *l, const struct wh_frame *f, const uint8_
                 wh_waits_hold(&l->task->waits, h.port_id, +1);
         }
         if (h.capacity_records == WHARF_RENDEZVOUS)
-                l->detour |= WH_DETOUR_OFFER;
-        else if (!l->offer)
-                l->detour &= (uint8_t)~WH_DETOUR_OFFER;
+                l->out.detour |= WH_DETOUR_OFFER;
+        else if (!l->out.offer)
+                l->out.detour &= (uint8_t)~WH_DETOUR_OFFER;
         l->hello = h;
         l->greeted = true;
-        if (!(f->arg & WH_CHANGE_GREETING) && f->seq && f->seq == l->who_asked) {
+        if (!(f->arg & WH_CHANGE_GREETING) && f->seq && f->seq == l->in.whose.asked) {
                 l->cred = *cred;
-                l->who_port = f->total;
-                l->who_answered = true;
+                l->in.whose.port = f->total;
+                l->in.whose.answered = true;
         }
-        if (l->greeting_awaited && f->arg & WH_CHANGE_GREETING) {
+        if (l->in.greeting_awaited && f->arg & WH_CHANGE_GREETING) {
                 /* The owner has gone over to the pair that we made: all it wrote to the old one lies there by now. */
-                l->greeting_awaited = false;
-                l->after_old = change_said(f);
+                l->in.greeting_awaited = false;
+                l->in.after_old = change_said(f);
         }
         return 0;
 }
@@ -591,10 +591,10 @@ static int frame_renew(struct wh_link *l, const struct wh_frame *f)
 {
         if (l->owner || f->n_fds || l->once)
                 return -EPROTO;
-        l->change = change_said(f);
+        l->in.change = change_said(f);
         l->provisional = !l->kept;
-        l->detour |= l->kept ? 0 : WH_DETOUR_REBIND;
-        l->who_answered = false; /* by somebody else, then */
+        l->out.detour |= l->kept ? 0 : WH_DETOUR_REBIND;
+        l->in.whose.answered = false; /* by somebody else, then */
         return 0;
 }
 
@@ -632,12 +632,12 @@ static int frame_rebind(struct wh_link *l, const struct wh_frame *f, const uint8
         int r = rebind_known(l, said.port_id, fds[0], cred, &known);
         if (r < 0)
                 return r;
-        l->change = change_said(f);
-        l->change.sock = fds[0];
-        l->change.awaited = f->arg & WH_CHANGE_AWAITED;
-        l->change.cred = *cred;
-        l->change.known = known;
-        l->change.given = wh_origin_get(&said);
+        l->in.change = change_said(f);
+        l->in.change.sock = fds[0];
+        l->in.change.awaited = f->arg & WH_CHANGE_AWAITED;
+        l->in.change.cred = *cred;
+        l->in.change.known = known;
+        l->in.change.given = wh_origin_get(&said);
         wh_os_fd_private(fds[0]);
         return 0;
 }
@@ -696,9 +696,9 @@ static int frame_heed(struct wh_link *l, const struct wh_frame *f, const uint8_t
         case WH_FRAME_REFUSE:
                 if (l->owner || f->n_fds)
                         return -EPROTO;
-                l->tx_over = refused_for(f->arg);
-                l->refusal = f->id < WH_REFUSALS ? (uint8_t)f->id : WH_REFUSAL_PLAIN;
-                l->refused_max = f->total;
+                l->out.over = refused_for(f->arg);
+                l->in.refusal = f->id < WH_REFUSALS ? (uint8_t)f->id : WH_REFUSAL_PLAIN;
+                l->in.refused_max = f->total;
                 return 0;
         case WH_FRAME_VIA:
                 if (l->owner || f->n_fds != 1)
@@ -707,11 +707,11 @@ static int frame_heed(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 l->end->via(l, f->call, fds[0]);
                 return 0;
         case WH_FRAME_DROPPED:
-                if (l->owner || f->n_fds || l->rx || l->stash.building)
+                if (l->owner || f->n_fds || l->in.lane || l->in.stash.building)
                         return -EPROTO;
                 /* It stands in the order of messages, so it waits its turn like one. */
-                l->stash = (struct wh_stash){.full = true, .call = f->call, .how = WHARF_HOW_AUTO};
-                l->stash.have = ECANCELED; /* whatever it says: the caller is promised this errno and no other */
+                l->in.stash = (struct wh_stash){.full = true, .call = f->call, .how = WHARF_HOW_AUTO};
+                l->in.stash.have = ECANCELED; /* whatever it says: the caller is promised this errno and no other */
                 return 0;
         case WH_FRAME_TAKEN:
                 return frame_taken(l, f);
@@ -740,9 +740,9 @@ static int frame_dispatch(struct wh_link *l, const struct wh_frame *f, const uin
         case WH_FRAME_MESSAGE:
                 return frame_message(l, f, data, fds, cred, ret_kept);
         case WH_FRAME_ITEMS: {
-                int r = !l->rx || f->n_fds == 0 ? -EPROTO : items_keep(l, f, data, fds, cred);
+                int r = !l->in.lane || f->n_fds == 0 ? -EPROTO : items_keep(l, f, data, fds, cred);
                 if (r == 0 && (r = wh_link_take_frame(l)) < 0) {
-                        l->items.n = 0;
+                        l->in.items.n = 0;
                         stash_gone(l);
                 }
                 *ret_kept = r == 0;
@@ -767,16 +767,16 @@ static int frame_dispatch(struct wh_link *l, const struct wh_frame *f, const uin
 /* A pair that the holder made is all that leads to it: never lost for want of a descriptor. */
 static bool expects_rebind(const struct wh_link *l)
 {
-        return l->owner && (l->rx || l->renews || !l->cred.known);
+        return l->owner && (l->in.lane || l->in.renews || !l->cred.known);
 }
 
 int wh_link_take_frame(struct wh_link *l)
 {
-        if (!l->looked)
+        if (!l->in.looked)
                 return 0;
-        int r = wh_frame_take(l->looked_sock, l->looked, l->looked_fds);
+        int r = wh_frame_take(l->in.looked_sock, l->in.looked, l->in.looked_fds);
         if (!shortage(r))
-                l->looked = NULL;
+                l->in.looked = NULL;
         return r;
 }
 
@@ -787,29 +787,30 @@ int wh_link_take_frame(struct wh_link *l)
  */
 static int link_look(struct wh_link *l, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
 {
-        l->looked_sock = l->sock;
+        l->in.looked_sock = l->sock;
         if (l->owner)
                 return wh_frame_peek(l->sock, f, data, fds, cred);
-        if (wh_unlikely(l->old_sock >= 0)) {
-                int r = wh_frame_peek(l->old_sock, f, data, fds, cred);
-                l->looked_sock = l->old_sock;
+        if (wh_unlikely(l->in.old_sock >= 0)) {
+                int r = wh_frame_peek(l->in.old_sock, f, data, fds, cred);
+                l->in.looked_sock = l->in.old_sock;
                 if (r > 0 || stays(l, r, f))
                         return r;
-                l->looked_sock = l->sock;
-                if (r < 0 || !l->greeting_awaited) { /* whatever it is: others may have a copy of it, so it is no end */
-                        wh_os_close_end(l->old_sock, WH_END_SHARED);
-                        l->old_sock = -1;
+                l->in.looked_sock = l->sock;
+                if (r < 0 ||
+                    !l->in.greeting_awaited) { /* whatever it is: others may have a copy of it, so it is no end */
+                        wh_os_close_end(l->in.old_sock, WH_END_SHARED);
+                        l->in.old_sock = -1;
                 }
         }
-        if (wh_unlikely(!l->greeting_awaited && l->old_sock < 0 && l->after_old.due)) {
-                l->change = l->after_old;
-                l->after_old.due = false;
+        if (wh_unlikely(!l->in.greeting_awaited && l->in.old_sock < 0 && l->in.after_old.due)) {
+                l->in.change = l->in.after_old;
+                l->in.after_old.due = false;
                 *f = (struct wh_frame){.type = WH_FRAME_BELL};
-                l->looked_sock = -1; /* nothing was read */
+                l->in.looked_sock = -1; /* nothing was read */
                 return 1;
         }
         int r = wh_frame_peek(l->sock, f, data, fds, cred);
-        if (wh_unlikely(r > 0 && l->greeting_awaited && f->type != WH_FRAME_HELLO && f->type != WH_FRAME_BELL &&
+        if (wh_unlikely(r > 0 && l->in.greeting_awaited && f->type != WH_FRAME_HELLO && f->type != WH_FRAME_BELL &&
                         f->type != WH_FRAME_REFUSE)) {
                 for (unsigned i = 0; i < f->n_fds; i++)
                         wh_os_close_theirs(fds[i]);
@@ -832,9 +833,9 @@ static int rebind_now(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 return r;
         }
         r = link_change(l);
-        if (r <= 0 && (l->looked || !later(r))) {
-                l->change.due = false;
-                wh_os_close_end(wh_steal_fd(&l->change.sock), WH_END_SHARED);
+        if (r <= 0 && (l->in.looked || !later(r))) {
+                l->in.change.due = false;
+                wh_os_close_end(wh_steal_fd(&l->in.change.sock), WH_END_SHARED);
         }
         return r == 0 ? -EPROTO : r;
 }
@@ -850,9 +851,9 @@ static int discard_bells(struct wh_link *l)
                 return -1;
         if (n && wh_os_discard(l->sock, (unsigned)n) < 0)
                 return -1;
-        l->arms = 0;
+        l->in.arms = 0;
         wh_link_spend(l, (unsigned)n);
-        if (wh_unlikely(l->room_asked))
+        if (wh_unlikely(l->out.room_asked))
                 l->end->drained(l);
         return n;
 }
@@ -863,11 +864,11 @@ static int discard_bells(struct wh_link *l)
  */
 static bool only_rung(struct wh_link *l)
 {
-        if (wh_likely(!l->rung))
+        if (wh_likely(!l->in.rung))
                 return true;
         if (wh_os_inq(l->sock) >= (int)sizeof(struct wh_frame))
                 return false;
-        l->rung = false;
+        l->in.rung = false;
         return true;
 }
 
@@ -875,21 +876,21 @@ static bool only_rung(struct wh_link *l)
 static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, int *fds,
                       const struct wh_cred *cred)
 {
-        if (f->type == WH_FRAME_REBIND && l->owner && !l->once && expects_rebind(l) && !l->rx) {
+        if (f->type == WH_FRAME_REBIND && l->owner && !l->once && expects_rebind(l) && !l->in.lane) {
                 int r = rebind_now(l, f, data, fds, cred);
                 return r > 0 || later(r) ? r : wh_link_break(l, r);
         }
         const struct wh_cred was = l->cred;
         const struct wharf_sender who = l->who;
         const uid_t payer = l->bill.payer;
-        bool kept = false, had_rx = l->rx != NULL;
+        bool kept = false, had_rx = l->in.lane != NULL;
         int r = f->to == wh_link_hears(l) ? l->end->sender(l, f, cred) : wh_trace(-EPROTO);
         if (r >= 0)
                 r = frame_dispatch(l, f, data, fds, cred, &kept);
         if (!kept)
                 for (unsigned i = 0; i < f->n_fds; i++)
                         wh_os_close_theirs(fds[i]);
-        if (l->looked) { /* it is still only what was looked at */
+        if (l->in.looked) { /* it is still only what was looked at */
                 l->cred = was;
                 l->who = who;
                 l->end->not_taken(l, payer);
@@ -898,7 +899,7 @@ static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 return r; /* nothing of it was kept, and it is there for another try */
         if (r < 0)
                 return wh_link_break(l, r);
-        l->frames_got += had_rx;
+        l->in.frames_got += had_rx;
         return 1;
 }
 
@@ -908,22 +909,22 @@ static int pump_frames(struct wh_link *l, uint8_t *data, int changed)
         int fds[WH_FDS_MAX];
         struct wh_frame f = {0};
         struct wh_cred cred = {0};
-        while (!l->stash.full && !l->sock_ended && !l->over && !l->change.due) {
+        while (!l->in.stash.full && !l->in.sock_ended && !l->over && !l->in.change.due) {
                 if (*l->end->budget(l) == 0)
                         return changed ? changed : WH_LINK_LATER;
-                const bool had_rx = l->rx != NULL;
+                const bool had_rx = l->in.lane != NULL;
                 int r = link_look(l, &f, data, fds, &cred);
                 if (r == 0) {
-                        l->sock_ready = l->rung = l->hung_up =
+                        l->in.sock_ready = l->in.rung = l->in.hung_up =
                                 false; /* a hang-up seen on the pair before a rebind, then */
-                        l->arms = 0;
+                        l->in.arms = 0;
                         break;
                 }
                 wh_link_spend(l, WH_COST_FRAME + (r > 0 ? 2 * f.n_fds + f.len / WH_COST_BYTES : 0));
                 if (r == -EPIPE) {
-                        l->sock_ended = true;
-                        if (!l->owner && l->tx_over == 0)
-                                l->tx_over = -EPIPE;
+                        l->in.sock_ended = true;
+                        if (!l->owner && l->out.over == 0)
+                                l->out.over = -EPIPE;
                         return 1;
                 }
                 if (stays(l, r, &f))
@@ -931,22 +932,22 @@ static int pump_frames(struct wh_link *l, uint8_t *data, int changed)
                 if (r < 0)
                         return wh_link_break(l, r);
                 if (f.type == WH_FRAME_BELL) {
-                        r = l->looked_sock < 0 ? 0 : wh_frame_take(l->looked_sock, &f, NULL);
+                        r = l->in.looked_sock < 0 ? 0 : wh_frame_take(l->in.looked_sock, &f, NULL);
                         if (r < 0)
                                 return shortage(r) ? r : wh_link_break(l, r);
-                        changed |= l->change.due;
+                        changed |= l->in.change.due;
                         continue;
                 }
-                l->looked = &f;
-                l->looked_fds = fds;
+                l->in.looked = &f;
+                l->in.looked_fds = fds;
                 r = frame_read(l, &f, data, fds, &cred);
-                l->looked = NULL;
-                l->looked_fds = NULL;
+                l->in.looked = NULL;
+                l->in.looked_fds = NULL;
                 if (r < 0)
                         return r;
                 changed = 1;
                 /* Leave what follows where it is until its turn: descriptors of later records, the next lane's data. */
-                if (l->items.n || (l->rx && (!had_rx || l->rx->next)))
+                if (l->in.items.n || (l->in.lane && (!had_rx || l->in.lane->next)))
                         break;
         }
         return changed;
@@ -956,11 +957,11 @@ static int link_pump(struct wh_link *l)
 {
         int changed = 0;
 
-        if (wh_unlikely(l->waits))
+        if (wh_unlikely(l->in.waits))
                 return WH_LINK_WAITS;
-        if (l->rx && l->rx->next && !l->hung_up)
+        if (l->in.lane && l->in.lane->next && !l->in.hung_up)
                 return 0; /* what follows belongs to the ring that is not yet reached */
-        if (wh_unlikely(l->change.due)) {
+        if (wh_unlikely(l->in.change.due)) {
                 int r = l->over ? 0 : link_change(l);
                 if (r < 0 && !later(r))
                         return wh_link_break(l, r);
@@ -968,8 +969,8 @@ static int link_pump(struct wh_link *l)
                         return r;
                 changed = 1;
         }
-        if (!l->owner && l->rx && !l->hung_up && l->old_sock < 0 && discard_bells(l) > 0) {
-                l->sock_ready = false; /* what wakes a caller is seldom more than a doorbell */
+        if (!l->owner && l->in.lane && !l->in.hung_up && l->in.old_sock < 0 && discard_bells(l) > 0) {
+                l->in.sock_ready = false; /* what wakes a caller is seldom more than a doorbell */
                 return changed;
         }
         uint8_t *data = wh_task_scratch_take(l->task);
@@ -983,7 +984,7 @@ static int link_pump(struct wh_link *l)
 int wh_link_pump(struct wh_link *l)
 {
         int r = link_pump(l);
-        if (wh_unlikely(l->room_asked)) /* a doorbell that was thrown away may have been for this */
+        if (wh_unlikely(l->out.room_asked)) /* a doorbell that was thrown away may have been for this */
                 l->end->drained(l);
         return r;
 }
@@ -993,18 +994,18 @@ static bool is_there(const struct wh_link *l, enum wh_until until, unsigned n)
 {
         switch (until) {
         case WH_UNTIL_EMPTY:
-                return l->stash.full || l->items.n;
+                return l->in.stash.full || l->in.items.n;
         case WH_UNTIL_GREETED:
-                return l->greeted || l->stash.full || l->items.n;
+                return l->greeted || l->in.stash.full || l->in.items.n;
         case WH_UNTIL_ANSWERED:
-                return l->who_answered || l->stash.full || l->items.n;
+                return l->in.whose.answered || l->in.stash.full || l->in.items.n;
         /* In the middle of a record its lane must stay: a change that is due is not for now, and comes in vain. */
         case WH_UNTIL_ITEMS:
-                return l->items.n || l->change.due;
+                return l->in.items.n || l->in.change.due;
         case WH_UNTIL_SECTION:
-                return n < l->rx->n_sections || l->change.due;
+                return n < l->in.lane->n_sections || l->in.change.due;
         case WH_UNTIL_RING:
-                return l->rx->next || l->items.n || l->change.due;
+                return l->in.lane->next || l->in.items.n || l->in.change.due;
         }
         return true;
 }
@@ -1012,7 +1013,7 @@ static bool is_there(const struct wh_link *l, enum wh_until until, unsigned n)
 int wh_link_read(struct wh_link *l, enum wh_until until, unsigned n)
 {
         int r = 0;
-        while (!l->over && !l->sock_ended && !is_there(l, until, n) && (r = wh_link_pump(l)) > 0)
+        while (!l->over && !l->in.sock_ended && !is_there(l, until, n) && (r = wh_link_pump(l)) > 0)
                 ;
         return r < 0 ? r : 0;
 }
@@ -1029,14 +1030,14 @@ static int record_items(struct wh_link *l, unsigned n, bool memory)
         if (r < 0)
                 return r;
         /* None at all is never right (n > 0): they were to be sent before the record. */
-        if (l->items.seq != l->rx_seq || l->items.n != n)
+        if (l->in.items.seq != l->in.seq || l->in.items.n != n)
                 return wh_trace(-EPROTO);
-        return (l->items.kind[n - 1] == WH_ITEM_MEMORY) == memory ? 0 : wh_trace(-EPROTO);
+        return (l->in.items.kind[n - 1] == WH_ITEM_MEMORY) == memory ? 0 : wh_trace(-EPROTO);
 }
 
 static void record_done(struct wh_link *l, const struct wh_rec *rec)
 {
-        if (wh_unlikely(wh_ring_advance(&l->rx->ring, rec)))
+        if (wh_unlikely(wh_ring_advance(&l->in.lane->ring, rec)))
                 wh_link_bell(l);
 }
 
@@ -1046,7 +1047,7 @@ static int block_at(struct wh_link *l, const struct wh_rec_block *b, const void 
         int r = b->section < WH_SECTIONS_MAX ? wh_link_read(l, WH_UNTIL_SECTION, b->section) : 0;
         if (r < 0)
                 return r;
-        return wh_lane_at(l->rx, b, ret);
+        return wh_lane_at(l->in.lane, b, ret);
 }
 
 /*
@@ -1055,7 +1056,7 @@ static int block_at(struct wh_link *l, const struct wh_rec_block *b, const void 
  */
 static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext, uint64_t total)
 {
-        struct wh_stash *s = &l->stash;
+        struct wh_stash *s = &l->in.stash;
         if (!parts_allowed(l, total))
                 return wh_trace(-EPROTO);
         int r = ext->n_items ? record_items(l, ext->n_items, false) : 0;
@@ -1071,7 +1072,7 @@ static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct w
                                        .call = ext->call,
                                        .how = WHARF_HOW_CHUNKS,
                                        .building = true};
-                l->direct = true;
+                l->in.direct = true;
         } else if ((r = stash_begin(l, total, ext->id, ext->call, WHARF_HOW_CHUNKS)) < 0) {
                 return r;
         }
@@ -1083,7 +1084,7 @@ static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct w
 /* One more part of a message in parts. */
 static int part_add(struct wh_link *l, uint64_t total, const void *bytes, uint64_t len)
 {
-        struct wh_stash *s = &l->stash;
+        struct wh_stash *s = &l->in.stash;
         if (total != s->len || len == 0 || len > s->len - s->have)
                 return wh_trace(-EPROTO);
         int r = stash_grow(l);
@@ -1103,16 +1104,16 @@ static int record_chunk(struct wh_link *l, struct wh_incoming *in, const struct 
         if (b->len > WH_CHUNK)
                 return wh_trace(-EPROTO); /* one part is copied in one go */
         int r = block_at(l, b, &bytes);
-        if (r == 0 && !l->stash.building)
+        if (r == 0 && !l->in.stash.building)
                 r = parts_begin(l, in, ext, b->total);
         if (r == 0)
                 r = part_add(l, b->total, bytes, b->len);
         if (r < 0)
                 return r;
         record_done(l, &in->rec);
-        if (wh_lane_release(l->rx, b->slot))
+        if (wh_lane_release(l->in.lane, b->slot))
                 wh_link_bell(l);
-        if (l->stash.have == l->stash.len)
+        if (l->in.stash.have == l->in.stash.len)
                 stash_finish(l);
         return 0;
 }
@@ -1124,14 +1125,14 @@ static int record_piece(struct wh_link *l, struct wh_incoming *in, const struct 
         if (in->rec.len < sizeof *ext + sizeof total)
                 return wh_trace(-EPROTO);
         wh_shm_copy(&total, in->rec.body + sizeof *ext, sizeof total);
-        int r = l->stash.building ? 0 : parts_begin(l, in, ext, total);
+        int r = l->in.stash.building ? 0 : parts_begin(l, in, ext, total);
         if (r == 0)
                 r = part_add(l, total, in->rec.body + sizeof *ext + sizeof total,
                              in->rec.len - sizeof *ext - sizeof total);
         if (r < 0)
                 return r;
         record_done(l, &in->rec);
-        if (l->stash.have == l->stash.len)
+        if (l->in.stash.have == l->in.stash.len)
                 stash_finish(l);
         return 0;
 }
@@ -1142,7 +1143,7 @@ static int record_piece(struct wh_link *l, struct wh_incoming *in, const struct 
  */
 static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext)
 {
-        struct wh_stash *s = &l->stash;
+        struct wh_stash *s = &l->in.stash;
         struct wh_rec_direct d;
         int r;
         wh_shm_copy(&d, in->rec.body + sizeof *ext, sizeof d);
@@ -1156,7 +1157,7 @@ static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct
                                        .call = ext->call,
                                        .how = WHARF_HOW_DIRECT,
                                        .building = true};
-                l->direct = true;
+                l->in.direct = true;
         } else if ((r = stash_begin(l, d.len, ext->id, ext->call, WHARF_HOW_DIRECT)) < 0) {
                 return r;
         }
@@ -1169,7 +1170,7 @@ static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct
                 wh_link_forget_part(l);
         }
         record_done(l, &in->rec);
-        if (wh_ring_publish_taken(&l->rx->ring)) /* the sender waits for this one */
+        if (wh_ring_publish_taken(&l->in.lane->ring)) /* the sender waits for this one */
                 wh_link_bell(l);
         return 0;
 }
@@ -1183,11 +1184,11 @@ static int record_window(struct wh_link *l, const struct wh_rec *rec, const stru
         wh_shm_copy(&d, rec->body + sizeof *ext, sizeof d);
         if (!l->owner || l->once || ext->n_items || !ext->call || d.len == 0 || d.at + d.len < d.at)
                 return wh_trace(-EPROTO);
-        l->window.call = ext->call;
-        l->window.at = d.at;
-        l->window.len = d.len;
+        l->in.window.call = ext->call;
+        l->in.window.at = d.at;
+        l->in.window.len = d.len;
         record_done(l, rec);
-        if (wh_ring_publish_taken(&l->rx->ring)) /* no message: it shall take no place from the one that follows */
+        if (wh_ring_publish_taken(&l->in.lane->ring)) /* no message: it shall take no place from the one that follows */
                 wh_link_bell(l);
         return 0;
 }
@@ -1202,8 +1203,8 @@ static int record_written(struct wh_link *l, struct wh_incoming *in, const struc
         if (r < 0)
                 return r;
         if (l->end->written(l, ext->call, &d, &given_up)) {
-                l->stash.id = ext->id;
-                l->stash.n_items = ext->n_items;
+                l->in.stash.id = ext->id;
+                l->in.stash.n_items = ext->n_items;
                 record_done(l, &in->rec);
                 return 0;
         }
@@ -1224,22 +1225,22 @@ static int record_written(struct wh_link *l, struct wh_incoming *in, const struc
 static int record_next(struct wh_link *l, const struct wh_rec *rec)
 {
         struct wh_rec_ext ext;
-        if (rec->len != sizeof ext || l->stash.building)
+        if (rec->len != sizeof ext || l->in.stash.building)
                 return wh_trace(-EPROTO);
         wh_shm_copy(&ext, rec->body, sizeof ext);
         int r = wh_link_read(l, WH_UNTIL_RING, 0);
         if (r < 0)
                 return r;
-        const uint64_t before = l->rx->mapped_bytes;
-        r = wh_lane_rx_switch(l->rx, ext.arg & WH_NEXT_NO_SECTIONS);
+        const uint64_t before = l->in.lane->mapped_bytes;
+        r = wh_lane_rx_switch(l->in.lane, ext.arg & WH_NEXT_NO_SECTIONS);
         if (r < 0)
                 return r;
-        spend_mapped(l, before - l->rx->mapped_bytes);
+        spend_mapped(l, before - l->in.lane->mapped_bytes);
         l->end->mapped(l);
-        l->sock_ready = true; /* frames may have been left behind that of this ring */
+        l->in.sock_ready = true; /* frames may have been left behind that of this ring */
         record_done(l, rec);
         lines_end(l);
-        if (wh_ring_idle(&l->rx->ring)) /* whose memory is gone is told */
+        if (wh_ring_idle(&l->in.lane->ring)) /* whose memory is gone is told */
                 wh_link_bell(l);
         return 0;
 }
@@ -1252,10 +1253,10 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
         const struct wh_rec *rec = &in->rec;
 
         if (rec->kind == WH_REC_END) {
-                if (l->stash.building)
+                if (l->in.stash.building)
                         return wh_trace(-EPROTO);
                 lane_retire(l);
-                l->sock_ready = true;
+                l->in.sock_ready = true;
                 return 0;
         }
         if (rec->kind == WH_REC_NEXT)
@@ -1281,7 +1282,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                 record_done(l, rec);
                 return 0;
         }
-        if (l->stash.building && kind != WH_REC_CHUNK && kind != WH_REC_PIECE)
+        if (l->in.stash.building && kind != WH_REC_CHUNK && kind != WH_REC_PIECE)
                 return wh_trace(-EPROTO);
         if (ext.n_items > WHARF_ITEMS_MAX + 1 || ext.zero)
                 return wh_trace(-EPROTO);
@@ -1329,15 +1330,15 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
                         return wh_trace(-EPROTO);
                 r = stash_memory(l, fd, b.total, ext.id, ext.call);
                 if (r == -ENOMEM) {
-                        l->items.n++; /* kept, for another try */
+                        l->in.items.n++; /* kept, for another try */
                         return r;
                 }
                 memory_keep(l, fd);
-                l->stash.n_items = l->items.n;
-                l->stash.refused = (uint16_t)ext.arg;
+                l->in.stash.n_items = l->in.items.n;
+                l->in.stash.refused = (uint16_t)ext.arg;
                 if (r == 0 && offered) {
-                        l->stash.how |= WH_HOW_OFFERED;
-                        l->offer = l->rx->ring.records + 1;
+                        l->in.stash.how |= WH_HOW_OFFERED;
+                        l->in.offer = l->in.lane->ring.records + 1;
                 }
                 if (r == 0)
                         record_done(l, rec);
@@ -1363,7 +1364,7 @@ static int record_take(struct wh_link *l, struct wh_incoming *in)
 
 static void from_stash(struct wh_link *l, struct wh_incoming *in)
 {
-        const struct wh_stash *s = &l->stash;
+        const struct wh_stash *s = &l->in.stash;
         in->where = WH_IN_STASH;
         in->bytes = s->bytes;
         in->len = s->len;
@@ -1380,7 +1381,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
         bool last_look = false;
         struct turn turn = {0};
         for (;;) {
-                if (wh_unlikely(l->stash.full)) {
+                if (wh_unlikely(l->in.stash.full)) {
                         from_stash(l, in);
                         return 1;
                 }
@@ -1388,15 +1389,15 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                         wh_link_forget_part(l); /* nobody will send the rest */
                         return l->over;
                 }
-                if (wh_unlikely(l->waits))
+                if (wh_unlikely(l->in.waits))
                         return 0;
-                struct wh_lane_rx *rx = l->rx;
+                struct wh_lane_rx *rx = l->in.lane;
                 if (wh_likely(rx)) {
                         int r = wh_ring_peek(&rx->ring, &in->rec);
-                        if (wh_unlikely(l->hung_up) && r > 0 && rx->ring.pos >= l->last_line)
+                        if (wh_unlikely(l->in.hung_up) && r > 0 && rx->ring.pos >= l->in.last_line)
                                 r = wh_trace(-EPROTO); /* its writer goes on, and nobody could make it stop */
                         if (wh_likely(r > 0)) {
-                                if (wh_likely(in->rec.kind == WH_REC_PLAIN && !l->stash.building &&
+                                if (wh_likely(in->rec.kind == WH_REC_PLAIN && !l->in.stash.building &&
                                               in->rec.len <= payload_limit(l))) {
                                         in->where = WH_IN_RECORD;
                                         in->bytes = in->rec.body;
@@ -1412,7 +1413,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                         return 1;
                                 if (r == 0) { /* a chunk, a memory, an end: it is taken, look again */
                                         wh_link_spend(l, 1);
-                                        if (l->stash.full || turn_goes_on(l, &turn))
+                                        if (l->in.stash.full || turn_goes_on(l, &turn))
                                                 continue;
                                         return 0;
                                 }
@@ -1428,18 +1429,18 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                                 continue;
                         }
                 }
-                if (l->sock_ended) {
+                if (l->in.sock_ended) {
                         /* What was published before the end is visible now; only then is the end the end. */
                         if (!last_look) {
                                 last_look = true;
                                 continue;
                         }
-                        wh_link_end(l, l->tx_over && l->tx_over != -EPIPE ? l->tx_over : -EPIPE);
+                        wh_link_end(l, l->out.over && l->out.over != -EPIPE ? l->out.over : -EPIPE);
                         continue;
                 }
-                if (wh_likely(!l->sock_ready))
+                if (wh_likely(!l->in.sock_ready))
                         return 0;
-                if (wh_unlikely(l->change.due)) {
+                if (wh_unlikely(l->in.change.due)) {
                         /* The lane was just seen to be empty, so what is missing before the change never comes. */
                         int r = link_change(l);
                         if (r == WH_LINK_WAITS)
@@ -1451,10 +1452,10 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                         continue;
                 }
                 /* [lane-frames] Acquire, pairs with the release in wh_link_frame_parts(). */
-                if (rx && !l->hung_up &&
-                    (l->items.n || /* those of the next record: what follows them is not for now */
-                     (atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got &&
-                      (l->arms < BELLS_MAX || discard_bells(l) >= 0) && only_rung(l))))
+                if (rx && !l->in.hung_up &&
+                    (l->in.items.n || /* those of the next record: what follows them is not for now */
+                     (atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->in.frames_got &&
+                      (l->in.arms < BELLS_MAX || discard_bells(l) >= 0) && only_rung(l))))
                         return 0;
                 if (!turn_goes_on(l, &turn))
                         return 0;
@@ -1463,7 +1464,7 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                         return 0;
                 if (wh_unlikely(r == WH_LINK_WAITS))
                         continue;
-                if (r == 0 && l->once && l->owner && l->rx_seq)
+                if (r == 0 && l->once && l->owner && l->in.seq)
                         wh_link_end(l, -EPIPE); /* its one message was taken, and no second one lies there */
                 else if (r == 0 || (r < 0 && !l->over))
                         return r;
@@ -1475,24 +1476,24 @@ static void say_taken(struct wh_link *l)
 {
         if (!l->owner)
                 return;
-        struct wh_frame f = {.type = WH_FRAME_TAKEN, .seq = l->rx_seq};
+        struct wh_frame f = {.type = WH_FRAME_TAKEN, .seq = l->in.seq};
         wh_lock(&l->o.lock);
-        if (!l->tx_over && wh_link_frame(l, &f, NULL, 0, NULL, false) == -EAGAIN) {
+        if (!l->out.over && wh_link_frame(l, &f, NULL, 0, NULL, false) == -EAGAIN) {
                 wh_os_shutdown(l->sock, SHUT_RDWR);
-                l->tx_over = -ENOBUFS;
+                l->out.over = -ENOBUFS;
         }
         wh_unlock(&l->o.lock);
 }
 
 void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
 {
-        bool tell = in->n_items && l->rx; /* rights count as unread until the sender is told otherwise */
-        if (wh_unlikely(l->items.n && in->n_items))
-                wh_items_done(&l->items);
+        bool tell = in->n_items && l->in.lane; /* rights count as unread until the sender is told otherwise */
+        if (wh_unlikely(l->in.items.n && in->n_items))
+                wh_items_done(&l->in.items);
         switch (in->where) {
         case WH_IN_BLOCK:
                 record_done(l, &in->rec);
-                if (wh_unlikely(wh_lane_release(l->rx, in->slot)))
+                if (wh_unlikely(wh_lane_release(l->in.lane, in->slot)))
                         wh_link_bell(l);
                 break;
         case WH_IN_RECORD:
@@ -1501,58 +1502,58 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                         return; /* not a message: no number (K1) */
                 break;
         case WH_IN_STASH:
-                if (l->direct) {
-                        l->direct = false;
-                        l->stash.bytes = NULL;
+                if (l->in.direct) {
+                        l->in.direct = false;
+                        l->in.stash.bytes = NULL;
                 }
-                if (wh_unlikely(l->stash.tell))
+                if (wh_unlikely(l->in.stash.tell))
                         say_taken(l);
-                if (l->stash.mapped && l->stash.how == WHARF_HOW_DIRECT) {
-                        wh_window_give(l, l->stash.bytes, l->stash.room);
-                        l->stash.mapped = false;
-                        l->stash.bytes = NULL;
+                if (l->in.stash.mapped && l->in.stash.how == WHARF_HOW_DIRECT) {
+                        wh_window_give(l, l->in.stash.bytes, l->in.stash.room);
+                        l->in.stash.mapped = false;
+                        l->in.stash.bytes = NULL;
                 }
-                wh_stash_done(&l->stash);
+                wh_stash_done(&l->in.stash);
                 stash_gone(l);
                 if (in->dropped)
                         return;
                 break;
         }
-        l->rx_seq++;
+        l->in.seq++;
         if (wh_unlikely(tell && l->bill.of[WH_SHARE_RIGHTS]))
                 l->end->rights_left(l);
-        if (wh_unlikely(tell) && wh_ring_publish_taken(&l->rx->ring))
+        if (wh_unlikely(tell) && wh_ring_publish_taken(&l->in.lane->ring))
                 wh_link_bell(l);
 }
 
 /* The number of an offer: that of its record, which was taken already where the payload was a memory of its own. */
 static uint64_t offer_number(const struct wh_link *l, const struct wh_incoming *in)
 {
-        return in->where == WH_IN_STASH ? l->offer - 1 : l->rx->ring.records;
+        return in->where == WH_IN_STASH ? l->in.offer - 1 : l->in.lane->ring.records;
 }
 
 bool wh_link_still_offered(const struct wh_link *l, const struct wh_incoming *in)
 {
-        return wh_ring_still_offered(&l->rx->ring, offer_number(l, in));
+        return wh_ring_still_offered(&l->in.lane->ring, offer_number(l, in));
 }
 
 bool wh_link_claim(struct wh_link *l, const struct wh_incoming *in)
 {
-        if (!wh_ring_claim(&l->rx->ring, offer_number(l, in)))
+        if (!wh_ring_claim(&l->in.lane->ring, offer_number(l, in)))
                 return false;
-        l->offer = 0;
-        if (wh_ring_wanted(&l->rx->ring))
+        l->in.offer = 0;
+        if (wh_ring_wanted(&l->in.lane->ring))
                 wh_link_bell(l);
         return true;
 }
 
 void wh_link_skip(struct wh_link *l, const struct wh_incoming *in)
 {
-        if (l->items.n && in->n_items)
-                wh_items_done(&l->items);
-        l->offer = 0;
+        if (l->in.items.n && in->n_items)
+                wh_items_done(&l->in.items);
+        l->in.offer = 0;
         if (in->where == WH_IN_STASH)
-                wh_stash_done(&l->stash);
+                wh_stash_done(&l->in.stash);
         else
                 record_done(l, &in->rec); /* a block is the sender's again already */
         stash_gone(l);
@@ -1560,31 +1561,31 @@ void wh_link_skip(struct wh_link *l, const struct wh_incoming *in)
 
 void wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
 {
-        l->rx->blocks_held++;
+        l->in.lane->blocks_held++;
         record_done(l, &in->rec);
         if (wh_unlikely(l->bill.of[WH_SHARE_RIGHTS]))
                 l->end->rights_left(l);
-        l->rx_seq++;
+        l->in.seq++;
 }
 
 bool wh_link_arm(struct wh_link *l)
 {
-        struct wh_lane_rx *rx = l->rx;
+        struct wh_lane_rx *rx = l->in.lane;
         if (wh_unlikely(l->came))
                 return false;
         if (!rx)
                 return true; /* every frame wakes us */
         if (wh_ring_sleep(&rx->ring))
                 wh_link_bell(l);
-        l->arms++;
-        l->armed = true;
+        l->in.arms++;
+        l->in.armed = true;
         struct wh_rec rec;
-        if (wh_ring_peek(&rx->ring, &rec) != 0 || l->change.due)
+        if (wh_ring_peek(&rx->ring, &rec) != 0 || l->in.change.due)
                 return false;
         /*
          * [lane-frames] Acquire: as in wh_link_next(). And frames that were left for the others' turn: no edge will tell of
          * them again.
          */
-        return !l->sock_ready || l->items.n || rx->next ||
-               (!l->rung && atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->frames_got);
+        return !l->in.sock_ready || l->in.items.n || rx->next ||
+               (!l->in.rung && atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->in.frames_got);
 }

@@ -130,7 +130,7 @@ void wh_port_remove_link(struct wh_link *l)
         p->mapped -= l->mapped;
         wh_bill_close(&l->bill);
         l->mapped = l->stash_held = 0;
-        wh_items_done(&l->items); /* now, and not with the last reply right: nobody is charged for them any more */
+        wh_items_done(&l->in.items); /* now, and not with the last reply right: nobody is charged for them any more */
         wh_port_links_changed(p);
         if (l->over && l->over != -EPIPE)
                 p->refused++;
@@ -145,7 +145,7 @@ void wh_port_remove_link(struct wh_link *l)
         (void)wh_end_keep(l, true, &kept); /* its own place has just become free */
         wh_end_over(l, wh_link_end_how(l), kept);
         l->sock = -1;
-        l->tx_over = -EPIPE;
+        l->out.over = -EPIPE;
         wh_unlock(&l->o.lock);
         l->port = NULL;
         l->movable = false;
@@ -174,7 +174,7 @@ void wh_port_reap(struct wh_port *p)
         wh_list_for_safe (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
                 struct wh_incoming in = {0};
-                if (!l->hung_up || wh_link_next(l, &in) >= 0 || !l->over)
+                if (!l->in.hung_up || wh_link_next(l, &in) >= 0 || !l->over)
                         continue;
                 const uint32_t left = inbox->budget; /* for finding the others: somebody waits for their places */
                 wh_port_remove_link(l);

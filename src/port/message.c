@@ -36,7 +36,7 @@ enum {
 /* What a refusal by the receiver was about, as far as the errno alone does not say. */
 static const char *refused_about(const struct wh_link *l, int err)
 {
-        switch (l->refusal) {
+        switch (l->in.refusal) {
         case WH_REFUSAL_INTRODUCED:
                 return "whoever gave this right away may introduce no more (introduced_max of the port)";
         case WH_REFUSAL_LINKS:
@@ -71,7 +71,7 @@ static bool full_failed(struct wh_link *l, int err)
                 return true;
         case WHARF_FULL_BYTES:
                 wh_fail(err, "%s: with these %" PRIu64 " bytes more than %" PRIu64 " were unread (capacity_bytes)",
-                        full, l->short_bytes, l->hello.capacity_bytes);
+                        full, l->out.short_bytes, l->hello.capacity_bytes);
                 return true;
         case WHARF_FULL_MEMORY:
                 wh_fail(err, "%s: no memory for another message (link_mapped_bytes_max, or the system)", full);
@@ -84,11 +84,11 @@ void wh_link_failed(struct wh_link *l, int err)
 {
         if ((err == -EAGAIN || err == -ETIMEDOUT) && full_failed(l, err))
                 return;
-        const bool refused = err == l->tx_over && (l->refusal || l->refused_max);
+        const bool refused = err == l->out.over && (l->in.refusal || l->in.refused_max);
         const char *about = refused || err == -EDQUOT ? refused_about(l, err) : NULL;
         const bool meets = l->hello.capacity_records == WHARF_RENDEZVOUS;
-        if (about && refused && l->refused_max)
-                wh_fail(err, "%s: %" PRIu64, about, l->refused_max);
+        if (about && refused && l->in.refused_max)
+                wh_fail(err, "%s: %" PRIu64, about, l->in.refused_max);
         else if (about)
                 wh_fail_plain(err, about);
         else if (err == -EAGAIN)
@@ -122,7 +122,7 @@ static __attribute__((noinline)) int send_patiently(struct wh_link *l, const voi
 {
         struct wh_outgoing o;
         wh_outgoing_init(&o, data, len_bytes);
-        int r = l->tx_busy ? -EAGAIN : wh_link_try_send(l, &o);
+        int r = l->out.busy ? -EAGAIN : wh_link_try_send(l, &o);
         if (r == -EAGAIN) {
                 o.whole = deadline_ns == 0;
                 r = wh_link_send(l, &o, deadline_ns);
@@ -222,7 +222,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         const bool once = l->once;
         r = 0;
         if (wh_unlikely(once)) /* another thread may have used it up just now */
-                r = call ? -EPERM : l->tx_seq ? -EBADF : 0;
+                r = call ? -EPERM : l->out.seq ? -EBADF : 0;
         if (r == 0 && call) {
                 wh_call_add(l, call);
                 o.call = call->number;
@@ -238,11 +238,11 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         if (wh_unlikely(later) && (r == -EAGAIN || r == -ETIMEDOUT))
                 r = wh_link_leave(l, &o, r);
         if (wh_unlikely(m->how == WHARF_HOW_DIRECT) && obstacle == 0)
-                obstacle = l->direct_refused ? l->direct_refused : -EOPNOTSUPP;
+                obstacle = l->out.direct_refused ? l->out.direct_refused : -EOPNOTSUPP;
         if (r < 0 && call && o.call)
                 wh_call_unsent(l, call, r);
         else if (call)
-                call->seq = l->tx_seq;
+                call->seq = l->out.seq;
         if (wh_unlikely(r < 0))
                 wh_link_failed(l, r);
         wh_unlock(&l->o.lock);
@@ -291,13 +291,13 @@ WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m
 
 static int reserve_try(struct wh_link *l, size_t len_bytes, uint16_t *ret_slot, void **ret)
 {
-        int r = l->tx_over ? l->tx_over : l->once ? -EPERM : 0;
-        if (r == 0 && wh_unlikely(!l->tx || l->detour)) {
-                l->sock_full = false;
+        int r = l->out.over ? l->out.over : l->once ? -EPERM : 0;
+        if (r == 0 && wh_unlikely(!l->out.lane || l->out.detour)) {
+                l->out.sock_full = false;
                 r = wh_link_rebind(l);
                 if (r == 0)
                         r = wh_link_attach(l);
-                if (r == 0 && !l->tx)
+                if (r == 0 && !l->out.lane)
                         r = -EOPNOTSUPP;
         }
         if (r == 0 && l->greeted && len_bytes > l->hello.payload_bytes_max)
@@ -323,13 +323,13 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
         uint16_t slot;
         void *mem;
         int r;
-        l->budget = WH_BUDGET;
+        l->in.budget = WH_BUDGET;
         for (unsigned spins = wh_spins_in_place(l, deadline_ns);;) {
                 struct wh_room seen = wh_room_now(l);
-                l->sock_full = false;
-                l->grow = spins ? WH_GROW_NOT : WH_GROW_BLOCKS;
+                l->out.sock_full = false;
+                l->out.grow = spins ? WH_GROW_NOT : WH_GROW_BLOCKS;
                 r = reserve_try(l, len_bytes, &slot, &mem);
-                l->grow = WH_GROW_NOT;
+                l->out.grow = WH_GROW_NOT;
                 if (wh_likely(r != -EAGAIN))
                         break;
                 if (spins) {
@@ -375,13 +375,13 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wha
                 m->held[0] = holder ? HELD_HOLDER_BLOCK : HELD_OWNER_BLOCK;
                 m->held[1] = holder ? holder : atomic_load_explicit(&l->o.name, memory_order_relaxed);
                 m->held[2] = in->slot;
-                m->held[3] = l->rx->number;
+                m->held[3] = l->in.lane->number;
                 *ret_held = true;
                 return 0;
         }
         if (m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC)) {
                 if (in->where == WH_IN_STASH) {
-                        struct wh_stash *s = &l->stash;
+                        struct wh_stash *s = &l->in.stash;
                         m->data = s->bytes;
                         m->held[0] = !s->mapped                             ? HELD_MALLOC
                                      : s->how == WHARF_HOW_DIRECT && holder ? HELD_WINDOW
@@ -413,8 +413,8 @@ static void undeliver_payload(struct wh_link *l, const struct wh_incoming *in, s
 {
         if (m->held[0] == HELD_MALLOC || m->held[0] == HELD_MAP || m->held[0] == HELD_WINDOW) {
                 if (in->where == WH_IN_STASH) {
-                        l->stash.bytes = m->data;
-                        l->stash.mapped = m->held[0] != HELD_MALLOC;
+                        l->in.stash.bytes = m->data;
+                        l->in.stash.mapped = m->held[0] != HELD_MALLOC;
                 } else {
                         free(m->data);
                 }
@@ -480,7 +480,7 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
         if (wh_unlikely(r < 0))
                 return r;
         if (wh_unlikely(in->call && !holder) && (r = wh_reply_new(t, l, in->call, &reply)) < 0) {
-                wh_moving_undo(&l->items);
+                wh_moving_undo(&l->in.items);
                 return r;
         }
         struct wharf_item got[WHARF_ITEMS_MAX]; /* the user's are not touched before an offer is taken */
@@ -499,7 +499,7 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
         if (wh_unlikely(r == 0 && n_items))
                 wh_items_take(t, l, offered ? got : m->items, n_items);
         if (wh_unlikely(r != 0)) {
-                wh_moving_undo(&l->items);
+                wh_moving_undo(&l->in.items);
                 if (reply)
                         wh_reply_forget(t, reply);
                 return r;
@@ -514,7 +514,7 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
         m->notice = 0;
         m->about = WHARF_NONE;
         if (wh_unlikely(in->n_items && !n_items)) /* not asked for */
-                wh_items_done(&l->items);
+                wh_items_done(&l->in.items);
         if (wh_unlikely(held)) {
                 wh_link_hold(l, in);
                 if (!holder)
@@ -555,7 +555,7 @@ enum { LINK_GONE = 2 };
 static bool takes_no(const struct wh_port *p, const struct wh_link *l, const struct wh_incoming *inc)
 {
         for (unsigned i = 0; i < inc->n_items; i++)
-                if (p->kinds_refused >> (l->items.kind[i] & 31) & 1)
+                if (p->kinds_refused >> (l->in.items.kind[i] & 31) & 1)
                         return true;
         return false;
 }
@@ -574,7 +574,7 @@ static int try_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m,
                 wh_link_arrive(l);
 next:
         r = wh_link_next(l, inc);
-        if (wh_unlikely(l->direct))
+        if (wh_unlikely(l->in.direct))
                 in->direct = l;
         if (wh_likely(r == 1)) {
                 struct wh_port *p = l->port;
@@ -582,13 +582,13 @@ next:
                         /*
                          * Another link's chunks are in the buffer that this message needs; or ours in another thread's.
                          */
-                        if (in->direct != l || !l->stash.full || l->stash.bytes != m->data)
+                        if (in->direct != l || !l->in.stash.full || l->in.stash.bytes != m->data)
                                 wh_link_privatise(in->direct);
                         in->direct = NULL;
                         if (inc->where == WH_IN_STASH) {
-                                if (!l->stash.full) /* no memory for it: that ended the link */
+                                if (!l->in.stash.full) /* no memory for it: that ended the link */
                                         return 0;
-                                inc->bytes = l->stash.bytes;
+                                inc->bytes = l->in.stash.bytes;
                         }
                 }
                 m->sender = l->who;
@@ -649,9 +649,9 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
                 return -1;
         for (struct wh_list *n = in->hot.next, *last = in->hot.prev;; n = in->hot.next) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
-                if (wh_unlikely(!l->rx || l->over || l->hung_up || l->stash.busy))
+                if (wh_unlikely(!l->in.lane || l->over || l->in.hung_up || l->in.stash.busy))
                         return -1;
-                int r = wh_ring_peek(&l->rx->ring, &rec);
+                int r = wh_ring_peek(&l->in.lane->ring, &rec);
                 if (wh_unlikely(r < 0))
                         return -1;
                 if (r > 0) {
@@ -659,9 +659,9 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
                                         rec.len > l->hello.payload_bytes_max))
                                 return -1;
                         wh_shm_copy(buf, rec.body, rec.len);
-                        if (wh_unlikely(wh_ring_advance(&l->rx->ring, &rec)))
+                        if (wh_unlikely(wh_ring_advance(&l->in.lane->ring, &rec)))
                                 wh_link_bell(l);
-                        l->rx_seq++;
+                        l->in.seq++;
                         l->port->received_messages++;
                         l->port->received_bytes += rec.len;
                         in->since_look++;
@@ -727,7 +727,7 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                         continue;
                 if (in->budget == 0)
                         n = &in->hot; /* K7 */
-                if (before - in->budget >= WH_BUDGET_TURN && wh_list_linked(&l->hot) && !l->waits) {
+                if (before - in->budget >= WH_BUDGET_TURN && wh_list_linked(&l->hot) && !l->in.waits) {
                         /* Idle ones may have sent meanwhile: their turn is before the next. */
                         in->since_look |= WH_LOOK_EVERY;
                         wh_turn_over(in, l);
@@ -791,7 +791,7 @@ static void others_first(struct wh_inbox *in)
         in->unfit = NULL;
         if (!in->leader)
                 wh_inbox_look(in);
-        if (wh_list_linked(&l->hot) && !l->waits)
+        if (wh_list_linked(&l->hot) && !l->in.waits)
                 wh_turn_last(in, l);
 }
 
@@ -921,7 +921,7 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
         if (wh_unlikely(!wh_list_empty(&in->aside)))
                 aside_back(in);
         if (wh_unlikely(in->direct)) {
-                if (in->direct->direct)
+                if (in->direct->in.direct)
                         wh_link_privatise(in->direct);
                 in->direct = NULL;
         }
@@ -1128,7 +1128,7 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                 if (!l)
                         break; /* the right was dropped, and its memory with it */
                 if (kind == HELD_RESERVED)
-                        wh_lane_unlend(l->tx, (uint16_t)slot);
+                        wh_lane_unlend(l->out.lane, (uint16_t)slot);
                 else if (release_held(l, m))
                         wh_link_bell(l);
                 wh_unlock(&l->o.lock);

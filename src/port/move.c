@@ -152,7 +152,7 @@ static bool is_memory(const struct wh_stash *s)
 
 static size_t bytes_of(const struct wh_link *l)
 {
-        const struct wh_stash *s = &l->stash;
+        const struct wh_stash *s = &l->in.stash;
         return is_memory(s) || s->have > BYTES_MAX ? 0 : wh_round_up(s->have, 8);
 }
 
@@ -178,7 +178,7 @@ static void fd_pack(struct packed *k, int fd)
 /* What has come of a message: the new owner maps what is large, and copies nothing of it. */
 static int stash_pack(const struct wh_link *l, struct packed *k, struct move_link *m)
 {
-        const struct wh_stash *s = &l->stash;
+        const struct wh_stash *s = &l->in.stash;
         int fd = s->memory;
         m->flags |= (s->full ? MOVE_FULL : MOVE_BUILDING) | (s->tell ? MOVE_TELL : 0);
         m->len = s->len;
@@ -187,7 +187,7 @@ static int stash_pack(const struct wh_link *l, struct packed *k, struct move_lin
         m->call = s->call;
         m->stash_items = s->n_items;
         m->how = s->how;
-        m->offer = l->offer;
+        m->offer = l->in.offer;
         if (!is_memory(s) && s->have > BYTES_MAX) {
                 int r = wh_memory_of(s->bytes, s->have, &fd);
                 if (r < 0)
@@ -217,27 +217,27 @@ static int link_pack(const struct wh_link *l, struct packed *k, struct move_link
                 .cred = cred_pack(&cred),
                 .formers = wh_origin_put(0, &formers),
                 .flags = (cred.known ? MOVE_CRED : 0) | (l->once ? MOVE_ONCE : 0) | (l->directory ? MOVE_DIRECTORY : 0),
-                .frames_got = l->frames_got,
-                .lanes = l->lanes,
-                .renews = l->renews,
-                .tx_seq = l->tx_seq,
-                .known_taken = l->known_taken,
-                .items_unread = l->items_unread,
-                .cold_sent = l->cold_sent,
-                .cold_bytes = l->cold_bytes,
-                .rx_seq = l->rx_seq,
+                .frames_got = l->in.frames_got,
+                .lanes = l->in.lanes,
+                .renews = l->in.renews,
+                .tx_seq = l->out.seq,
+                .known_taken = l->out.known_taken,
+                .items_unread = l->out.items_unread,
+                .cold_sent = l->out.cold_sent,
+                .cold_bytes = l->out.cold_bytes,
+                .rx_seq = l->in.seq,
         };
         fd_pack(k, l->sock);
-        if (l->tx || l->tx_had_lane) {
+        if (l->out.lane || l->tx_had_lane) {
                 m->flags |= MOVE_TX_LANE;
-                m->tx_ended = l->tx ? l->tx->ring.records : l->tx_ended;
-                if (l->tx) {
-                        uint64_t unread = wh_ring_unread(&l->tx->ring);
-                        m->known_taken = l->tx_seq - (unread < l->tx_seq ? unread : l->tx_seq);
+                m->tx_ended = l->out.lane ? l->out.lane->ring.records : l->tx_ended;
+                if (l->out.lane) {
+                        uint64_t unread = wh_ring_unread(&l->out.lane->ring);
+                        m->known_taken = l->out.seq - (unread < l->out.seq ? unread : l->out.seq);
                 }
         }
-        if (l->rx) {
-                const struct wh_lane_rx *rx = l->rx;
+        if (l->in.lane) {
+                const struct wh_lane_rx *rx = l->in.lane;
                 m->flags |= MOVE_LANE;
                 m->n_sections = rx->n_sections;
                 m->pos = rx->ring.pos;
@@ -255,25 +255,25 @@ static int link_pack(const struct wh_link *l, struct packed *k, struct move_link
                         fd_pack(k, rx->next_fd);
                 }
         }
-        if (l->stash.full || l->stash.building) {
+        if (l->in.stash.full || l->in.stash.building) {
                 int r = stash_pack(l, k, m);
                 if (r < 0)
                         return r;
         }
-        if (l->items.n) {
-                m->items_seq = l->items.seq;
-                m->n_items = l->items.n;
-                memcpy(m->item_kind, l->items.kind, l->items.n);
-                for (unsigned i = 0; i < l->items.n; i++)
-                        fd_pack(k, l->items.fd[i]);
+        if (l->in.items.n) {
+                m->items_seq = l->in.items.seq;
+                m->n_items = l->in.items.n;
+                memcpy(m->item_kind, l->in.items.kind, l->in.items.n);
+                for (unsigned i = 0; i < l->in.items.n; i++)
+                        fd_pack(k, l->in.items.fd[i]);
         }
-        if (l->change.due) {
-                m->flags |= MOVE_CHANGE | (l->change.lane ? MOVE_CHANGE_LANE : 0) |
-                            (l->change.cred.known ? MOVE_CHANGE_CRED : 0);
-                m->change_cred = cred_pack(&l->change.cred);
-                m->change_seq = l->change.seq;
-                m->change_records = l->change.records;
-                fd_pack(k, l->change.sock);
+        if (l->in.change.due) {
+                m->flags |= MOVE_CHANGE | (l->in.change.lane ? MOVE_CHANGE_LANE : 0) |
+                            (l->in.change.cred.known ? MOVE_CHANGE_CRED : 0);
+                m->change_cred = cred_pack(&l->in.change.cred);
+                m->change_seq = l->in.change.seq;
+                m->change_records = l->in.change.records;
+                fd_pack(k, l->in.change.sock);
         }
         return 0;
 }
@@ -787,7 +787,7 @@ static int fd_take(struct opened *o)
 static int64_t may_map(const struct wh_link *l)
 {
         const struct wharf_port_opts *o = &l->port->opts;
-        uint64_t mine = l->rx ? l->rx->mapped_bytes : 0;
+        uint64_t mine = l->in.lane ? l->in.lane->mapped_bytes : 0;
         if (mine >= o->link_mapped_bytes_max || l->port->mapped >= o->mapped_bytes_max)
                 return -EPROTO;
         uint64_t a = o->link_mapped_bytes_max - mine, b = o->mapped_bytes_max - l->port->mapped;
@@ -800,13 +800,13 @@ static int lane_open(struct wh_link *l, struct opened *o, const struct move_link
         int64_t room = may_map(l);
         int r = out < 0 || back < 0 || m->n_sections > WH_SECTIONS_MAX || room < 0
                         ? wh_trace(-EPROTO)
-                        : wh_lane_rx_open(out, back, (uint64_t)room, &l->rx);
+                        : wh_lane_rx_open(out, back, (uint64_t)room, &l->in.lane);
         if (r < 0) { /* whatever they are */
                 wh_os_close_theirs(out);
                 wh_os_close_theirs(back);
                 return r == -EDQUOT ? -EPROTO : r;
         }
-        struct wh_lane_rx *rx = l->rx;
+        struct wh_lane_rx *rx = l->in.lane;
         rx->out_fd = out;
         rx->back_fd = back;
         rx->number = m->number;
@@ -872,19 +872,19 @@ static int stash_open(struct wh_link *l, struct opened *o, const struct move_lin
                 if (m->have)
                         memcpy(own, o->bytes + o->next_byte, m->have);
                 o->next_byte += room;
-                l->stash =
+                l->in.stash =
                         (struct wh_stash){.bytes = own, .have = m->have, .room = m->have, .id = m->id, .call = m->call};
         }
         if (r < 0)
                 return r;
-        l->stash.len = m->len;
-        l->stash.full = full;
-        l->stash.building = !full;
-        l->stash.how = (uint8_t)m->how;
-        l->stash.n_items = m->stash_items;
-        l->stash.tell = m->flags & MOVE_TELL;
-        l->offer = m->offer;
-        if (m->how & WH_HOW_OFFERED && (!l->rx || m->offer != l->rx->ring.records))
+        l->in.stash.len = m->len;
+        l->in.stash.full = full;
+        l->in.stash.building = !full;
+        l->in.stash.how = (uint8_t)m->how;
+        l->in.stash.n_items = m->stash_items;
+        l->in.stash.tell = m->flags & MOVE_TELL;
+        l->in.offer = m->offer;
+        if (m->how & WH_HOW_OFFERED && (!l->in.lane || m->offer != l->in.lane->ring.records))
                 return wh_trace(-EPROTO); /* what is claimed when it is delivered is the record before the next */
         return 0;
 }
@@ -894,7 +894,7 @@ static int items_open(struct wh_link *l, struct opened *o, const struct move_lin
         int r = m->n_items ? l->end->hold_rights(l, m->n_items) : 0;
         if (r < 0)
                 return r;
-        l->items.seq = m->items_seq;
+        l->in.items.seq = m->items_seq;
         for (unsigned i = 0; i < m->n_items; i++) {
                 uint8_t kind = m->item_kind[i];
                 int fd = fd_take(o);
@@ -905,8 +905,8 @@ static int items_open(struct wh_link *l, struct opened *o, const struct move_lin
                      wh_frame_check_socket(fd) < 0) ||
                     (kind == WH_ITEM_BESIDE && wh_sealed_check(fd, WH_SEALS_IMMUTABLE, &(uint64_t){0}) < 0))
                         return wh_os_close_theirs(fd), wh_trace(-EPROTO);
-                l->items.kind[i] = kind;
-                l->items.fd[l->items.n++] = fd;
+                l->in.items.kind[i] = kind;
+                l->in.items.fd[l->in.items.n++] = fd;
         }
         return 0;
 }
@@ -916,7 +916,7 @@ static int change_open(struct wh_link *l, struct opened *o, const struct move_li
         int fd = fd_take(o);
         if (fd < 0 || wh_frame_check_socket(fd) < 0)
                 return wh_os_close_theirs(fd), wh_trace(-EPROTO);
-        l->change = (struct wh_change){
+        l->in.change = (struct wh_change){
                 .due = true,
                 .lane = m->flags & MOVE_CHANGE_LANE,
                 .seq = m->change_seq,
@@ -967,24 +967,24 @@ static int link_open(struct wh_moving *mv, struct opening *op, const struct move
                 l->who.told_uid = m->cred.uid;
         }
         wh_link_identify(l, &(struct wh_cred){0}, m->flags & MOVE_CRED ? WHARF_KNOWN_TOLD : WHARF_KNOWN_NOT);
-        l->frames_got = m->frames_got;
-        l->arms = UINT32_MAX / 2; /* nobody knows how many doorbells lie there */
-        l->lanes = m->lanes;
-        l->renews = m->renews + 1 ? m->renews + 1 : 1;
-        l->tx_seq = m->tx_seq;
+        l->in.frames_got = m->frames_got;
+        l->in.arms = UINT32_MAX / 2; /* nobody knows how many doorbells lie there */
+        l->in.lanes = m->lanes;
+        l->in.renews = m->renews + 1 ? m->renews + 1 : 1;
+        l->out.seq = m->tx_seq;
         l->tx_had_lane = m->flags & MOVE_TX_LANE;
         l->tx_ended = m->tx_ended;
-        l->known_taken = m->known_taken;
-        l->items_unread = m->items_unread;
-        l->cold_sent = m->cold_sent;
-        l->cold_bytes = m->cold_bytes;
-        l->rx_seq = m->rx_seq;
-        l->detour = WH_DETOUR_RENEW;
+        l->out.known_taken = m->known_taken;
+        l->out.items_unread = m->items_unread;
+        l->out.cold_sent = m->cold_sent;
+        l->out.cold_bytes = m->cold_bytes;
+        l->in.seq = m->rx_seq;
+        l->out.detour = WH_DETOUR_RENEW;
         *ret = l;
         if (m->flags & MOVE_ONCE) {
                 l->once = true;
                 p->n_once++;
-                if (l->rx_seq == 0 && !(l->once_notice = unused_notice(p)))
+                if (l->in.seq == 0 && !(l->once_notice = unused_notice(p)))
                         return wh_trace(-ENOMEM);
                 if (l->once_notice)
                         l->once_notice->sender = atomic_load_explicit(&l->o.name, memory_order_relaxed);
@@ -1147,7 +1147,7 @@ static int ask_for_places(struct wh_moving *mv)
         if (r != -EDQUOT)
                 return r;
         if (l)
-                l->refusal = WH_REFUSAL_TASK_LINKS;
+                l->in.refusal = WH_REFUSAL_TASK_LINKS;
         if (!l || !l->owner ||
             mv->n_links >= a->max[WH_SHARE_TASK_LINKS] / 2) /* the link that this comes over is one */
                 return r;
@@ -1382,7 +1382,7 @@ void wh_link_arrive(struct wh_link *l)
         l->handed_on = l->came = false;
         l->end->renew(l);
         wh_unlock(&l->o.lock);
-        if (l->rx && wh_ring_publish_taken(&l->rx->ring))
+        if (l->in.lane && wh_ring_publish_taken(&l->in.lane->ring))
                 wh_link_bell(l);
 }
 

@@ -178,7 +178,7 @@ void wh_port_sender_gone(struct wh_port *p, struct wh_link *l)
 {
         struct wh_notice *n = l->once_notice;
         l->once_notice = NULL;
-        if (n && l->rx_seq == 0 && !p->closing)
+        if (n && l->in.seq == 0 && !p->closing)
                 wh_notice_fire(p->task, n);
         else
                 wh_notice_free(p->task, n);

@@ -26,19 +26,19 @@ static __attribute__((noinline)) void tx_ring(struct wh_link *l)
 {
         wh_link_bell(l);
         /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the store in owner_renew(). */
-        uint32_t renew = atomic_load_explicit(&l->tx->ring.back->renew, memory_order_relaxed);
-        if (renew != l->renew_seen && !l->owner && !l->leader && wh_link_heed_few(l))
-                l->renew_seen = renew;
+        uint32_t renew = atomic_load_explicit(&l->out.lane->ring.back->renew, memory_order_relaxed);
+        if (renew != l->out.renew_seen && !l->owner && !l->in.leader && wh_link_heed_few(l))
+                l->out.renew_seen = renew;
 }
 
 /* After a record was published: ring if the receiver sleeps. Inlined, for this is on the way of every message. */
 static inline __attribute__((always_inline)) int tx_published(struct wh_link *l)
 {
-        struct wh_ring_tx *ring = &l->tx->ring;
+        struct wh_ring_tx *ring = &l->out.lane->ring;
         if (wh_unlikely(wh_ring_must_ring(ring)))
                 tx_ring(l);
         wh_ring_clear_ahead(ring);
-        return l->tx_over;
+        return l->out.over;
 }
 
 /*
@@ -47,22 +47,22 @@ static inline __attribute__((always_inline)) int tx_published(struct wh_link *l)
  */
 static __attribute__((noinline)) int tx_unheard(struct wh_link *l)
 {
-        return wh_ring_never_woke(&l->tx->ring) ? l->tx_over : 0;
+        return wh_ring_never_woke(&l->out.lane->ring) ? l->out.over : 0;
 }
 
 static __attribute__((noinline)) void tx_look(struct wh_link *l)
 {
-        if (wh_link_probe(l, false) && !l->owner && !l->tx_over)
+        if (wh_link_probe(l, false) && !l->owner && !l->out.over)
                 wh_link_shrink(l);
 }
 
 /* After a message was published. */
 static inline __attribute__((always_inline)) int tx_done(struct wh_link *l)
 {
-        l->tx_seq++;
-        struct wh_out *out = l->tx->ring.out;
-        atomic_store_explicit(&out->sent_messages, l->tx_seq, memory_order_relaxed);
-        if (wh_unlikely(l->tx_seq % WH_PROBE_EVERY == 0))
+        l->out.seq++;
+        struct wh_out *out = l->out.lane->ring.out;
+        atomic_store_explicit(&out->sent_messages, l->out.seq, memory_order_relaxed);
+        if (wh_unlikely(l->out.seq % WH_PROBE_EVERY == 0))
                 tx_look(l);
         return wh_unlikely(tx_published(l) < 0) ? tx_unheard(l) : 0;
 }
@@ -77,8 +77,8 @@ void wh_link_items_sent(struct wh_link *l, unsigned n)
 {
         if (n == 0)
                 return;
-        l->items_unread += n;
-        l->items_record = l->tx ? l->tx->ring.records : 0;
+        l->out.items_unread += n;
+        l->out.items_record = l->out.lane ? l->out.lane->ring.records : 0;
 }
 
 /* ---- capacity zero ---- */
@@ -89,37 +89,37 @@ void wh_link_items_sent(struct wh_link *l, unsigned n)
  */
 static int offer_look(struct wh_link *l, struct wh_outgoing *o)
 {
-        switch (wh_ring_offer_state(&l->tx->ring, l->offer - 1)) {
+        switch (wh_ring_offer_state(&l->out.lane->ring, l->out.offer - 1)) {
         case WH_CLAIM_TAKEN:
-                l->offer = 0;
-                l->tx_seq++;
-                atomic_store_explicit(&l->tx->ring.out->sent_messages, l->tx_seq, memory_order_relaxed);
+                l->out.offer = 0;
+                l->out.seq++;
+                atomic_store_explicit(&l->out.lane->ring.out->sent_messages, l->out.seq, memory_order_relaxed);
                 return 0;
         case WH_CLAIM_OFFERED:
-                return l->tx_over ? l->tx_over : l->over ? l->over : -EAGAIN;
+                return l->out.over ? l->out.over : l->over ? l->over : -EAGAIN;
         default:
-                l->tx->ring.broken = true;
+                l->out.lane->ring.broken = true;
                 return wh_link_no_room(l);
         }
 }
 
 int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err)
 {
-        switch (wh_ring_withdraw(&l->tx->ring, l->offer - 1)) {
+        switch (wh_ring_withdraw(&l->out.lane->ring, l->out.offer - 1)) {
         case WH_CLAIM_TAKEN:
                 return offer_look(l, o);
         case WH_CLAIM_WITHDRAWN:
                 break;
         default:
-                l->tx->ring.broken = true;
+                l->out.lane->ring.broken = true;
                 err = wh_link_no_room(l);
         }
-        l->offer = 0;
+        l->out.offer = 0;
         o->started = false;
-        if (l->offer_slot >= 0) {
-                wh_lane_slot_unsent(l->tx, (uint16_t)l->offer_slot);
+        if (l->out.offer_slot >= 0) {
+                wh_lane_slot_unsent(l->out.lane, (uint16_t)l->out.offer_slot);
                 if (o->slot < 0)
-                        wh_lane_unlend(l->tx, (uint16_t)l->offer_slot);
+                        wh_lane_unlend(l->out.lane, (uint16_t)l->out.offer_slot);
         }
         return err;
 }
@@ -146,7 +146,7 @@ static inline __attribute__((always_inline)) int send_record(struct wh_link *l, 
         int r = wh_record_place(l, o, &p, ret_lacks);
         if (wh_unlikely(r < 0))
                 return r;
-        if (wh_unlikely(l->detour & WH_DETOUR_OFFER) && !p.kept)
+        if (wh_unlikely(l->out.detour & WH_DETOUR_OFFER) && !p.kept)
                 return offer(l, o, &p, how);
         wh_record_commit(l, o, &p);
         wh_link_items_sent(l, p.n_items);
@@ -178,10 +178,10 @@ static int send_parts(struct wh_link *l, struct wh_outgoing *o, enum wh_rec_kind
                 wh_record_commit(l, o, &p);
                 o->done += p.len;
                 o->started = true;
-                l->grow = WH_GROW_NOT;
+                l->out.grow = WH_GROW_NOT;
                 if (o->done == o->len)
                         break;
-                wh_ring_uncount(&l->tx->ring);
+                wh_ring_uncount(&l->out.lane->ring);
                 if ((r = tx_published(l)) < 0)
                         return r;
         }
@@ -198,7 +198,7 @@ static int send_direct(struct wh_link *l, struct wh_outgoing *o)
         int r = wh_record_place(l, o, &p, &lacks);
         if (r < 0)
                 return r;
-        p.number = ++l->direct_last;
+        p.number = ++l->out.direct_last;
         wh_direct_offer(l, p.number);
         wh_record_commit(l, o, &p);
         o->done = p.number;
@@ -212,7 +212,7 @@ static int direct_look(struct wh_link *l, struct wh_outgoing *o)
 {
         int refused = 0, answer = wh_direct_look(l, o->done, &refused);
         if (answer == -EAGAIN)
-                return l->tx_over ? l->tx_over : l->over ? l->over : answer;
+                return l->out.over ? l->out.over : l->over ? l->over : answer;
         if (answer < 0) {
                 wh_link_tx_end(l, answer);
                 return answer;
@@ -225,14 +225,14 @@ static int direct_look(struct wh_link *l, struct wh_outgoing *o)
         o->done = 0;
         if (refused == -EFAULT)
                 return refused; /* what cannot be read cannot be copied either */
-        l->direct_refused = refused;
+        l->out.direct_refused = refused;
         o->asked = WHARF_HOW_AUTO;
         return 1;
 }
 
 /*
  * A reply, straight into the memory that the caller has set apart for it; and the record that says so, only then (D2).
- * 1, and why in l->reply_refused: it has to go another way.
+ * 1, and why in l->out.reply_refused: it has to go another way.
  */
 static int send_written(struct wh_link *l, struct wh_outgoing *o)
 {
@@ -244,7 +244,7 @@ static int send_written(struct wh_link *l, struct wh_outgoing *o)
         p.at = o->window_at;
         r = wh_direct_write(l, p.at, o->data, o->len);
         if (r < 0) {
-                l->reply_refused = -r;
+                l->out.reply_refused = -r;
                 o->asked = WHARF_HOW_AUTO;
                 return 1;
         }
@@ -266,7 +266,7 @@ static int send_aside(struct wh_link *l, struct wh_outgoing *o, struct wh_record
                 return r;
         wh_record_commit(l, o, p);
         if (p->kind != WH_REC_DROPPED)
-                wh_ring_uncount(&l->tx->ring);
+                wh_ring_uncount(&l->out.lane->ring);
         return tx_published(l);
 }
 
@@ -274,15 +274,15 @@ static int send_aside(struct wh_link *l, struct wh_outgoing *o, struct wh_record
 static int send_window(struct wh_link *l, struct wh_outgoing *o)
 {
         struct wh_record p = {.kind = WH_REC_WINDOW, .at = (uintptr_t)o->data, .len = o->window_at, .slot = -1};
-        int r = l->tx || l->once || l->no_lane ? 0 : wh_link_attach(l);
+        int r = l->out.lane || l->once || l->out.no_lane ? 0 : wh_link_attach(l);
         if (r < 0)
                 return r;
-        return l->tx ? send_aside(l, o, &p) : -EOPNOTSUPP;
+        return l->out.lane ? send_aside(l, o, &p) : -EOPNOTSUPP;
 }
 
 static int send_dropped(struct wh_link *l, struct wh_outgoing *o)
 {
-        if (!l->tx) {
+        if (!l->out.lane) {
                 struct wh_frame f = {.type = WH_FRAME_DROPPED, .call = o->call, .arg = (uint32_t)o->dropped};
                 return wh_link_frame(l, &f, NULL, 0, NULL, false);
         }
@@ -294,16 +294,16 @@ static int send_dropped(struct wh_link *l, struct wh_outgoing *o)
 static int send_abort(struct wh_link *l)
 {
         int r = 0;
-        if (l->tx) { /* a cold message that begins says as much */
+        if (l->out.lane) { /* a cold message that begins says as much */
                 struct wh_outgoing nothing;
                 struct wh_record p = {.kind = WH_REC_ABORT, .slot = -1};
                 wh_outgoing_init(&nothing, NULL, 0);
                 r = send_aside(l, &nothing,
                                &p); /* it may have taken the last place: what follows waits for a receiver */
-                if (r < 0 && !l->tx_over)
+                if (r < 0 && !l->out.over)
                         return r;
         }
-        l->detour &= (uint8_t)~WH_DETOUR_ABORT;
+        l->out.detour &= (uint8_t)~WH_DETOUR_ABORT;
         return r;
 }
 
@@ -319,8 +319,8 @@ static uint32_t facts_of(const struct wh_link *l, const struct wh_outgoing *o)
         uint32_t f = wh_length_facts(o->len) | asked[o->asked] | (l->owner ? WH_IF_OWNER : 0) |
                      (o->slot >= 0 ? WH_IF_LENT : 0) | (o->started ? WH_IF_BEGUN : 0) | (o->whole ? WH_IF_WHOLE : 0) |
                      (o->kept ? WH_IF_KEPT : 0) | (wh_link_unbounded(l) ? WH_IF_UNBOUNDED : 0);
-        if (wh_likely(l->tx))
-                return f | WH_IF_LANE | (l->detour & WH_DETOUR_OFFER ? WH_IF_OFFERS : 0);
+        if (wh_likely(l->out.lane))
+                return f | WH_IF_LANE | (l->out.detour & WH_DETOUR_OFFER ? WH_IF_OFFERS : 0);
         return f | (l->once ? WH_IF_ONCE : 0) | (wh_cold_full(l) ? WH_IF_FULL : 0) |
                (wh_cold_will_do(l, o) ? WH_IF_FRAMES : 0);
 }
@@ -332,7 +332,7 @@ static int send_way(struct wh_link *l, struct wh_outgoing *o, enum wh_way way, u
         switch (way) {
         case WH_WAY_ATTACH:
                 r = wh_link_attach(l);
-                *ret_lacks = r == 0 && !l->tx ? WH_IF_TRIED : 0;
+                *ret_lacks = r == 0 && !l->out.lane ? WH_IF_TRIED : 0;
                 return r < 0 ? r : 1;
         case WH_WAY_COLD:
                 return wh_cold_send(l, o);
@@ -345,8 +345,8 @@ static int send_way(struct wh_link *l, struct wh_outgoing *o, enum wh_way way, u
         case WH_WAY_PIECES:
                 return send_parts(l, o, WH_REC_PIECE, PIECE_BYTES_MAX, ret_lacks);
         case WH_WAY_MEMORY:
-                return l->tx ? send_record(l, o, WH_REC_MEMORY, WHARF_HOW_MEMORY, ret_lacks)
-                             : wh_cold_send_memory(l, o, ret_lacks);
+                return l->out.lane ? send_record(l, o, WH_REC_MEMORY, WHARF_HOW_MEMORY, ret_lacks)
+                                   : wh_cold_send_memory(l, o, ret_lacks);
         case WH_WAY_DIRECT:
                 return send_direct(l, o);
         case WH_WAY_WRITTEN:
@@ -374,7 +374,7 @@ static int send_chosen(struct wh_link *l, struct wh_outgoing *o, uint32_t lacks)
                     way != WH_WAY_ATTACH) {
                         o->asked = WHARF_HOW_AUTO;
                         if (l->owner)
-                                l->reply_refused = EOPNOTSUPP;
+                                l->out.reply_refused = EOPNOTSUPP;
                 }
                 int r = send_way(l, o, way, &more);
                 if (r == -EAGAIN && way == WH_WAY_MEMORY && facts & (WH_IF_NO_BLOCK | WH_IF_NO_QUOTA) &&
@@ -402,22 +402,23 @@ int wh_link_send_kept(struct wh_link *l, struct wh_outgoing *o)
 static int items_allowed(struct wh_link *l, const struct wh_outgoing *o)
 {
         unsigned max = l->greeted ? l->hello.unread_rights_max : WHARF_ITEMS_MAX;
-        if (o->n_items == 0 || o->items_sent || l->items_unread + o->n_items <= max)
+        if (o->n_items == 0 || o->items_sent || l->out.items_unread + o->n_items <= max)
                 return 0;
-        if (l->tx) {
-                wh_ring_refresh(&l->tx->ring);
-                if (l->tx->ring.taken_records >= l->items_record)
-                        l->items_unread = 0;
+        if (l->out.lane) {
+                wh_ring_refresh(&l->out.lane->ring);
+                if (l->out.lane->ring.taken_records >= l->out.items_record)
+                        l->out.items_unread = 0;
         } else if (wh_os_unread(l->sock) == 0) {
-                l->items_unread = 0; /* every frame was read */
+                l->out.items_unread = 0; /* every frame was read */
         }
-        if (l->items_unread + o->n_items <= max)
+        if (l->out.items_unread + o->n_items <= max)
                 return 0;
         /* Nobody may be there to read them any more, and this is all that the sender ever tries. */
         wh_link_probe(l, true);
-        if (l->tx_over)
-                return l->tx_over;
-        return l->detour & WH_DETOUR_OFFER && o->n_items <= max ? -EAGAIN : -ETOOMANYREFS; /* those were withdrawn */
+        if (l->out.over)
+                return l->out.over;
+        return l->out.detour & WH_DETOUR_OFFER && o->n_items <= max ? -EAGAIN
+                                                                    : -ETOOMANYREFS; /* those were withdrawn */
 }
 
 /* Are the memories beside the payload as a whole what the port takes? */
@@ -444,20 +445,20 @@ static int prepare(struct wh_link *l, struct wh_outgoing *o, bool *ret_done)
 {
         int r;
         *ret_done = false;
-        if ((l->offer || o->asked == WHARF_HOW_DIRECT) && o->started) {
-                r = l->offer ? offer_look(l, o) : direct_look(l, o);
+        if ((l->out.offer || o->asked == WHARF_HOW_DIRECT) && o->started) {
+                r = l->out.offer ? offer_look(l, o) : direct_look(l, o);
                 *ret_done = r <= 0;
                 if (*ret_done)
                         return r;
         }
-        if (!l->tx && !o->started)
+        if (!l->out.lane && !o->started)
                 wh_link_heed_cold(l);
-        r = l->tx_over ? l->tx_over : l->owner ? 0 : l->over; /* who has said all may be answered */
+        r = l->out.over ? l->out.over : l->owner ? 0 : l->over; /* who has said all may be answered */
         if (r < 0)
                 return r;
-        if (l->detour & WH_DETOUR_RENEW && (r = l->end->renew(l)) < 0)
+        if (l->out.detour & WH_DETOUR_RENEW && (r = l->end->renew(l)) < 0)
                 return r;
-        if (l->detour & WH_DETOUR_ABORT && !o->started && (r = send_abort(l)) < 0)
+        if (l->out.detour & WH_DETOUR_ABORT && !o->started && (r = send_abort(l)) < 0)
                 return r;
         if (o->dropped)
                 return 0;
@@ -469,11 +470,12 @@ static int prepare(struct wh_link *l, struct wh_outgoing *o, bool *ret_done)
                 return -EMSGSIZE;
         if ((r = items_allowed(l, o)) < 0 || (r = beside_allowed(l, o)) < 0)
                 return r;
-        if (l->tx || o->started)
+        if (l->out.lane || o->started)
                 return 0;
-        if (l->no_lane && l->cold_sent % 64 == 63)
-                l->no_lane = false; /* what was short then may not be now */
-        if (wh_cold_full(l) || (l->tx_seq - l->cold_taken >= WH_COLD_UNTOLD && wh_cold_capacity(l) <= WH_COLD_COUNTED))
+        if (l->out.no_lane && l->out.cold_sent % 64 == 63)
+                l->out.no_lane = false; /* what was short then may not be now */
+        if (wh_cold_full(l) ||
+            (l->out.seq - l->out.cold_taken >= WH_COLD_UNTOLD && wh_cold_capacity(l) <= WH_COLD_COUNTED))
                 wh_link_heed(l); /* a greeting, and what was taken */
         /* Also where a lane could be made: its frame is behind what is unread. */
         return wh_cold_full(l) && wh_cold_capacity(l) ? -EAGAIN : 0;
@@ -481,20 +483,20 @@ static int prepare(struct wh_link *l, struct wh_outgoing *o, bool *ret_done)
 
 int wh_link_send_plain(struct wh_link *l, const void *data, uint64_t len)
 {
-        if (wh_unlikely(!l->tx || (l->tx_over | l->over) || l->detour | l->tx_busy | l->once ||
+        if (wh_unlikely(!l->out.lane || (l->out.over | l->over) || l->out.detour | l->out.busy | l->once ||
                         len > WHARF_INLINE_MAX || (l->greeted && len > l->hello.payload_bytes_max)))
                 return -EAGAIN;
-        void *body = wh_ring_reserve(&l->tx->ring, (uint32_t)len);
+        void *body = wh_ring_reserve(&l->out.lane->ring, (uint32_t)len);
         if (wh_unlikely(!body))
                 return -EAGAIN;
         wh_shm_copy(body, data, len);
-        wh_ring_publish(&l->tx->ring, WH_REC_PLAIN, (uint32_t)len);
+        wh_ring_publish(&l->out.lane->ring, WH_REC_PLAIN, (uint32_t)len);
         return tx_done(l);
 }
 
 int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len)
 {
-        if (wh_unlikely(l->tx_over | l->over || l->tx_busy || l->detour))
+        if (wh_unlikely(l->out.over | l->over || l->out.busy || l->out.detour))
                 return -EAGAIN;
         struct wh_outgoing o;
         uint32_t lacks = 0;
@@ -518,11 +520,11 @@ int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o)
                 o->how = WHARF_HOW_INLINE;
                 return r;
         }
-        l->sock_full = false;
+        l->out.sock_full = false;
         /* The next common ones: no descriptors, nothing asked for, on an attached lane. */
-        if (wh_likely(l->tx && !(l->tx_over | l->over | (int)o->n_items | o->dropped) && o->asked == WHARF_HOW_AUTO &&
-                      o->len <= WHARF_IN_PLACE_MAX && o->slot < 0 && !l->detour && !o->started &&
-                      (l->owner || o->len <= l->hello.payload_bytes_max))) {
+        if (wh_likely(l->out.lane && !(l->out.over | l->over | (int)o->n_items | o->dropped) &&
+                      o->asked == WHARF_HOW_AUTO && o->len <= WHARF_IN_PLACE_MAX && o->slot < 0 && !l->out.detour &&
+                      !o->started && (l->owner || o->len <= l->hello.payload_bytes_max))) {
                 r = o->len <= WHARF_INLINE_MAX ? send_inline(l, o, &lacks) : send_block(l, o, &lacks);
                 if (wh_likely(!lacks))
                         return r;
@@ -540,13 +542,13 @@ int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o)
 
 bool wh_link_full(struct wh_link *l)
 {
-        if (l->tx_over || l->over)
+        if (l->out.over || l->over)
                 return false; /* sending would not wait, though it would fail */
-        if (!l->tx)
+        if (!l->out.lane)
                 return wh_cold_full(l);
-        struct wh_ring_tx *ring = &l->tx->ring;
+        struct wh_ring_tx *ring = &l->out.lane->ring;
         if (!wh_ring_refresh(ring) || wh_link_unbounded(l))
                 return false;
         return ring->records - ring->taken_records >= ring->capacity ||
-               (ring->pos + 2 - ring->taken_lines > ring->usable && l->grow_refused);
+               (ring->pos + 2 - ring->taken_lines > ring->usable && l->out.grow_refused);
 }

@@ -85,7 +85,7 @@ int wh_port_sender_known(struct wh_link *l)
                 return 0;
         const uint32_t freed = wh_places_freed(p->task);
         /* Its link is there already: it is read, and goes. With another pair it may stay, but the task's own user has no share. */
-        const bool goes = l->passing || (l->hung_up && (!l->change.due || now == p->task->accounts.self));
+        const bool goes = l->passing || (l->in.hung_up && (!l->in.change.due || now == p->task->accounts.self));
         enum wh_share refused;
         const bool force = goes || l->revoked != WH_REVOKED_NOT;
         int r = wh_bill_move(&l->bill, now, force, &refused);
@@ -120,14 +120,14 @@ static int owner_hold_rights(struct wh_link *l, unsigned n)
                 r = wh_bill_charge(&l->bill, WH_SHARE_RIGHTS, n, false);
         }
         if (r == -EDQUOT)
-                l->refusal = WH_REFUSAL_RIGHTS;
+                l->in.refusal = WH_REFUSAL_RIGHTS;
         return r;
 }
 
 static void owner_rights_left(struct wh_link *l)
 {
         const uint64_t held = l->bill.of[WH_SHARE_RIGHTS];
-        wh_bill_give(&l->bill, WH_SHARE_RIGHTS, held > l->items.n ? held - l->items.n : 0);
+        wh_bill_give(&l->bill, WH_SHARE_RIGHTS, held > l->in.items.n ? held - l->in.items.n : 0);
 }
 
 static int owner_hold_bytes(struct wh_link *l, uint64_t len)
@@ -138,7 +138,7 @@ static int owner_hold_bytes(struct wh_link *l, uint64_t len)
         uint64_t was = l->stash_held;
         int r = len > was ? wh_bill_charge(&l->bill, WH_SHARE_BYTES, len - was, false) : 0;
         if (r == -EDQUOT)
-                l->refusal = WH_REFUSAL_BYTES;
+                l->in.refusal = WH_REFUSAL_BYTES;
         if (r < 0)
                 return r;
         if (len < was)
@@ -150,8 +150,8 @@ static int owner_hold_bytes(struct wh_link *l, uint64_t len)
 /* Of lanes that have ended too, where payloads in them are held. */
 static uint64_t link_maps(const struct wh_link *l)
 {
-        uint64_t bytes = l->rx ? l->rx->mapped_bytes : 0;
-        for (const struct wh_lane_rx *rx = l->retired; rx; rx = rx->next_retired)
+        uint64_t bytes = l->in.lane ? l->in.lane->mapped_bytes : 0;
+        for (const struct wh_lane_rx *rx = l->in.retired; rx; rx = rx->next_retired)
                 bytes += rx->mapped_bytes;
         return bytes;
 }
@@ -167,7 +167,7 @@ static int64_t owner_may_map(struct wh_link *l)
         uint64_t a = p->opts.link_mapped_bytes_max - mine, b = p->opts.mapped_bytes_max - p->mapped;
         uint64_t c = wh_bill_left(&l->bill, WH_SHARE_BYTES);
         a = a < b ? a : b;
-        l->refusal = c < a ? WH_REFUSAL_BYTES : WH_REFUSAL_PLAIN;
+        l->in.refusal = c < a ? WH_REFUSAL_BYTES : WH_REFUSAL_PLAIN;
         return c == 0 ? -EDQUOT : (int64_t)(a < c ? a : c);
 }
 
@@ -183,31 +183,31 @@ static void owner_mapped(struct wh_link *l)
 
 static int owner_renew(struct wh_link *l)
 {
-        struct wh_frame f = {.type = WH_FRAME_RENEW, .seq = l->tx_seq};
+        struct wh_frame f = {.type = WH_FRAME_RENEW, .seq = l->out.seq};
         if (l->tx_had_lane) {
                 f.arg = WH_CHANGE_LANE;
                 f.total = l->tx_ended;
         }
         if (l->once) { /* whose one message is all there will be */
-                l->detour &= (uint8_t)~WH_DETOUR_RENEW;
+                l->out.detour &= (uint8_t)~WH_DETOUR_RENEW;
                 return 0;
         }
         int r = wh_link_frame(l, &f, NULL, 0, NULL, false);
         if (r < 0) {
-                l->detour |= WH_DETOUR_RENEW;
+                l->out.detour |= WH_DETOUR_RENEW;
                 return r;
         }
-        l->detour &= (uint8_t)~WH_DETOUR_RENEW;
+        l->out.detour &= (uint8_t)~WH_DETOUR_RENEW;
         l->tx_had_lane = false;
         /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the load in tx_ring(). */
-        if (l->rx)
-                atomic_store_explicit(&l->rx->ring.back->renew, l->renews, memory_order_relaxed);
+        if (l->in.lane)
+                atomic_store_explicit(&l->in.lane->ring.back->renew, l->in.renews, memory_order_relaxed);
         return 0;
 }
 
 static int owner_change(struct wh_link *l)
 {
-        struct wh_change *c = &l->change;
+        struct wh_change *c = &l->in.change;
         if (c->sock < 0)
                 return wh_trace(-EPROTO);
         int on = 1;
@@ -245,24 +245,24 @@ static int owner_change(struct wh_link *l)
                 return wh_trace(r);
         }
         /* Nothing is written to the old pair after this greeting, which says where our own lane ends (K6). */
-        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = l->tx_seq, .arg = WH_CHANGE_GREETING};
-        if (l->tx || l->tx_had_lane) {
+        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = l->out.seq, .arg = WH_CHANGE_GREETING};
+        if (l->out.lane || l->tx_had_lane) {
                 f.arg |= WH_CHANGE_LANE;
-                f.total = l->tx ? l->tx->ring.records : l->tx_ended;
+                f.total = l->out.lane ? l->out.lane->ring.records : l->tx_ended;
         }
         r = wh_frame_greet(c->sock, &f, &h);
         /* A holder whose first pair this is waits for no greeting there. */
-        if (r < 0 && r != -EPIPE && (l->renews || c->awaited)) {
+        if (r < 0 && r != -EPIPE && (l->in.renews || c->awaited)) {
                 wh_end_keep_not(l, kept);
                 wh_unlock(&l->o.lock);
                 wh_os_epoll_del(l->inbox->ep, c->sock);
                 return wh_trace(r == -EAGAIN ? -EPROTO : -ENOMEM);
         }
-        if (l->tx)
+        if (l->out.lane)
                 wh_link_leave_lane(l);
         l->tx_had_lane = false;
-        l->detour &= (uint8_t) ~(WH_DETOUR_RENEW | WH_DETOUR_ABORT);
-        l->tx_over = l->tx_over == -EPIPE ? 0 : l->tx_over; /* that was the old pair */
+        l->out.detour &= (uint8_t) ~(WH_DETOUR_RENEW | WH_DETOUR_ABORT);
+        l->out.over = l->out.over == -EPIPE ? 0 : l->out.over; /* that was the old pair */
         wh_os_epoll_del(l->inbox->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
         /* Whoever introduced it may have copies of both ends. */
         wh_end_over(l, wh_link_end_how(l) & ~WH_END_OURS, kept);
@@ -272,7 +272,7 @@ static int owner_change(struct wh_link *l)
                 owner_renew(l); /* or with the next answer */
         wh_unlock(&l->o.lock);
         l->connected = false;
-        l->hung_up = false;
+        l->in.hung_up = false;
         wh_place_pass(l);
         return 0;
 }
@@ -319,7 +319,7 @@ static int owner_sender(struct wh_link *l, const struct wh_frame *f, const struc
 
 static uint32_t *owner_budget(struct wh_link *l)
 {
-        return l->inbox ? &l->inbox->budget : &l->budget;
+        return l->inbox ? &l->inbox->budget : &l->in.budget;
 }
 
 static uint64_t owner_limit(const struct wh_link *l, int err, enum wh_refusal which)

@@ -254,7 +254,7 @@ int wh_end_keep(struct wh_link *l, bool force, struct wh_lingering **ret)
         if (r < 0) {
                 free(g);
                 if (r == -EDQUOT)
-                        l->refusal = WH_REFUSAL_TASK_LINKS;
+                        l->in.refusal = WH_REFUSAL_TASK_LINKS;
                 return r;
         }
         *ret = g;

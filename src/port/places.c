@@ -40,7 +40,7 @@ static bool is_gone(const struct wh_port *p, uint32_t id)
 
 static bool gives(const struct wh_link *l)
 {
-        return l->hung_up || l->revoked;
+        return l->in.hung_up || l->revoked;
 }
 
 /* The link of one that gave its place away counts for its user as before, so there is one more for all to share. */
@@ -97,7 +97,7 @@ void wh_place_pass(struct wh_link *l)
 {
         if (!l->passing)
                 return;
-        const enum wh_refusal which = (enum wh_refusal)l->refusal;
+        const enum wh_refusal which = (enum wh_refusal)l->in.refusal;
         struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = l->passing, .id = which};
         f.total = wh_port_limit(l->port, -(int)l->passing, which);
         wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
@@ -158,10 +158,10 @@ int wh_place_wait(struct wh_link *l, enum wh_waits_for why, uid_t uid, bool shar
 {
         struct wh_port *p = l->port;
         wh_list_remove(&l->hot);
-        l->waits = (uint8_t)why;
+        l->in.waits = (uint8_t)why;
         l->waits_uid = uid;
         wh_list_push_back(&p->waiting, &l->hot);
-        if (l->rx && wh_ring_idle(&l->rx->ring)) /* what was taken of it is told: it will not be looked at */
+        if (l->in.lane && wh_ring_idle(&l->in.lane->ring)) /* what was taken of it is told: it will not be looked at */
                 wh_link_bell(l);
         if (shared && !listen_to_task(p, freed)) {
                 wh_place_unwait(l);
@@ -172,9 +172,9 @@ int wh_place_wait(struct wh_link *l, enum wh_waits_for why, uid_t uid, bool shar
 
 void wh_place_unwait(struct wh_link *l)
 {
-        if (!l->waits)
+        if (!l->in.waits)
                 return;
-        l->waits = WH_WAITS_NOT;
+        l->in.waits = WH_WAITS_NOT;
         wh_list_remove(&l->hot);
         if (l->port->listens && wh_list_empty(&l->port->waiting))
                 listen_no_more(l->port);
@@ -183,12 +183,13 @@ void wh_place_unwait(struct wh_link *l)
 /* Might it find its place now? Asks nobody, so that what cannot go on costs next to nothing. */
 static bool might_go_on(struct wh_port *p, const struct wh_link *l)
 {
-        if (l->waits == WH_WAITS_MOVED)
+        if (l->in.waits == WH_WAITS_MOVED)
                 return wh_account_left(&p->task->accounts, l->waits_uid, WH_SHARE_TASK_LINKS) >= l->waits_links;
-        if (l->waits == WH_WAITS_PLACE)
+        if (l->in.waits == WH_WAITS_PLACE)
                 return wh_port_places(p) < p->opts.links_max;
-        if (l->waits == WH_WAITS_INTRODUCTION) {
-                if (l->placeless ? is_gone(p, l->passes) : l->hung_up && places_given(p->task) < placeless_max(p->task))
+        if (l->in.waits == WH_WAITS_INTRODUCTION) {
+                if (l->placeless ? is_gone(p, l->passes)
+                                 : l->in.hung_up && places_given(p->task) < placeless_max(p->task))
                         return true;
                 if (wh_port_places(p) >= p->opts.links_max || !wh_branch_may(l, p->opts.introduced_max))
                         return false;
@@ -213,7 +214,7 @@ static bool place_taken(struct wh_link *l)
 
 int wh_place_had(struct wh_link *l)
 {
-        if (l->hung_up || place_taken(l))
+        if (l->in.hung_up || place_taken(l))
                 return 0;
         return wh_place_wait(l, WH_WAITS_PLACE, l->bill.payer, false, 0);
 }
@@ -225,7 +226,7 @@ static void look_again(struct wh_port *p)
         bool any = p->accepts_owed && wh_port_places(p) < p->opts.links_max;
         wh_list_for_safe (n, &p->waiting) {
                 struct wh_link *l = wh_container(n, struct wh_link, hot);
-                if (!might_go_on(p, l) || (l->waits == WH_WAITS_PLACE && !place_taken(l)))
+                if (!might_go_on(p, l) || (l->in.waits == WH_WAITS_PLACE && !place_taken(l)))
                         continue;
                 wh_place_unwait(l);
                 wh_port_look_at(l);
@@ -316,7 +317,7 @@ static int adopt_passing(struct wh_link *introducer, int sock, const struct adop
                 return r;
         }
         (*ret)->passing = (uint8_t)-why;
-        (*ret)->refusal = (uint8_t)which;
+        (*ret)->in.refusal = (uint8_t)which;
         wh_branch_fade(*ret);
         return 0;
 }
@@ -405,8 +406,9 @@ int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_fr
         }
         const bool in_vain = refuse || introducer->revoked || passes || (introducer->passing && !introducer->placeless);
         if (r == -ENOMEM || (ends_by_itself(r) && !in_vain)) {
-                wh_os_close_end(sock, WH_END_SHARED);                            /* the frame has another: later */
-                const bool dead = introducer->hung_up && !introducer->placeless; /* too many have given theirs away */
+                wh_os_close_end(sock, WH_END_SHARED); /* the frame has another: later */
+                const bool dead =
+                        introducer->in.hung_up && !introducer->placeless; /* too many have given theirs away */
                 return r == -ENOMEM ? r
                                     : wh_place_wait(introducer, WH_WAITS_INTRODUCTION, how.payer,
                                                     dead || which == WH_REFUSAL_TASK_LINKS, freed);

@@ -9,7 +9,7 @@
  * learn who it is, and it counts for its introducer until then. Others go on meanwhile.
  *
  * Always true:
- *   G1  A link that waits (l->waits) is in port->waiting, and not hot. Nothing of it is read, whatever comes, and
+ *   G1  A link that waits (l->in.waits) is in port->waiting, and not hot. Nothing of it is read, whatever comes, and
  *       nothing of it wakes anybody: no descriptor is readable for it. It is looked at again when a link of the port
  *       ends, or one of another port of the task if the limit is what they share, when the limit is changed, or when
  *       its own sender is gone. The kernel tells nobody of the limit of a process, so every receive of the task asks for

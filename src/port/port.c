@@ -282,7 +282,7 @@ int wh_port_name(struct wh_port *p, bool sure, wharf_name *ret)
 
 static bool link_holds(const struct wh_link *l)
 {
-        return l->retired || (l->rx && l->rx->blocks_held);
+        return l->in.retired || (l->in.lane && l->in.lane->blocks_held);
 }
 
 /* Somebody is in the middle of using a reply right, which takes no longer than a few system calls. */
@@ -541,13 +541,13 @@ void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret)
         uint64_t queued = 0;
         wh_list_for (n, &p->links) {
                 struct wh_link *l = wh_container(n, struct wh_link, in_port);
-                if (!l->rx) {
-                        queued += l->stash.full;
+                if (!l->in.lane) {
+                        queued += l->in.stash.full;
                         continue;
                 }
                 /* A claim of the sender's; more than a ring can hold is no number at all. */
-                uint64_t sent = atomic_load_explicit(&l->rx->ring.out->sent_messages, memory_order_relaxed);
-                uint64_t d = sent - l->rx_seq;
+                uint64_t sent = atomic_load_explicit(&l->in.lane->ring.out->sent_messages, memory_order_relaxed);
+                uint64_t d = sent - l->in.seq;
                 queued += d <= (p->opts.capacity_records == WHARF_UNBOUNDED ? UINT32_MAX : 65536) ? d : 0;
         }
         *ret = (struct wharf_port_stat){

@@ -8,7 +8,7 @@
 
 int wh_record_items(struct wh_link *l, struct wh_outgoing *o, unsigned n)
 {
-        struct wh_frame f = {.type = WH_FRAME_ITEMS, .n_fds = (uint8_t)n, .seq = l->tx_seq};
+        struct wh_frame f = {.type = WH_FRAME_ITEMS, .n_fds = (uint8_t)n, .seq = l->out.seq};
         int r = wh_link_frame(l, &f, o->kind, n, o->fd, false);
         if (r == 0)
                 o->items_sent = true;
@@ -43,7 +43,7 @@ int wh_payload_sent(struct wh_link *l, struct wh_outgoing *o, int r, uint32_t *r
 
 int wh_record_blockless(struct wh_link *l, const struct wh_record *p, int r, uint32_t *ret_lacks)
 {
-        if (l->tx->ring.broken)
+        if (l->out.lane->ring.broken)
                 return wh_link_no_room(l);
         if (wh_forbidden(r))
                 *ret_lacks = WH_IF_NO_SHARED;

@@ -84,7 +84,7 @@ static inline int wh_record_reserve(struct wh_link *l, struct wh_record *p)
         if (wh_unlikely(wh_record_counts(p) && !wh_link_bytes_fit(l, p->len)))
                 return wh_link_no_room(l);
         if (wh_unlikely(p->kept))
-                return (p->body = wh_ring_reserve_kept(&l->tx->ring)) ? 0 : wh_link_no_room(l);
+                return (p->body = wh_ring_reserve_kept(&l->out.lane->ring)) ? 0 : wh_link_no_room(l);
         p->body = wh_link_reserve(l, p->body_len, &r);
         return wh_likely(p->body) ? 0 : r;
 }
@@ -122,7 +122,7 @@ static inline __attribute__((always_inline)) int wh_record_place(struct wh_link 
         if (p->kind == WH_REC_MEMORY)
                 r = wh_payload_sent(l, o, r, ret_lacks);
         if (wh_unlikely(r < 0) && p->lent)
-                wh_lane_unlend(l->tx, (uint16_t)p->slot);
+                wh_lane_unlend(l->out.lane, (uint16_t)p->slot);
         return r;
 }
 
@@ -148,8 +148,8 @@ static inline __attribute__((always_inline)) void wh_record_fill(struct wh_link 
         case WH_REC_MEMORY: {
                 struct wh_rec_block block = {.len = o->len, .total = o->len};
                 if (p->kind != WH_REC_MEMORY) {
-                        block = wh_lane_block(l->tx, (uint16_t)p->slot, p->len, o->len);
-                        wh_lane_slot_sent(l->tx, (uint16_t)p->slot);
+                        block = wh_lane_block(l->out.lane, (uint16_t)p->slot, p->len, o->len);
+                        wh_lane_slot_sent(l->out.lane, (uint16_t)p->slot);
                 }
                 wh_shm_copy(body, &block, sizeof block);
                 return;
@@ -168,7 +168,7 @@ static inline __attribute__((always_inline)) void wh_record_fill(struct wh_link 
 static inline struct wh_rec_ext wh_record_ext(const struct wh_link *l, const struct wh_outgoing *o, unsigned n_items)
 {
         return (struct wh_rec_ext){
-                .id = o->id, .call = o->call, .n_items = (uint16_t)n_items, .arg = (uint32_t)l->reply_refused};
+                .id = o->id, .call = o->call, .n_items = (uint16_t)n_items, .arg = (uint32_t)l->out.reply_refused};
 }
 
 /* Publishes it. The receiver is not rung. */
@@ -179,7 +179,7 @@ static inline __attribute__((always_inline)) void wh_record_commit(struct wh_lin
         if (p->kind == WH_REC_DROPPED)
                 ext.arg = (uint32_t)o->dropped;
         wh_record_fill(l, o, p, ext);
-        wh_ring_publish(&l->tx->ring, p->kind, p->body_len);
+        wh_ring_publish(&l->out.lane->ring, p->kind, p->body_len);
         if (p->kind != WH_REC_DIRECT && p->kind != WH_REC_WINDOW)
                 wh_link_bytes_sent(l, p->len);
 }
@@ -190,9 +190,9 @@ static inline void wh_record_offer(struct wh_link *l, struct wh_outgoing *o, con
         struct wh_rec_ext ext = wh_record_ext(l, o, p->n_items);
         ext.arg = p->kind;
         wh_record_fill(l, o, p, ext);
-        l->offer = l->tx->ring.records + 1;
-        l->offer_slot = p->slot;
-        wh_ring_offer(&l->tx->ring, p->body_len);
+        l->out.offer = l->out.lane->ring.records + 1;
+        l->out.offer_slot = p->slot;
+        wh_ring_offer(&l->out.lane->ring, p->body_len);
 }
 
 #endif

@@ -24,7 +24,7 @@ static int call_charge(struct wh_link *l)
         bool own;
         int r = wh_bill_charge_answer(&l->bill, &own);
         if (r == -EDQUOT)
-                l->refusal = own ? WH_REFUSAL_ANSWERS : WH_REFUSAL_TASK_ANSWERS;
+                l->in.refusal = own ? WH_REFUSAL_ANSWERS : WH_REFUSAL_TASK_ANSWERS;
         return r;
 }
 
@@ -50,8 +50,8 @@ int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *re
         y->link = l;
         y->call = call;
         y->via = -1;
-        y->window_at = l->window.at;
-        y->window_len = l->window.call == call ? l->window.len : 0;
+        y->window_at = l->in.window.at;
+        y->window_len = l->in.window.call == call ? l->in.window.len : 0;
         r = wh_table_add(&t->names, &y->o);
         if (r < 0) {
                 wh_bill_give(&l->bill, WH_SHARE_ANSWERS, 1);
@@ -113,9 +113,9 @@ static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
                               .end = &wh_holder_end,
                               .sock = sock,
                               .once = true,
-                              .old_sock = -1,
-                              .budget = WH_BUDGET,
-                              .change = {.sock = -1}};
+                              .in.old_sock = -1,
+                              .in.budget = WH_BUDGET,
+                              .in.change = {.sock = -1}};
         wh_list_init(&via.calls);
         o->call = 0;
         int r = wh_link_try_send(&via, o);
@@ -167,19 +167,19 @@ static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoin
                 return r;
         }
         wh_lock(&l->o.lock);
-        int r = l->tx_over ? l->tx_over : 0;
-        l->reply_refused = *ret_refused;
+        int r = l->out.over ? l->out.over : 0;
+        l->out.reply_refused = *ret_refused;
         o->whole = true;
         if (r == 0)
                 r = wh_link_try_send(l, o);
         if (r == -EAGAIN) {
                 wh_os_shutdown(l->sock, SHUT_RDWR);
-                l->tx_over = -ENOBUFS;
+                l->out.over = -ENOBUFS;
                 r = -ENOBUFS;
         }
-        *ret_over = l->tx_over != 0;
-        *ret_refused = l->reply_refused;
-        l->reply_refused = 0;
+        *ret_over = l->out.over != 0;
+        *ret_refused = l->out.reply_refused;
+        l->out.reply_refused = 0;
         wh_unlock(&l->o.lock);
         return r;
 }
@@ -208,7 +208,7 @@ int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name)
                 /* As in C3: a caller that would never hear of it is told by the end of the link. */
                 wh_lock(&y.link->o.lock);
                 wh_os_shutdown(y.link->sock, SHUT_RDWR);
-                y.link->tx_over = -ENOBUFS;
+                y.link->out.over = -ENOBUFS;
                 wh_unlock(&y.link->o.lock);
         }
         reply_done(&y);
@@ -234,10 +234,10 @@ void wh_reply_via(wharf_task *t, wharf_name name, int sock)
                 return;
         }
         wh_lock(&y.link->o.lock);
-        if (y.link->tx_over == 0 && tell_via(y.link, y.call, sock) < 0) {
+        if (y.link->out.over == 0 && tell_via(y.link, y.call, sock) < 0) {
                 /* As in C3: a caller that would never hear of it is told by the end of the link. */
                 wh_os_shutdown(y.link->sock, SHUT_RDWR);
-                y.link->tx_over = -ENOBUFS;
+                y.link->out.over = -ENOBUFS;
         }
         wh_unlock(&y.link->o.lock);
         reply_link_drop(y.link);
@@ -274,7 +274,7 @@ static void reply_detach(struct wh_object *o, void *arg)
                 int r = wh_os_socketpair(sv);
                 if (r == 0) {
                         wh_lock(&l->o.lock);
-                        r = l->tx_over ? 0 : tell_via(l, y->call, sv[0]);
+                        r = l->out.over ? 0 : tell_via(l, y->call, sv[0]);
                         wh_unlock(&l->o.lock);
                         wh_os_close_end(sv[0], WH_END_SHARED); /* its caller may have it, and be gone, by now */
                         if (r == 0 || r == -EPIPE) {

@@ -22,16 +22,17 @@ enum { DRAIN_BUDGET = 320 * (WH_COST_FRAME + 2) + WH_LANE_BYTES_MAX / WH_COST_MA
 static void drain(struct wh_link *l)
 {
         l->inbox->budget = DRAIN_BUDGET;
-        while (!l->over && !l->sock_ended) {
+        while (!l->over && !l->in.sock_ended) {
                 int r = wh_link_pump(l);
-                if (l->direct) {
-                        l->stash.bytes = NULL; /* the buffer of a receive that is running; the port forgets it, too */
-                        l->direct = false;
+                if (l->in.direct) {
+                        l->in.stash.bytes =
+                                NULL; /* the buffer of a receive that is running; the port forgets it, too */
+                        l->in.direct = false;
                 }
-                if (l->stash.full && !l->rx)
-                        l->rx_seq++; /* so that the next one is in its order */
-                wh_stash_done(&l->stash);
-                wh_items_done(&l->items);
+                if (l->in.stash.full && !l->in.lane)
+                        l->in.seq++; /* so that the next one is in its order */
+                wh_stash_done(&l->in.stash);
+                wh_items_done(&l->in.items);
                 if (r <= 0)
                         return;
         }

@@ -93,9 +93,9 @@ void wh_right_greet(wharf_task *t, wharf_name right)
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
                 return;
-        l->sock_ready = true;
-        l->budget = WH_BUDGET;
-        if (!l->leader)
+        l->in.sock_ready = true;
+        l->in.budget = WH_BUDGET;
+        if (!l->in.leader)
                 wh_link_read(l, WH_UNTIL_GREETED, 0);
         wh_unlock(&l->o.lock);
 }
@@ -194,10 +194,10 @@ static void unmint(wharf_task *t, wharf_name port, uint32_t id)
 static int introduce(struct wh_link *l, const uid_t *asked, int64_t deadline_ns, int *ret)
 {
         int r = l->once ? -EPERM : 0, owner = -1, holder = -1;
-        l->budget = WH_BUDGET;
+        l->in.budget = WH_BUDGET;
         while (r == 0) {
                 struct wh_room seen = wh_room_now(l);
-                l->sock_full = false;
+                l->out.sock_full = false;
                 r = wh_link_rebind(l);
                 if (r == 0 && owner < 0)
                         r = pair_new(l->greeted ? &l->hello : NULL, &owner, &holder);
@@ -314,7 +314,7 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         wh_table_remove(&t->names, o);
         wh_waits_hold(&t->waits, l->hello.port_id, -1);
         wh_link_end(l, -ECANCELED);
-        l->tx_over = -ECANCELED;
+        l->out.over = -ECANCELED;
         while (l->waiters) {
                 /* Wakes the one that polls the socket; the others look at `turn`. */
                 wh_os_shutdown(l->sock, SHUT_RDWR);
@@ -381,17 +381,17 @@ WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_rig
         if (!l)
                 return wh_fail_at(t, err, right);
         wh_link_probe(l, true);
-        if (l->tx)
-                wh_ring_refresh(&l->tx->ring);
+        if (l->out.lane)
+                wh_ring_refresh(&l->out.lane->ring);
         *ret = (struct wharf_right_stat){
                 .size = sizeof *ret,
-                .attached = l->tx != NULL,
+                .attached = l->out.lane != NULL,
                 .id = {l->hello.port_id},
-                .sent_messages = l->tx_seq,
-                .unread_messages = l->tx ? wh_ring_unread(&l->tx->ring) : 0,
+                .sent_messages = l->out.seq,
+                .unread_messages = l->out.lane ? wh_ring_unread(&l->out.lane->ring) : 0,
                 .payload_bytes_max = l->hello.payload_bytes_max,
                 .shared_bytes = wh_link_shared_bytes(l),
-                .dead = l->tx_over,
+                .dead = l->out.over,
                 .full = wh_link_full_by(l),
         };
         wh_unlock(&l->o.lock);
@@ -403,7 +403,7 @@ WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_rig
 /* May the socket itself go? Only if nothing was ever read from or written to it. */
 static bool untouched(const struct wh_link *l)
 {
-        return l->provisional && !l->greeted && l->tx_seq == 0 && l->rx_seq == 0 && l->tx_over == 0 && !l->tx &&
+        return l->provisional && !l->greeted && l->out.seq == 0 && l->in.seq == 0 && l->out.over == 0 && !l->out.lane &&
                !l->watch && wh_list_empty(&l->calls);
 }
 
@@ -669,7 +669,7 @@ static bool own_mover(const struct wh_link *l)
                 return true;
         if (a->equal)
                 return false;
-        return l->owner ? wh_known_surely(l->who.known) && l->cred.uid == a->self : l->items.own;
+        return l->owner ? wh_known_surely(l->who.known) && l->cred.uid == a->self : l->in.items.own;
 }
 
 int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n)
@@ -682,14 +682,14 @@ int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n)
                 by.payer = (uid_t)-1; /* a right that we made and gave away, or an answer: nobody is known */
         int r;
         do { /* only an owner has many to serve */
-                r = wh_moving_open(t, &l->items, n, &by);
+                r = wh_moving_open(t, &l->in.items, n, &by);
         } while (r == WH_LINK_LATER && !l->owner);
         return r;
 }
 
 int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_item *to)
 {
-        struct wh_items *from = &l->items;
+        struct wh_items *from = &l->in.items;
         const struct wharf_introducer given = wh_link_giver(l);
         struct wharf_item got[WHARF_ITEMS_MAX];
         unsigned i = 0;
@@ -748,7 +748,7 @@ void wh_items_unaccept(wharf_task *t, const struct wharf_item *got, unsigned n)
 
 void wh_items_take(wharf_task *t, struct wh_link *l, const struct wharf_item *got, unsigned n)
 {
-        struct wh_items *from = &l->items;
+        struct wh_items *from = &l->in.items;
         for (unsigned i = 0; i < n; i++)
                 if (from->kind[i] == WH_ITEM_RECEIVE)
                         wh_move_start(t, got[i].name, from->fd[i]);

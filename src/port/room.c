@@ -28,17 +28,18 @@
 static bool still_left(struct wh_link *l)
 {
         uint64_t capacity = l->hello.capacity_records;
-        if (l->later == 0 || l->tx_over || l->over)
+        if (l->out.later == 0 || l->out.over || l->over)
                 return false;
         if (capacity >= WHARF_UNBOUNDED || !l->greeted)
                 capacity = 0;
-        if (!l->tx)
-                return (l->known_taken > l->cold_taken ? l->known_taken : l->cold_taken) + capacity < l->later;
-        struct wh_ring_tx *ring = &l->tx->ring;
+        if (!l->out.lane)
+                return (l->out.known_taken > l->out.cold_taken ? l->out.known_taken : l->out.cold_taken) + capacity <
+                       l->out.later;
+        struct wh_ring_tx *ring = &l->out.lane->ring;
         wh_ring_refresh(ring);
         capacity += ring->uncounted; /* R10: `later` is the number of a record */
-        return !ring->broken && (ring->taken_records + capacity < l->later ||
-                                 (l->later_end && l->later_end - ring->taken_lines > ring->usable));
+        return !ring->broken && (ring->taken_records + capacity < l->out.later ||
+                                 (l->out.later_end && l->out.later_end - ring->taken_lines > ring->usable));
 }
 
 /* ---- notices ---- */
@@ -69,14 +70,14 @@ static void tell(struct wh_link *l)
         struct wh_room_asked *possible = &l->room[WH_ROOM_POSSIBLE], *later = &l->room[WH_ROOM_LATER];
         if (possible->notice && !wh_link_full(l))
                 fire(l, possible);
-        if (later->notice && (l->tx_over || l->over)) {
+        if (later->notice && (l->out.over || l->over)) {
                 /* It went with its receiver, or will; no one can say. Whoever wants to know that asks for DEAD_NAME. */
                 disarm(l, later);
                 wh_notice_free(l->task, later->notice);
                 later->notice = NULL;
         }
-        if (later->notice && l->later && !still_left(l)) {
-                l->later = 0;
+        if (later->notice && l->out.later && !still_left(l)) {
+                l->out.later = 0;
                 fire(l, later);
         }
 }
@@ -84,17 +85,17 @@ static void tell(struct wh_link *l)
 void wh_room_settle(struct wh_link *l)
 {
         tell(l);
-        if (l->tx && armed(l)) {
-                wh_ring_want(&l->tx->ring, true); /* announce, then look once more, and a moment later (R9) */
+        if (l->out.lane && armed(l)) {
+                wh_ring_want(&l->out.lane->ring, true); /* announce, then look once more, and a moment later (R9) */
                 tell(l);
                 if (armed(l)) {
                         wh_room_moment();
                         tell(l);
                 }
         }
-        if (l->tx && !armed(l) && l->room_waiters == 0)
-                wh_ring_want(&l->tx->ring, false);
-        l->room_asked = armed(l);
+        if (l->out.lane && !armed(l) && l->room_waiters == 0)
+                wh_ring_want(&l->out.lane->ring, false);
+        l->out.room_asked = armed(l);
 }
 
 /* Q2 for one of them. */
@@ -109,7 +110,7 @@ static int arm(struct wh_link *l, struct wh_room_asked *a)
         if (r < 0)
                 a->inbox = NULL;
         else
-                l->room_asked = true;
+                l->out.room_asked = true;
         return r;
 }
 
@@ -142,7 +143,7 @@ int wh_room_ask(wharf_task *t, uint32_t what, wharf_name right, wharf_name port)
                         a->port = port;
                         tell(l);
                 }
-                if (r == 0 && a->notice && (what == WHARF_NOTICE_SEND_POSSIBLE || l->later)) {
+                if (r == 0 && a->notice && (what == WHARF_NOTICE_SEND_POSSIBLE || l->out.later)) {
                         r = arm(l, a);
                         if (r == 0) {
                                 wh_room_settle(l);
@@ -174,7 +175,7 @@ void wh_room_forget(struct wh_link *l)
                 wh_notice_free(l->task, l->room[i].notice);
                 l->room[i].notice = NULL;
         }
-        l->room_asked = false;
+        l->out.room_asked = false;
 }
 
 void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to)
@@ -193,17 +194,17 @@ void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to)
                         a->notice = NULL;
                 }
         }
-        l->room_asked = armed(l);
+        l->out.room_asked = armed(l);
 }
 
 void wh_room_event(struct wh_link *l)
 {
-        l->sock_ready = true;
-        l->budget = WH_BUDGET_TURN / 4;
+        l->in.sock_ready = true;
+        l->in.budget = WH_BUDGET_TURN / 4;
         /*
          * Doorbells are thrown away, and what else there is told apart. A thread that reads for all does that itself.
          */
-        if (!l->leader && wh_link_read(l, WH_UNTIL_EMPTY, 0) == WH_LINK_LATER)
+        if (!l->in.leader && wh_link_read(l, WH_UNTIL_EMPTY, 0) == WH_LINK_LATER)
                 for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
                         if (l->room[i].inbox)
                                 wh_watch_update(l, l->room[i].inbox); /* so that epoll tells again of what was left */
@@ -215,7 +216,7 @@ void wh_room_event(struct wh_link *l)
 
 int wh_link_leave(struct wh_link *l, struct wh_outgoing *o, int full)
 {
-        if (l->tx_busy || l->detour & WH_DETOUR_ABORT || o->started || l->offer)
+        if (l->out.busy || l->out.detour & WH_DETOUR_ABORT || o->started || l->out.offer)
                 return full; /* in the middle of another: the line may not come between its pieces */
         if (still_left(l))
                 return -EBUSY;
@@ -225,11 +226,11 @@ int wh_link_leave(struct wh_link *l, struct wh_outgoing *o, int full)
         r = wh_link_send_kept(l, o);
         if (r < 0) {
                 disarm(l, &l->room[WH_ROOM_LATER]);
-                l->room_asked = armed(l);
+                l->out.room_asked = armed(l);
                 return r;
         }
-        l->later = l->tx ? l->tx->ring.records : l->tx_seq; /* one more than its number */
-        l->later_end = l->tx ? l->tx->ring.pos : 0;
+        l->out.later = l->out.lane ? l->out.lane->ring.records : l->out.seq; /* one more than its number */
+        l->out.later_end = l->out.lane ? l->out.lane->ring.pos : 0;
         wh_room_settle(l);
         return 1;
 }

@@ -25,24 +25,24 @@ static int ask(struct wh_link *l, int64_t deadline_ns)
         const int on = 1;
         if (l->once)
                 return -EPERM;
-        if (deadline_ns == 0 && l->who_pending)
+        if (deadline_ns == 0 && l->in.whose.pending)
                 return 0;
         for (;;) {
                 struct wh_room seen = wh_room_now(l);
-                l->sock_full = false;
-                int r = l->tx_over ? l->tx_over : l->over;
+                l->out.sock_full = false;
+                int r = l->out.over ? l->out.over : l->over;
                 if (r == 0)
                         r = wh_link_rebind(l); /* so that its introducer cannot answer */
                 if (r == 0)
                         r = wh_os_setsockopt(l->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
                 if (r == 0) {
-                        struct wh_frame f = {.type = WH_FRAME_WHO, .seq = l->who_asked + 1};
+                        struct wh_frame f = {.type = WH_FRAME_WHO, .seq = l->in.whose.asked + 1};
                         r = wh_link_frame(l, &f, NULL, 0, NULL, false);
                 }
                 if (r == 0) {
-                        l->who_asked++;
-                        l->who_pending = true;
-                        l->who_answered = false;
+                        l->in.whose.asked++;
+                        l->in.whose.pending = true;
+                        l->in.whose.answered = false;
                         return 0;
                 }
                 if (r == -EAGAIN)
@@ -59,13 +59,13 @@ static int await(struct wh_link *l, int64_t deadline_ns)
         const wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
         for (bool late = false;;) {
                 struct wh_room seen = wh_room_now(l);
-                if (!l->leader) {
-                        l->sock_ready = true;
+                if (!l->in.leader) {
+                        l->in.sock_ready = true;
                         wh_link_read(l, WH_UNTIL_ANSWERED, 0);
                 }
-                int r = l->tx_over ? l->tx_over : l->over;
-                if (l->who_answered || r < 0)
-                        return l->who_answered ? 0 : r;
+                int r = l->out.over ? l->out.over : l->over;
+                if (l->in.whose.answered || r < 0)
+                        return l->in.whose.answered ? 0 : r;
                 if (late)
                         return deadline_ns ? -ETIMEDOUT : -EAGAIN;
                 r = wh_holder_wait(l, deadline_ns, &seen);
@@ -86,10 +86,10 @@ static int step(wharf_task *t, wharf_name right, int (*fn)(struct wh_link *l, in
         struct wh_link *l = wh_holder_lock(t, right, &r);
         if (!l)
                 return r;
-        l->budget = WH_BUDGET;
+        l->in.budget = WH_BUDGET;
         r = fn(l, deadline_ns);
         if (r == 0 && ret)
-                *ret = (struct answer){l->hello.port_id, l->who_port, l->cred};
+                *ret = (struct answer){l->hello.port_id, l->in.whose.port, l->cred};
         wh_unlock(&l->o.lock);
         return r;
 }
@@ -98,8 +98,8 @@ static int step(wharf_task *t, wharf_name right, int (*fn)(struct wh_link *l, in
 static int alive(struct wh_link *l, int64_t deadline_ns)
 {
         wh_link_probe(l, true);
-        l->who_pending = false;
-        return l->tx_over ? l->tx_over : l->over;
+        l->in.whose.pending = false;
+        return l->out.over ? l->out.over : l->over;
 }
 
 WHARF_API int wharf_right_same(wharf_task *t, wharf_name a, wharf_name b, int64_t deadline_ns)

@@ -33,10 +33,10 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 wh_os_epoll_del(out->ep, l->sock);
                 if (r < 0)
                         continue;
-                if (!l->waits)
+                if (!l->in.waits)
                         wh_list_remove(&l->hot);
                 l->inbox = to;
-                l->sock_ready = true;
+                l->in.sock_ready = true;
                 wh_inbox_heat(to, l);
         }
         if (p->listen_fd >= 0)

@@ -150,7 +150,7 @@ void wh_turn_last(struct wh_inbox *in, struct wh_link *l)
 
 void wh_turn_payer(struct wh_link *l)
 {
-        if (!wh_list_linked(&l->hot) || l->waits)
+        if (!wh_list_linked(&l->hot) || l->in.waits)
                 return;
         wh_list_remove(&l->hot);
         wh_turn_first(l->inbox, l);

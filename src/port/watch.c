@@ -11,8 +11,8 @@
 /* E3: reads what has come on a kept right's socket, a little at a time. True: that ends it. */
 static bool kept_is_over(struct wh_link *l)
 {
-        l->budget = 8 * WH_COST_FRAME;
-        l->sock_ready = true;
+        l->in.budget = 8 * WH_COST_FRAME;
+        l->in.sock_ready = true;
         if (wh_link_read(l, WH_UNTIL_EMPTY, 0) == WH_LINK_LATER)
                 wh_watch_socket(l, true); /* there is more: an event again, and others have theirs before it */
         return l->over;
@@ -33,7 +33,7 @@ void wh_watch_event(struct wh_inbox *in, wharf_name name, uint32_t events)
                 wh_list_push_back(&in->notices, &l->watch_notice->node);
                 l->watch_notice = NULL;
         }
-        bool room = l->room_asked;
+        bool room = l->out.room_asked;
         if (room)
                 wh_room_event(l);
         wh_unlock(&l->o.lock);

@@ -13,8 +13,8 @@
 
 void wh_link_tx_end(struct wh_link *l, int err)
 {
-        if (l->tx_over == 0)
-                l->tx_over = err;
+        if (l->out.over == 0)
+                l->out.over = err;
 }
 
 /*
@@ -24,9 +24,9 @@ void wh_link_tx_end(struct wh_link *l, int err)
  */
 static bool heed(struct wh_link *l, uint32_t least)
 {
-        if (l->budget < least)
-                l->budget = least;
-        l->sock_ready = true;
+        if (l->in.budget < least)
+                l->in.budget = least;
+        l->in.sock_ready = true;
         return wh_link_read(l, WH_UNTIL_EMPTY, 0) != WH_LINK_LATER;
 }
 
@@ -41,17 +41,18 @@ bool wh_link_probe(struct wh_link *l, bool now)
 {
         uint64_t t = wh_os_ticks();
         if (!now) {
-                if (t - l->probed_at < 1000 * l->task->ticks_per_us)
+                if (t - l->out.probed_at < 1000 * l->task->ticks_per_us)
                         return false;
-                l->probed_at = t;
-                if (!l->owner && !l->leader) {
+                l->out.probed_at = t;
+                if (!l->owner && !l->in.leader) {
                         /* [lane-renew] As in tx_ring(); and an old pair does not stay for want of a call to read
                          * it. */
                         uint32_t renew =
-                                l->tx ? atomic_load_explicit(&l->tx->ring.back->renew, memory_order_relaxed) : 0;
-                        if (wh_unlikely(l->old_sock >= 0 || (l->tx && renew != l->renew_seen))) {
+                                l->out.lane ? atomic_load_explicit(&l->out.lane->ring.back->renew, memory_order_relaxed)
+                                            : 0;
+                        if (wh_unlikely(l->in.old_sock >= 0 || (l->out.lane && renew != l->out.renew_seen))) {
                                 if (heed(l, HEED_FEW))
-                                        l->renew_seen = renew;
+                                        l->out.renew_seen = renew;
                         }
                 }
         }
@@ -66,7 +67,7 @@ bool wh_link_probe(struct wh_link *l, bool now)
 
 int wh_link_frame_parts(struct wh_link *l, struct wh_frame *f, const struct iovec part[2], const int *fds, bool cred)
 {
-        _Atomic uint32_t *count = l->tx ? &l->tx->ring.out->frames : NULL;
+        _Atomic uint32_t *count = l->out.lane ? &l->out.lane->ring.out->frames : NULL;
         uint32_t n = 0;
         int r = f->n_fds ? l->end->fly(l, f->n_fds) : 0;
         if (r < 0)
@@ -83,11 +84,11 @@ int wh_link_frame_parts(struct wh_link *l, struct wh_frame *f, const struct iove
         if (r < 0 && f->n_fds)
                 l->end->fly_unsent(l, f->n_fds);
         if (r == -EAGAIN)
-                l->sock_full = true;
-        else if (r == -EPIPE && wh_link_probe(l, true) && !l->tx_over && !l->owner)
+                l->out.sock_full = true;
+        else if (r == -EPIPE && wh_link_probe(l, true) && !l->out.over && !l->owner)
                 heed(l,
                      HEED_ALL); /* an end that is just closing refuses before it hangs up; its last frame is here already */
-        return r == -EPIPE && l->tx_over ? l->tx_over : r;
+        return r == -EPIPE && l->out.over ? l->out.over : r;
 }
 
 int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred)
@@ -107,15 +108,15 @@ void wh_link_bell(struct wh_link *l)
 /* What the receiver has not taken counts against the next one's capacity. */
 void wh_link_leave_lane(struct wh_link *l)
 {
-        wh_ring_refresh(&l->tx->ring);
-        uint64_t unread = wh_ring_unread(&l->tx->ring);
-        l->known_taken = l->tx_seq - (unread < l->tx_seq ? unread : l->tx_seq);
+        wh_ring_refresh(&l->out.lane->ring);
+        uint64_t unread = wh_ring_unread(&l->out.lane->ring);
+        l->out.known_taken = l->out.seq - (unread < l->out.seq ? unread : l->out.seq);
         /* The next one numbers its records from the messages on, and what is remembered of them goes along. */
-        uint64_t more = l->tx->ring.records - l->tx_seq;
-        l->items_record -= more < l->items_record ? more : l->items_record;
-        if (l->later)
-                l->later = more < l->later ? l->later - more : 1;
-        l->tx = wh_lane_tx_free(l->tx);
+        uint64_t more = l->out.lane->ring.records - l->out.seq;
+        l->out.items_record -= more < l->out.items_record ? more : l->out.items_record;
+        if (l->out.later)
+                l->out.later = more < l->out.later ? l->out.later - more : 1;
+        l->out.lane = wh_lane_tx_free(l->out.lane);
         l->end->shared(l);
 }
 
@@ -126,7 +127,8 @@ void wh_link_leave_lane(struct wh_link *l)
  */
 static bool rebind_again_waits(const struct wh_link *l)
 {
-        return l->leader || l->tx_busy || l->old_sock >= 0 || l->greeting_awaited || (l->tx && wh_lane_lent_any(l->tx));
+        return l->in.leader || l->out.busy || l->in.old_sock >= 0 || l->in.greeting_awaited ||
+               (l->out.lane && wh_lane_lent_any(l->out.lane));
 }
 
 /* A pair whose owner's end has the kernel say with each frame who sent it (I2), from the first on. */
@@ -145,20 +147,20 @@ int wh_link_rebind(struct wh_link *l)
 {
         if (!l->provisional)
                 return 0;
-        bool again = l->detour & WH_DETOUR_REBIND;
+        bool again = l->out.detour & WH_DETOUR_REBIND;
         if (again && rebind_again_waits(l))
                 return 0;
-        l->sock_ready = true;
+        l->in.sock_ready = true;
         wh_link_read(l, WH_UNTIL_EMPTY, 0); /* the greeting lies there already */
-        if (l->over || l->tx_over)
-                return l->tx_over ? l->tx_over : l->over;
+        if (l->over || l->out.over)
+                return l->out.over ? l->out.over : l->over;
         int sv[2];
         int r = own_pair(sv);
         if (r < 0) {
                 /* Forbidden in this sandbox, or no descriptors left: the link works as it is, and nobody knows whose. */
                 if (r != -EMFILE && r != -ENFILE && r != -ENOMEM) {
                         l->provisional = false;
-                        l->detour &= (uint8_t)~WH_DETOUR_REBIND;
+                        l->out.detour &= (uint8_t)~WH_DETOUR_REBIND;
                 }
                 wh_set_why(
                         "sent, but the receiver cannot know who has sent it: no pair of sockets can be made here (%s)",
@@ -174,10 +176,10 @@ int wh_link_rebind(struct wh_link *l)
                 return 0; /* as where there are no descriptors */
         }
         struct wh_frame f = {
-                .type = WH_FRAME_REBIND, .n_fds = 1, .seq = l->tx_seq, .arg = again ? WH_CHANGE_AWAITED : 0};
-        if (l->tx) {
+                .type = WH_FRAME_REBIND, .n_fds = 1, .seq = l->out.seq, .arg = again ? WH_CHANGE_AWAITED : 0};
+        if (l->out.lane) {
                 f.arg |= WH_CHANGE_LANE;
-                f.total = l->tx->ring.records;
+                f.total = l->out.lane->ring.records;
         }
         const struct wh_origin said = wh_origin_put(l->greeted ? l->hello.port_id : 0, &l->given);
         r = wh_link_frame(l, &f, &said, sizeof said, &sv[1], true);
@@ -185,30 +187,31 @@ int wh_link_rebind(struct wh_link *l)
         if (r < 0) {
                 l->end->watch(l, sv[0], false);
                 wh_os_close(sv[0]);
-                return again && r != -EPIPE && !l->tx_over ? 0
-                                                           : r; /* the old way works, until the new one can be had */
+                return again && r != -EPIPE && !l->out.over ? 0
+                                                            : r; /* the old way works, until the new one can be had */
         }
         l->end->watch(l, old, false);
         l->sock = sv[0];
         if (again) {
-                l->old_sock = old;
-                l->greeting_awaited = true;
+                l->in.old_sock = old;
+                l->in.greeting_awaited = true;
         } else {
                 wh_os_close_end(old, WH_END_SHARED); /* whoever gave it to us may have put something there */
         }
         l->end->sock_changed(l); /* the old pair goes out of what watches it when it is closed */
-        l->later_end = 0;
-        if (l->tx)
+        l->out.later_end = 0;
+        if (l->out.lane)
                 wh_link_leave_lane(l);
-        l->detour &= (uint8_t) ~(WH_DETOUR_ABORT | WH_DETOUR_REBIND); /* a change ends a message in pieces as well */
+        l->out.detour &=
+                (uint8_t) ~(WH_DETOUR_ABORT | WH_DETOUR_REBIND); /* a change ends a message in pieces as well */
         l->provisional = false;
-        l->sock_ready = true;
+        l->in.sock_ready = true;
         return 0;
 }
 
 void wh_link_heed(struct wh_link *l)
 {
-        if (l->owner || l->leader)
+        if (l->owner || l->in.leader)
                 return;
         heed(l, 0);
 }
@@ -219,14 +222,14 @@ void wh_link_heed_cold(struct wh_link *l)
         if (l->owner || l->once || l->provisional)
                 return;
         const uint64_t now = wh_os_ticks();
-        if (now - l->cold_looked < AT_ONCE_US * l->task->ticks_per_us)
+        if (now - l->out.cold_looked < AT_ONCE_US * l->task->ticks_per_us)
                 return;
-        l->cold_looked = now;
+        l->out.cold_looked = now;
         struct pollfd p = {.fd = l->sock, .events = POLLIN};
-        if (l->old_sock < 0 && wh_os_poll(&p, 1, 0) == 0)
+        if (l->in.old_sock < 0 && wh_os_poll(&p, 1, 0) == 0)
                 return;
         wh_link_heed(l);
-        l->sock_ready = true; /* who waits for the answer looks there first, whatever its deadline is */
+        l->in.sock_ready = true; /* who waits for the answer looks there first, whatever its deadline is */
 }
 
 bool wh_link_greeted(struct wh_link *l)

@@ -752,7 +752,7 @@ TEST(a_server_has_its_callers_map_so_much_and_no_more)
                 CHECK_EQ(wharf_call(t, right, "hi", 2, got, sizeof got, wharf_in_ms(50)),
                          larger ? -EPROTO : -ETIMEDOUT);
                 if (!larger) {
-                        CHECK_EQ(holder(t, right)->rx->mapped_bytes, WH_LANE_BYTES_MAX);
+                        CHECK_EQ(holder(t, right)->in.lane->mapped_bytes, WH_LANE_BYTES_MAX);
                         CHECK_EQ(wh_holder_end.may_map(holder(t, right)), -EDQUOT);
                 }
                 wh_lane_tx_free(lane);
@@ -802,11 +802,11 @@ TEST(a_reply_in_parts_is_put_together_up_to_a_limit)
                         CHECK_EQ(wh_frame_send(sock, &f, bytes, sizeof bytes, NULL, false), 0);
                 }
                 CHECK_EQ(wharf_call_finish(t, right, call, &a, 0), larger ? -EPROTO : -EAGAIN);
-                CHECK_EQ(holder(t, right)->stash.building, !larger);
+                CHECK_EQ(holder(t, right)->in.stash.building, !larger);
                 close(sock);
                 if (!larger)
                         CHECK_EQ(wharf_call_finish(t, right, call, &a, wharf_in_ms(60000)), -ECONNRESET);
-                CHECK(!holder(t, right)->stash.building && !holder(t, right)->stash.bytes);
+                CHECK(!holder(t, right)->in.stash.building && !holder(t, right)->in.stash.bytes);
                 wh_lane_tx_free(lane);
                 wharf_task_close(t);
         }

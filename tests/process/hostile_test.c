@@ -75,11 +75,11 @@ static unsigned open_fds(void)
 /* The records that no honest sender writes. */
 static void put_record(struct wh_link *l, enum wh_rec_kind kind, const void *body, uint32_t len)
 {
-        void *at = wh_ring_reserve(&l->tx->ring, len);
+        void *at = wh_ring_reserve(&l->out.lane->ring, len);
         CHECK(at);
         memcpy(at, body, len);
-        wh_ring_publish(&l->tx->ring, kind, len);
-        if (wh_ring_must_ring(&l->tx->ring))
+        wh_ring_publish(&l->out.lane->ring, kind, len);
+        if (wh_ring_must_ring(&l->out.lane->ring))
                 wh_frame_bell(l->sock);
 }
 
@@ -237,7 +237,7 @@ TEST(too_many_items_end_the_link)
                                      .arg = WH_MSG_FIRST | WH_MSG_LAST};
                 CHECK_EQ(wh_frame_send(holder(t, bad)->sock, &f, kinds, n, fds, false), 0);
                 struct wh_link *l = holder(t, lane);
-                struct wh_frame g = {.type = WH_FRAME_ITEMS, .to = WH_TO_OWNER, .n_fds = (uint8_t)n, .seq = l->tx_seq};
+                struct wh_frame g = {.type = WH_FRAME_ITEMS, .to = WH_TO_OWNER, .n_fds = (uint8_t)n, .seq = l->out.seq};
                 CHECK_EQ(wh_link_frame(l, &g, kinds, n, fds, false), 0);
                 struct wh_rec_ext ext = {.n_items = (uint16_t)n};
                 put_record(l, WH_REC_INLINE, &ext, sizeof ext);
@@ -274,7 +274,7 @@ TEST(a_memory_among_the_items_of_another_record_ends_the_link)
                 const unsigned n = i % 2 ? WHARF_ITEMS_MAX + 1 : 1;
                 wharf_name bad = right_attached(t, port);
                 struct wh_link *l = holder(t, bad);
-                struct wh_frame f = {.type = WH_FRAME_ITEMS, .to = WH_TO_OWNER, .n_fds = (uint8_t)n, .seq = l->tx_seq};
+                struct wh_frame f = {.type = WH_FRAME_ITEMS, .to = WH_TO_OWNER, .n_fds = (uint8_t)n, .seq = l->out.seq};
                 kinds[n - 1] = WH_ITEM_MEMORY;
                 CHECK_EQ(wh_link_frame(l, &f, kinds, n, fds, false), 0);
                 kinds[n - 1] = WH_ITEM_FD;
@@ -293,8 +293,8 @@ TEST(a_memory_among_the_items_of_another_record_ends_the_link)
                         rec.total = 8;
                         len += 16;
                 } else if (records[i / 2] != WH_REC_INLINE) {
-                        rec.block = wh_lane_block(l->tx, slot, 100, 100);
-                        wh_lane_slot_sent(l->tx, slot);
+                        rec.block = wh_lane_block(l->out.lane, slot, 100, 100);
+                        wh_lane_slot_sent(l->out.lane, slot);
                         len += sizeof rec.block;
                 }
                 put_record(l, records[i / 2], &rec, len);
@@ -603,7 +603,7 @@ TEST(figures_of_a_port_are_not_what_a_sender_says)
         wharf_name port = port_new(t, NULL), right = right_attached(t, port);
         for (unsigned i = 0; i < sizeof said / sizeof *said; i++) {
                 struct wharf_port_stat st = {.size = sizeof st};
-                atomic_store(&holder(t, right)->tx->ring.out->sent_messages, said[i]);
+                atomic_store(&holder(t, right)->out.lane->ring.out->sent_messages, said[i]);
                 CHECK_EQ(wharf_port_stat(t, port, &st), 0);
                 CHECK_EQ(st.queued_messages, 0);
         }
@@ -1203,15 +1203,15 @@ TEST(pieces_in_anothers_buffer)
                 struct {
                         struct wh_rec_ext ext;
                         struct wh_rec_block block;
-                } rec = {.block = wh_lane_block(l->tx, slot, 1000, 2000)};
-                wh_lane_slot_sent(l->tx, slot);
+                } rec = {.block = wh_lane_block(l->out.lane, slot, 1000, 2000)};
+                wh_lane_slot_sent(l->out.lane, slot);
                 if (piece == 1)
-                        atomic_store((_Atomic uint32_t *)(uintptr_t)&l->tx->ring.back->want, 0);
-                void *at = wh_ring_reserve(&l->tx->ring, sizeof rec);
+                        atomic_store((_Atomic uint32_t *)(uintptr_t)&l->out.lane->ring.back->want, 0);
+                void *at = wh_ring_reserve(&l->out.lane->ring, sizeof rec);
                 memcpy(at, &rec, sizeof rec);
-                wh_ring_publish(&l->tx->ring, WH_REC_CHUNK, sizeof rec);
+                wh_ring_publish(&l->out.lane->ring, WH_REC_CHUNK, sizeof rec);
                 if (piece == 0) {
-                        if (wh_ring_must_ring(&l->tx->ring))
+                        if (wh_ring_must_ring(&l->out.lane->ring))
                                 wh_frame_bell(l->sock);
                         usleep(20000); /* the waiting thread takes it, and sleeps again */
                         continue;
@@ -1230,7 +1230,7 @@ TEST(pieces_in_anothers_buffer)
                 CHECK_EQ(((char *)m.data)[1999], 'x');
                 wharf_release(t, &m);
         }
-        l->tx_seq++;
+        l->out.seq++;
         CHECK_EQ(wharf_send(t, right, "end", 3, 0), 0);
         pthread_join(waiter, NULL);
         CHECK_EQ(o.r, 0);

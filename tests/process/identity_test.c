@@ -545,7 +545,7 @@ static int points_at_memory(void *arg)
         CHECK(l);
         l->greeted = true;
         l->hello = (struct wh_hello){s->id, 1 << 20, 80 << 20, 1024, 64, WH_CAPACITY_BYTES};
-        l->tx_seq = s->way == 1; /* the answer counts as the first message, there */
+        l->out.seq = s->way == 1; /* the answer counts as the first message, there */
         wh_unlock(&l->o.lock);
         struct wharf_msg m = MSG(.how = WHARF_HOW_DIRECT, .data = secret, .len_bytes = sizeof secret);
         /* In the second way the server lets go of it, and both it and we read what it says of that. */

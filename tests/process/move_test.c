@@ -1072,9 +1072,9 @@ static struct kept keep(wharf_task *t, wharf_name port)
         CHECK(p);
         struct wh_link *l = wh_container(p->links.next, struct wh_link, in_port);
         k.sock[0] = dup(l->sock);
-        CHECK(l->rx);
-        k.back = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, l->rx->back_fd, 0);
-        k.out = mmap(NULL, 8192, PROT_READ, MAP_SHARED, l->rx->out_fd, 0);
+        CHECK(l->in.lane);
+        k.back = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, l->in.lane->back_fd, 0);
+        k.out = mmap(NULL, 8192, PROT_READ, MAP_SHARED, l->in.lane->out_fd, 0);
         CHECK(k.back != MAP_FAILED && k.out != MAP_FAILED);
         wh_unlock(&p->inbox->lock);
         return k;

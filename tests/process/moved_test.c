@@ -344,7 +344,7 @@ TEST(what_has_come_of_a_large_message_is_not_copied)
         moved = carrier_of(h, &l, (int[]){sv[0], memory}, 0, 0, NULL);
         CHECK_EQ(carrier_open(t, moved, false, 1001, &got), 0);
         for (int i = 0; i < 2; i++, got = moved_on(t, got)) {
-                const struct wh_stash *s = &only_link(t, got)->stash;
+                const struct wh_stash *s = &only_link(t, got)->in.stash;
                 CHECK(s->building && s->mapped && s->memory >= 0);
                 CHECK_EQ(s->room, HAVE);
                 if (wh_os_private_bytes(s->bytes, s->room, &written) == 0)
@@ -353,7 +353,7 @@ TEST(what_has_come_of_a_large_message_is_not_copied)
         }
         send_part(sv[1], want + HAVE, REST / 2, false);
         CHECK_EQ(wharf_recv(t, got, buf, sizeof buf, NULL, 0), -EAGAIN);
-        CHECK_EQ(only_link(t, got)->stash.have, HAVE + REST / 2);
+        CHECK_EQ(only_link(t, got)->in.stash.have, HAVE + REST / 2);
         got = moved_on(t, got);
         send_part(sv[1], want + HAVE + REST / 2, REST / 2, true);
         CHECK_EQ(wharf_recv(t, got, buf, sizeof buf, NULL, wharf_in_ms(60000)), sizeof buf);
@@ -377,7 +377,7 @@ TEST(what_has_come_of_a_large_message_is_not_copied)
                 moved = carrier_of(of, &l, sv, all, all, NULL);
                 CHECK_EQ(carrier_open(t, moved, false, 1001, &got), bytes[i].r);
                 if (bytes[i].r == 0)
-                        CHECK_EQ(only_link(t, got)->stash.room, bytes[i].have);
+                        CHECK_EQ(only_link(t, got)->in.stash.room, bytes[i].have);
                 close(moved);
         }
         close(sv[0]);

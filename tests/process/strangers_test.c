@@ -1470,14 +1470,14 @@ TEST(a_pair_made_in_the_middle_of_a_record_ends_the_link)
         struct wh_frame f = {.type = WH_FRAME_REBIND,
                              .to = WH_TO_OWNER,
                              .n_fds = 1,
-                             .seq = l->tx_seq,
+                             .seq = l->out.seq,
                              .arg = WH_CHANGE_LANE,
-                             .total = l->tx->ring.records};
+                             .total = l->out.lane->ring.records};
         CHECK_EQ(wh_link_frame(l, &f, &for_any, sizeof for_any, &sv[1], true), 0);
-        void *at = wh_ring_reserve(&l->tx->ring, sizeof rec);
+        void *at = wh_ring_reserve(&l->out.lane->ring, sizeof rec);
         CHECK(at);
         memcpy(at, &rec, sizeof rec);
-        wh_ring_publish(&l->tx->ring, WH_REC_BLOCK, sizeof rec);
+        wh_ring_publish(&l->out.lane->ring, WH_REC_BLOCK, sizeof rec);
         wh_frame_bell(l->sock);
         CHECK_EQ(wharf_recv(h.task, h.port, got, sizeof got, NULL, wharf_in_ms(10)), -ETIMEDOUT);
         CHECK_EQ(senders(h.task, h.port), 1);
