@@ -5,6 +5,7 @@
  * An input: SIDE, HOW, then steps: overwrite, or an act of either end.
  */
 #include "port.h"
+#include "port/owned.h"
 
 enum {
         STEP_RING = 0,
@@ -28,7 +29,7 @@ static struct wh_lane_tx *lane_of(struct fuzz_user *u, bool replies, struct wh_b
         struct wh_port *p = wh_port_lock(u->task, u->port, &r);
         if (p) {
                 if (!wh_list_empty(&p->links))
-                        owner = wh_container(p->links.next, struct wh_link, in_port);
+                        owner = &wh_container(p->links.next, struct wh_owned, in_port)->link;
                 wh_unlock(&p->inbox->lock);
         }
         struct wh_link *from = replies ? owner : holder, *to = replies ? holder : owner;

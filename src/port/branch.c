@@ -4,6 +4,7 @@
 #include "os/os.h"
 #include "port/identity.h"
 #include "port/link.h"
+#include "port/owned.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -47,28 +48,29 @@ static bool chain_shorten(struct wh_branch *from)
 
 int wh_branch_new(struct wh_link *introducer, uint32_t introduced_max, struct wh_branch **ret)
 {
-        if (!introducer->branch) {
+        struct wh_owned *o = wh_owned(introducer);
+        if (!o->branch) {
                 struct wh_branch *own = branch_alloc(NULL);
                 if (!own)
                         return wh_trace(-ENOMEM);
                 own->id = atomic_load_explicit(&introducer->o.name, memory_order_relaxed);
-                own->directory = introducer->directory;
-                introducer->branch = own;
+                own->directory = o->directory;
+                o->branch = own;
         }
         unsigned depth = 1;
-        for (struct wh_branch *b = introducer->branch; b; b = b->up, depth++)
+        for (struct wh_branch *b = o->branch; b; b = b->up, depth++)
                 if (b->living >= introduced_max && !b->directory)
                         return -EDQUOT;
-        if (depth >= WH_BRANCH_DEPTH && !chain_shorten(introducer->branch))
+        if (depth >= WH_BRANCH_DEPTH && !chain_shorten(o->branch))
                 return -EDQUOT;
-        struct wh_branch *b = branch_alloc(introducer->branch);
+        struct wh_branch *b = branch_alloc(o->branch);
         if (!b)
                 return wh_trace(-ENOMEM);
         const struct wharf_sender *w = &introducer->who;
         b->by = (struct wharf_introducer){.pid = w->pid, .uid = w->uid, .gid = w->gid, .known = w->known};
         b->by_given = introducer->given;
-        b->by_former = introducer->former;
-        b->by_formers = introducer->formers;
+        b->by_former = o->former;
+        b->by_formers = o->formers;
         *ret = b;
         return 0;
 }
@@ -80,7 +82,7 @@ void wh_branch_settle(struct wh_branch *b, struct wh_link *l)
                 return;
         }
         b->id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        l->branch = b;
+        wh_owned(l)->branch = b;
         wh_link_introduced(l);
         while ((b = b->up))
                 b->living++;
@@ -88,7 +90,7 @@ void wh_branch_settle(struct wh_branch *b, struct wh_link *l)
 
 bool wh_branch_may(const struct wh_link *introducer, uint32_t introduced_max)
 {
-        for (const struct wh_branch *b = introducer->branch; b; b = b->up)
+        for (const struct wh_branch *b = wh_owned(introducer)->branch; b; b = b->up)
                 if (b->living >= introduced_max && !b->directory)
                         return false;
         return true;
@@ -96,7 +98,7 @@ bool wh_branch_may(const struct wh_link *introducer, uint32_t introduced_max)
 
 void wh_branch_fade(struct wh_link *l)
 {
-        struct wh_branch *b = l->branch;
+        struct wh_branch *b = wh_owned(l)->branch;
         if (!b || b->faded)
                 return;
         b->faded = true;
@@ -106,12 +108,12 @@ void wh_branch_fade(struct wh_link *l)
 
 void wh_branch_leave(struct wh_link *l)
 {
-        struct wh_branch *b = l->branch;
+        struct wh_branch *b = wh_owned(l)->branch;
         if (!b)
                 return;
         b->gone = true;
         wh_branch_fade(l);
-        l->branch = NULL;
+        wh_owned(l)->branch = NULL;
         branch_unref(b);
 }
 
@@ -119,7 +121,7 @@ bool wh_branch_below(const struct wh_link *l, uint64_t id)
 {
         if (atomic_load_explicit(&l->o.name, memory_order_relaxed) == id)
                 return true;
-        for (const struct wh_branch *b = l->branch; b; b = b->up)
+        for (const struct wh_branch *b = wh_owned(l)->branch; b; b = b->up)
                 if (b->id == id)
                         return true;
         return false;

@@ -9,6 +9,7 @@
  */
 #include "port/choose.h"
 #include "port/direct.h"
+#include "port/held.h"
 #include "port/object.h"
 #include "port/why.h"
 
@@ -46,7 +47,7 @@ static void call_free(struct wh_link *l, struct wh_call *c, bool settled)
 
 void wh_calls_done(struct wh_link *l)
 {
-        wh_list_for_safe (n, &l->calls) {
+        wh_list_for_safe (n, &wh_held(l)->calls) {
                 struct wh_call *c = wh_container(n, struct wh_call, node);
                 call_free(l, c, c->done);
         }
@@ -54,7 +55,7 @@ void wh_calls_done(struct wh_link *l)
 
 static struct wh_call *call_find(struct wh_link *l, uint32_t number)
 {
-        wh_list_for (n, &l->calls) {
+        wh_list_for (n, &wh_held(l)->calls) {
                 struct wh_call *c = wh_container(n, struct wh_call, node);
                 if (c->number == number)
                         return c;
@@ -106,7 +107,7 @@ static int file_reply(struct wh_link *l, struct wh_incoming *in)
         wh_link_spend(l, 1);
         struct wh_call *c = call_find(l, in->call);
         int r = c && !c->done ? call_keep(l, c, in) : 0;
-        if (wh_unlikely(l->windows_aside) && !c)
+        if (wh_unlikely(wh_held(l)->windows_aside) && !c)
                 wh_window_settle(l, in->call);
         if (r == 0)
                 wh_link_took(l, in); /* nobody's, then: its call was cancelled */
@@ -183,10 +184,6 @@ void wh_call_unsent(struct wh_link *l, struct wh_call *c, int err)
 
 void wh_call_via(struct wh_link *l, uint32_t number, int sock)
 {
-        if (l->once && l->in.change.sock < 0 && wh_frame_check_socket(sock) == 0) {
-                l->in.change.sock = sock; /* the reply right was passed on once more: see wh_call_read_via() */
-                return;
-        }
         struct wh_call *c = call_find(l, number);
         if (!c || c->done || c->via >= 0 || wh_frame_check_socket(sock) < 0) {
                 wh_os_close_theirs(sock);
@@ -203,19 +200,12 @@ void wh_call_via(struct wh_link *l, uint32_t number, int sock)
  */
 int wh_call_read_via(struct wh_link *l, struct wh_call *c)
 {
-        struct wh_link via = {.task = l->task,
-                              .end = &wh_holder_end,
-                              .sock = c->via,
-                              .once = true,
-                              .answer = true,
-                              .in.sock_ready = true,
-                              .in.stash = c->part,
-                              .in.items = c->items,
-                              .in.old_sock = -1,
-                              .in.budget = WH_BUDGET_TURN,
-                              .in.change = {.sock = -1}};
+        struct wh_link via = wh_single_link(l->task, c->via);
+        via.answer = true;
+        via.in.stash = c->part;
+        via.in.items = c->items;
+        via.in.budget = WH_BUDGET_TURN;
         struct wh_incoming in = {0};
-        wh_list_init(&via.calls);
         int r = wh_link_next(&via, &in);
         if (r <= 0 && via.in.change.sock >= 0) {
                 wh_os_fd_private(via.in.change.sock);
@@ -274,9 +264,9 @@ WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg
 int wh_call_add(struct wh_link *l, struct wh_call *c)
 {
         do
-                c->number = ++l->last_call & INT32_MAX; /* so that it fits what wh_send_message() returns */
+                c->number = ++wh_held(l)->last_call & INT32_MAX; /* so that it fits what wh_send_message() returns */
         while (c->number == 0 || call_find(l, c->number));
-        wh_list_push_back(&l->calls, &c->node);
+        wh_list_push_back(&wh_held(l)->calls, &c->node);
         return 0;
 }
 
@@ -324,7 +314,7 @@ WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, 
                 return wh_fail_at(t, err, right);
         int r = wh_call_wait(l, right, call, m, deadline_ns);
         bool here = atomic_load_explicit(&l->o.name, memory_order_relaxed) == right;
-        if (here && l->waiters && !l->in.leader)
+        if (here && wh_held(l)->waiters && !l->in.leader)
                 wh_holder_turn(l);
         if (r < 0 && r != -EINVAL) { /* which has said why */
                 if (r == -EAGAIN)

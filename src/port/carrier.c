@@ -11,23 +11,6 @@
 
 #include <errno.h>
 
-/* A link for as long as one message takes, so that the same code sends, reads and checks it. */
-static struct wh_link once_link(wharf_task *t, int sock)
-{
-        return (struct wh_link){.task = t,
-                                .end = &wh_holder_end,
-                                .sock = sock,
-                                .once = true,
-                                .who = WH_SENDER_UNKNOWN,
-                                .former = WH_INTRODUCER_NOBODY,
-                                .formers = WH_INTRODUCER_NOBODY,
-                                .given = WH_INTRODUCER_NOBODY,
-                                .in.sock_ready = true,
-                                .in.old_sock = -1,
-                                .in.budget = WH_BUDGET,
-                                .in.change = {.sock = -1}};
-}
-
 int wh_carrier_pack(wharf_task *t, const struct wharf_msg *m, int64_t deadline_ns, struct wh_carrier *ret)
 {
         int sv[2];
@@ -38,8 +21,7 @@ int wh_carrier_pack(wharf_task *t, const struct wharf_msg *m, int64_t deadline_n
                 return r;
         r = wh_os_socketpair(sv);
         if (r == 0) {
-                struct wh_link l = once_link(t, sv[0]);
-                wh_list_init(&l.calls);
+                struct wh_link l = wh_single_link(t, sv[0]);
                 wh_os_fd_private(sv[0]);
                 wh_os_fd_private(sv[1]);
                 r = wh_link_try_send(&l, &ret->out);
@@ -70,10 +52,9 @@ void wh_carrier_done(wharf_task *t, const struct wharf_msg *m, struct wh_carrier
 
 int wh_carrier_unpack(wharf_task *t, int sock, struct wharf_msg *m)
 {
-        struct wh_link l = once_link(t, sock);
+        struct wh_link l = wh_single_link(t, sock);
         struct wh_incoming in = {0};
         l.answer = true;
-        wh_list_init(&l.calls);
         int r = wh_link_next(&l, &in);
         if (r == 1)
                 r = in.call || in.dropped ? -EPROTO : wh_deliver(t, &l, &in, m, WHARF_NONE);

@@ -43,6 +43,8 @@
 
 #include "port/link.h"
 
+struct wh_window;
+
 /* ---- the caller ---- */
 
 /* Memory for a reply of up to `len` bytes: what was given back last, or new. -ENOMEM */

@@ -2,36 +2,55 @@
  * What a forked child frees of its parent's task: memory alone, for the sockets are closed and the lanes were not inherited.
  */
 #include "port/branch.h"
+#include "port/held.h"
 #include "port/move.h"
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/port.h"
 
 #include <stdlib.h>
 
+/* What both ends have. */
+static void forget_link(struct wh_link *l)
+{
+        /* The lanes were not inherited (MADV_DONTFORK) and the sockets are closed: only private memory is left. */
+        if (!l->in.stash.mapped && !l->in.direct)
+                free(l->in.stash.bytes);
+        for (unsigned i = 0; l->out.lane && i < l->out.lane->n_sections; i++)
+                free(l->out.lane->section[i].buddy);
+        if (l->out.lane)
+                free(l->out.lane->large);
+        wh_moving_forget(&l->in.items);
+        free(l->out.lane);
+        free(l->in.lane);
+}
+
+static void forget_owned(struct wh_owned *w)
+{
+        forget_link(&w->link);
+        free(w->replies.of);
+        free(w->flying.of);
+        free(w->once_notice);
+        wh_branch_leave(&w->link);
+}
+
+static void forget_held(struct wh_held *h)
+{
+        forget_link(&h->link);
+        wh_list_for_safe (n, &h->calls)
+                free(wh_container(n, struct wh_call, node));
+        free(h->watch_notice);
+        for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
+                free(h->room[i].notice);
+}
+
 static void forget(struct wh_object *o, void *arg)
 {
-        struct wh_link *l = (struct wh_link *)o;
-        /* The lanes were not inherited (MADV_DONTFORK) and the sockets are closed: only private memory is left. */
         wharf_task *t = arg;
-        if (o->kind == WHARF_KIND_SEND || o->kind == WH_KIND_LINK) {
-                if (!l->in.stash.mapped && !l->in.direct)
-                        free(l->in.stash.bytes);
-                for (unsigned i = 0; l->out.lane && i < l->out.lane->n_sections; i++)
-                        free(l->out.lane->section[i].buddy);
-                if (l->out.lane)
-                        free(l->out.lane->large);
-                free(l->replies.of);
-                free(l->flying.of);
-                wh_moving_forget(&l->in.items);
-                free(l->out.lane);
-                free(l->in.lane);
-                wh_list_for_safe (n, &l->calls)
-                        free(wh_container(n, struct wh_call, node));
-                free(l->watch_notice);
-                free(l->once_notice);
-                for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
-                        free(l->room[i].notice);
-                wh_branch_leave(l);
+        if (o->kind == WHARF_KIND_SEND) {
+                forget_held(wh_held((struct wh_link *)o));
+        } else if (o->kind == WH_KIND_LINK) {
+                forget_owned(wh_owned((struct wh_link *)o));
         } else if (o->kind == WHARF_KIND_PORT || o->kind == WHARF_KIND_SET) {
                 struct wh_inbox *in =
                         o->kind == WHARF_KIND_PORT ? &((struct wh_port *)o)->own : &((struct wh_set *)o)->inbox;

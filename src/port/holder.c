@@ -5,6 +5,7 @@
  * finds for others are kept in their calls until they look (call.c).
  */
 #include "port/direct.h"
+#include "port/held.h"
 #include "port/object.h"
 #include "port/waits.h"
 
@@ -15,11 +16,29 @@
 #include <errno.h>
 #include <stdlib.h>
 
+struct wh_held *wh_held_new(wharf_task *t, int sock)
+{
+        struct wh_link *l = wh_link_new(t, WHARF_KIND_SEND, sock, &wh_holder_end);
+        if (!l)
+                return NULL;
+        struct wh_held *h = wh_held(l);
+        h->spin_us = t->spin_us_max;
+        h->watch_port = WHARF_NONE;
+        wh_list_init(&h->calls);
+        return h;
+}
+
+void wh_held_done(struct wh_held *h)
+{
+        wh_windows_done(&h->link);
+        wh_link_done(&h->link);
+}
+
 void wh_holder_turn(struct wh_link *l)
 {
-        atomic_fetch_add_explicit(&l->turn, 1, memory_order_relaxed);
-        if (l->waiters)
-                wh_os_futex_wake(&l->turn, INT32_MAX, false);
+        atomic_fetch_add_explicit(&wh_held(l)->turn, 1, memory_order_relaxed);
+        if (wh_held(l)->waiters)
+                wh_os_futex_wake(&wh_held(l)->turn, INT32_MAX, false);
 }
 
 static bool reply_there(struct wh_link *l)
@@ -73,23 +92,24 @@ static bool holder_found(struct wh_link *l, const struct wh_room *seen)
 
 static bool holder_spin(struct wh_link *l, const struct wh_room *seen)
 {
+        struct wh_held *h = wh_held(l);
         wharf_task *t = l->task;
         bool forever = t->spin_us_max == WHARF_SPIN;
         if (!(seen && l->out.lane && !l->out.sock_full) && !l->in.lane && !forever)
                 return false; /* nothing to look at: frames come by the socket */
-        uint32_t us = l->spin_us;
+        uint32_t us = h->spin_us;
         if (!forever && us == 0) {
-                if (t->spin_us_max == 0 || ++l->spin_misses % 64)
+                if (t->spin_us_max == 0 || ++h->spin_misses % 64)
                         return false;
                 us = WH_SPIN_PROBE * t->spin_us_max;
         }
         uint64_t start = wh_os_ticks(), limit = (uint64_t)us * t->ticks_per_us, looked = start;
-        uint32_t turn = atomic_load_explicit(&l->turn, memory_order_relaxed);
+        uint32_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
         for (;;) {
                 for (int i = 0; i < 32; i++) {
                         if (holder_found(l, seen)) {
-                                l->spin_us = t->spin_us_max;
-                                l->spin_misses = 0;
+                                h->spin_us = t->spin_us_max;
+                                h->spin_misses = 0;
                                 return true;
                         }
                         wh_relax();
@@ -105,15 +125,15 @@ static bool holder_spin(struct wh_link *l, const struct wh_room *seen)
                 }
                 if (!forever && now - start > limit)
                         break;
-                if (atomic_load_explicit(&l->turn, memory_order_relaxed) != turn)
+                if (atomic_load_explicit(&h->turn, memory_order_relaxed) != turn)
                         return true;
                 wh_unlock(&l->o.lock);
                 wh_relax();
                 wh_lock(&l->o.lock);
         }
-        if (++l->spin_misses >= 8) {
-                l->spin_us = 0;
-                l->spin_misses = 0;
+        if (++h->spin_misses >= 8) {
+                h->spin_us = 0;
+                h->spin_misses = 0;
         }
         return false;
 }
@@ -135,7 +155,7 @@ enum { BLIND_MAX = 16 };
 static void holder_blinded(struct wh_link *l)
 {
         const uint32_t before = l->in.budget;
-        l->blind = 0;
+        wh_held(l)->blind = 0;
         if (l->in.stash.full || l->in.items.n || l->in.sock_ended || l->in.change.due ||
             (l->in.lane && l->in.lane->next))
                 return; /* it was not looked at: something else is first */
@@ -147,7 +167,7 @@ enum { VIAS_FEW = 31 }; /* delegated replies that are polled without asking for 
 
 static bool call_delegated(const struct wh_link *l)
 {
-        wh_list_for (n, &l->calls) {
+        wh_list_for (n, &wh_held(l)->calls) {
                 const struct wh_call *c = wh_container(n, struct wh_call, node);
                 if (c->via >= 0 && !c->done)
                         return true;
@@ -157,6 +177,7 @@ static bool call_delegated(const struct wh_link *l)
 
 int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room *seen)
 {
+        struct wh_held *h = wh_held(l);
         /* Here, and not only where we sleep: a peer that wakes us without end must not keep us. */
         int late = deadline_ns == 0                                           ? -EAGAIN
                    : deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns ? -ETIMEDOUT
@@ -166,11 +187,11 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
         l->in.budget = WH_BUDGET;
         bool room = seen != NULL, gone = false;
         int short_of = 0;
-        l->room_waiters += room;
-        l->waiters++;
+        h->room_waiters += room;
+        h->waiters++;
         int r = 0;
         if (l->in.leader) {
-                uint32_t turn = atomic_load_explicit(&l->turn, memory_order_relaxed);
+                uint32_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
                 bool asleep = true;
                 if (room && l->out.lane) {
                         wh_ring_want(&l->out.lane->ring, true);
@@ -183,7 +204,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 if (sock_full) /* the leader may not ask for that */
                         r = wh_os_poll(&p, 1, deadline_ns) == 0 ? -ETIMEDOUT : 0;
                 else if (asleep)
-                        r = wh_os_futex_wait(&l->turn, turn, deadline_ns, false);
+                        r = wh_os_futex_wait(&h->turn, turn, deadline_ns, false);
                 wh_waits_end(&l->task->waits, waits);
                 wh_lock(&l->o.lock);
                 r = r == -ETIMEDOUT ? r : 0;
@@ -194,14 +215,14 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         /* Announce what we wait for, look once more, then sleep (as in wh_inbox_wait()). */
                         if (l->in.lane && wh_ring_sleep(&l->in.lane->ring))
                                 wh_link_bell(l);
-                        if (l->room_waiters && l->out.lane)
+                        if (h->room_waiters && l->out.lane)
                                 wh_ring_want(&l->out.lane->ring, true);
                         found = holder_found(l, seen) || (l->over && !call_delegated(l)) ||
                                 (room && l->out.lane && room_soon(l, seen));
                 }
                 struct pollfd few[2 + VIAS_FEW], *p = few;
                 unsigned vias = 0;
-                wh_list_for (k, &l->calls)
+                wh_list_for (k, &h->calls)
                         vias += wh_container(k, struct wh_call, node)->via >= 0;
                 if (!found && vias > VIAS_FEW && !(p = wh_os_malloc((2 + vias) * sizeof *p))) {
                         found = true;
@@ -213,7 +234,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         p[0] = (struct pollfd){.fd = l->over ? -1 : l->sock,
                                                .events = (short)(POLLIN | (l->out.sock_full ? POLLOUT : 0))};
                         p[1] = (struct pollfd){.fd = l->over ? -1 : l->in.old_sock, .events = POLLIN};
-                        wh_list_for (k, &l->calls) {
+                        wh_list_for (k, &h->calls) {
                                 struct wh_call *c = wh_container(k, struct wh_call, node);
                                 if (c->via >= 0 && !c->done)
                                         p[n++] = (struct pollfd){.fd = c->via, .events = POLLIN};
@@ -235,7 +256,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         }
                         r = late ? late : r; /* whatever it found: the caller looks once more */
                         if (k > 0 && n > 2) {
-                                wh_list_for (q, &l->calls) {
+                                wh_list_for (q, &h->calls) {
                                         struct wh_call *c = wh_container(q, struct wh_call, node);
                                         if (c->via >= 0 && !c->done)
                                                 short_of = wh_call_read_via(l, c) == -ENOMEM ? -ENOMEM : short_of;
@@ -251,8 +272,8 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                         /* Greetings, refusals, the end: whoever waits for room wants to know. Replies stay put. */
                         const uint32_t before = l->in.budget;
                         int pumped = wh_link_read(l, WH_UNTIL_EMPTY, 0);
-                        l->blind = woken && l->in.budget == before && pumped == 0 ? l->blind + 1 : 0;
-                        if (wh_unlikely(l->blind == BLIND_MAX))
+                        h->blind = woken && l->in.budget == before && pumped == 0 ? h->blind + 1 : 0;
+                        if (wh_unlikely(h->blind == BLIND_MAX))
                                 holder_blinded(l);
                         if (pumped < 0 && pumped != WH_LINK_LATER && !l->over)
                                 short_of = pumped; /* it stays in the socket, and would end every sleep */
@@ -263,12 +284,12 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 if (gone && l->out.over == 0)
                         l->out.over = -EPIPE; /* also where the end itself is still behind an unread reply */
         }
-        l->waiters--;
-        l->room_waiters -= room;
-        if (l->out.lane && l->room_waiters == 0 && !l->out.room_asked &&
+        h->waiters--;
+        h->room_waiters -= room;
+        if (l->out.lane && h->room_waiters == 0 && !l->out.room_asked &&
             atomic_load_explicit(&l->out.lane->ring.back->want, memory_order_relaxed))
                 wh_ring_want(&l->out.lane->ring, false);
-        if (!l->in.leader && l->waiters)
+        if (!l->in.leader && h->waiters)
                 wh_holder_turn(l);
         return r;
 }
@@ -357,8 +378,9 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
 /* ---- what a holder's end answers ---- */
 
 /* Whoever writes to a holder is the owner of its port, or gave it the right (identity.I1). */
-static int holder_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred)
+static int holder_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred, uid_t *ret_payer)
 {
+        *ret_payer = (uid_t)-1;
         return 0;
 }
 
@@ -438,7 +460,7 @@ static int holder_renew(struct wh_link *l)
 
 static int holder_watch(struct wh_link *l, int sock, bool add)
 {
-        if (!l->watch)
+        if (!wh_held(l)->watch)
                 return 0;
         const int of_link = l->sock;
         l->sock = sock;
@@ -450,8 +472,8 @@ static int holder_watch(struct wh_link *l, int sock, bool add)
 static void holder_sock_changed(struct wh_link *l)
 {
         for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
-                if (l->room[i].inbox)
-                        wh_watch_update(l, l->room[i].inbox);
+                if (wh_held(l)->room[i].inbox)
+                        wh_watch_update(l, wh_held(l)->room[i].inbox);
 }
 
 static int holder_fly(struct wh_link *l, unsigned fds)
@@ -463,8 +485,26 @@ static void holder_fly_unsent(struct wh_link *l, unsigned fds)
 {
 }
 
+/* The reply right was passed on once more: see wh_call_read_via(). */
+static void single_via(struct wh_link *l, uint32_t call, int sock)
+{
+        if (l->in.change.sock < 0 && wh_frame_check_socket(sock) == 0)
+                l->in.change.sock = sock;
+        else
+                wh_os_close_theirs(sock);
+}
+
+static void holder_via(struct wh_link *l, uint32_t call, int sock)
+{
+        if (l->once)
+                single_via(l, call, sock);
+        else
+                wh_call_via(l, call, sock);
+}
+
 const struct wh_end_ops wh_holder_end = {
         .owner = false,
+        .size = sizeof(struct wh_held),
         .sender = holder_sender,
         .not_taken = holder_not_taken,
         .introduced = holder_introduced,
@@ -473,7 +513,7 @@ const struct wh_end_ops wh_holder_end = {
         .greet = holder_greet,
         .change = holder_change,
         .written = wh_call_written,
-        .via = wh_call_via,
+        .via = holder_via,
         .drained = wh_room_settle,
         .budget = holder_budget,
         .may_map = holder_may_map,
@@ -490,3 +530,59 @@ const struct wh_end_ops wh_holder_end = {
         .watch = holder_watch,
         .sock_changed = holder_sock_changed,
 };
+
+/* ---- what a link for one message answers: no call waits on it, and nothing watches it ---- */
+
+static bool single_written(struct wh_link *l, uint32_t call, const struct wh_rec_direct *d, bool *ret_given_up)
+{
+        *ret_given_up = true;
+        return false;
+}
+
+static int single_watch(struct wh_link *l, int sock, bool add)
+{
+        return 0;
+}
+
+const struct wh_end_ops wh_single_end = {
+        .owner = false,
+        .size = sizeof(struct wh_link),
+        .sender = holder_sender,
+        .not_taken = holder_not_taken,
+        .introduced = holder_introduced,
+        .fly = holder_fly,
+        .fly_unsent = holder_fly_unsent,
+        .greet = holder_greet,
+        .change = holder_change,
+        .written = single_written,
+        .via = single_via,
+        .drained = holder_nothing,
+        .budget = holder_budget,
+        .may_map = holder_may_map,
+        .mapped = holder_nothing,
+        .hold_bytes = holder_hold_bytes,
+        .hold_rights = holder_hold_rights,
+        .rights_left = holder_nothing,
+        .limit = holder_limit,
+        .may_share = holder_may_share,
+        .shared = holder_nothing,
+        .memory = holder_memory,
+        .memory_unsent = holder_memory_unsent,
+        .renew = holder_renew,
+        .watch = single_watch,
+        .sock_changed = holder_nothing,
+};
+
+struct wh_link wh_single_link(wharf_task *t, int sock)
+{
+        return (struct wh_link){.task = t,
+                                .end = &wh_single_end,
+                                .sock = sock,
+                                .once = true,
+                                .who = WH_SENDER_UNKNOWN,
+                                .given = WH_INTRODUCER_NOBODY,
+                                .in.sock_ready = true,
+                                .in.old_sock = -1,
+                                .in.budget = WH_BUDGET,
+                                .in.change = {.sock = -1}};
+}

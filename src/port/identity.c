@@ -3,6 +3,7 @@
 #include "os/os.h"
 #include "port/branch.h"
 #include "port/object.h"
+#include "port/owned.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -103,13 +104,14 @@ static void see_formers(const struct wharf_introducer *former, const struct whar
 static void see_each(const struct wh_link *l, see fn, void *arg)
 {
         const struct wharf_introducer not_known = WH_INTRODUCER_NOT;
-        const bool told = l->who.known == WHARF_KNOWN_TOLD;
+        const struct wh_owned *o = l->owner ? wh_owned(l) : NULL;
+        const bool told = o && l->who.known == WHARF_KNOWN_TOLD;
         if (told)
-                see_formers(&l->former, &l->formers, fn, arg);
+                see_formers(&o->former, &o->formers, fn, arg);
         if (l->once)
                 fn(arg, &not_known, 0); /* whoever had it last says nothing of that */
         fn(arg, &l->given, 0);
-        for (const struct wh_branch *b = l->branch; b && b->up; b = b->up) {
+        for (const struct wh_branch *b = o ? o->branch : NULL; b && b->up; b = b->up) {
                 /* A directory introduces whoever asks: that the owner wanted, and it says nothing about who asked. */
                 if (!b->up->directory)
                         fn(arg, &b->by, b->up->id);
@@ -118,8 +120,8 @@ static void see_each(const struct wh_link *l, see fn, void *arg)
                 if (b->forgot)
                         fn(arg, &not_known, 0);
         }
-        if (!told)
-                see_formers(&l->former, &l->formers, fn, arg);
+        if (o && !told)
+                see_formers(&o->former, &o->formers, fn, arg);
 }
 
 struct listing {

@@ -1,6 +1,7 @@
 /*
  * The inbox: where threads wait for the links of a port, or of the ports of a set. Its rules stand in port.h.
  */
+#include "port/owned.h"
 #include "port/port.h"
 
 #include "base/trace.h"
@@ -88,8 +89,8 @@ void wh_inbox_heat(struct wh_inbox *in, struct wh_link *l)
 {
         if (wh_unlikely(l->in.waits))
                 return; /* places.G1 */
-        if (!wh_list_linked(&l->hot)) {
-                l->served = l->empty = 0;
+        if (!wh_list_linked(&wh_owned(l)->hot)) {
+                wh_owned(l)->served = wh_owned(l)->empty = 0;
                 wh_turn_first(in, l);
         }
         if (l->in.armed && l->in.lane)
@@ -101,7 +102,7 @@ void wh_port_look_at(struct wh_link *l)
 {
         l->in.sock_ready = true;
         l->in.armed = true; /* so says `back`, perhaps */
-        wh_inbox_heat(l->inbox, l);
+        wh_inbox_heat(wh_owned(l)->inbox, l);
 }
 
 enum {
@@ -132,7 +133,7 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
         case WH_EP_LINK: {
                 struct wh_link *l = (struct wh_link *)wh_table_find(&in->task->links, name);
                 /* Stale where a link was closed after the kernel had reported it. */
-                if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != name || l->inbox != in)
+                if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != name || wh_owned(l)->inbox != in)
                         return;
                 l->in.sock_ready = l->in.rung = true;
                 if (ev->events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR))
@@ -150,12 +151,12 @@ static void inbox_cool(struct wh_inbox *in)
 {
         unsigned n = 0;
         wh_list_for_safe (k, &in->hot) {
-                struct wh_link *l = wh_container(k, struct wh_link, hot);
-                if (++n <= COOL_KEEP || l->empty < COOL_AFTER || l->over || l->in.hung_up ||
+                struct wh_link *l = &wh_container(k, struct wh_owned, hot)->link;
+                if (++n <= COOL_KEEP || wh_owned(l)->empty < COOL_AFTER || l->over || l->in.hung_up ||
                     (!l->in.lane && l->in.sock_ready))
                         continue;
                 if (wh_link_arm(l)) {
-                        wh_list_remove(&l->hot);
+                        wh_list_remove(&wh_owned(l)->hot);
                 } else if (l->in.lane) {
                         wh_ring_awake(&l->in.lane->ring);
                         l->in.armed = false;
@@ -220,10 +221,10 @@ bool wh_inbox_has_message(struct wh_inbox *in)
 {
         struct wh_rec rec;
         wh_list_for (n, &in->hot) {
-                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                struct wh_link *l = &wh_container(n, struct wh_owned, hot)->link;
                 if (l->in.lane && wh_ring_peek(&l->in.lane->ring, &rec) != 0)
                         return true;
-                l->empty++;
+                wh_owned(l)->empty++;
         }
         return false;
 }
@@ -267,7 +268,7 @@ static bool inbox_spin(struct wh_inbox *in, int64_t deadline_ns)
                         if (forever && deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns)
                                 return false;
                         wh_list_for (n, &in->hot) {
-                                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                                struct wh_link *l = &wh_container(n, struct wh_owned, hot)->link;
                                 if (l->in.sock_ready && (!l->in.lane || l->in.hung_up))
                                         return true;
                         }
@@ -293,7 +294,7 @@ static bool inbox_arm(struct wh_inbox *in, bool all)
 {
         bool cool = true;
         wh_list_for_safe (n, &in->hot) {
-                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                struct wh_link *l = &wh_container(n, struct wh_owned, hot)->link;
                 if (!wh_link_arm(l) || l->over || l->in.hung_up || (!l->in.lane && l->in.sock_ready)) {
                         if (l->in.lane)
                                 wh_ring_awake(&l->in.lane->ring);
@@ -303,7 +304,7 @@ static bool inbox_arm(struct wh_inbox *in, bool all)
                                 return false;
                         continue;
                 }
-                wh_list_remove(&l->hot);
+                wh_list_remove(&wh_owned(l)->hot);
         }
         return cool;
 }
@@ -315,7 +316,7 @@ static void tell_senders(struct wh_port *p, const struct wh_inbox *in)
         uint32_t flags = p->listen_fd >= 0 ? WH_WAIT_LISTENS : 0;
         p->waits_told = true;
         wh_list_for (pos, &p->links) {
-                const struct wh_link *l = wh_container(pos, struct wh_link, in_port);
+                const struct wh_link *l = &wh_container(pos, struct wh_owned, in_port)->link;
                 uint32_t pid = l->cred.known ? (uint32_t)l->cred.pid : 0, i = 0;
                 unknown += !pid;
                 while (pid && i < n && senders[i] != pid)
@@ -351,7 +352,7 @@ static unsigned inbox_waits(struct wh_inbox *in, const struct wh_link *only, int
 static void inbox_tell_taken(struct wh_inbox *in)
 {
         wh_list_for (n, &in->hot) {
-                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                struct wh_link *l = &wh_container(n, struct wh_owned, hot)->link;
                 if (l->in.lane && wh_ring_idle(&l->in.lane->ring))
                         wh_link_bell(l);
         }
@@ -375,7 +376,7 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                         if (!wh_list_empty(&in->notices))
                                 return 0;
                         wh_list_for (n, &in->hot)
-                                if (wh_link_has_something(wh_container(n, struct wh_link, hot)))
+                                if (wh_link_has_something(&wh_container(n, struct wh_owned, hot)->link))
                                         return 0;
                         return -EAGAIN;
                 }

@@ -4,6 +4,7 @@
 #include "os/os.h"
 #include "port/branch.h"
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
@@ -110,16 +111,17 @@ uint32_t wh_right_unread(wharf_task *t, wharf_name right)
 static struct wh_inbox *sender_lock(wharf_task *t, uint64_t id, struct wh_link **ret)
 {
         struct wh_link *l = id <= UINT32_MAX ? (struct wh_link *)wh_table_find(&t->links, (uint32_t)id) : NULL;
+        struct wh_owned *o = wh_owned(l);
         while (l && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id) {
-                struct wh_inbox *in = l->inbox;
+                struct wh_inbox *in = o->inbox;
                 if (!in)
                         return NULL;
                 wh_lock(&in->lock);
-                if (l->inbox == in && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id && l->port) {
+                if (o->inbox == in && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id && o->port) {
                         *ret = l;
                         return in;
                 }
-                bool moved = l->inbox != in;
+                bool moved = o->inbox != in;
                 wh_unlock(&in->lock);
                 if (!moved)
                         return NULL;
@@ -149,7 +151,7 @@ uint64_t wh_sender_introducer(wharf_task *t, uint64_t sender_id)
         struct wh_inbox *in = sender_lock(t, sender_id, &l);
         if (!in)
                 return 0;
-        uint64_t id = l->branch && l->branch->up ? l->branch->up->id : 0;
+        uint64_t id = wh_owned(l)->branch && wh_owned(l)->branch->up ? wh_owned(l)->branch->up->id : 0;
         wh_unlock(&in->lock);
         return id;
 }

@@ -3,7 +3,6 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
-#include "port/direct.h"
 #include "port/move.h"
 
 #include <errno.h>
@@ -12,7 +11,7 @@
 
 struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct wh_end_ops *end)
 {
-        struct wh_link *l = wh_task_take(t, kind, sizeof *l, sizeof l->o);
+        struct wh_link *l = wh_task_take(t, kind, end->size, sizeof l->o);
         if (!l)
                 return NULL;
         l->task = t;
@@ -20,18 +19,11 @@ struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct 
         l->end = end;
         l->owner = end->owner;
         l->in.sock_ready = true;
-        l->spin_us = t->spin_us_max;
-        l->watch_port = WHARF_NONE;
         l->cred = (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1}; /* nobody, until the kernel says who */
         l->who = WH_SENDER_UNKNOWN;
-        l->former = l->formers = l->given = WH_INTRODUCER_NOBODY;
-        wh_link_introduced(l);
-        wh_list_init(&l->in_port);
-        wh_list_init(&l->hot);
-        wh_list_init(&l->calls);
+        l->given = l->who.introducer = WH_INTRODUCER_NOBODY;
         l->in.old_sock = l->in.change.sock = -1;
         l->in.budget = WH_BUDGET;
-        atomic_store_explicit(&l->refs, 1, memory_order_relaxed);
         return l;
 }
 
@@ -81,10 +73,6 @@ void wh_link_done(struct wh_link *l)
         l->in.direct = false;
         wh_stash_done(&l->in.stash);
         wh_items_done(&l->in.items);
-        wh_windows_done(l);
-        free(l->replies.of);
-        free(l->flying.of);
-        l->replies = l->flying = (struct wh_unread){0};
         l->out.lane = wh_lane_tx_free(l->out.lane);
         l->in.lane = wh_lane_rx_free(l->in.lane);
         while (l->in.retired) {

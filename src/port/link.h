@@ -110,34 +110,6 @@ enum {
         WH_COST_READ = 2048,    /* ... where it cannot be asked for holes, and is read through */
 };
 
-/* Why `revoked`. */
-enum { WH_REVOKED_NOT = 0, WH_REVOKED = 1, WH_REVOKED_BRANCH = 2 };
-
-/* Memory of the caller's own, into which one reply may be written: direct.h. */
-struct wh_window {
-        struct wh_window *next; /* put aside */
-        uint32_t call;
-        void *map;
-        uint64_t len, map_len; /* what was asked for; what is mapped */
-        bool told;             /* the other side may know of it */
-};
-
-/* A call that waits for its reply; at the holder. */
-struct wh_call {
-        struct wh_list node;
-        uint64_t seq; /* of its request, plus 1; 0 before it was sent */
-        uint32_t number;
-        bool done;
-        int result; /* when done: 0 with `reply` full, or why there is none */
-        struct wh_stash reply;
-        struct wh_items items;
-        int via;              /* -1, or the socket on which a delegated reply comes */
-        struct wh_stash part; /* of a delegated reply */
-        struct wh_window *window;
-        uint64_t window_asked; /* how many bytes; 0: none */
-        int window_refused;    /* why the request went without */
-};
-
 /* Where the peer's present lane, and perhaps the pair, ends (K6). */
 struct wh_change {
         bool due;     /* announced, and not reached yet; sock_ready is set */
@@ -152,8 +124,6 @@ struct wh_change {
         struct wharf_introducer given; /* and from whom it has its right, as it says */
 };
 
-enum { WH_ROOM_POSSIBLE = 0, WH_ROOM_LATER = 1, WH_ROOM_NOTICES = 2 };
-
 enum {
         WH_DETOUR_ABORT = 1,  /* a message in pieces was given up: the receiver is told before the next */
         WH_DETOUR_OFFER = 2,  /* the port's capacity is zero: every message is offered */
@@ -167,12 +137,6 @@ enum {
         WH_GROW_BLOCKS = 2, /* sections for whatever it is */
 };
 
-/* What went over a socket in frames that may be unread there: so much in each, the oldest first (paying.c). */
-struct wh_unread {
-        uint64_t *of;
-        uint32_t n, room;
-};
-
 struct wh_link;
 
 /*
@@ -181,18 +145,22 @@ struct wh_link;
  */
 struct wh_end_ops {
         bool owner;
+        size_t size; /* of the struct that the link is the beginning of */
 
         /* ---- what comes in: under the receiving guard ---- */
 
-        /* May the process `cred` have written this frame? 0; WH_LINK_WAITS, -ENOMEM: another time; or it is a breach. */
-        int (*sender)(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred);
+        /*
+         * May the process `cred` have written this frame? 0; WH_LINK_WAITS, -ENOMEM: another time; or it is a breach. And
+         * on whose account the link is until then.
+         */
+        int (*sender)(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred, uid_t *ret_payer);
         /* What sender() told was of what was looked at and not taken: it is charged to `payer`, as before. */
         void (*not_taken)(struct wh_link *l, uid_t payer);
         /* Somebody is introduced. Takes `sock`. 0, also where it is refused; WH_LINK_WAITS or -ENOMEM: another time. */
         int (*introduced)(struct wh_link *l, int sock, const struct wh_frame *f, const struct wh_cred *cred);
         /* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
         int (*greet)(const struct wh_link *l, uint64_t seq);
-        /* Go over to the pair of l->change. On failure the system refused, or it waits, and nothing has changed. */
+        /* Go over to the pair of l->in.change. On failure the system refused, or it waits, and nothing has changed. */
         int (*change)(struct wh_link *l);
         /*
          * The reply to `call` was written into its window: that becomes the stash. False where there is none such: the
@@ -335,55 +303,6 @@ struct wh_link {
         struct wh_cred cred;     /* who the other side is: at the owner where `who` says that it is known, */
         struct wharf_sender who; /* of what is received from here on: identity.h; at the holder once it was asked for */
         struct wharf_introducer given; /* at both ends: who gave the holder its right */
-
-        /* the owner's end */
-        struct wh_port *port;
-        struct wh_inbox *inbox;
-        struct wh_list in_port;          /* of port->links */
-        struct wh_list hot;              /* of inbox->hot, while recently busy; or of port->waiting */
-        uid_t waits_uid;                 /* ... and on whose account it will be, */
-        uint32_t waits_links;            /* of WAITS_MOVED: so many of them */
-        bool directory;                  /* no sender, but who gives others their rights */
-        bool placeless;                  /* its sender is gone, and its place given away, */
-        uint32_t place_to;               /* to this link; */
-        uint32_t passes;                 /* and this one passes meanwhile */
-        uint8_t passing;                 /* places.G4: the errno for which it is refused, and only read to its end */
-        bool waiting_room;               /* places.G3: it has had no place */
-        struct wharf_introducer former;  /* who moved the port here, where the link came with it, */
-        struct wharf_introducer formers; /* and all who introduced it there, as that one says: one, or nobody known */
-        struct wh_branch *branch;        /* who introduced it, and whom it introduced: branch.h */
-        uint8_t revoked;                 /* WH_REVOKED*: it is being ended, and so is whom it introduces now */
-        uint64_t mapped;                 /* counted against the port's limit, */
-        uint64_t stash_held;             /* and, of bill.of[WH_SHARE_BYTES], what is of a large message that comes */
-        struct wh_bill bill;             /* what it takes of its user's share: account.h */
-        struct wh_unread replies;        /* bytes of those that have a memory of their own */
-        struct wh_unread flying;         /* descriptors */
-        uint32_t served, empty;          /* for the round robin, */
-        uint64_t round;                  /* and when there are several users: turns.h */
-        struct wh_notice *once_notice;   /* what is fired if a send-once right goes unused */
-        bool tx_had_lane;                /* until RENEW is told: the former owner sent in a lane, */
-        uint64_t tx_ended;               /* which ends with this record */
-        _Atomic uint32_t refs;           /* the port's, each reply right's, each held payload's */
-
-        /* the holder's end */
-        struct wh_list calls;
-        uint32_t last_call;
-        struct wh_window *window_spare;  /* given back, with its pages, for the next call */
-        struct wh_window *windows_aside; /* of calls that were given up (D4) */
-        uint32_t waiters;                /* threads that use this link and sleep */
-        uint8_t blind;                   /* so many times the socket had something, and nothing was found in it */
-        uint32_t room_waiters;
-        _Atomic uint32_t turn;  /* futex: changes whenever a waiter should look again */
-        struct wh_inbox *watch; /* dead-name notice is to go there */
-        wharf_name watch_port;
-        struct wh_notice *watch_notice; /* ... and is this one */
-        struct wh_room_asked {
-                struct wh_inbox *inbox; /* while it is armed (Q2) */
-                struct wh_notice *notice;
-                wharf_name port;
-        } room[WH_ROOM_NOTICES]; /* room.c */
-        uint32_t spin_us;        /* what spinning is worth, as learned */
-        uint32_t spin_misses;
 };
 
 /* Whom what this end writes is for, and what it reads must have been written for. */
@@ -401,7 +320,10 @@ static inline enum wh_frame_to wh_link_hears(const struct wh_link *l)
 struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct wh_end_ops *end);
 /* The link ends now, for the reason `err`; the first reason stays. Closes nothing. */
 void wh_link_end(struct wh_link *l, int err);
-/* Frees what a link holds (lanes, stash, items, socket). The object itself goes back to its pool by the caller. */
+/*
+ * Frees what a link holds (lanes, stash, items, socket), of the parts that both ends have. The object itself goes back to
+ * its pool by the caller.
+ */
 void wh_link_done(struct wh_link *l);
 /* How its end is to be closed. */
 enum wh_end wh_link_end_how(const struct wh_link *l);
@@ -475,14 +397,6 @@ int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t le
 static inline bool wh_forbidden(int r)
 {
         return r == -EPERM || r == -EACCES || r == -ENOSYS || r == -EFBIG;
-}
-/*
- * How often to look for room right where one is, with the link locked, before waiting in the long way: a few
- * microseconds at most, and only where spinning has been paying.
- */
-static inline unsigned wh_spins_in_place(const struct wh_link *l, int64_t deadline_ns)
-{
-        return deadline_ns && l->spin_us && l->out.lane && !l->in.leader ? 256 : 0;
 }
 /* All but the arrays, which are large and seldom needed. */
 static inline void wh_outgoing_init(struct wh_outgoing *o, const void *data, uint64_t len)
@@ -560,7 +474,7 @@ enum { WH_HOW_OFFERED = 0x80 };
  * delivered; without, the system has no memory for what waits on the socket, and nothing has changed.
  */
 int wh_link_next(struct wh_link *l, struct wh_incoming *in);
-/* Done with it; descriptors in l->items that nobody took are closed. */
+/* Done with it; descriptors in l->in.items that nobody took are closed. */
 void wh_link_took(struct wh_link *l, const struct wh_incoming *in);
 /* The same of a payload in a block, which stays until it is released. */
 void wh_link_hold(struct wh_link *l, const struct wh_incoming *in);
@@ -619,53 +533,5 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
 struct wh_lane_rx *wh_link_lane(struct wh_link *l, uint32_t n);
 /* A payload of that lane was given back: free it, where it was the last of an ended one. */
 void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx);
-
-/* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
-int wh_watch_socket(struct wh_link *l, bool add);
-/* The same for all that is watched for there, after that has changed. */
-int wh_watch_update(struct wh_link *l, struct wh_inbox *in);
-
-/* ---- room.c: notices of room; at the holder's end, which is locked ---- */
-
-/* WHARF_NOTICE_SEND_POSSIBLE or _SENT_LATER; the link is not locked. */
-int wh_room_ask(wharf_task *t, uint32_t what, wharf_name right, wharf_name port);
-/* Not any more: the notice, to be freed, or NULL. */
-struct wh_notice *wh_room_unask(struct wh_link *l, uint32_t what);
-/* Look whether there is room, tell, and announce that more is wanted. */
-void wh_room_settle(struct wh_link *l);
-/* The socket of an armed link has something. */
-void wh_room_event(struct wh_link *l);
-/* The right is dropped. */
-void wh_room_forget(struct wh_link *l);
-/* The port `port` receives from the inbox `to` now, or is closed. */
-void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to);
-
-/* ---- paying.c: memory that an owner's end makes for replies; under the sending guard ---- */
-
-uint64_t wh_reply_room(struct wh_link *l);
-void wh_reply_kept(struct wh_link *l);
-int wh_reply_memory(struct wh_link *l, uint64_t bytes);
-void wh_reply_memory_unsent(struct wh_link *l, uint64_t bytes);
-int wh_reply_fly(struct wh_link *l, unsigned fds);
-void wh_reply_fly_unsent(struct wh_link *l, unsigned fds);
-/* Look what was read on all links of the port; nothing is locked. True: so there is more to be had for this one. */
-bool wh_replies_settle(struct wh_link *l);
-/*
- * The link is about to end, or to have another pair, and descriptors may lie unread on the other side of its socket, which are
- * on their way still. Then *ret is for that socket, charged for one link and for these, to whoever pays for the link; NULL where
- * there are none. 0, or -EDQUOT where that one may have no more links, which is not asked with `force`. wh_end_keep_not() undoes it.
- */
-struct wh_lingering;
-int wh_end_keep(struct wh_link *l, bool force, struct wh_lingering **ret);
-void wh_end_keep_not(struct wh_link *l, struct wh_lingering *kept);
-/* Closes the link's socket; with `kept` its other side sees it end, and it is closed when all was read. */
-void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept);
-/* One that lingers was read, or its other side closed, or nothing of that. */
-void wh_lingering_event(wharf_task *t, struct wh_inbox *in, int sock);
-/* The inbox is no more. */
-void wh_lingering_forget(struct wh_inbox *in);
-/* Somebody wants what they take: those that no inbox hears of are looked at, now and then. All go when the task closes. */
-void wh_lingering_settle(wharf_task *t);
-void wh_lingering_done(wharf_task *t, bool ours);
 
 #endif

@@ -149,10 +149,8 @@ static void stash_finish(struct wh_link *l)
 /* What was counted for a message that is not in private memory any more. */
 static void stash_gone(struct wh_link *l)
 {
-        if (wh_unlikely(l->stash_held))
-                l->end->hold_bytes(l, 0);
-        if (wh_unlikely(l->bill.of[WH_SHARE_RIGHTS]))
-                l->end->rights_left(l);
+        l->end->hold_bytes(l, 0);
+        l->end->rights_left(l);
 }
 
 void wh_link_forget_part(struct wh_link *l)
@@ -882,9 +880,10 @@ static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t
         }
         const struct wh_cred was = l->cred;
         const struct wharf_sender who = l->who;
-        const uid_t payer = l->bill.payer;
+        uid_t payer = (uid_t)-1;
         bool kept = false, had_rx = l->in.lane != NULL;
-        int r = f->to == wh_link_hears(l) ? l->end->sender(l, f, cred) : wh_trace(-EPROTO);
+        const bool ours = f->to == wh_link_hears(l);
+        int r = ours ? l->end->sender(l, f, cred, &payer) : wh_trace(-EPROTO);
         if (r >= 0)
                 r = frame_dispatch(l, f, data, fds, cred, &kept);
         if (!kept)
@@ -893,7 +892,8 @@ static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t
         if (l->in.looked) { /* it is still only what was looked at */
                 l->cred = was;
                 l->who = who;
-                l->end->not_taken(l, payer);
+                if (ours)
+                        l->end->not_taken(l, payer);
         }
         if (later(r))
                 return r; /* nothing of it was kept, and it is there for another try */
@@ -1508,7 +1508,7 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                 }
                 if (wh_unlikely(l->in.stash.tell))
                         say_taken(l);
-                if (l->in.stash.mapped && l->in.stash.how == WHARF_HOW_DIRECT) {
+                if (l->in.stash.mapped && l->in.stash.how == WHARF_HOW_DIRECT && !l->owner) {
                         wh_window_give(l, l->in.stash.bytes, l->in.stash.room);
                         l->in.stash.mapped = false;
                         l->in.stash.bytes = NULL;
@@ -1520,9 +1520,10 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                 break;
         }
         l->in.seq++;
-        if (wh_unlikely(tell && l->bill.of[WH_SHARE_RIGHTS]))
-                l->end->rights_left(l);
-        if (wh_unlikely(tell) && wh_ring_publish_taken(&l->in.lane->ring))
+        if (wh_likely(!tell))
+                return;
+        l->end->rights_left(l);
+        if (wh_ring_publish_taken(&l->in.lane->ring))
                 wh_link_bell(l);
 }
 
@@ -1563,8 +1564,7 @@ void wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
 {
         l->in.lane->blocks_held++;
         record_done(l, &in->rec);
-        if (wh_unlikely(l->bill.of[WH_SHARE_RIGHTS]))
-                l->end->rights_left(l);
+        l->end->rights_left(l);
         l->in.seq++;
 }
 

@@ -2,6 +2,7 @@
  * The links of a port: they come, they are counted, and they go.
  */
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/port.h"
 
 #include "base/trace.h"
@@ -15,15 +16,16 @@
 /* One more link of that user, in the task and at the port. */
 static int link_charge(struct wh_port *p, struct wh_link *l, bool force)
 {
-        int r = wh_bill_charge(&l->bill, WH_SHARE_TASK_LINKS, 1, force);
+        struct wh_owned *o = wh_owned(l);
+        int r = wh_bill_charge(&o->bill, WH_SHARE_TASK_LINKS, 1, force);
         if (r == -EDQUOT) {
                 wh_task_limits(p->task);
                 wh_lingering_settle(p->task);
-                r = wh_bill_charge(&l->bill, WH_SHARE_TASK_LINKS, 1, force);
+                r = wh_bill_charge(&o->bill, WH_SHARE_TASK_LINKS, 1, force);
         }
         p->links_refused_for = r == -EDQUOT ? WH_REFUSAL_TASK_LINKS : WH_REFUSAL_LINKS;
-        if (r == 0 && !l->directory && !l->waiting_room && (r = wh_bill_charge(&l->bill, WH_SHARE_LINKS, 1, force)) < 0)
-                wh_bill_close(&l->bill);
+        if (r == 0 && !o->directory && !o->waiting_room && (r = wh_bill_charge(&o->bill, WH_SHARE_LINKS, 1, force)) < 0)
+                wh_bill_close(&o->bill);
         return r;
 }
 
@@ -32,11 +34,12 @@ enum adding { A_SENDER, A_DIRECTORY, ONE_THAT_WAITS };
 static int add_link(struct wh_port *p, int sock, uid_t payer, bool force, enum adding what, struct wh_link **ret)
 {
         wharf_task *t = p->task;
-        struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, &wh_owner_end);
-        if (!l)
+        struct wh_owned *o = wh_owned_new(t, sock);
+        if (!o)
                 return wh_trace(-ENOMEM);
-        l->directory = what == A_DIRECTORY;
-        l->waiting_room = what == ONE_THAT_WAITS;
+        struct wh_link *l = &o->link;
+        o->directory = what == A_DIRECTORY;
+        o->waiting_room = what == ONE_THAT_WAITS;
         int r = wh_port_take_link(p, l, payer, force);
         if (r < 0) {
                 l->sock = -1;
@@ -66,13 +69,14 @@ int wh_port_add_waiting(struct wh_port *p, int sock, uid_t payer, struct wh_link
 
 int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool force)
 {
+        struct wh_owned *o = wh_owned(l);
         wharf_task *t = p->task;
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
-        l->port = p;
-        l->inbox = in;
-        wh_bill_open(&l->bill, &t->accounts, &p->accounts, payer);
-        l->bill.kept_max = p->opts.link_reply_bytes_max;
-        l->bill.answers_max = p->opts.link_answers_max;
+        o->port = p;
+        o->inbox = in;
+        wh_bill_open(&o->bill, &t->accounts, &p->accounts, payer);
+        o->bill.kept_max = p->opts.link_reply_bytes_max;
+        o->bill.answers_max = p->opts.link_answers_max;
         wh_port_hello(p, &l->hello); /* for the limit of a payload, and the port's id */
         l->movable = !(p->opts.flags & WHARF_PORT_FIXED);
         int on = 1;
@@ -91,45 +95,46 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
                         wh_table_remove(&t->links, &l->o);
         }
         if (r < 0 && charged)
-                wh_bill_close(&l->bill);
+                wh_bill_close(&o->bill);
         if (r == -ENOSPC || r == -ENOBUFS) /* of what the kernel keeps for watching it: later, as any memory */
                 r = -ENOMEM;
         if (r < 0)
                 return wh_trace(r);
-        wh_list_push_back(&p->links, &l->in_port);
+        wh_list_push_back(&p->links, &o->in_port);
         p->n_links++;
-        p->n_directory += l->directory;
-        p->n_waiting_room += l->waiting_room;
+        p->n_directory += o->directory;
+        p->n_waiting_room += o->waiting_room;
         wh_port_links_changed(p);
         return 0;
 }
 
 void wh_link_unref(struct wh_link *l)
 {
-        if (!wh_ref_drop(&l->refs))
+        if (!wh_ref_drop(&wh_owned(l)->refs))
                 return;
         wharf_task *t = l->task;
         wh_table_remove(&t->links, &l->o);
-        wh_link_done(l);
+        wh_owned_done(wh_owned(l));
         wh_task_give(t, &l->o);
 }
 
 void wh_port_remove_link(struct wh_link *l)
 {
-        struct wh_port *p = l->port;
-        struct wh_inbox *in = l->inbox;
+        struct wh_owned *o = wh_owned(l);
+        struct wh_port *p = o->port;
+        struct wh_inbox *in = o->inbox;
         if (wh_unlikely(l->came && p->arrived))
                 l->handed_on = false; /* nobody else has it any more */
         wh_place_leave(l);
-        wh_link_spend(l, l->mapped / WH_COST_MAPPED); /* unmapped below, where nothing in it is held */
-        wh_list_remove(&l->in_port);
-        wh_list_remove(&l->hot);
+        wh_link_spend(l, o->mapped / WH_COST_MAPPED); /* unmapped below, where nothing in it is held */
+        wh_list_remove(&o->in_port);
+        wh_list_remove(&o->hot);
         p->n_links--;
         p->n_once -= l->once;
-        p->n_directory -= l->directory;
-        p->mapped -= l->mapped;
-        wh_bill_close(&l->bill);
-        l->mapped = l->stash_held = 0;
+        p->n_directory -= o->directory;
+        p->mapped -= o->mapped;
+        wh_bill_close(&o->bill);
+        o->mapped = o->stash_held = 0;
         wh_items_done(&l->in.items); /* now, and not with the last reply right: nobody is charged for them any more */
         wh_port_links_changed(p);
         if (l->over && l->over != -EPIPE)
@@ -147,7 +152,7 @@ void wh_port_remove_link(struct wh_link *l)
         l->sock = -1;
         l->out.over = -EPIPE;
         wh_unlock(&l->o.lock);
-        l->port = NULL;
+        o->port = NULL;
         l->movable = false;
         wh_branch_leave(l);
         wh_port_sender_gone(p, l);
@@ -172,7 +177,7 @@ void wh_port_reap(struct wh_port *p)
                 wh_inbox_bell(inbox, true);
         inbox->budget = WH_BUDGET;
         wh_list_for_safe (n, &p->links) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
                 struct wh_incoming in = {0};
                 if (!l->in.hung_up || wh_link_next(l, &in) >= 0 || !l->over)
                         continue;

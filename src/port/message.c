@@ -2,9 +2,11 @@
  * Sending and receiving: the public calls.
  */
 #include "port/direct.h"
+#include "port/held.h"
 #include "port/items.h"
 #include "port/move.h"
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/port.h"
 #include "port/why.h"
 
@@ -517,8 +519,8 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct 
                 wh_items_done(&l->in.items);
         if (wh_unlikely(held)) {
                 wh_link_hold(l, in);
-                if (!holder)
-                        wh_ref_take(&l->refs);
+                if (l->owner)
+                        wh_ref_take(&wh_owned(l)->refs);
         } else {
                 wh_link_took(l, in);
         }
@@ -577,7 +579,7 @@ next:
         if (wh_unlikely(l->in.direct))
                 in->direct = l;
         if (wh_likely(r == 1)) {
-                struct wh_port *p = l->port;
+                struct wh_port *p = wh_owned(l)->port;
                 if (wh_unlikely(in->direct)) {
                         /*
                          * Another link's chunks are in the buffer that this message needs; or ours in another thread's.
@@ -622,7 +624,7 @@ next:
                 p->received_messages++;
                 p->received_bytes += m->len_bytes;
                 in->since_look++;
-                l->empty = 0;
+                wh_owned(l)->empty = 0;
                 return 1;
         }
         if (wh_unlikely(r < 0)) {
@@ -648,7 +650,8 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
                         (wh_unlikely(in->since_look >= in->look_at) && (in->turns.mixed || wh_inbox_look_due(in)))))
                 return -1;
         for (struct wh_list *n = in->hot.next, *last = in->hot.prev;; n = in->hot.next) {
-                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                struct wh_owned *o = wh_container(n, struct wh_owned, hot);
+                struct wh_link *l = &o->link;
                 if (wh_unlikely(!l->in.lane || l->over || l->in.hung_up || l->in.stash.busy))
                         return -1;
                 int r = wh_ring_peek(&l->in.lane->ring, &rec);
@@ -662,19 +665,19 @@ static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes
                         if (wh_unlikely(wh_ring_advance(&l->in.lane->ring, &rec)))
                                 wh_link_bell(l);
                         l->in.seq++;
-                        l->port->received_messages++;
-                        l->port->received_bytes += rec.len;
+                        o->port->received_messages++;
+                        o->port->received_bytes += rec.len;
                         in->since_look++;
                         *ret_len = rec.len;
                         *ret_link = l;
                 }
                 /* Whoever is empty, or has had its turn, goes to the back. */
                 if (in->hot.next != in->hot.prev) {
-                        l->empty = r ? 0 : l->empty + 1;
-                        if (r == 0 || ++l->served >= WH_TURN_MSGS) {
-                                l->served = 0;
-                                wh_list_remove(&l->hot);
-                                wh_list_push_back(&in->hot, &l->hot);
+                        o->empty = r ? 0 : o->empty + 1;
+                        if (r == 0 || ++o->served >= WH_TURN_MSGS) {
+                                o->served = 0;
+                                wh_list_remove(&o->hot);
+                                wh_list_push_back(&in->hot, &o->hot);
                         }
                 }
                 if (r > 0 || n == last)
@@ -688,18 +691,19 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
         struct wh_list *n = in->hot.next;
         int short_of = 0;
         while (n != &in->hot) {
-                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                struct wh_owned *o = wh_container(n, struct wh_owned, hot);
+                struct wh_link *l = &o->link;
                 const uint32_t before = in->budget;
                 n = n->next;
                 if (wh_unlikely(in->turns.mixed) && wh_turn_waits(in, l, &n))
                         continue;
                 int r = try_link(in, l, m, inc);
                 if (wh_likely(r == 1)) {
-                        l->empty = 0;
+                        o->empty = 0;
                         /* Only one link: no turns to take. */
                         if (wh_unlikely(in->hot.next->next != &in->hot)) {
                                 wh_turn_on(in, l);
-                                if (++l->served >= in->turn_msgs)
+                                if (++o->served >= in->turn_msgs)
                                         wh_turn_over(in, l);
                         }
                         return 1;
@@ -712,8 +716,8 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                                 return r;
                         }
                         /* ... or not now. The others may have what can be. */
-                        wh_list_remove(&l->hot);
-                        wh_list_push_back(&in->aside, &l->hot);
+                        wh_list_remove(&o->hot);
+                        wh_list_push_back(&in->aside, &o->hot);
                         short_of = r;
                         if (in->budget == 0)
                                 break; /* K7 */
@@ -721,13 +725,13 @@ static int try_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming 
                 }
                 if (r == LINK_GONE)
                         continue;
-                l->served = 0;
-                l->empty++;
+                o->served = 0;
+                o->empty++;
                 if (wh_likely(in->budget == before))
                         continue;
                 if (in->budget == 0)
                         n = &in->hot; /* K7 */
-                if (before - in->budget >= WH_BUDGET_TURN && wh_list_linked(&l->hot) && !l->in.waits) {
+                if (before - in->budget >= WH_BUDGET_TURN && wh_list_linked(&o->hot) && !l->in.waits) {
                         /* Idle ones may have sent meanwhile: their turn is before the next. */
                         in->since_look |= WH_LOOK_EVERY;
                         wh_turn_over(in, l);
@@ -769,7 +773,8 @@ static bool still_there(const struct wh_inbox *in, const struct wh_port *p, whar
 static struct wh_link *chosen_link(struct wh_inbox *in, const struct wharf_msg *m)
 {
         struct wh_link *l = (struct wh_link *)wh_table_find(&in->task->links, (uint32_t)m->from);
-        if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != m->from || l->inbox != in || !l->port)
+        if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != m->from || wh_owned(l)->inbox != in ||
+            !wh_owned(l)->port)
                 return NULL;
         return l;
 }
@@ -780,7 +785,7 @@ static void aside_back(struct wh_inbox *in)
         struct wh_list *n;
         while ((n = wh_list_pop_front(&in->aside))) {
                 wh_list_push_back(&in->hot, n);
-                wh_turn_last(in, wh_container(n, struct wh_link, hot));
+                wh_turn_last(in, &wh_container(n, struct wh_owned, hot)->link);
         }
 }
 
@@ -791,7 +796,7 @@ static void others_first(struct wh_inbox *in)
         in->unfit = NULL;
         if (!in->leader)
                 wh_inbox_look(in);
-        if (wh_list_linked(&l->hot) && !l->in.waits)
+        if (wh_list_linked(&wh_owned(l)->hot) && !l->in.waits)
                 wh_turn_last(in, l);
 }
 
@@ -1056,15 +1061,15 @@ static struct wh_inbox *held_lock(wharf_task *t, uint32_t id, struct wh_link **r
                 struct wh_link *l = (struct wh_link *)wh_table_find(&t->links, id);
                 if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != id)
                         return NULL;
-                struct wh_inbox *in = l->inbox;
+                struct wh_inbox *in = wh_owned(l)->inbox;
                 if (!in)
                         return NULL; /* freed just now, and being made anew */
                 wh_lock(&in->lock);
-                if (l->inbox == in && atomic_load_explicit(&l->o.name, memory_order_relaxed) != id) {
+                if (wh_owned(l)->inbox == in && atomic_load_explicit(&l->o.name, memory_order_relaxed) != id) {
                         wh_unlock(&in->lock);
                         return NULL;
                 }
-                if (l->inbox == in) {
+                if (wh_owned(l)->inbox == in) {
                         *ret = l;
                         return in;
                 }
@@ -1177,7 +1182,7 @@ WHARF_API int wharf_sender_pidfd(wharf_task *t, uint64_t sender_id, int *ret)
                 return wh_fail(-ESTALE, NULL);
         struct wh_link *l;
         struct wh_inbox *in = held_lock(t, (uint32_t)sender_id, &l);
-        if (!in || !l->port) {
+        if (!in || !wh_owned(l)->port) {
                 if (in)
                         wh_unlock(&in->lock);
                 return wh_fail(-ENOENT, "%" PRIu64 " is no sender here, or not any more", sender_id);

@@ -9,6 +9,7 @@
 #include "os/receive.h"
 #include "port/branch.h"
 #include "port/memory.h"
+#include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
@@ -216,7 +217,8 @@ static int link_pack(const struct wh_link *l, struct packed *k, struct move_link
         *m = (struct move_link){
                 .cred = cred_pack(&cred),
                 .formers = wh_origin_put(0, &formers),
-                .flags = (cred.known ? MOVE_CRED : 0) | (l->once ? MOVE_ONCE : 0) | (l->directory ? MOVE_DIRECTORY : 0),
+                .flags = (cred.known ? MOVE_CRED : 0) | (l->once ? MOVE_ONCE : 0) |
+                         (wh_owned(l)->directory ? MOVE_DIRECTORY : 0),
                 .frames_got = l->in.frames_got,
                 .lanes = l->in.lanes,
                 .renews = l->in.renews,
@@ -228,9 +230,9 @@ static int link_pack(const struct wh_link *l, struct packed *k, struct move_link
                 .rx_seq = l->in.seq,
         };
         fd_pack(k, l->sock);
-        if (l->out.lane || l->tx_had_lane) {
+        if (l->out.lane || wh_owned(l)->had_lane) {
                 m->flags |= MOVE_TX_LANE;
-                m->tx_ended = l->out.lane ? l->out.lane->ring.records : l->tx_ended;
+                m->tx_ended = l->out.lane ? l->out.lane->ring.records : wh_owned(l)->lane_ended;
                 if (l->out.lane) {
                         uint64_t unread = wh_ring_unread(&l->out.lane->ring);
                         m->known_taken = l->out.seq - (unread < l->out.seq ? unread : l->out.seq);
@@ -281,21 +283,22 @@ static int link_pack(const struct wh_link *l, struct packed *k, struct move_link
 /* The nearest one that is here still: ids of those that are gone mean nothing to the new owner. */
 static uint32_t introducer_of(const struct wh_port *p, const struct wh_link *l)
 {
-        const struct wh_branch *b = l->branch ? l->branch->up : NULL;
+        const struct wh_branch *b = wh_owned(l)->branch ? wh_owned(l)->branch->up : NULL;
         while (b && b->gone)
                 b = b->up;
         struct wh_link *by = b ? (struct wh_link *)wh_table_find(&p->task->links, (uint32_t)b->id) : NULL;
-        return by && atomic_load_explicit(&by->o.name, memory_order_relaxed) == b->id && by->port == p ? by->served + 1
-                                                                                                       : 0;
+        return by && atomic_load_explicit(&by->o.name, memory_order_relaxed) == b->id && wh_owned(by)->port == p
+                       ? wh_owned(by)->served + 1
+                       : 0;
 }
 
 static int port_pack(struct wh_port *p, struct packed *k)
 {
         size_t n_links = 0, n_bytes = 0;
         wh_list_for (n, &p->links) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
-                l->served = (uint32_t)n_links++; /* its index; no turn of the round robin is under way */
-                n_bytes += bytes_of(l);
+                struct wh_owned *w = wh_container(n, struct wh_owned, in_port);
+                w->served = (uint32_t)n_links++; /* its index; no turn of the round robin is under way */
+                n_bytes += bytes_of(&w->link);
         }
         k->links = wh_os_calloc(n_links + 1, sizeof *k->links);
         k->bytes = wh_os_malloc(n_bytes + 1);
@@ -306,14 +309,14 @@ static int port_pack(struct wh_port *p, struct packed *k)
         struct move_link *m = k->links;
         int r = 0;
         wh_list_for (n, &p->links) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
                 if (r == 0)
                         r = link_pack(l, k, m);
                 m->introducer = introducer_of(p, l);
                 m++;
         }
         wh_list_for (n, &p->links)
-                wh_container(n, struct wh_link, in_port)->served = 0;
+                wh_container(n, struct wh_owned, in_port)->served = 0;
         if (r < 0)
                 return r;
         k->head = (struct move_head){
@@ -786,11 +789,11 @@ static int fd_take(struct opened *o)
 /* What this link may still map, by the port's own limits: how users share them was the former owner's to see to. */
 static int64_t may_map(const struct wh_link *l)
 {
-        const struct wharf_port_opts *o = &l->port->opts;
+        const struct wharf_port_opts *o = &wh_owned(l)->port->opts;
         uint64_t mine = l->in.lane ? l->in.lane->mapped_bytes : 0;
-        if (mine >= o->link_mapped_bytes_max || l->port->mapped >= o->mapped_bytes_max)
+        if (mine >= o->link_mapped_bytes_max || wh_owned(l)->port->mapped >= o->mapped_bytes_max)
                 return -EPROTO;
-        uint64_t a = o->link_mapped_bytes_max - mine, b = o->mapped_bytes_max - l->port->mapped;
+        uint64_t a = o->link_mapped_bytes_max - mine, b = o->mapped_bytes_max - wh_owned(l)->port->mapped;
         return (int64_t)(a < b ? a : b);
 }
 
@@ -942,12 +945,13 @@ static int link_open(struct wh_moving *mv, struct opening *op, const struct move
         int sock = fd_take(o);
         if (sock < 0 || wh_frame_check_socket(sock) < 0)
                 return wh_os_close_theirs(sock), wh_trace(-EPROTO);
-        struct wh_link *l = wh_link_new(p->task, WH_KIND_LINK, sock, &wh_owner_end);
-        if (!l) {
+        struct wh_owned *w = wh_owned_new(p->task, sock);
+        if (!w) {
                 wh_os_close_theirs(sock);
                 return wh_trace(-ENOMEM);
         }
-        l->directory = m->flags & MOVE_DIRECTORY;
+        struct wh_link *l = &w->link;
+        w->directory = m->flags & MOVE_DIRECTORY;
         l->handed_on = l->came = true; /* what lies in the carrier has this end as well (wh_link_arrive()) */
         if (mv->reserved) {            /* asked for: from here on it stands in the link's bill */
                 wh_account_give(&p->task->accounts, mv->by.payer, WH_SHARE_TASK_LINKS, 1);
@@ -955,13 +959,13 @@ static int link_open(struct wh_moving *mv, struct opening *op, const struct move
         }
         int r = wh_port_take_link(p, l, mv->by.payer, true);
         if (r < 0) {
-                wh_link_done(l);
+                wh_owned_done(w);
                 wh_task_give(p->task, &l->o);
                 return r;
         }
         /* From here on it goes with the port. */
-        l->former = mv->by.given;
-        l->formers = wh_origin_get(&m->formers);
+        w->former = mv->by.given;
+        w->formers = wh_origin_get(&m->formers);
         if (m->flags & MOVE_CRED) { /* its word, and no more (I5) */
                 l->who.told_pid = m->cred.pid;
                 l->who.told_uid = m->cred.uid;
@@ -972,8 +976,8 @@ static int link_open(struct wh_moving *mv, struct opening *op, const struct move
         l->in.lanes = m->lanes;
         l->in.renews = m->renews + 1 ? m->renews + 1 : 1;
         l->out.seq = m->tx_seq;
-        l->tx_had_lane = m->flags & MOVE_TX_LANE;
-        l->tx_ended = m->tx_ended;
+        w->had_lane = m->flags & MOVE_TX_LANE;
+        w->lane_ended = m->tx_ended;
         l->out.known_taken = m->known_taken;
         l->out.items_unread = m->items_unread;
         l->out.cold_sent = m->cold_sent;
@@ -984,10 +988,10 @@ static int link_open(struct wh_moving *mv, struct opening *op, const struct move
         if (m->flags & MOVE_ONCE) {
                 l->once = true;
                 p->n_once++;
-                if (l->in.seq == 0 && !(l->once_notice = unused_notice(p)))
+                if (l->in.seq == 0 && !(w->once_notice = unused_notice(p)))
                         return wh_trace(-ENOMEM);
-                if (l->once_notice)
-                        l->once_notice->sender = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                if (w->once_notice)
+                        w->once_notice->sender = atomic_load_explicit(&l->o.name, memory_order_relaxed);
         }
         if (m->flags & MOVE_LANE)
                 r = lane_open(l, o, m);
@@ -1151,7 +1155,7 @@ static int ask_for_places(struct wh_moving *mv)
         if (!l || !l->owner ||
             mv->n_links >= a->max[WH_SHARE_TASK_LINKS] / 2) /* the link that this comes over is one */
                 return r;
-        l->waits_links = (uint32_t)mv->n_links;
+        wh_owned(l)->waits_links = (uint32_t)mv->n_links;
         return wh_place_wait(l, WH_WAITS_MOVED, mv->by.payer, true, freed);
 }
 
@@ -1165,7 +1169,7 @@ static int ask_for_id(struct wh_moving *mv, const struct opening *op)
                 return r == WH_LINK_WAITS ? 0 : r;
         if (!l->owner)
                 return wh_trace(-EDQUOT);
-        l->waits_links = 0;
+        wh_owned(l)->waits_links = 0;
         return wh_place_wait(l, WH_WAITS_MOVED, mv->by.payer, true, freed);
 }
 
@@ -1240,7 +1244,7 @@ static bool gone_clear(wharf_task *t, struct opening *op, uint32_t *budget)
                 struct wh_inbox *in = &op->p->own;
                 wh_lock(&in->lock);
                 for (; *budget && !wh_list_empty(&op->p->links); *budget -= *budget < COST_LINK ? *budget : COST_LINK)
-                        wh_port_remove_link(wh_container(op->p->links.next, struct wh_link, in_port));
+                        wh_port_remove_link(&wh_container(op->p->links.next, struct wh_owned, in_port)->link);
                 const bool more = !wh_list_empty(&op->p->links);
                 wh_unlock(&in->lock);
                 if (more)
@@ -1323,9 +1327,10 @@ void wh_moving_undo(struct wh_items *i)
                 atomic_fetch_add_explicit(&t->n_gone, 1, memory_order_relaxed);
         }
         wh_account_give(&t->accounts, mv->by.payer, WH_SHARE_TASK_LINKS, mv->reserved);
-        if (mv->reserved && mv->by.over && mv->by.over->port)
-                wh_place_freed(mv->by.over->port); /* others may have waited for what was kept for these */
-        if (mv->by.over && mv->by.over->owner)
+        const struct wh_owned *over = mv->by.over && mv->by.over->owner ? wh_owned(mv->by.over) : NULL;
+        if (mv->reserved && over && over->port)
+                wh_place_freed(over->port); /* others may have waited for what was kept for these */
+        if (over)
                 wh_ports_clear(t); /* a small one goes at once, and of a large one a part */
         else
                 wh_moving_clear(t, NULL);

@@ -1,8 +1,10 @@
+#include "port/held.h"
 #include "port/notice.h"
 
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
@@ -176,8 +178,8 @@ static void check_senders(struct wh_port *p)
 
 void wh_port_sender_gone(struct wh_port *p, struct wh_link *l)
 {
-        struct wh_notice *n = l->once_notice;
-        l->once_notice = NULL;
+        struct wh_notice *n = wh_owned(l)->once_notice;
+        wh_owned(l)->once_notice = NULL;
         if (n && l->in.seq == 0 && !p->closing)
                 wh_notice_fire(p->task, n);
         else
@@ -193,19 +195,20 @@ static int ask_dead_name(wharf_task *t, wharf_name right, wharf_name port)
                 return err;
         struct wh_inbox *in = p->inbox;
         struct wh_link *l = wh_holder_lock(t, right, &err);
-        int r = !l ? err : l->watch ? -EBUSY : 0;
+        struct wh_held *h = wh_held(l);
+        int r = !l ? err : h->watch ? -EBUSY : 0;
         struct wh_notice *n = r == 0 ? wh_notice_new(t, WHARF_NOTICE_DEAD_NAME, right, port) : NULL;
         if (r == 0 && !n)
                 r = wh_trace(-ENOMEM);
         if (r == 0) {
-                l->watch = in;
+                h->watch = in;
                 r = wh_watch_socket(l, true); /* dead already: this is an event at once */
                 if (r == 0) {
                         p->watches = true;
-                        l->watch_port = port;
-                        l->watch_notice = n;
+                        h->watch_port = port;
+                        h->watch_notice = n;
                 } else {
-                        l->watch = NULL;
+                        h->watch = NULL;
                         wh_notice_free(t, n);
                 }
         }
@@ -309,13 +312,14 @@ WHARF_API int wharf_notify_cancel(wharf_task *t, uint32_t what, wharf_name about
         struct wh_notice *n = NULL;
         if (what == WHARF_NOTICE_DEAD_NAME) {
                 struct wh_link *l = wh_holder_lock(t, about, &r);
+                struct wh_held *h = wh_held(l);
                 if (!l)
                         return wh_fail_at(t, r, about);
-                if (l->watch)
+                if (h->watch)
                         wh_watch_socket(l, false);
-                l->watch = NULL;
-                n = l->watch_notice;
-                l->watch_notice = NULL;
+                h->watch = NULL;
+                n = h->watch_notice;
+                h->watch_notice = NULL;
                 wh_unlock(&l->o.lock);
         } else if (what == WHARF_NOTICE_SEND_POSSIBLE || what == WHARF_NOTICE_SENT_LATER) {
                 struct wh_link *l = wh_holder_lock(t, about, &r);

@@ -6,6 +6,8 @@
 
 #include "port/link.h"
 
+struct wh_call;
+
 /* A reply right: answers one call of one link. */
 struct wh_reply {
         struct wh_object o;
@@ -15,8 +17,14 @@ struct wh_reply {
         int via; /* -1; after the port has moved, the socket on which its caller expects the reply (VIA) */
 };
 
-/* The holder's end of a link; also of one that lasts for one message. */
+/* The holder's end of a link. */
 extern const struct wh_end_ops wh_holder_end;
+/*
+ * A holder's end that lasts for one message, on its user's stack, so that the same code sends, reads and checks that: a
+ * struct wh_link and no more.
+ */
+extern const struct wh_end_ops wh_single_end;
+struct wh_link wh_single_link(wharf_task *t, int sock);
 
 /* Lock and return the holder's end that `name` stands for; NULL with *err when it is none. Unlock with wh_unlock(). */
 struct wh_link *wh_holder_lock(wharf_task *t, wharf_name name, int *err);

@@ -1,6 +1,7 @@
 /*
  * The owner's end of a link: what it answers to its sender, and what it takes on that sender's account.
  */
+#include "port/owned.h"
 #include "port/port.h"
 
 #include "base/trace.h"
@@ -9,6 +10,28 @@
 #include "port/places.h"
 
 #include <errno.h>
+#include <stdlib.h>
+
+struct wh_owned *wh_owned_new(wharf_task *t, int sock)
+{
+        struct wh_link *l = wh_link_new(t, WH_KIND_LINK, sock, &wh_owner_end);
+        if (!l)
+                return NULL;
+        struct wh_owned *o = wh_owned(l);
+        o->former = o->formers = WH_INTRODUCER_NOBODY;
+        wh_list_init(&o->in_port);
+        wh_list_init(&o->hot);
+        atomic_store_explicit(&o->refs, 1, memory_order_relaxed);
+        return o;
+}
+
+void wh_owned_done(struct wh_owned *o)
+{
+        free(o->replies.of);
+        free(o->flying.of);
+        o->replies = o->flying = (struct wh_unread){0};
+        wh_link_done(&o->link);
+}
 
 void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
 {
@@ -24,9 +47,10 @@ void wh_port_hello(const struct wh_port *p, struct wh_hello *ret)
 
 void wh_owner_hello(const struct wh_link *l, struct wh_hello *ret)
 {
-        wh_port_hello(l->port, ret);
+        const struct wh_owned *o = wh_owned(l);
+        wh_port_hello(o->port, ret);
         /* Its limit, or its user's share as it is now: it learns of it before it sends what would not be taken. */
-        uint64_t share = wh_account_left(&l->port->accounts, l->bill.payer, WH_SHARE_BYTES) + l->mapped;
+        uint64_t share = wh_account_left(&o->port->accounts, o->bill.payer, WH_SHARE_BYTES) + o->mapped;
         if (share < ret->link_mapped_bytes_max)
                 ret->link_mapped_bytes_max = share;
 }
@@ -35,7 +59,7 @@ static int owner_greet(const struct wh_link *l, uint64_t seq)
 {
         struct wh_hello h;
         wh_owner_hello(l, &h);
-        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq, .total = seq ? l->port->here : 0};
+        struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = seq, .total = seq ? wh_owned(l)->port->here : 0};
         return wh_frame_greet(l->sock, &f, &h);
 }
 
@@ -76,8 +100,9 @@ uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which)
 
 int wh_port_sender_known(struct wh_link *l)
 {
-        struct wh_port *p = l->port;
-        const uid_t was = l->bill.payer, now = l->cred.uid;
+        struct wh_owned *o = wh_owned(l);
+        struct wh_port *p = o->port;
+        const uid_t was = o->bill.payer, now = l->cred.uid;
         if (!p)
                 return 0;
         wh_port_links_changed(p);
@@ -85,14 +110,14 @@ int wh_port_sender_known(struct wh_link *l)
                 return 0;
         const uint32_t freed = wh_places_freed(p->task);
         /* Its link is there already: it is read, and goes. With another pair it may stay, but the task's own user has no share. */
-        const bool goes = l->passing || (l->in.hung_up && (!l->in.change.due || now == p->task->accounts.self));
+        const bool goes = o->passing || (l->in.hung_up && (!l->in.change.due || now == p->task->accounts.self));
         enum wh_share refused;
-        const bool force = goes || l->revoked != WH_REVOKED_NOT;
-        int r = wh_bill_move(&l->bill, now, force, &refused);
+        const bool force = goes || o->revoked != WH_REVOKED_NOT;
+        int r = wh_bill_move(&o->bill, now, force, &refused);
         if (r == -EDQUOT && refused == WH_SHARE_TASK_LINKS) {
                 wh_task_limits(p->task);
                 wh_lingering_settle(p->task);
-                r = wh_bill_move(&l->bill, now, force, &refused);
+                r = wh_bill_move(&o->bill, now, force, &refused);
         }
         if (r < 0) {
                 p->links_refused_for = refused == WH_SHARE_TASK_LINKS ? WH_REFUSAL_TASK_LINKS : WH_REFUSAL_LINKS;
@@ -107,17 +132,17 @@ int wh_port_sender_known(struct wh_link *l)
 static void owner_not_taken(struct wh_link *l, uid_t payer)
 {
         enum wh_share refused;
-        if (l->bill.payer != payer && wh_bill_move(&l->bill, payer, true, &refused) == 0)
+        if (wh_owned(l)->bill.payer != payer && wh_bill_move(&wh_owned(l)->bill, payer, true, &refused) == 0)
                 wh_turn_payer(l);
 }
 
 static int owner_hold_rights(struct wh_link *l, unsigned n)
 {
         wharf_task *t = l->task;
-        int r = wh_bill_charge(&l->bill, WH_SHARE_RIGHTS, n, false);
+        int r = wh_bill_charge(&wh_owned(l)->bill, WH_SHARE_RIGHTS, n, false);
         if (r == -EDQUOT) {
                 wh_task_limits(t);
-                r = wh_bill_charge(&l->bill, WH_SHARE_RIGHTS, n, false);
+                r = wh_bill_charge(&wh_owned(l)->bill, WH_SHARE_RIGHTS, n, false);
         }
         if (r == -EDQUOT)
                 l->in.refusal = WH_REFUSAL_RIGHTS;
@@ -126,24 +151,26 @@ static int owner_hold_rights(struct wh_link *l, unsigned n)
 
 static void owner_rights_left(struct wh_link *l)
 {
-        const uint64_t held = l->bill.of[WH_SHARE_RIGHTS];
-        wh_bill_give(&l->bill, WH_SHARE_RIGHTS, held > l->in.items.n ? held - l->in.items.n : 0);
+        const uint64_t held = wh_owned(l)->bill.of[WH_SHARE_RIGHTS];
+        if (wh_unlikely(held))
+                wh_bill_give(&wh_owned(l)->bill, WH_SHARE_RIGHTS, held > l->in.items.n ? held - l->in.items.n : 0);
 }
 
 static int owner_hold_bytes(struct wh_link *l, uint64_t len)
 {
-        struct wh_port *p = l->port;
-        if (!p || (len && l->bill.payer == p->accounts.self))
+        struct wh_owned *o = wh_owned(l);
+        struct wh_port *p = o->port;
+        if (!p || (len && o->bill.payer == p->accounts.self))
                 return 0; /* the task's own user takes of its own memory */
-        uint64_t was = l->stash_held;
-        int r = len > was ? wh_bill_charge(&l->bill, WH_SHARE_BYTES, len - was, false) : 0;
+        uint64_t was = o->stash_held;
+        int r = len > was ? wh_bill_charge(&o->bill, WH_SHARE_BYTES, len - was, false) : 0;
         if (r == -EDQUOT)
                 l->in.refusal = WH_REFUSAL_BYTES;
         if (r < 0)
                 return r;
         if (len < was)
-                wh_bill_give(&l->bill, WH_SHARE_BYTES, was - len);
-        l->stash_held = len;
+                wh_bill_give(&o->bill, WH_SHARE_BYTES, was - len);
+        o->stash_held = len;
         return 0;
 }
 
@@ -158,14 +185,14 @@ static uint64_t link_maps(const struct wh_link *l)
 
 static int64_t owner_may_map(struct wh_link *l)
 {
-        struct wh_port *p = l->port;
+        struct wh_port *p = wh_owned(l)->port;
         uint64_t mine = link_maps(l);
         if (mine >= p->opts.link_mapped_bytes_max)
                 return -EDQUOT;
         if (p->mapped >= p->opts.mapped_bytes_max)
                 return -ENOBUFS;
         uint64_t a = p->opts.link_mapped_bytes_max - mine, b = p->opts.mapped_bytes_max - p->mapped;
-        uint64_t c = wh_bill_left(&l->bill, WH_SHARE_BYTES);
+        uint64_t c = wh_bill_left(&wh_owned(l)->bill, WH_SHARE_BYTES);
         a = a < b ? a : b;
         l->in.refusal = c < a ? WH_REFUSAL_BYTES : WH_REFUSAL_PLAIN;
         return c == 0 ? -EDQUOT : (int64_t)(a < c ? a : c);
@@ -173,20 +200,21 @@ static int64_t owner_may_map(struct wh_link *l)
 
 static void owner_mapped(struct wh_link *l)
 {
-        if (!l->port)
+        struct wh_owned *o = wh_owned(l);
+        if (!o->port)
                 return; /* it was removed, and what it counted with it */
         const uint64_t now = link_maps(l);
-        wh_bill_set(&l->bill, WH_SHARE_BYTES, now + l->stash_held); /* asked for by owner_may_map() */
-        l->port->mapped += now - l->mapped;
-        l->mapped = now;
+        wh_bill_set(&o->bill, WH_SHARE_BYTES, now + o->stash_held); /* asked for by owner_may_map() */
+        o->port->mapped += now - o->mapped;
+        o->mapped = now;
 }
 
 static int owner_renew(struct wh_link *l)
 {
         struct wh_frame f = {.type = WH_FRAME_RENEW, .seq = l->out.seq};
-        if (l->tx_had_lane) {
+        if (wh_owned(l)->had_lane) {
                 f.arg = WH_CHANGE_LANE;
-                f.total = l->tx_ended;
+                f.total = wh_owned(l)->lane_ended;
         }
         if (l->once) { /* whose one message is all there will be */
                 l->out.detour &= (uint8_t)~WH_DETOUR_RENEW;
@@ -198,7 +226,7 @@ static int owner_renew(struct wh_link *l)
                 return r;
         }
         l->out.detour &= (uint8_t)~WH_DETOUR_RENEW;
-        l->tx_had_lane = false;
+        wh_owned(l)->had_lane = false;
         /* [lane-renew] Relaxed: a hint; the frame itself says it. Pairs with the load in tx_ring(). */
         if (l->in.lane)
                 atomic_store_explicit(&l->in.lane->ring.back->renew, l->in.renews, memory_order_relaxed);
@@ -207,20 +235,21 @@ static int owner_renew(struct wh_link *l)
 
 static int owner_change(struct wh_link *l)
 {
+        struct wh_owned *o = wh_owned(l);
         struct wh_change *c = &l->in.change;
         if (c->sock < 0)
                 return wh_trace(-EPROTO);
         int on = 1;
         uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
         if (wh_os_setsockopt(c->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0 ||
-            wh_os_epoll_add(l->inbox->ep, c->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id)) < 0)
+            wh_os_epoll_add(o->inbox->ep, c->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id)) < 0)
                 return wh_trace(-ENOMEM);
         /* Of unrelated pid and user namespaces the kernel can say neither: then the sender is nobody, and served as
          * such. */
         const struct wh_cred was = l->cred;
         const struct wharf_sender who = l->who;
         const struct wharf_introducer given = l->given;
-        const uid_t payer = l->bill.payer;
+        const uid_t payer = o->bill.payer;
         l->given = wh_given_fold(given, c->given);
         wh_link_identify(l, &c->cred, c->known);
         int refused = wh_port_sender_known(l);
@@ -231,7 +260,7 @@ static int owner_change(struct wh_link *l)
                 l->who = who;
                 l->given = given;
                 owner_not_taken(l, payer);
-                wh_os_epoll_del(l->inbox->ep, c->sock);
+                wh_os_epoll_del(o->inbox->ep, c->sock);
                 return refused;
         }
         struct wh_hello h;
@@ -241,29 +270,29 @@ static int owner_change(struct wh_link *l)
         int r = wh_end_keep(l, false, &kept);
         if (r < 0) {
                 wh_unlock(&l->o.lock);
-                wh_os_epoll_del(l->inbox->ep, c->sock);
+                wh_os_epoll_del(o->inbox->ep, c->sock);
                 return wh_trace(r);
         }
         /* Nothing is written to the old pair after this greeting, which says where our own lane ends (K6). */
         struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = l->out.seq, .arg = WH_CHANGE_GREETING};
-        if (l->out.lane || l->tx_had_lane) {
+        if (l->out.lane || o->had_lane) {
                 f.arg |= WH_CHANGE_LANE;
-                f.total = l->out.lane ? l->out.lane->ring.records : l->tx_ended;
+                f.total = l->out.lane ? l->out.lane->ring.records : o->lane_ended;
         }
         r = wh_frame_greet(c->sock, &f, &h);
         /* A holder whose first pair this is waits for no greeting there. */
         if (r < 0 && r != -EPIPE && (l->in.renews || c->awaited)) {
                 wh_end_keep_not(l, kept);
                 wh_unlock(&l->o.lock);
-                wh_os_epoll_del(l->inbox->ep, c->sock);
+                wh_os_epoll_del(o->inbox->ep, c->sock);
                 return wh_trace(r == -EAGAIN ? -EPROTO : -ENOMEM);
         }
         if (l->out.lane)
                 wh_link_leave_lane(l);
-        l->tx_had_lane = false;
+        o->had_lane = false;
         l->out.detour &= (uint8_t) ~(WH_DETOUR_RENEW | WH_DETOUR_ABORT);
         l->out.over = l->out.over == -EPIPE ? 0 : l->out.over; /* that was the old pair */
-        wh_os_epoll_del(l->inbox->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
+        wh_os_epoll_del(o->inbox->ep, l->sock); /* before it is closed: a copy elsewhere would keep it firing */
         /* Whoever introduced it may have copies of both ends. */
         wh_end_over(l, wh_link_end_how(l) & ~WH_END_OURS, kept);
         l->sock = c->sock;
@@ -283,7 +312,7 @@ static int owner_change(struct wh_link *l)
  */
 static int once_sender(struct wh_link *l, const struct wh_cred *cred)
 {
-        if (!cred->known || l->former.known != WHARF_KNOWN_NOBODY)
+        if (!cred->known || wh_owned(l)->former.known != WHARF_KNOWN_NOBODY)
                 return 0;
         const struct wh_cred was = l->cred;
         const uint32_t how = l->who.known;
@@ -300,13 +329,14 @@ static int once_sender(struct wh_link *l, const struct wh_cred *cred)
  * this end asked for it the kernel says nothing; nobody else has an end like that, so nobody can have it say nothing
  * later.
  */
-static int owner_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred)
+static int owner_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred, uid_t *ret_payer)
 {
-        if (wh_unlikely(l->waiting_room) && wh_place_had(l) != 0)
+        *ret_payer = wh_owned(l)->bill.payer;
+        if (wh_unlikely(wh_owned(l)->waiting_room) && wh_place_had(l) != 0)
                 return WH_LINK_WAITS;
         if (l->once)
                 return once_sender(l, cred);
-        if (wh_unlikely(l->port->of_others && cred->known && cred->pid == l->task->pid &&
+        if (wh_unlikely(wh_owned(l)->port->of_others && cred->known && cred->pid == l->task->pid &&
                         !wh_known_surely(l->who.known) && f->type != WH_FRAME_REBIND))
                 return wh_trace(-EPROTO);
         if (!wh_known_surely(l->who.known) || l->cred.pid <= 0 || f->type == WH_FRAME_REBIND ||
@@ -319,12 +349,12 @@ static int owner_sender(struct wh_link *l, const struct wh_frame *f, const struc
 
 static uint32_t *owner_budget(struct wh_link *l)
 {
-        return l->inbox ? &l->inbox->budget : &l->in.budget;
+        return wh_owned(l)->inbox ? &wh_owned(l)->inbox->budget : &l->in.budget;
 }
 
 static uint64_t owner_limit(const struct wh_link *l, int err, enum wh_refusal which)
 {
-        return l->port ? wh_port_limit(l->port, err, which) : 0;
+        return wh_owned(l)->port ? wh_port_limit(wh_owned(l)->port, err, which) : 0;
 }
 
 /* What only a holder's end is told or watches for. */
@@ -349,6 +379,7 @@ static int owner_watch(struct wh_link *l, int sock, bool add)
 
 const struct wh_end_ops wh_owner_end = {
         .owner = true,
+        .size = sizeof(struct wh_owned),
         .sender = owner_sender,
         .not_taken = owner_not_taken,
         .introduced = wh_place_introduced,

@@ -13,6 +13,7 @@
  * socket follows from how many bytes the kernel has for them. Whoever took a reply has read all frames before it.
  */
 #include "port/link.h"
+#include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
 
@@ -28,15 +29,15 @@ enum { UNREAD_FEW = 16 };
 
 uint64_t wh_reply_room(struct wh_link *l)
 {
-        const uint64_t kept = l->bill.of[WH_SHARE_KEPT], most = l->bill.kept_max;
-        uint64_t share = wh_bill_left(&l->bill, WH_SHARE_KEPT);
+        const uint64_t kept = wh_owned(l)->bill.of[WH_SHARE_KEPT], most = wh_owned(l)->bill.kept_max;
+        uint64_t share = wh_bill_left(&wh_owned(l)->bill, WH_SHARE_KEPT);
         share = share < UINT64_MAX - kept ? share + kept : UINT64_MAX;
         return share < most ? share : most;
 }
 
 void wh_reply_kept(struct wh_link *l)
 {
-        wh_bill_set(&l->bill, WH_SHARE_KEPT, wh_link_shared_bytes(l));
+        wh_bill_set(&wh_owned(l)->bill, WH_SHARE_KEPT, wh_link_shared_bytes(l));
 }
 
 static int unread_add(struct wh_unread *u, uint64_t of)
@@ -71,13 +72,13 @@ static uint64_t unread_settle(struct wh_unread *u, uint32_t most)
 static void settle(struct wh_link *l, struct wh_unread *u, enum wh_share share)
 {
         if (u->n && l->sock >= 0)
-                wh_bill_give(&l->bill, share, unread_settle(u, wh_frames_unread(l->sock)));
+                wh_bill_give(&wh_owned(l)->bill, share, unread_settle(u, wh_frames_unread(l->sock)));
 }
 
 static void settle_all(struct wh_link *l)
 {
-        settle(l, &l->replies, WH_SHARE_REPLIES);
-        settle(l, &l->flying, WH_SHARE_FLYING);
+        settle(l, &wh_owned(l)->replies, WH_SHARE_REPLIES);
+        settle(l, &wh_owned(l)->flying, WH_SHARE_FLYING);
 }
 
 /* What is charged now is not sent yet: of the other kind there may be something like that, and it is not looked at. */
@@ -85,7 +86,7 @@ static int unread_charge(struct wh_link *l, struct wh_unread *u, enum wh_share s
 {
         settle(l, u, share);
         int r = unread_add(u, of);
-        if (r == 0 && (r = wh_bill_charge(&l->bill, share, of, force)) < 0)
+        if (r == 0 && (r = wh_bill_charge(&wh_owned(l)->bill, share, of, force)) < 0)
                 u->n--;
         return r;
 }
@@ -93,30 +94,30 @@ static int unread_charge(struct wh_link *l, struct wh_unread *u, enum wh_share s
 static void unread_unsent(struct wh_link *l, struct wh_unread *u, enum wh_share share, uint64_t of)
 {
         u->n--;
-        wh_bill_give(&l->bill, share, of);
+        wh_bill_give(&wh_owned(l)->bill, share, of);
 }
 
 int wh_reply_memory(struct wh_link *l, uint64_t bytes)
 {
-        return unread_charge(l, &l->replies, WH_SHARE_REPLIES, bytes, false);
+        return unread_charge(l, &wh_owned(l)->replies, WH_SHARE_REPLIES, bytes, false);
 }
 
 void wh_reply_memory_unsent(struct wh_link *l, uint64_t bytes)
 {
-        unread_unsent(l, &l->replies, WH_SHARE_REPLIES, bytes);
+        unread_unsent(l, &wh_owned(l)->replies, WH_SHARE_REPLIES, bytes);
 }
 
 int wh_reply_fly(struct wh_link *l, unsigned fds)
 {
         const struct wh_accounts *a = &l->task->accounts;
-        const bool own = l->bill.payer == a->self && !a->equal; /* what there is for it the kernel says */
-        int r = unread_charge(l, &l->flying, WH_SHARE_FLYING, fds, own);
+        const bool own = wh_owned(l)->bill.payer == a->self && !a->equal; /* what there is for it the kernel says */
+        int r = unread_charge(l, &wh_owned(l)->flying, WH_SHARE_FLYING, fds, own);
         return r == -EDQUOT ? wh_trace(-ETOOMANYREFS) : r;
 }
 
 void wh_reply_fly_unsent(struct wh_link *l, unsigned fds)
 {
-        unread_unsent(l, &l->flying, WH_SHARE_FLYING, fds);
+        unread_unsent(l, &wh_owned(l)->flying, WH_SHARE_FLYING, fds);
 }
 
 /* ---- ends that are over, and unread ---- */
@@ -241,13 +242,13 @@ int wh_end_keep(struct wh_link *l, bool force, struct wh_lingering **ret)
         struct wh_accounts *a = &l->task->accounts;
         uint64_t fds = 0;
         settle_all(l);
-        for (uint32_t i = 0; i < l->flying.n; i++)
-                fds += l->flying.of[i];
+        for (uint32_t i = 0; i < wh_owned(l)->flying.n; i++)
+                fds += wh_owned(l)->flying.of[i];
         *ret = NULL;
         struct wh_lingering *g = fds && !l->handed_on ? wh_os_calloc(1, sizeof *g) : NULL;
         if (!g)
                 return 0;
-        *g = (struct wh_lingering){.sock = l->sock, .payer = l->bill.payer, .fds = fds};
+        *g = (struct wh_lingering){.sock = l->sock, .payer = wh_owned(l)->bill.payer, .fds = fds};
         int r = wh_account_charge(a, g->payer, WH_SHARE_TASK_LINKS, 1, force);
         if (r == 0 && (r = wh_account_charge(a, g->payer, WH_SHARE_FLYING, fds, true)) < 0)
                 wh_account_give(a, g->payer, WH_SHARE_TASK_LINKS, 1);
@@ -269,12 +270,13 @@ void wh_end_keep_not(struct wh_link *l, struct wh_lingering *kept)
 
 void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept)
 {
+        struct wh_owned *o = wh_owned(l);
         wharf_task *t = l->task;
         uint64_t fds = 0;
-        for (uint32_t i = 0; i < l->flying.n; i++)
-                fds += l->flying.of[i];
-        wh_bill_give(&l->bill, WH_SHARE_FLYING, fds);
-        l->flying.n = 0;
+        for (uint32_t i = 0; i < o->flying.n; i++)
+                fds += o->flying.of[i];
+        wh_bill_give(&o->bill, WH_SHARE_FLYING, fds);
+        o->flying.n = 0;
         if (!kept) {
                 wh_os_close_end(l->sock, how);
                 return;
@@ -282,9 +284,9 @@ void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept)
         wh_os_shutdown(kept->sock, SHUT_RDWR);
         kept->how = how;
         /* Whenever some of it was read, or its other side is closed. */
-        if (wh_os_epoll_add(l->inbox->ep, kept->sock, EPOLLOUT | EPOLLET,
+        if (wh_os_epoll_add(o->inbox->ep, kept->sock, EPOLLOUT | EPOLLET,
                             wh_ep_tag(WH_EP_OVER, (uint32_t)kept->sock)) == 0)
-                kept->inbox = l->inbox;
+                kept->inbox = o->inbox;
         wh_lock(&t->lingers);
         wh_list_push_back(&t->lingering, &kept->node);
         wh_unlock(&t->lingers);
@@ -292,23 +294,24 @@ void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept)
 
 bool wh_replies_settle(struct wh_link *l)
 {
-        struct wh_inbox *in = l->inbox;
-        const uint64_t before = wh_bill_left(&l->bill, WH_SHARE_REPLIES),
-                       flew = wh_bill_left(&l->bill, WH_SHARE_FLYING);
+        struct wh_owned *o = wh_owned(l);
+        struct wh_inbox *in = o->inbox;
+        const uint64_t before = wh_bill_left(&o->bill, WH_SHARE_REPLIES),
+                       flew = wh_bill_left(&o->bill, WH_SHARE_FLYING);
         /* Nobody looks for all, so that one who is refused all the time does not have others wait. */
-        if (looked_lately(l->task, &l->task->replies_looked[l->bill.payer % WH_LOOKS]))
+        if (looked_lately(l->task, &l->task->replies_looked[o->bill.payer % WH_LOOKS]))
                 return false;
         wh_lingering_settle(l->task);
         wh_lock(&in->lock);
-        if (l->inbox == in && l->port)
-                wh_list_for (n, &l->port->links) {
-                        struct wh_link *k = wh_container(n, struct wh_link, in_port);
-                        if (k->bill.payer != l->bill.payer)
+        if (o->inbox == in && o->port)
+                wh_list_for (n, &o->port->links) {
+                        struct wh_link *k = &wh_container(n, struct wh_owned, in_port)->link;
+                        if (wh_owned(k)->bill.payer != o->bill.payer)
                                 continue;
                         wh_lock(&k->o.lock);
                         settle_all(k);
                         wh_unlock(&k->o.lock);
                 }
         wh_unlock(&in->lock);
-        return wh_bill_left(&l->bill, WH_SHARE_REPLIES) > before || wh_bill_left(&l->bill, WH_SHARE_FLYING) > flew;
+        return wh_bill_left(&o->bill, WH_SHARE_REPLIES) > before || wh_bill_left(&o->bill, WH_SHARE_FLYING) > flew;
 }

@@ -1,3 +1,4 @@
+#include "port/owned.h"
 #include "port/places.h"
 
 #include "base/trace.h"
@@ -35,12 +36,12 @@ static uint32_t places_given(wharf_task *t)
 static bool is_gone(const struct wh_port *p, uint32_t id)
 {
         struct wh_link *k = (struct wh_link *)wh_table_find(&p->task->links, id);
-        return !k || atomic_load_explicit(&k->o.name, memory_order_relaxed) != id || k->port != p;
+        return !k || atomic_load_explicit(&k->o.name, memory_order_relaxed) != id || wh_owned(k)->port != p;
 }
 
 static bool gives(const struct wh_link *l)
 {
-        return l->in.hung_up || l->revoked;
+        return l->in.hung_up || wh_owned(l)->revoked;
 }
 
 /* The link of one that gave its place away counts for its user as before, so there is one more for all to share. */
@@ -61,21 +62,23 @@ static void count_no_more(struct wh_port *p, int by)
 /* G4: a link that waits for its first place is one that passes, once it is gone and has others behind it. */
 static void never_had_one(struct wh_link *l)
 {
-        if (!l->waiting_room)
+        struct wh_owned *o = wh_owned(l);
+        if (!o->waiting_room)
                 return;
-        l->waiting_room = false;
-        l->port->n_waiting_room--;
-        l->passing = EMLINK;
-        wh_bill_charge(&l->bill, WH_SHARE_LINKS, 1, true);
-        count_no_more(l->port, +1);
+        o->waiting_room = false;
+        o->port->n_waiting_room--;
+        o->passing = EMLINK;
+        wh_bill_charge(&o->bill, WH_SHARE_LINKS, 1, true);
+        count_no_more(o->port, +1);
         wh_branch_fade(l);
 }
 
 /* G2, G4: true where its place is given away, or it has none to give. */
 static bool give_place(struct wh_link *l)
 {
-        struct wh_port *p = l->port;
-        if (l->placeless)
+        struct wh_owned *o = wh_owned(l);
+        struct wh_port *p = o->port;
+        if (o->placeless)
                 return true;
         if (!gives(l))
                 return false;
@@ -84,9 +87,9 @@ static bool give_place(struct wh_link *l)
                 atomic_fetch_sub_explicit(&p->task->n_placeless, 1, memory_order_relaxed);
                 return false;
         }
-        l->placeless = true;
+        o->placeless = true;
         never_had_one(l);
-        if (!l->passing) {
+        if (!o->passing) {
                 count_no_more(p, +1);
                 wh_branch_fade(l);
         }
@@ -95,11 +98,12 @@ static bool give_place(struct wh_link *l)
 
 void wh_place_pass(struct wh_link *l)
 {
-        if (!l->passing)
+        struct wh_owned *o = wh_owned(l);
+        if (!o->passing)
                 return;
         const enum wh_refusal which = (enum wh_refusal)l->in.refusal;
-        struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = l->passing, .id = which};
-        f.total = wh_port_limit(l->port, -(int)l->passing, which);
+        struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = o->passing, .id = which};
+        f.total = wh_port_limit(o->port, -(int)o->passing, which);
         wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
         wh_os_shutdown(l->sock, SHUT_RD);
         wh_link_hung_up(l);
@@ -107,17 +111,18 @@ void wh_place_pass(struct wh_link *l)
 
 void wh_place_leave(struct wh_link *l)
 {
+        struct wh_owned *o = wh_owned(l);
         wh_place_unwait(l);
-        if (l->waiting_room) {
-                l->waiting_room = false;
-                l->port->n_waiting_room--;
+        if (o->waiting_room) {
+                o->waiting_room = false;
+                o->port->n_waiting_room--;
         }
-        if (l->placeless || l->passing)
-                count_no_more(l->port, -1);
-        if (l->placeless)
+        if (o->placeless || o->passing)
+                count_no_more(o->port, -1);
+        if (o->placeless)
                 atomic_fetch_sub_explicit(&l->task->n_placeless, 1, memory_order_relaxed);
-        l->placeless = false;
-        l->passing = 0;
+        o->placeless = false;
+        o->passing = 0;
 }
 
 /* ---- waiting ---- */
@@ -156,11 +161,12 @@ static void listen_no_more(struct wh_port *p)
 
 int wh_place_wait(struct wh_link *l, enum wh_waits_for why, uid_t uid, bool shared, uint32_t freed)
 {
-        struct wh_port *p = l->port;
-        wh_list_remove(&l->hot);
+        struct wh_owned *o = wh_owned(l);
+        struct wh_port *p = o->port;
+        wh_list_remove(&o->hot);
         l->in.waits = (uint8_t)why;
-        l->waits_uid = uid;
-        wh_list_push_back(&p->waiting, &l->hot);
+        o->waits_uid = uid;
+        wh_list_push_back(&p->waiting, &o->hot);
         if (l->in.lane && wh_ring_idle(&l->in.lane->ring)) /* what was taken of it is told: it will not be looked at */
                 wh_link_bell(l);
         if (shared && !listen_to_task(p, freed)) {
@@ -172,43 +178,46 @@ int wh_place_wait(struct wh_link *l, enum wh_waits_for why, uid_t uid, bool shar
 
 void wh_place_unwait(struct wh_link *l)
 {
+        struct wh_owned *o = wh_owned(l);
         if (!l->in.waits)
                 return;
         l->in.waits = WH_WAITS_NOT;
-        wh_list_remove(&l->hot);
-        if (l->port->listens && wh_list_empty(&l->port->waiting))
-                listen_no_more(l->port);
+        wh_list_remove(&o->hot);
+        if (o->port->listens && wh_list_empty(&o->port->waiting))
+                listen_no_more(o->port);
 }
 
 /* Might it find its place now? Asks nobody, so that what cannot go on costs next to nothing. */
 static bool might_go_on(struct wh_port *p, const struct wh_link *l)
 {
+        const struct wh_owned *o = wh_owned(l);
         if (l->in.waits == WH_WAITS_MOVED)
-                return wh_account_left(&p->task->accounts, l->waits_uid, WH_SHARE_TASK_LINKS) >= l->waits_links;
+                return wh_account_left(&p->task->accounts, o->waits_uid, WH_SHARE_TASK_LINKS) >= o->waits_links;
         if (l->in.waits == WH_WAITS_PLACE)
                 return wh_port_places(p) < p->opts.links_max;
         if (l->in.waits == WH_WAITS_INTRODUCTION) {
-                if (l->placeless ? is_gone(p, l->passes)
+                if (o->placeless ? is_gone(p, o->passes)
                                  : l->in.hung_up && places_given(p->task) < placeless_max(p->task))
                         return true;
                 if (wh_port_places(p) >= p->opts.links_max || !wh_branch_may(l, p->opts.introduced_max))
                         return false;
         }
-        return wh_account_might(&p->task->accounts, l->waits_uid, WH_SHARE_TASK_LINKS) &&
-               wh_account_might(&p->accounts, l->waits_uid, WH_SHARE_LINKS);
+        return wh_account_might(&p->task->accounts, o->waits_uid, WH_SHARE_TASK_LINKS) &&
+               wh_account_might(&p->accounts, o->waits_uid, WH_SHARE_LINKS);
 }
 
 /* G3: its first place, if there is one for it. */
 static bool place_taken(struct wh_link *l)
 {
-        if (!l->waiting_room)
+        struct wh_owned *o = wh_owned(l);
+        if (!o->waiting_room)
                 return true;
-        if (wh_port_places(l->port) >= l->port->opts.links_max)
+        if (wh_port_places(o->port) >= o->port->opts.links_max)
                 return false;
-        if (wh_bill_charge(&l->bill, WH_SHARE_LINKS, 1, false) < 0)
+        if (wh_bill_charge(&o->bill, WH_SHARE_LINKS, 1, false) < 0)
                 return false;
-        l->waiting_room = false;
-        l->port->n_waiting_room--;
+        o->waiting_room = false;
+        o->port->n_waiting_room--;
         return true;
 }
 
@@ -216,7 +225,7 @@ int wh_place_had(struct wh_link *l)
 {
         if (l->in.hung_up || place_taken(l))
                 return 0;
-        return wh_place_wait(l, WH_WAITS_PLACE, l->bill.payer, false, 0);
+        return wh_place_wait(l, WH_WAITS_PLACE, wh_owned(l)->bill.payer, false, 0);
 }
 
 /* G1: those that might go on are looked at, and whoever sleeps here or polls learns that there is something to do. */
@@ -225,7 +234,7 @@ static void look_again(struct wh_port *p)
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
         bool any = p->accepts_owed && wh_port_places(p) < p->opts.links_max;
         wh_list_for_safe (n, &p->waiting) {
-                struct wh_link *l = wh_container(n, struct wh_link, hot);
+                struct wh_link *l = &wh_container(n, struct wh_owned, hot)->link;
                 if (!might_go_on(p, l) || (l->in.waits == WH_WAITS_PLACE && !place_taken(l)))
                         continue;
                 wh_place_unwait(l);
@@ -286,11 +295,11 @@ struct adopting {
 static int adopt(struct wh_link *introducer, int sock, const struct adopting *how, struct wh_link **ret,
                  enum wh_refusal *ret_which)
 {
-        struct wh_port *p = introducer->port;
+        struct wh_port *p = wh_owned(introducer)->port;
         struct wh_branch *b = NULL;
         int r;
         *ret_which = WH_REFUSAL_PLAIN;
-        if (introducer->revoked == WH_REVOKED_BRANCH)
+        if (wh_owned(introducer)->revoked == WH_REVOKED_BRANCH)
                 return -EKEYREVOKED;
         if (wh_port_places(p) >= p->opts.links_max && !how->waits)
                 return -EMLINK;
@@ -310,13 +319,13 @@ static int adopt_passing(struct wh_link *introducer, int sock, const struct adop
 {
         const struct adopting how = {.payer = plain->payer, .force = true, .passes = true};
         const enum wh_refusal which = why == -EDQUOT ? *ret_which : WH_REFUSAL_PLAIN;
-        count_no_more(introducer->port, +1);
+        count_no_more(wh_owned(introducer)->port, +1);
         int r = adopt(introducer, sock, &how, ret, ret_which);
         if (r < 0) {
-                count_no_more(introducer->port, -1);
+                count_no_more(wh_owned(introducer)->port, -1);
                 return r;
         }
-        (*ret)->passing = (uint8_t)-why;
+        wh_owned(*ret)->passing = (uint8_t)-why;
         (*ret)->in.refusal = (uint8_t)which;
         wh_branch_fade(*ret);
         return 0;
@@ -341,7 +350,7 @@ static bool greet(const struct wh_link *l)
  */
 static bool asked_by(const struct wh_link *introducer, const struct wh_frame *f, const struct wh_cred *cred, uid_t *ret)
 {
-        if (!introducer->directory || !(f->arg & WH_ADOPT_ASKED))
+        if (!wh_owned(introducer)->directory || !(f->arg & WH_ADOPT_ASKED))
                 return false;
         *ret = cred->known && cred->uid == f->call && wh_id_known(f->id) ? f->id : (uid_t)-1;
         return true;
@@ -349,8 +358,9 @@ static bool asked_by(const struct wh_link *introducer, const struct wh_frame *f,
 
 int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_frame *f, const struct wh_cred *cred)
 {
+        struct wh_owned *o = wh_owned(introducer);
         struct wh_link *l;
-        struct adopting how = {.payer = introducer->bill.payer};
+        struct adopting how = {.payer = o->bill.payer};
         const bool asked = asked_by(introducer, f, cred, &how.payer);
         wh_os_fd_private(sock);
         int r = wh_frame_check_socket(sock);
@@ -358,9 +368,9 @@ int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_fr
                 wh_os_close_theirs(sock); /* whatever it is, nothing of ours is written to it */
                 return r;
         }
-        struct wh_port *p = introducer->port;
+        struct wh_port *p = o->port;
         const uint32_t freed = wh_places_freed(p->task);
-        const bool had_place = !introducer->placeless;
+        const bool had_place = !o->placeless;
         enum wh_refusal which;
         r = adopt(introducer, sock, &how, &l, &which);
         if (asked && (r == -EMLINK || (r == -EDQUOT && which == WH_REFUSAL_LINKS))) {
@@ -369,12 +379,12 @@ int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_fr
         }
         const bool refuse = asked && r == -EDQUOT && how.payer != p->task->accounts.self;
         const bool over = ends_by_itself(r) && !refuse && give_place(introducer);
-        const bool given = over && !introducer->passing && is_gone(p, introducer->place_to);
+        const bool given = over && !o->passing && is_gone(p, o->place_to);
         if (given) {
                 how.force = true;
                 r = adopt(introducer, sock, &how, &l, &which);
         }
-        const bool passes = over && ends_by_itself(r) && !introducer->revoked && is_gone(p, introducer->passes);
+        const bool passes = over && ends_by_itself(r) && !o->revoked && is_gone(p, o->passes);
         if (passes) {
                 how.waits = false;
                 r = adopt_passing(introducer, sock, &how, r, &l, &which);
@@ -385,10 +395,10 @@ int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_fr
                 return r;
         }
         if (r == 0 && given && !passes)
-                introducer->place_to = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                o->place_to = atomic_load_explicit(&l->o.name, memory_order_relaxed);
         if (r == 0 && passes)
-                introducer->passes = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        if ((r < 0 || passes) && had_place && introducer->placeless)
+                o->passes = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        if ((r < 0 || passes) && had_place && o->placeless)
                 wh_place_freed(p); /* given away in vain: another may wait for it */
         if (r == 0 && !greet(l)) {
                 wh_port_remove_link(l);
@@ -404,11 +414,10 @@ int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_fr
                 wh_port_look_at(l); /* it may have sent already: look, rather than wait for an edge */
                 return 0;
         }
-        const bool in_vain = refuse || introducer->revoked || passes || (introducer->passing && !introducer->placeless);
+        const bool in_vain = refuse || o->revoked || passes || (o->passing && !o->placeless);
         if (r == -ENOMEM || (ends_by_itself(r) && !in_vain)) {
-                wh_os_close_end(sock, WH_END_SHARED); /* the frame has another: later */
-                const bool dead =
-                        introducer->in.hung_up && !introducer->placeless; /* too many have given theirs away */
+                wh_os_close_end(sock, WH_END_SHARED);                      /* the frame has another: later */
+                const bool dead = introducer->in.hung_up && !o->placeless; /* too many have given theirs away */
                 return r == -ENOMEM ? r
                                     : wh_place_wait(introducer, WH_WAITS_INTRODUCTION, how.payer,
                                                     dead || which == WH_REFUSAL_TASK_LINKS, freed);

@@ -1,3 +1,4 @@
+#include "port/owned.h"
 #include "port/port.h"
 
 #include "base/cleanup.h"
@@ -289,8 +290,8 @@ static bool link_holds(const struct wh_link *l)
 static bool links_in_use(struct wh_port *p)
 {
         wh_list_for (n, &p->links) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
-                if (atomic_load_explicit(&l->refs, memory_order_relaxed) > 1)
+                struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
+                if (atomic_load_explicit(&wh_owned(l)->refs, memory_order_relaxed) > 1)
                         return true;
         }
         return false;
@@ -352,14 +353,14 @@ int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret)
         struct wh_inbox *in = p->inbox;
         p->set_left = set;
         wh_list_for_safe (n, &p->links) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
                 if (l->over)
                         wh_port_remove_link(l);
         }
         p->closing = WH_PORT_MOVING;
         wh_inbox_expel(in);
         wh_list_for (n, &p->links)
-                if (link_holds(wh_container(n, struct wh_link, in_port)))
+                if (link_holds(&wh_container(n, struct wh_owned, in_port)->link))
                         r = wh_fail(-EBUSY, "a payload received in place was not given back yet");
         if (r == 0 && (r = wh_replies_detach(t, p)) < 0)
                 r = wh_fail(r, "a caller that waits for its reply cannot be told where it will come from");
@@ -405,7 +406,7 @@ void wh_port_gone(wharf_task *t, wharf_name name)
         struct wh_port *p = (struct wh_port *)wh_table_find(&t->names, name);
         struct wh_inbox *in = port_inbox_lock_any(p, name);
         wh_list_for (n, &p->links) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
                 l->handed_on = true;
                 l->came = false;
         }
@@ -490,7 +491,7 @@ static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbo
         if (in == &p->own)
                 wh_inbox_expel(in);
         wh_list_for_safe (n, &p->links)
-                wh_port_remove_link(wh_container(n, struct wh_link, in_port));
+                wh_port_remove_link(&wh_container(n, struct wh_owned, in_port)->link);
         wh_os_close_end(wh_steal_fd(&p->at_door), WH_END_OURS | WH_END_ACCEPTED);
         if (p->listen_fd >= 0)
                 wh_os_epoll_del(in->ep, p->listen_fd);
@@ -540,7 +541,7 @@ void wh_port_stat_locked(struct wh_port *p, struct wharf_port_stat *ret)
 {
         uint64_t queued = 0;
         wh_list_for (n, &p->links) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
                 if (!l->in.lane) {
                         queued += l->in.stash.full;
                         continue;

@@ -8,6 +8,7 @@
 #include "port/direct.h"
 #include "port/items.h"
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/port.h"
 #include "port/why.h"
 
@@ -22,7 +23,7 @@
 static int call_charge(struct wh_link *l)
 {
         bool own;
-        int r = wh_bill_charge_answer(&l->bill, &own);
+        int r = wh_bill_charge_answer(&wh_owned(l)->bill, &own);
         if (r == -EDQUOT)
                 l->in.refusal = own ? WH_REFUSAL_ANSWERS : WH_REFUSAL_TASK_ANSWERS;
         return r;
@@ -33,7 +34,7 @@ static void reply_link_drop(struct wh_link *l)
 {
         if (!l)
                 return;
-        wh_bill_give(&l->bill, WH_SHARE_ANSWERS, 1);
+        wh_bill_give(&wh_owned(l)->bill, WH_SHARE_ANSWERS, 1);
         wh_link_unref(l);
 }
 
@@ -44,7 +45,7 @@ int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *re
                 return r;
         struct wh_reply *y = wh_task_take(t, WHARF_KIND_REPLY, sizeof *y, sizeof y->o);
         if (!y) {
-                wh_bill_give(&l->bill, WH_SHARE_ANSWERS, 1);
+                wh_bill_give(&wh_owned(l)->bill, WH_SHARE_ANSWERS, 1);
                 return wh_trace(-ENOMEM);
         }
         y->link = l;
@@ -54,11 +55,11 @@ int wh_reply_new(wharf_task *t, struct wh_link *l, uint32_t call, wharf_name *re
         y->window_len = l->in.window.call == call ? l->in.window.len : 0;
         r = wh_table_add(&t->names, &y->o);
         if (r < 0) {
-                wh_bill_give(&l->bill, WH_SHARE_ANSWERS, 1);
+                wh_bill_give(&wh_owned(l)->bill, WH_SHARE_ANSWERS, 1);
                 wh_task_give(t, &y->o);
                 return r;
         }
-        wh_ref_take(&l->refs);
+        wh_ref_take(&wh_owned(l)->refs);
         *ret = atomic_load_explicit(&y->o.name, memory_order_relaxed);
         return 0;
 }
@@ -109,14 +110,7 @@ static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
 {
         if (o->dropped)
                 return 0; /* that it is closed says as much */
-        struct wh_link via = {.task = t,
-                              .end = &wh_holder_end,
-                              .sock = sock,
-                              .once = true,
-                              .in.old_sock = -1,
-                              .in.budget = WH_BUDGET,
-                              .in.change = {.sock = -1}};
-        wh_list_init(&via.calls);
+        struct wh_link via = wh_single_link(t, sock);
         o->call = 0;
         int r = wh_link_try_send(&via, o);
         via.sock = -1; /* closed with the right */
@@ -269,7 +263,7 @@ static void reply_detach(struct wh_object *o, void *arg)
                 return;
         wh_lock(&o->lock);
         struct wh_link *l = atomic_load_explicit(&o->name, memory_order_relaxed) ? y->link : NULL;
-        if (l && l->port == d->port) {
+        if (l && wh_owned(l)->port == d->port) {
                 int sv[2];
                 int r = wh_os_socketpair(sv);
                 if (r == 0) {
@@ -362,7 +356,7 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         if (wh_unlikely((r == -EDQUOT || r == -ETOOMANYREFS) && was.link)) {
                 /* What was read of its other replies is not its to pay any more: look, and try again. */
                 const int failed = r;
-                wh_ref_take(&was.link->refs);
+                wh_ref_take(&wh_owned(was.link)->refs);
                 reply_unlock(t, y, false);
                 const bool more = wh_replies_settle(was.link);
                 wh_link_unref(was.link);

@@ -3,6 +3,7 @@
  */
 #include "port/branch.h"
 #include "port/kept.h"
+#include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
@@ -21,7 +22,7 @@ enum { DRAIN_BUDGET = 320 * (WH_COST_FRAME + 2) + WH_LANE_BYTES_MAX / WH_COST_MA
  */
 static void drain(struct wh_link *l)
 {
-        l->inbox->budget = DRAIN_BUDGET;
+        wh_owned(l)->inbox->budget = DRAIN_BUDGET;
         while (!l->over && !l->in.sock_ended) {
                 int r = wh_link_pump(l);
                 if (l->in.direct) {
@@ -40,9 +41,9 @@ static void drain(struct wh_link *l)
 
 static void end_link(struct wh_port *p, struct wh_link *l, bool branch, int why)
 {
-        l->revoked = branch ? WH_REVOKED_BRANCH : WH_REVOKED;
-        wh_notice_free(p->task, l->once_notice); /* the owner knows */
-        l->once_notice = NULL;
+        wh_owned(l)->revoked = branch ? WH_REVOKED_BRANCH : WH_REVOKED;
+        wh_notice_free(p->task, wh_owned(l)->once_notice); /* the owner knows */
+        wh_owned(l)->once_notice = NULL;
         wh_place_unwait(l);
         drain(l);
         struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-why};
@@ -60,7 +61,7 @@ static int end_links(wharf_task *t, wharf_name port, uint64_t sender_id, bool br
         int n = 0;
         /* From the youngest on: whoever learns of it can rely on that those below have ended before. */
         for (struct wh_list *at = p->links.prev, *before = at->prev; at != &p->links; at = before, before = at->prev) {
-                struct wh_link *l = wh_container(at, struct wh_link, in_port);
+                struct wh_link *l = &wh_container(at, struct wh_owned, in_port)->link;
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != sender_id &&
                     !(branch && wh_branch_below(l, sender_id)))
                         continue;

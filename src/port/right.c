@@ -1,11 +1,13 @@
 /*
  * Send rights: made, copied, dropped; and the items of messages, which are rights and descriptors on their way.
  */
+#include "port/held.h"
 #include "port/items.h"
 #include "port/kept.h"
 #include "port/memory.h"
 #include "port/move.h"
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
 #include "port/why.h"
@@ -57,9 +59,10 @@ int wh_fail_at(wharf_task *t, int err, wharf_name name)
 
 int wh_right_from_socket(wharf_task *t, int sock, bool provisional, bool once, wharf_name *ret)
 {
-        struct wh_link *l = wh_link_new(t, WHARF_KIND_SEND, sock, &wh_holder_end);
-        if (!l)
+        struct wh_held *h = wh_held_new(t, sock);
+        if (!h)
                 return wh_trace(-ENOMEM);
+        struct wh_link *l = &h->link;
         l->provisional = provisional;
         l->once = once;
         int r = wh_table_add(&t->names, &l->o);
@@ -161,7 +164,7 @@ static int mint(wharf_task *t, wharf_name port, uint32_t kind, int *ret, uint32_
                 p->made += !once;
                 if (once)
                         unused->sender = *ret_id;
-                l->once_notice = unused;
+                wh_owned(l)->once_notice = unused;
         } else {
                 wh_notice_free(t, unused);
         }
@@ -178,9 +181,9 @@ static void unmint(wharf_task *t, wharf_name port, uint32_t id)
                 return;
         struct wh_inbox *in = p->inbox;
         struct wh_link *l = (struct wh_link *)wh_table_find(&t->links, id);
-        if (l && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id && l->port == p) {
-                wh_notice_free(t, l->once_notice);
-                l->once_notice = NULL;
+        if (l && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id && wh_owned(l)->port == p) {
+                wh_notice_free(t, wh_owned(l)->once_notice);
+                wh_owned(l)->once_notice = NULL;
                 p->made -= !l->once;
                 wh_port_remove_link(l);
         }
@@ -300,32 +303,33 @@ WHARF_API int wharf_right_connect(wharf_task *t, const char *path, wharf_name *r
 int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
 {
         struct wh_link *l = (struct wh_link *)o;
+        struct wh_held *h = wh_held(l);
         wh_lock(&o->lock);
         if (atomic_load_explicit(&o->name, memory_order_relaxed) != name) {
                 wh_unlock(&o->lock);
                 return -EBADF;
         }
-        if (l->watch)
+        if (h->watch)
                 wh_watch_socket(l, false);
-        l->watch = NULL;
-        wh_notice_free(t, l->watch_notice);
-        l->watch_notice = NULL;
+        h->watch = NULL;
+        wh_notice_free(t, h->watch_notice);
+        h->watch_notice = NULL;
         wh_room_forget(l);
         wh_table_remove(&t->names, o);
         wh_waits_hold(&t->waits, l->hello.port_id, -1);
         wh_link_end(l, -ECANCELED);
         l->out.over = -ECANCELED;
-        while (l->waiters) {
+        while (h->waiters) {
                 /* Wakes the one that polls the socket; the others look at `turn`. */
                 wh_os_shutdown(l->sock, SHUT_RDWR);
                 wh_holder_turn(l);
                 wh_unlock(&o->lock);
-                wh_os_futex_wait(&l->turn, atomic_load_explicit(&l->turn, memory_order_relaxed),
+                wh_os_futex_wait(&h->turn, atomic_load_explicit(&h->turn, memory_order_relaxed),
                                  wh_os_now_ns() + 100000, false);
                 wh_lock(&o->lock);
         }
         wh_calls_done(l);
-        wh_link_done(l);
+        wh_held_done(wh_held(l));
         wh_unlock(&o->lock);
         wh_task_give(t, o);
         return 0;
@@ -404,7 +408,7 @@ WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_rig
 static bool untouched(const struct wh_link *l)
 {
         return l->provisional && !l->greeted && l->out.seq == 0 && l->in.seq == 0 && l->out.over == 0 && !l->out.lane &&
-               !l->watch && wh_list_empty(&l->calls);
+               !wh_held(l)->watch && wh_list_empty(&wh_held(l)->calls);
 }
 
 /* Whoever is told that we gave it this right is to know from whom we had it (I4). */
@@ -677,7 +681,7 @@ int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n)
         if (n > WHARF_ITEMS_MAX)
                 return wh_trace(-EPROTO);
         struct wh_mover by = {.given = wh_link_giver(l), .own = own_mover(l), .over = l};
-        by.payer = l->owner && !l->answer ? l->bill.payer : t->accounts.self;
+        by.payer = l->owner && !l->answer ? wh_owned(l)->bill.payer : t->accounts.self;
         if (!by.own && by.payer == t->accounts.self)
                 by.payer = (uid_t)-1; /* a right that we made and gave away, or an answer: nobody is known */
         int r;

@@ -14,6 +14,7 @@
  *   Q2  One that is not due and may become so is armed: its inbox has the socket in its epoll, `want` was announced
  *       after the queue was last seen full, and whoever empties the socket looks again (wh_link_pump()).
  */
+#include "port/held.h"
 #include "port/link.h"
 #include "port/object.h"
 #include "port/port.h"
@@ -46,7 +47,7 @@ static bool still_left(struct wh_link *l)
 
 static bool armed(const struct wh_link *l)
 {
-        return l->room[WH_ROOM_POSSIBLE].inbox || l->room[WH_ROOM_LATER].inbox;
+        return wh_held(l)->room[WH_ROOM_POSSIBLE].inbox || wh_held(l)->room[WH_ROOM_LATER].inbox;
 }
 
 static void disarm(struct wh_link *l, struct wh_room_asked *a)
@@ -67,7 +68,7 @@ static void fire(struct wh_link *l, struct wh_room_asked *a)
 /* Look, and tell what is due. */
 static void tell(struct wh_link *l)
 {
-        struct wh_room_asked *possible = &l->room[WH_ROOM_POSSIBLE], *later = &l->room[WH_ROOM_LATER];
+        struct wh_room_asked *possible = &wh_held(l)->room[WH_ROOM_POSSIBLE], *later = &wh_held(l)->room[WH_ROOM_LATER];
         if (possible->notice && !wh_link_full(l))
                 fire(l, possible);
         if (later->notice && (l->out.over || l->over)) {
@@ -93,7 +94,7 @@ void wh_room_settle(struct wh_link *l)
                         tell(l);
                 }
         }
-        if (l->out.lane && !armed(l) && l->room_waiters == 0)
+        if (l->out.lane && !armed(l) && wh_held(l)->room_waiters == 0)
                 wh_ring_want(&l->out.lane->ring, false);
         l->out.room_asked = armed(l);
 }
@@ -116,7 +117,7 @@ static int arm(struct wh_link *l, struct wh_room_asked *a)
 
 static struct wh_room_asked *asked_of(struct wh_link *l, uint32_t what)
 {
-        return &l->room[what == WHARF_NOTICE_SENT_LATER ? WH_ROOM_LATER : WH_ROOM_POSSIBLE];
+        return &wh_held(l)->room[what == WHARF_NOTICE_SENT_LATER ? WH_ROOM_LATER : WH_ROOM_POSSIBLE];
 }
 
 int wh_room_ask(wharf_task *t, uint32_t what, wharf_name right, wharf_name port)
@@ -171,9 +172,9 @@ struct wh_notice *wh_room_unask(struct wh_link *l, uint32_t what)
 void wh_room_forget(struct wh_link *l)
 {
         for (unsigned i = 0; i < WH_ROOM_NOTICES; i++) {
-                disarm(l, &l->room[i]);
-                wh_notice_free(l->task, l->room[i].notice);
-                l->room[i].notice = NULL;
+                disarm(l, &wh_held(l)->room[i]);
+                wh_notice_free(l->task, wh_held(l)->room[i].notice);
+                wh_held(l)->room[i].notice = NULL;
         }
         l->out.room_asked = false;
 }
@@ -181,7 +182,7 @@ void wh_room_forget(struct wh_link *l)
 void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to)
 {
         for (unsigned i = 0; i < WH_ROOM_NOTICES; i++) {
-                struct wh_room_asked *a = &l->room[i];
+                struct wh_room_asked *a = &wh_held(l)->room[i];
                 if (!a->notice || a->port != port)
                         continue;
                 bool was = a->inbox != NULL;
@@ -206,8 +207,9 @@ void wh_room_event(struct wh_link *l)
          */
         if (!l->in.leader && wh_link_read(l, WH_UNTIL_EMPTY, 0) == WH_LINK_LATER)
                 for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
-                        if (l->room[i].inbox)
-                                wh_watch_update(l, l->room[i].inbox); /* so that epoll tells again of what was left */
+                        if (wh_held(l)->room[i].inbox)
+                                wh_watch_update(
+                                        l, wh_held(l)->room[i].inbox); /* so that epoll tells again of what was left */
         wh_link_probe(l, true);
         wh_room_settle(l);
 }
@@ -220,12 +222,12 @@ int wh_link_leave(struct wh_link *l, struct wh_outgoing *o, int full)
                 return full; /* in the middle of another: the line may not come between its pieces */
         if (still_left(l))
                 return -EBUSY;
-        int r = arm(l, &l->room[WH_ROOM_LATER]);
+        int r = arm(l, &wh_held(l)->room[WH_ROOM_LATER]);
         if (r < 0)
                 return r;
         r = wh_link_send_kept(l, o);
         if (r < 0) {
-                disarm(l, &l->room[WH_ROOM_LATER]);
+                disarm(l, &wh_held(l)->room[WH_ROOM_LATER]);
                 l->out.room_asked = armed(l);
                 return r;
         }

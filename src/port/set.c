@@ -2,6 +2,7 @@
  * Sets: ports that are received from together. A port in a set has its links in the set's inbox.
  */
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/port.h"
 
 #include "base/trace.h"
@@ -20,7 +21,7 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                         : 0;
         struct wh_list *stop = &p->links;
         wh_list_for (n, &p->links) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
                 if (r < 0 || (r = wh_os_epoll_add(to->ep, l->sock, EPOLLIN | EPOLLRDHUP | EPOLLET,
                                                   wh_ep_tag(WH_EP_LINK, l->o.name))) < 0) {
                         stop = n;
@@ -29,13 +30,13 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
         }
         struct wh_inbox *out = r < 0 ? to : from; /* whose entries go */
         for (struct wh_list *n = p->links.next; n != stop; n = n->next) {
-                struct wh_link *l = wh_container(n, struct wh_link, in_port);
+                struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
                 wh_os_epoll_del(out->ep, l->sock);
                 if (r < 0)
                         continue;
                 if (!l->in.waits)
-                        wh_list_remove(&l->hot);
-                l->inbox = to;
+                        wh_list_remove(&wh_owned(l)->hot);
+                wh_owned(l)->inbox = to;
                 l->in.sock_ready = true;
                 wh_inbox_heat(to, l);
         }
@@ -43,9 +44,9 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 wh_os_epoll_del(out->ep, p->listen_fd);
         if (r < 0)
                 return r;
-        if (from->direct && from->direct->port == p)
+        if (from->direct && wh_owned(from->direct)->port == p)
                 from->direct = NULL;
-        if (from->unfit && from->unfit->port == p)
+        if (from->unfit && wh_owned(from->unfit)->port == p)
                 from->unfit = NULL;
         wh_list_remove(&p->in_inbox);
         wh_list_push_back(&to->ports, &p->in_inbox);

@@ -1,3 +1,4 @@
+#include "port/owned.h"
 #include "port/task.h"
 
 #include "base/opts.h"

@@ -1,3 +1,4 @@
+#include "port/owned.h"
 #include "port/turns.h"
 
 #include "os/os.h"
@@ -73,28 +74,29 @@ static uint64_t round_next(struct wh_turns *t, uid_t uid)
         return t->round;
 }
 
-static struct wh_link *link_of(const struct wh_list *n)
+static struct wh_owned *owned_of(const struct wh_list *n)
 {
-        return wh_container(n, struct wh_link, hot);
+        return wh_container(n, struct wh_owned, hot);
 }
 
 /* Behind all of its round; looked for from the end that is nearer. */
 static void insert(struct wh_inbox *in, struct wh_link *l)
 {
+        struct wh_owned *o = wh_owned(l);
         struct wh_list *at = &in->hot;
-        const uint64_t last = wh_list_empty(&in->hot) ? 0 : link_of(in->hot.prev)->round;
-        if (l->round >= last) {
-                wh_list_push_back(&in->hot, &l->hot);
+        const uint64_t last = wh_list_empty(&in->hot) ? 0 : owned_of(in->hot.prev)->round;
+        if (o->round >= last) {
+                wh_list_push_back(&in->hot, &o->hot);
                 return;
         }
-        if (l->round - in->turns.round < last - l->round) {
-                for (at = at->next; link_of(at)->round <= l->round; at = at->next)
+        if (o->round - in->turns.round < last - o->round) {
+                for (at = at->next; owned_of(at)->round <= o->round; at = at->next)
                         ;
         } else {
-                while (at->prev != &in->hot && link_of(at->prev)->round > l->round)
+                while (at->prev != &in->hot && owned_of(at->prev)->round > o->round)
                         at = at->prev;
         }
-        wh_list_insert_before(at, &l->hot);
+        wh_list_insert_before(at, &o->hot);
 }
 
 /* Hot links of a second user: from here on each has a round. */
@@ -102,72 +104,76 @@ static void mix(struct wh_inbox *in)
 {
         set_mixed(in, true);
         wh_list_for (n, &in->hot)
-                link_of(n)->round = round_next(&in->turns, in->turns.user);
+                owned_of(n)->round = round_next(&in->turns, in->turns.user);
 }
 
 void wh_turn_first(struct wh_inbox *in, struct wh_link *l)
 {
+        struct wh_owned *o = wh_owned(l);
         in->turns.heated++;
         if (wh_list_empty(&in->hot)) {
                 set_mixed(in, false);
-                in->turns.user = l->bill.payer;
-        } else if (!in->turns.mixed && l->bill.payer != in->turns.user) {
+                in->turns.user = o->bill.payer;
+        } else if (!in->turns.mixed && o->bill.payer != in->turns.user) {
                 mix(in);
         }
-        l->round = in->turns.mixed ? round_next(&in->turns, l->bill.payer) : in->turns.round;
+        o->round = in->turns.mixed ? round_next(&in->turns, o->bill.payer) : in->turns.round;
         insert(in, l);
 }
 
 void wh_turn_on(struct wh_inbox *in, const struct wh_link *l)
 {
-        if (wh_unlikely(in->turns.mixed) && l->round > in->turns.round)
-                in->turns.round = l->round;
+        if (wh_unlikely(in->turns.mixed) && wh_owned(l)->round > in->turns.round)
+                in->turns.round = wh_owned(l)->round;
 }
 
 void wh_turn_over(struct wh_inbox *in, struct wh_link *l)
 {
-        l->served = 0;
-        wh_list_remove(&l->hot);
+        struct wh_owned *o = wh_owned(l);
+        o->served = 0;
+        wh_list_remove(&o->hot);
         wh_turn_on(in, l);
         if (wh_unlikely(in->turns.mixed)) {
-                l->round = round_next(&in->turns, l->bill.payer);
+                o->round = round_next(&in->turns, o->bill.payer);
                 insert(in, l);
         } else {
-                wh_list_push_back(&in->hot, &l->hot);
+                wh_list_push_back(&in->hot, &o->hot);
         }
 }
 
 void wh_turn_last(struct wh_inbox *in, struct wh_link *l)
 {
-        l->served = 0;
-        wh_list_remove(&l->hot);
+        struct wh_owned *o = wh_owned(l);
+        o->served = 0;
+        wh_list_remove(&o->hot);
         wh_turn_on(in, l);
         if (in->turns.mixed) {
-                l->round = wh_list_empty(&in->hot) ? in->turns.round : link_of(in->hot.prev)->round + 1;
+                o->round = wh_list_empty(&in->hot) ? in->turns.round : owned_of(in->hot.prev)->round + 1;
         }
-        wh_list_push_back(&in->hot, &l->hot);
+        wh_list_push_back(&in->hot, &o->hot);
 }
 
 void wh_turn_payer(struct wh_link *l)
 {
-        if (!wh_list_linked(&l->hot) || l->in.waits)
+        if (!wh_list_linked(&wh_owned(l)->hot) || l->in.waits)
                 return;
-        wh_list_remove(&l->hot);
-        wh_turn_first(l->inbox, l);
+        wh_list_remove(&wh_owned(l)->hot);
+        wh_turn_first(wh_owned(l)->inbox, l);
 }
 
 bool wh_turn_waits(struct wh_inbox *in, struct wh_link *l, struct wh_list **next)
 {
-        if (l->served || l->round >= in->turns.round || !wh_link_has_something(l))
+        struct wh_owned *o = wh_owned(l);
+        if (o->served || o->round >= in->turns.round || !wh_link_has_something(l))
                 return false;
-        struct wh_list *before = l->hot.prev;
-        wh_list_remove(&l->hot);
-        l->round = round_next(&in->turns, l->bill.payer);
+        struct wh_list *before = o->hot.prev;
+        wh_list_remove(&o->hot);
+        o->round = round_next(&in->turns, o->bill.payer);
         insert(in, l);
         *next = before->next;
-        if (*next != &l->hot)
+        if (*next != &o->hot)
                 return true;
-        *next = l->hot.next; /* it is next all the same */
+        *next = o->hot.next; /* it is next all the same */
         return false;
 }
 

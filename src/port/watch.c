@@ -1,6 +1,7 @@
 /*
  * Rights that are watched: their sockets are in the epoll of the inbox that is to be told.
  */
+#include "port/held.h"
 #include "port/object.h"
 #include "port/port.h"
 
@@ -22,16 +23,17 @@ void wh_watch_event(struct wh_inbox *in, wharf_name name, uint32_t events)
 {
         int err;
         struct wh_link *l = wh_holder_lock(in->task, name, &err);
+        struct wh_held *h = wh_held(l);
         if (!l)
                 return;
         bool over = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
-        if (l->watch == in && l->kept && !over)
+        if (h->watch == in && l->kept && !over)
                 over = kept_is_over(l);
-        if (l->watch == in && over) {
+        if (h->watch == in && over) {
                 wh_watch_socket(l, false);
-                l->watch = NULL;
-                wh_list_push_back(&in->notices, &l->watch_notice->node);
-                l->watch_notice = NULL;
+                h->watch = NULL;
+                wh_list_push_back(&in->notices, &h->watch_notice->node);
+                h->watch_notice = NULL;
         }
         bool room = l->out.room_asked;
         if (room)
@@ -43,21 +45,21 @@ void wh_watch_event(struct wh_inbox *in, wharf_name name, uint32_t events)
 
 int wh_watch_socket(struct wh_link *l, bool add)
 {
-        struct wh_inbox *in = l->watch;
+        struct wh_inbox *in = wh_held(l)->watch;
         if (!add)
-                l->watch = NULL;
+                wh_held(l)->watch = NULL;
         int r = wh_watch_update(l, in);
-        l->watch = in;
+        wh_held(l)->watch = in;
         return r;
 }
 
 int wh_watch_update(struct wh_link *l, struct wh_inbox *in)
 {
         uint32_t name = atomic_load_explicit(&l->o.name, memory_order_relaxed), events = 0;
-        if (l->watch == in)
+        if (wh_held(l)->watch == in)
                 events |= EPOLLRDHUP | EPOLLET | (l->kept ? EPOLLIN : 0);
         for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
-                if (l->room[i].inbox == in)
+                if (wh_held(l)->room[i].inbox == in)
                         events |= EPOLLIN | EPOLLRDHUP | EPOLLET;
         if (events == 0)
                 return wh_os_epoll_del(in->ep, l->sock);
@@ -74,17 +76,18 @@ static void watch_move(struct wh_object *o, void *arg)
 {
         const struct watch_target *a = arg;
         struct wh_link *l = (struct wh_link *)o;
+        struct wh_held *h = wh_held(l);
         if (o->kind != WHARF_KIND_SEND)
                 return;
         wh_lock(&o->lock);
-        if (l->watch && l->watch_port == a->port && atomic_load_explicit(&o->name, memory_order_relaxed)) {
+        if (h->watch && h->watch_port == a->port && atomic_load_explicit(&o->name, memory_order_relaxed)) {
                 wh_watch_socket(l, false);
-                l->watch = a->to;
+                h->watch = a->to;
                 if (a->to) {
                         wh_watch_socket(l, true);
                 } else {
-                        wh_notice_free(l->task, l->watch_notice);
-                        l->watch_notice = NULL;
+                        wh_notice_free(l->task, h->watch_notice);
+                        h->watch_notice = NULL;
                 }
         }
         if (atomic_load_explicit(&o->name, memory_order_relaxed))

@@ -7,6 +7,7 @@
 #include "port/link.h"
 #include "port/account.h"
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
 
@@ -662,7 +663,7 @@ static struct wh_link *link_at(struct wh_port *p, unsigned i)
         struct wh_list *at = p->links.next;
         while (i--)
                 at = at->next;
-        return wh_container(at, struct wh_link, in_port);
+        return &wh_container(at, struct wh_owned, in_port)->link;
 }
 
 /* Goal: what a lane has mapped is charged beside a large message that is coming, and not in its place. */
@@ -707,7 +708,7 @@ TEST(turns_and_places_go_with_the_payer)
         wh_inbox_look(in); /* the connections, */
         wh_inbox_look(in); /* and what they have */
         CHECK_EQ(p->n_links, 2);
-        CHECK(wh_list_linked(&link_at(p, 0)->hot) && wh_list_linked(&link_at(p, 1)->hot));
+        CHECK(wh_list_linked(&wh_owned(link_at(p, 0))->hot) && wh_list_linked(&wh_owned(link_at(p, 1))->hot));
         CHECK(!in->turns.mixed);
         const uint32_t freed = wh_places_freed(h.task);
         link_at(p, 1)->cred.uid = USER_B;

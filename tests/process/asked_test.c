@@ -6,6 +6,7 @@
 #include "hub.h"
 #include "port/account.h"
 #include "port/frame.h"
+#include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
 #include "port/task.h"

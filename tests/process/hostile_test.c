@@ -7,8 +7,10 @@
 
 #include "os/closer.h"
 #include "os/os.h"
+#include "port/held.h"
 #include "port/link.h"
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/port.h"
 
 #include <fcntl.h>
@@ -169,7 +171,7 @@ TEST(message_sent_just_before_its_sender_s_end_is_received)
         still_serves(t, port, last_right);
         struct wh_port *p = wh_port_lock(t, port, &err);
         CHECK(p);
-        last_sock = wh_container(p->links.next, struct wh_link, in_port)->sock;
+        last_sock = wh_container(p->links.next, struct wh_owned, in_port)->link.sock;
         wh_unlock(&p->inbox->lock);
         CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, over), 0);
         close(over[1]);
@@ -1221,9 +1223,9 @@ TEST(pieces_in_anothers_buffer)
                 int err;
                 struct wh_port *p;
                 struct wh_inbox *in = wh_inbox_lock(t, port, &p, &err);
-                struct wh_link *mine = wh_container(p->links.next, struct wh_link, in_port);
-                if (!wh_list_linked(&mine->hot))
-                        wh_list_push_back(&in->hot, &mine->hot);
+                struct wh_link *mine = &wh_container(p->links.next, struct wh_owned, in_port)->link;
+                if (!wh_list_linked(&wh_owned(mine)->hot))
+                        wh_list_push_back(&in->hot, &wh_owned(mine)->hot);
                 wh_unlock(&in->lock);
                 CHECK_EQ(wharf_recvmsg(t, port, &m, 0), 0);
                 CHECK_EQ(m.len_bytes, 2000);
@@ -1365,7 +1367,7 @@ TEST(calls_beyond_two_to_the_31)
 {
         wharf_task *t = task_new();
         wharf_name port = port_new(t, NULL), right = right_new(t, port);
-        holder(t, right)->last_call = INT32_MAX - 1;
+        wh_held(holder(t, right))->last_call = INT32_MAX - 1;
         for (int i = 0; i < 4; i++) {
                 char buf[8];
                 uint32_t call;

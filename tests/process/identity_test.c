@@ -9,6 +9,7 @@
 #include "os/os.h"
 #include "port/link.h"
 #include "port/object.h"
+#include "port/owned.h"
 #include "port/port.h"
 #include "names/proto.h"
 
@@ -736,7 +737,7 @@ static int moves_a_port_that_lies(void *arg)
         int err;
         struct wh_port *p = wh_port_lock(t, port, &err);
         CHECK(p);
-        struct wh_link *l = wh_container(p->links.next, struct wh_link, in_port);
+        struct wh_link *l = &wh_container(p->links.next, struct wh_owned, in_port)->link;
         l->cred = (struct wh_cred){1, 0, 0, true};
         l->who.known = WHARF_KNOWN_BOUND;
         wh_unlock(&p->inbox->lock);

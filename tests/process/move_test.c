@@ -7,6 +7,7 @@
 
 #include "os/os.h"
 #include "port/move.h"
+#include "port/owned.h"
 #include "port/port.h"
 
 #include <poll.h>
@@ -1070,7 +1071,7 @@ static struct kept keep(wharf_task *t, wharf_name port)
         struct kept k;
         struct wh_port *p = wh_port_lock(t, port, &err);
         CHECK(p);
-        struct wh_link *l = wh_container(p->links.next, struct wh_link, in_port);
+        struct wh_link *l = &wh_container(p->links.next, struct wh_owned, in_port)->link;
         k.sock[0] = dup(l->sock);
         CHECK(l->in.lane);
         k.back = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, l->in.lane->back_fd, 0);

@@ -10,6 +10,7 @@
 #include "port/link.h"
 #include "port/memory.h"
 #include "port/move.h"
+#include "port/owned.h"
 #include "port/port.h"
 
 #include <errno.h>
@@ -312,7 +313,7 @@ static struct wh_link *only_link(wharf_task *t, wharf_name port)
 {
         struct wh_port *p = port_of(t, port);
         CHECK_EQ(p->n_links, 1);
-        return wh_container(p->links.next, struct wh_link, in_port);
+        return &wh_container(p->links.next, struct wh_owned, in_port)->link;
 }
 
 static void send_part(int sock, const uint8_t *bytes, size_t n, bool last)
@@ -882,7 +883,7 @@ static unsigned count_came(wharf_task *t, wharf_name port)
 {
         unsigned n = 0;
         wh_list_for (pos, &port_of(t, port)->links)
-                n += wh_container(pos, struct wh_link, in_port)->came;
+                n += wh_container(pos, struct wh_owned, in_port)->link.came;
         return n;
 }
 
@@ -948,7 +949,7 @@ TEST(a_sender_of_a_moved_port_is_told_though_another_is_waited_for)
         }
         port = moved_by(h.task, port, getuid());
         CHECK_EQ(count_came(h.task, port), 2);
-        struct wh_link *one = wh_container(port_of(h.task, port)->links.next, struct wh_link, in_port);
+        struct wh_link *one = &wh_container(port_of(h.task, port)->links.next, struct wh_owned, in_port)->link;
         struct wharf_msg m = MSG(.from = one->who.id);
         CHECK_EQ(wharf_recvmsg(h.task, port, &m, wharf_in_ms(5)), -ETIMEDOUT);
         CHECK_EQ(count_came(h.task, port), 1);

@@ -6,6 +6,7 @@
 
 #include "os/os.h"
 #include "port/direct.h"
+#include "port/held.h"
 #include "port/link.h"
 #include "port/object.h"
 
@@ -1011,7 +1012,7 @@ static int call_and_give_up(void *arg)
         CHECK_EQ(a.how, WHARF_HOW_DIRECT);
         check_reply(t, &a, 3, MIB);
         struct wh_link *l = holder(t, hub);
-        CHECK(l->windows_aside == NULL); /* all were answered */
+        CHECK(wh_held(l)->windows_aside == NULL); /* all were answered */
         wharf_task_close(t);
         return 0;
 }
@@ -1156,7 +1157,7 @@ static int announce_lies(void *arg)
                 struct {
                         struct wh_rec_ext ext;
                         struct wh_rec_direct d;
-                } rec = {.ext.call = l->last_call + 1,
+                } rec = {.ext.call = wh_held(l)->last_call + 1,
                          .d = {.at = window_lies[i].mine ? (uintptr_t)page : window_lies[i].at,
                                .len = window_lies[i].len}};
                 memcpy(wh_ring_reserve(&l->out.lane->ring, sizeof rec), &rec, sizeof rec);
@@ -1235,7 +1236,7 @@ TEST(direct_replies_that_no_honest_server_gives)
                 struct wh_link *l = (struct wh_link *)wh_table_find(&h.task->links, (uint32_t)m.sender.id);
                 CHECK_EQ(wh_link_attach(l), 0);
                 struct wh_link *caller = holder(h.task, right);
-                struct wh_window *w = wh_container(caller->calls.next, struct wh_call, node)->window;
+                struct wh_window *w = wh_container(wh_held(caller)->calls.next, struct wh_call, node)->window;
                 CHECK(!w == !lie);
                 struct {
                         struct wh_rec_ext ext;
