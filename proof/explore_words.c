@@ -5,9 +5,9 @@
  */
 #include "explore/explore.h"
 #include "lane/lane.h"
-#include "port/direct.h"
-#include "port/table.h"
-#include "port/waits.h"
+#include "link/direct.h"
+#include "task/table.h"
+#include "task/waits.h"
 #include "wharf/names.h"
 
 #include <errno.h>

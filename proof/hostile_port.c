@@ -6,7 +6,7 @@
 #include "both_ends.h"
 #include "port.h"
 
-#include "port/frame.h"
+#include "link/frame.h"
 
 #include <sys/stat.h>
 

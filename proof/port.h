@@ -6,8 +6,8 @@
 #define PROOF_PORT_H
 
 #include "engine/proof.h"
-#include "port/link.h"
-#include "port/object.h"
+#include "link/link.h"
+#include "right/object.h"
 #include "port/port.h"
 #include "wharf/wharf.h"
 

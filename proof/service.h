@@ -15,7 +15,7 @@
 
 #include "engine/case.h"
 #include "os/os.h"
-#include "port/kept.h"
+#include "right/kept.h"
 #include "names/domain.h"
 #include "wharfd/keeper.h"
 #include "wharfd/rules.h"

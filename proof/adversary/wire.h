@@ -17,7 +17,7 @@
 #include <sys/types.h>
 
 #include "lane/layout.h" /* WH_REC_*, magics and versions: numbers only */
-#include "port/frame.h"  /* WH_FRAME_*, WH_MSG_*: numbers only */
+#include "link/frame.h"  /* WH_FRAME_*, WH_MSG_*: numbers only */
 
 enum {
         WIRE_FDS_MAX = 253, /* the kernel takes no more in one datagram */

@@ -1,7 +1,7 @@
 /* Where the library's layout is another one than the adversary's, this does not compile: see wire.h. */
 #include "wire.h"
 
-#include "port/link.h"
+#include "link/link.h"
 #include "names/proto.h"
 
 #include <assert.h>

@@ -1,6 +1,6 @@
 #include "datagram.h"
 
-#include "port/frame.h"
+#include "link/frame.h"
 
 #include <fcntl.h>
 #include <string.h>

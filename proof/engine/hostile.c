@@ -14,7 +14,7 @@
 #include "case.h"
 #include "datagram.h"
 
-#include "port/frame.h"
+#include "link/frame.h"
 
 #include "os/os.h"
 

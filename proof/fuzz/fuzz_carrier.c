@@ -6,7 +6,7 @@
  */
 #include "port.h"
 
-#include "port/move.h"
+#include "message/move.h"
 
 #include <sys/stat.h>
 

@@ -8,9 +8,9 @@
 #include "fuzz.h"
 
 #include "lane/lane.h"
-#include "port/carrier.h"
-#include "port/frame.h"
-#include "port/object.h"
+#include "message/carrier.h"
+#include "link/frame.h"
+#include "right/object.h"
 #include "port/port.h"
 #include "wharf/wharf.h"
 

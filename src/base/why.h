@@ -1,6 +1,6 @@
 /*
  * why - what wharf_why() says: one line a thread, set where a public call fails and cleared where it has nothing to
- * add. Kept by port/why.c.
+ * add. Kept by task/why.c.
  */
 #ifndef WH_BASE_WHY_H
 #define WH_BASE_WHY_H

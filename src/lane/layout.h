@@ -132,7 +132,7 @@ struct wh_back {
          * wh_claim) and the offer's number. The one word that both change.
          */
         _Atomic uint64_t claim;
-        /* [direct] What became of the direct transfer that is under way, wh_direct_word(); see port/direct.h. */
+        /* [direct] What became of the direct transfer that is under way, wh_direct_word(); see link/direct.h. */
         _Atomic uint64_t direct;
         uint8_t pad2[WH_LINE - 16];
         /* [section-released] How many entries of `released` were ever written. */

@@ -4,9 +4,9 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
-#include "port/object.h"
-#include "port/task.h"
-#include "port/why.h"
+#include "right/object.h"
+#include "task/task.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -34,10 +34,10 @@
 #include "base/trace.h"
 #include "os/lock.h"
 #include "os/os.h"
-#include "port/items.h"
-#include "port/object.h"
+#include "message/items.h"
+#include "right/object.h"
 #include "port/port.h"
-#include "port/why.h"
+#include "task/why.h"
 #include "names/names.h"
 
 #include <assert.h>

@@ -10,7 +10,7 @@
  *      REGISTER  asks with a send right to the port, and with its status page if it could make one
  *      LOOKUP    is answered with a send right
  *      WATCH     asks with a send right to the port that events are to go to
- *      any       with the flag WH_NAMES_PAGE: its last item is the page of the task that asks (port/waits.h)
+ *      any       with the flag WH_NAMES_PAGE: its last item is the page of the task that asks (task/waits.h)
  *
  * LIST and WAITS are answered in parts, so that no request costs wharfd more than another: an answer says after which
  * entry the next part begins, and whoever wants it asks with that. A number of an earlier wharfd is refused (-ESTALE),
@@ -30,7 +30,7 @@
 #ifndef WH_NAMES_PROTO_H
 #define WH_NAMES_PROTO_H
 
-#include "port/waits.h"
+#include "task/waits.h"
 #include "wharf/names.h"
 
 #include <assert.h>

@@ -18,7 +18,7 @@
 
 #include "os/lock.h"
 #include "os/os.h"
-#include "port/items.h"
+#include "message/items.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -1,7 +1,7 @@
 /*
  * Starting programs with an initial set of rights (wharf/spawn.h).
  *
- * What is given travels as the items of one message (port/carrier.h), whose payload is their names, each ended by a 0.
+ * What is given travels as the items of one message (message/carrier.h), whose payload is their names, each ended by a 0.
  * The variable WHARF_RIGHTS says PID:FD:INODE: for which process (0: for whoever asks first), on which descriptor, and
  * which socket that is, so that a descriptor of that number which is something else by now is not taken for it.
  *
@@ -16,9 +16,9 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "os/spawn.h"
-#include "port/carrier.h"
-#include "port/items.h"
-#include "port/why.h"
+#include "message/carrier.h"
+#include "message/items.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <inttypes.h>

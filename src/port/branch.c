@@ -2,8 +2,8 @@
 
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/identity.h"
-#include "port/link.h"
+#include "link/identity.h"
+#include "link/link.h"
 #include "port/owned.h"
 
 #include <errno.h>

@@ -7,7 +7,7 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "port/places.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include <errno.h>
 

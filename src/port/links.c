@@ -1,7 +1,7 @@
 /*
  * The links of a port: they come, they are counted, and they go.
  */
-#include "port/object.h"
+#include "right/object.h"
 #include "port/owned.h"
 #include "port/port.h"
 

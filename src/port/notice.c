@@ -1,13 +1,13 @@
-#include "port/held.h"
+#include "right/held.h"
 #include "port/notice.h"
 
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/object.h"
+#include "right/object.h"
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
-#include "port/why.h"
+#include "task/why.h"
 #include "wharf/message.h"
 
 #include <errno.h>

@@ -15,7 +15,7 @@
 #define WH_PORT_NOTICE_H
 
 #include "base/list.h"
-#include "port/task.h"
+#include "task/task.h"
 
 struct wh_port;
 struct wh_link;

@@ -7,8 +7,8 @@
 #define WH_PORT_OWNED_H
 
 #include "base/list.h"
-#include "port/account.h"
-#include "port/link.h"
+#include "task/account.h"
+#include "link/link.h"
 
 struct wh_port;
 struct wh_inbox;

@@ -12,7 +12,7 @@
  * That it was read the kernel says and nobody else: a memory goes with a frame, and how many frames may lie unread in a
  * socket follows from how many bytes the kernel has for them. Whoever took a reply has read all frames before it.
  */
-#include "port/link.h"
+#include "link/link.h"
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"

@@ -5,7 +5,7 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "port/branch.h"
-#include "port/identity.h"
+#include "link/identity.h"
 
 #include <errno.h>
 

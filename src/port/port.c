@@ -7,10 +7,10 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "port/branch.h"
-#include "port/move.h"
+#include "message/move.h"
 #include "port/places.h"
 #include "port/status.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -21,9 +21,9 @@
 #ifndef WH_PORT_PORT_H
 #define WH_PORT_PORT_H
 
-#include "port/link.h"
+#include "link/link.h"
 #include "port/notice.h"
-#include "port/object.h"
+#include "right/object.h"
 #include "port/turns.h"
 
 struct wh_port_status;

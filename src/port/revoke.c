@@ -2,11 +2,11 @@
  * Revoking: the owner of a port ends the link of one sender, or everything that came through it.
  */
 #include "port/branch.h"
-#include "port/kept.h"
+#include "right/kept.h"
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include "os/os.h"
 

@@ -1,9 +1,9 @@
 /*
  * The ports that every task has: Task Self, at which others address the task, and Notify, where notices go by default.
  */
-#include "port/why.h"
+#include "task/why.h"
 
-#include "port/task.h"
+#include "task/task.h"
 #include "wharf/port.h"
 
 #include <errno.h>

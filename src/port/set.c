@@ -1,14 +1,14 @@
 /*
  * Sets: ports that are received from together. A port in a set has its links in the set's inbox.
  */
-#include "port/object.h"
+#include "right/object.h"
 #include "port/owned.h"
 #include "port/port.h"
 
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/places.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <stddef.h>

@@ -3,7 +3,7 @@
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/port.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include <errno.h>
 

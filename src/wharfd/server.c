@@ -3,10 +3,10 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
-#include "port/items.h"
-#include "port/kept.h"
+#include "message/items.h"
+#include "right/kept.h"
 #include "port/status.h"
-#include "port/task.h"
+#include "task/task.h"
 #include "names/domain.h"
 #include "wharf/message.h"
 

@@ -5,7 +5,7 @@
 #define WH_WHARFD_SERVER_IMPL_H
 
 #include "base/list.h"
-#include "port/account.h"
+#include "task/account.h"
 #include "names/proto.h"
 #include "wharfd/rules.h"
 #include "wharfd/server.h"
@@ -17,7 +17,7 @@ struct wh_port_status;
 
 struct named {
         char name[WHARF_NAME_MAX + 1];
-        wharf_name right;                  /* kept (port/kept.h) */
+        wharf_name right;                  /* kept (right/kept.h) */
         struct named *next;                /* of the same bucket by right */
         struct named *next_by_id;          /* ... by the port's id */
         uint64_t port_id;                  /* of the port; 0 where it is not known */

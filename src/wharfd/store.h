@@ -33,7 +33,7 @@
 #ifndef WH_WHARFD_STORE_H
 #define WH_WHARFD_STORE_H
 
-#include "port/kept.h"
+#include "right/kept.h"
 #include "names/proto.h"
 #include "wharfd/rules.h"
 

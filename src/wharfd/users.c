@@ -4,7 +4,7 @@
 #include "wharfd/server_impl.h"
 
 #include "os/os.h"
-#include "port/kept.h"
+#include "right/kept.h"
 
 #include <errno.h>
 #include <sys/resource.h>

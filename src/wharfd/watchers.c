@@ -13,7 +13,7 @@
  *   W2  Who is behind was told of all names up to `cursor`, as they are now; changes there are sent at once. Of names
  *       behind it nothing was said yet.
  *   W3  Events are frames on the link's socket, never a lane: a watcher that does not read costs what a socket holds.
- *   W4  The right that came with the request is kept (port/kept.h) and only introduces the one that events are sent
+ *   W4  The right that came with the request is kept (right/kept.h) and only introduces the one that events are sent
  *       on; so the next wharfd introduces another, and the watcher knows both by who introduced them.
  *   W5  A port that a process has registered is given to nobody while a watch of that same process is behind there. So
  *       what somebody registered before it was given a right to it has been told there before its first message came,

@@ -3,10 +3,10 @@
  * soft limit of 1024 descriptors never runs out of them because of a sender.
  */
 #include "hub.h"
-#include "port/frame.h"
-#include "port/link.h"
-#include "port/account.h"
-#include "port/object.h"
+#include "link/frame.h"
+#include "link/link.h"
+#include "task/account.h"
+#include "right/object.h"
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"

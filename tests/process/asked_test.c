@@ -4,12 +4,12 @@
  */
 #include "domain.h"
 #include "hub.h"
-#include "port/account.h"
-#include "port/frame.h"
+#include "task/account.h"
+#include "link/frame.h"
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
-#include "port/task.h"
+#include "task/task.h"
 #include "wharf/names.h"
 
 #include <sys/resource.h>

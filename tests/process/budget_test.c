@@ -8,8 +8,8 @@
 #include "lane/sealed.h"
 #include "os/closer.h"
 #include "os/os.h"
-#include "port/link.h"
-#include "port/object.h"
+#include "link/link.h"
+#include "right/object.h"
 #include "port/port.h"
 
 #include <netinet/in.h>

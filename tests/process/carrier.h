@@ -4,8 +4,8 @@
 #ifndef TEST_CARRIER_H
 #define TEST_CARRIER_H
 
-#include "port/link.h"
-#include "port/move.h"
+#include "link/link.h"
+#include "message/move.h"
 
 /* Make a port of it, all at once: moved by this task's own user, or by the user `payer`. */
 static inline int carrier_open(wharf_task *t, int carrier, bool own, uid_t payer, wharf_name *ret)

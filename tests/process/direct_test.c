@@ -4,9 +4,9 @@
 #include "domain.h"
 #include "hub.h"
 #include "os/os.h"
-#include "port/frame.h"
-#include "port/link.h"
-#include "port/object.h"
+#include "link/frame.h"
+#include "link/link.h"
+#include "right/object.h"
 #include "test.h"
 #include "wharf/wharf.h"
 

@@ -7,9 +7,9 @@
 
 #include "os/closer.h"
 #include "os/os.h"
-#include "port/held.h"
-#include "port/link.h"
-#include "port/object.h"
+#include "right/held.h"
+#include "link/link.h"
+#include "right/object.h"
 #include "port/owned.h"
 #include "port/port.h"
 

@@ -7,8 +7,8 @@
 #include "test.h"
 
 #include "os/os.h"
-#include "port/link.h"
-#include "port/object.h"
+#include "link/link.h"
+#include "right/object.h"
 #include "port/owned.h"
 #include "port/port.h"
 #include "names/proto.h"

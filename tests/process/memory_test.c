@@ -4,9 +4,9 @@
  */
 #include "hub.h"
 #include "os/os.h"
-#include "port/link.h"
-#include "port/memory.h"
-#include "port/object.h"
+#include "link/link.h"
+#include "message/memory.h"
+#include "right/object.h"
 
 #include <pthread.h>
 #include <semaphore.h>

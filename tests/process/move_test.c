@@ -6,7 +6,7 @@
 #include "hub.h"
 
 #include "os/os.h"
-#include "port/move.h"
+#include "message/move.h"
 #include "port/owned.h"
 #include "port/port.h"
 

@@ -5,11 +5,11 @@
 #include "hub.h"
 
 #include "os/os.h"
-#include "port/frame.h"
-#include "port/kept.h"
-#include "port/link.h"
-#include "port/memory.h"
-#include "port/move.h"
+#include "link/frame.h"
+#include "right/kept.h"
+#include "link/link.h"
+#include "message/memory.h"
+#include "message/move.h"
 #include "port/owned.h"
 #include "port/port.h"
 
@@ -22,7 +22,7 @@
 
 /* ---- a state by hand ---- */
 
-/* As struct move_head, move_link and move_datagram in port/move.c, which says what the words are. */
+/* As struct move_head, move_link and move_datagram in message/move.c, which says what the words are. */
 struct head {
         uint64_t magic;
         uint32_t version, n_links;

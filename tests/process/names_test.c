@@ -6,9 +6,9 @@
 #include "os/os.h"
 #include "names/domain.h"
 #include "names/proto.h"
-#include "port/frame.h"
-#include "port/items.h"
-#include "port/link.h"
+#include "link/frame.h"
+#include "message/items.h"
+#include "link/link.h"
 #include "test.h"
 #include "wharf/wharf.h"
 

@@ -5,8 +5,8 @@
 #include "hub.h"
 
 #include "lane/lane.h"
-#include "port/frame.h"
-#include "port/identity.h"
+#include "link/frame.h"
+#include "link/identity.h"
 
 #include <sys/resource.h>
 

@@ -4,9 +4,9 @@
 #include "hub.h"
 
 #include "os/os.h"
-#include "port/frame.h"
-#include "port/link.h"
-#include "port/object.h"
+#include "link/frame.h"
+#include "link/link.h"
+#include "right/object.h"
 
 #include <poll.h>
 #include <pthread.h>

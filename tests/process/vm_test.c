@@ -5,10 +5,10 @@
 #include "hub.h"
 
 #include "os/os.h"
-#include "port/direct.h"
-#include "port/held.h"
-#include "port/link.h"
-#include "port/object.h"
+#include "link/direct.h"
+#include "right/held.h"
+#include "link/link.h"
+#include "right/object.h"
 
 #include <pthread.h>
 #include <sched.h>

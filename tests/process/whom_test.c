@@ -4,8 +4,8 @@
  */
 #include "domain.h"
 #include "hub.h"
-#include "port/task.h"
-#include "port/waits.h"
+#include "task/task.h"
+#include "task/waits.h"
 #include "wharf/wharf.h"
 
 #include <pthread.h>

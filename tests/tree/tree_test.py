@@ -81,9 +81,9 @@ HEAD = "atomic_store_explicit((_Atomic uint64_t *)(void *)rec, wh_rec_head(kind,
 
 
 def layers(c):
-    c.spoiled("a folder includes from below", LAYERS, RING, lambda t: '#include "port/link.h"\n' + t,
-              f"{RING}:1: src/lane may not include src/port/link.h")
-    c.spoiled("... in other brackets", LAYERS, RING, lambda t: "# include <port/link.h>\n" + t, f"{RING}:1: ")
+    c.spoiled("a folder includes from below", LAYERS, RING, lambda t: '#include "link/link.h"\n' + t,
+              f"{RING}:1: src/lane may not include src/link/link.h")
+    c.spoiled("... in other brackets", LAYERS, RING, lambda t: "# include <link/link.h>\n" + t, f"{RING}:1: ")
     c.spoiled("... by another way", LAYERS, RING, lambda t: '#include "../port/link.h"\n' + t, f"{RING}:1: ")
     c.spoiled("a folder without a row", LAYERS, "src/task/task.c", "\n", "src/task/task.c: its folder has no row")
     c.spoiled("a row without a folder", LAYERS, "scripts/layers", replaced("src/lane ", "src/road\nsrc/lane "),
@@ -91,7 +91,7 @@ def layers(c):
     c.spoiled("a row that looks down", LAYERS, "scripts/layers", replaced("src/os          src/base", "src/os  src/port"),
               "the row of src/os names src/port, which does not stand above it")
     c.spoiled("an exception that is not needed", LAYERS, "scripts/layers",
-              replaced('EXCEPTIONS = """\n', 'EXCEPTIONS = """\nsrc/os/os.c src/port/link.h why\n'), "not needed any more")
+              replaced('EXCEPTIONS = """\n', 'EXCEPTIONS = """\nsrc/os/os.c src/link/link.h why\n'), "not needed any more")
     c.spoiled("a header that is nowhere", LAYERS, RING, lambda t: '#include "nowhere.h"\n' + t, "knows where nowhere.h is")
     c.spoiled("a header for tests", LAYERS, RING, lambda t: '#include "test.h"\n' + t, "tests/harness/test.h is for tests")
 

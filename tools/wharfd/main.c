@@ -23,7 +23,7 @@
 #include "base/cleanup.h"
 #include "base/paths.h"
 #include "os/os.h"
-#include "port/why.h"
+#include "task/why.h"
 #include "wharfd/confine.h"
 #include "names/domain.h"
 #include "wharfd/keeper.h"

@@ -1,0 +1,88 @@
+#include "link/link.h"
+
+#include "base/trace.h"
+#include "os/closer.h"
+#include "os/os.h"
+#include "message/move.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct wh_end_ops *end)
+{
+        struct wh_link *l = wh_task_take(t, kind, end->size, sizeof l->o);
+        if (!l)
+                return NULL;
+        l->task = t;
+        l->sock = sock;
+        l->end = end;
+        l->owner = end->owner;
+        l->in.sock_ready = true;
+        l->cred = (struct wh_cred){.uid = (uid_t)-1, .gid = (gid_t)-1}; /* nobody, until the kernel says who */
+        l->who = WH_SENDER_UNKNOWN;
+        l->given = l->who.introducer = WH_INTRODUCER_NOBODY;
+        l->in.old_sock = l->in.change.sock = -1;
+        l->in.budget = WH_BUDGET;
+        return l;
+}
+
+void wh_link_end(struct wh_link *l, int err)
+{
+        if (l->over == 0)
+                l->over = err;
+}
+
+void wh_stash_done(struct wh_stash *s)
+{
+        if (s->mapped) {
+                wh_os_munmap(s->bytes, s->room);
+                wh_os_close_theirs(s->memory);
+        } else {
+                free(s->bytes);
+        }
+        *s = (struct wh_stash){0};
+}
+
+/* An end of a pair. */
+static bool is_end(uint8_t kind)
+{
+        return kind == WH_ITEM_SEND || kind == WH_ITEM_REPLY || kind == WH_ITEM_RECEIVE;
+}
+
+void wh_items_done(struct wh_items *i)
+{
+        wh_moving_undo(i);
+        for (unsigned k = 0; k < i->n; k++)
+                if (is_end(i->kind[k])) /* not shut down: of a message that was withdrawn it is its sender's again */
+                        wh_os_close_end(i->fd[k], WH_END_SHARED);
+                else
+                        wh_os_close_theirs(i->fd[k]);
+        i->n = 0;
+}
+
+enum wh_end wh_link_end_how(const struct wh_link *l)
+{
+        return (l->handed_on || l->kept ? WH_END_SHARED : WH_END_OURS) | (l->connected ? WH_END_ACCEPTED : 0);
+}
+
+void wh_link_done(struct wh_link *l)
+{
+        if (l->in.direct)
+                l->in.stash.bytes = NULL; /* the user's, not ours */
+        l->in.direct = false;
+        wh_stash_done(&l->in.stash);
+        wh_items_done(&l->in.items);
+        l->out.lane = wh_lane_tx_free(l->out.lane);
+        l->in.lane = wh_lane_rx_free(l->in.lane);
+        while (l->in.retired) {
+                struct wh_lane_rx *rx = l->in.retired;
+                l->in.retired = rx->next_retired;
+                wh_lane_rx_free(rx);
+        }
+        const enum wh_end how = wh_link_end_how(l);
+        wh_os_close_end(l->sock, how);
+        wh_os_close_end(l->in.old_sock, WH_END_SHARED);
+        wh_os_close_end(l->in.change.sock, how & ~WH_END_ACCEPTED);
+        l->sock = l->in.old_sock = l->in.change.sock = -1;
+}

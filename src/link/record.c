@@ -1,0 +1,53 @@
+#include "link/record.h"
+
+#include "os/closer.h"
+#include "os/os.h"
+#include "message/memory.h"
+
+#include <errno.h>
+
+int wh_record_items(struct wh_link *l, struct wh_outgoing *o, unsigned n)
+{
+        struct wh_frame f = {.type = WH_FRAME_ITEMS, .n_fds = (uint8_t)n, .seq = l->out.seq};
+        int r = wh_link_frame(l, &f, o->kind, n, o->fd, false);
+        if (r == 0)
+                o->items_sent = true;
+        return r;
+}
+
+int wh_payload_memory(struct wh_link *l, struct wh_outgoing *o, uint32_t *ret_lacks)
+{
+        int r = l->end->memory(l, o->len);
+        if (r < 0)
+                return r;
+        r = wh_memory_of(o->data, o->len, &o->fd[o->n_items]);
+        if (r < 0) {
+                l->end->memory_unsent(l, o->len);
+                if (wh_forbidden(r))
+                        *ret_lacks = WH_IF_NO_SHARED;
+                return r;
+        }
+        o->kind[o->n_items] = WH_ITEM_MEMORY;
+        return 0;
+}
+
+int wh_payload_sent(struct wh_link *l, struct wh_outgoing *o, int r, uint32_t *ret_lacks)
+{
+        wh_os_close(o->fd[o->n_items]);
+        if (r < 0)
+                l->end->memory_unsent(l, o->len);
+        if (r == -ETOOMANYREFS && l->owner && o->n_items == 0) /* a reply that fails is lost; others wait */
+                *ret_lacks = WH_IF_NO_SHARED;
+        return r;
+}
+
+int wh_record_blockless(struct wh_link *l, const struct wh_record *p, int r, uint32_t *ret_lacks)
+{
+        if (l->out.lane->ring.broken)
+                return wh_link_no_room(l);
+        if (wh_forbidden(r))
+                *ret_lacks = WH_IF_NO_SHARED;
+        else if (p->kind == WH_REC_BLOCK)
+                *ret_lacks = r == -EAGAIN ? WH_IF_NO_BLOCK : r == -EDQUOT ? WH_IF_NO_QUOTA : 0;
+        return r;
+}

@@ -1,0 +1,109 @@
+/*
+ * held - the holder's end of a link: a send right, and the calls that wait on it.
+ *
+ * It begins with the link itself, so the tables, and the code that sends and receives, know it as that.
+ */
+#ifndef WH_RIGHT_HELD_H
+#define WH_RIGHT_HELD_H
+
+#include "base/list.h"
+#include "link/link.h"
+
+struct wh_inbox;
+struct wh_notice;
+
+/* Memory of the caller's own, into which one reply may be written: direct.h. */
+struct wh_window {
+        struct wh_window *next; /* put aside */
+        uint32_t call;
+        void *map;
+        uint64_t len, map_len; /* what was asked for; what is mapped */
+        bool told;             /* the other side may know of it */
+};
+
+/* A call that waits for its reply; at the holder. */
+struct wh_call {
+        struct wh_list node;
+        uint64_t seq; /* of its request, plus 1; 0 before it was sent */
+        uint32_t number;
+        bool done;
+        int result; /* when done: 0 with `reply` full, or why there is none */
+        struct wh_stash reply;
+        struct wh_items items;
+        int via;              /* -1, or the socket on which a delegated reply comes */
+        struct wh_stash part; /* of a delegated reply */
+        struct wh_window *window;
+        uint64_t window_asked; /* how many bytes; 0: none */
+        int window_refused;    /* why the request went without */
+};
+
+enum { WH_ROOM_POSSIBLE = 0, WH_ROOM_LATER = 1, WH_ROOM_NOTICES = 2 };
+
+struct wh_held {
+        struct wh_link link; /* the first */
+        struct wh_list calls;
+        uint32_t last_call;
+        uint32_t waiters;      /* threads that use this link and sleep, */
+        uint32_t room_waiters; /* and those of them that wait for room */
+        _Atomic uint32_t turn; /* futex: changes whenever a waiter should look again */
+        uint32_t spin_us;      /* what spinning is worth, as learned */
+        uint32_t spin_misses;
+        uint8_t blind;                  /* so many times the socket had something, and nothing was found in it */
+        wharf_name watch_port;          /* dead-name notice is for this port: */
+        struct wh_inbox *watch;         /* it is to go there, */
+        struct wh_notice *watch_notice; /* ... and is this one */
+        struct wh_room_asked {
+                struct wh_inbox *inbox; /* while it is armed (Q2) */
+                struct wh_notice *notice;
+                wharf_name port;
+        } room[WH_ROOM_NOTICES];         /* room.c */
+        struct wh_window *window_spare;  /* given back, with its pages, for the next call */
+        struct wh_window *windows_aside; /* of calls that were given up (D4) */
+};
+
+/*
+ * The holder's end that `l` is. Only where it is known to be one: a send right, or `l->owner` was looked at. A link for
+ * one message (wh_single_end) is none. Nothing checks it here.
+ */
+static inline struct wh_held *wh_held(const struct wh_link *l)
+{
+        return (struct wh_held *)(uintptr_t)l;
+}
+
+/* A new one, without a name. NULL: no memory. Takes `sock`. */
+struct wh_held *wh_held_new(wharf_task *t, int sock);
+/* As wh_link_done(), of all that it has. */
+void wh_held_done(struct wh_held *h);
+
+/*
+ * How often to look for room right where one is, with the link locked, before waiting in the long way: a few
+ * microseconds at most, and only where spinning has been paying.
+ */
+static inline unsigned wh_spins_in_place(const struct wh_link *l, int64_t deadline_ns)
+{
+        return deadline_ns && wh_held(l)->spin_us && l->out.lane && !l->in.leader ? 256 : 0;
+}
+
+/* ---- watch.c ---- */
+
+/* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
+int wh_watch_socket(struct wh_link *l, bool add);
+/* The same for all that is watched for there, after that has changed. */
+int wh_watch_update(struct wh_link *l, struct wh_inbox *in);
+
+/* ---- room.c: notices of room; at the holder's end, which is locked ---- */
+
+/* WHARF_NOTICE_SEND_POSSIBLE or _SENT_LATER; the link is not locked. */
+int wh_room_ask(wharf_task *t, uint32_t what, wharf_name right, wharf_name port);
+/* Not any more: the notice, to be freed, or NULL. */
+struct wh_notice *wh_room_unask(struct wh_link *l, uint32_t what);
+/* Look whether there is room, tell, and announce that more is wanted. */
+void wh_room_settle(struct wh_link *l);
+/* The socket of an armed link has something. */
+void wh_room_event(struct wh_link *l);
+/* The right is dropped. */
+void wh_room_forget(struct wh_link *l);
+/* The port `port` receives from the inbox `to` now, or is closed. */
+void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to);
+
+#endif

@@ -1,0 +1,128 @@
+/*
+ * Do two rights lead to the same port? Both owners are asked, each over its own link, and the kernel says which process
+ * answered (WHO). An id alone proves nothing: every holder of a right knows it, and can serve a port that claims it, or
+ * move one with that id to where the true one is. So which of its ports it is the process that answers says in a number of
+ * its own, which no port brings along.
+ */
+#include "right/object.h"
+#include "task/why.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+#include "wharf/port.h"
+
+#include <errno.h>
+
+struct answer {
+        uint64_t port_id, port;
+        struct wh_cred owner;
+};
+
+/* Ask, unless a question is on its way and the caller does not wait. The link is locked. */
+static int ask(struct wh_link *l, int64_t deadline_ns)
+{
+        const wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        const int on = 1;
+        if (l->once)
+                return -EPERM;
+        if (deadline_ns == 0 && l->in.whose.pending)
+                return 0;
+        for (;;) {
+                struct wh_room seen = wh_room_now(l);
+                l->out.sock_full = false;
+                int r = l->out.over ? l->out.over : l->over;
+                if (r == 0)
+                        r = wh_link_rebind(l); /* so that its introducer cannot answer */
+                if (r == 0)
+                        r = wh_os_setsockopt(l->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+                if (r == 0) {
+                        struct wh_frame f = {.type = WH_FRAME_WHO, .seq = l->in.whose.asked + 1};
+                        r = wh_link_frame(l, &f, NULL, 0, NULL, false);
+                }
+                if (r == 0) {
+                        l->in.whose.asked++;
+                        l->in.whose.pending = true;
+                        l->in.whose.answered = false;
+                        return 0;
+                }
+                if (r == -EAGAIN)
+                        r = wh_holder_wait(l, deadline_ns, &seen);
+                if (r == 0 && atomic_load_explicit(&l->o.name, memory_order_relaxed) != name)
+                        r = -ECANCELED;
+                if (r < 0)
+                        return r;
+        }
+}
+
+static int await(struct wh_link *l, int64_t deadline_ns)
+{
+        const wharf_name name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        for (bool late = false;;) {
+                struct wh_room seen = wh_room_now(l);
+                if (!l->in.leader) {
+                        l->in.sock_ready = true;
+                        wh_link_read(l, WH_UNTIL_ANSWERED, 0);
+                }
+                int r = l->out.over ? l->out.over : l->over;
+                if (l->in.whose.answered || r < 0)
+                        return l->in.whose.answered ? 0 : r;
+                if (late)
+                        return deadline_ns ? -ETIMEDOUT : -EAGAIN;
+                r = wh_holder_wait(l, deadline_ns, &seen);
+                if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != name)
+                        return -ECANCELED;
+                if (r == -ETIMEDOUT || r == -EAGAIN)
+                        late = true; /* what came in the last moment counts */
+                else if (r < 0)
+                        return r;
+        }
+}
+
+/* One step for one of the two rights, with its link locked meanwhile. */
+static int step(wharf_task *t, wharf_name right, int (*fn)(struct wh_link *l, int64_t deadline_ns), int64_t deadline_ns,
+                struct answer *ret)
+{
+        int r;
+        struct wh_link *l = wh_holder_lock(t, right, &r);
+        if (!l)
+                return r;
+        l->in.budget = WH_BUDGET;
+        r = fn(l, deadline_ns);
+        if (r == 0 && ret)
+                *ret = (struct answer){l->hello.port_id, l->in.whose.port, l->cred};
+        wh_unlock(&l->o.lock);
+        return r;
+}
+
+/* Still alive: then the process that answered has been the owner all the time. */
+static int alive(struct wh_link *l, int64_t deadline_ns)
+{
+        wh_link_probe(l, true);
+        l->in.whose.pending = false;
+        return l->out.over ? l->out.over : l->over;
+}
+
+WHARF_API int wharf_right_same(wharf_task *t, wharf_name a, wharf_name b, int64_t deadline_ns)
+{
+        struct answer x = {0}, y = {0};
+        int r = step(t, a, ask, deadline_ns, NULL);
+        if (r == 0 && a != b)
+                r = step(t, b, ask, deadline_ns, NULL);
+        if (r == 0)
+                r = step(t, a, await, deadline_ns, &x);
+        if (r == 0)
+                r = step(t, b, await, deadline_ns, &y);
+        if (r == 0)
+                r = step(t, a, alive, 0, NULL);
+        if (r == 0)
+                r = step(t, b, alive, 0, NULL);
+        if (r == -EAGAIN || r == -ETIMEDOUT)
+                return wh_fail_plain(r, "an owner has not answered yet: it must receive to do so");
+        if (r < 0)
+                return wh_fail_at(t, r, wharf_name_kind(t, a) == WHARF_KIND_SEND ? b : a);
+        if (x.port_id != y.port_id || x.port != y.port)
+                return 0;
+        if (!x.owner.known || !y.owner.known || x.owner.pid == 0 || y.owner.pid == 0)
+                return wh_fail(-EOPNOTSUPP, "the kernel does not say here which process owns a port");
+        return x.owner.pid == y.owner.pid;
+}
