@@ -7,7 +7,7 @@
 
 #include "engine/proof.h"
 #include "link/link.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/port.h"
 #include "wharf/wharf.h"
 

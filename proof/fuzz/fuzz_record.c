@@ -33,8 +33,8 @@ static struct wh_lane_tx *lane_of(struct fuzz_user *u, bool replies, struct wh_b
                 wh_unlock(&p->inbox->lock);
         }
         struct wh_link *from = replies ? owner : holder, *to = replies ? holder : owner;
-        *ret_back = to && to->rx ? to->rx->ring.back : NULL;
-        return from ? from->tx : NULL;
+        *ret_back = to && to->in.lane ? to->in.lane->ring.back : NULL;
+        return from ? from->out.lane : NULL;
 }
 
 void fuzz_one(struct fuzz_in *in)

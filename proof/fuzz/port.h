@@ -10,7 +10,7 @@
 #include "lane/lane.h"
 #include "message/carrier.h"
 #include "link/frame.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/port.h"
 #include "wharf/wharf.h"
 

@@ -13,7 +13,7 @@
  *      where memory is forbidden    pieces, in as many records as it takes
  *      where it must not be in parts    a sealed memory of its own
  *
- * Where the port's capacity is zero what goes by a record is offered (link_tx.c): such rows have OFFERS.
+ * Where the port's capacity is zero what goes by a record is offered (out.c): such rows have OFFERS.
  */
 #ifndef WH_LINK_CHOOSE_H
 #define WH_LINK_CHOOSE_H

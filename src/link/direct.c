@@ -3,6 +3,7 @@
 #include "base/bits.h"
 #include "base/trace.h"
 #include "os/os.h"
+#include "task/ids.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -144,4 +145,36 @@ bool wh_direct_claim(struct wh_link *l, uint64_t number, int err)
         return atomic_compare_exchange_strong_explicit(&l->in.lane->ring.back->direct, &word, to, memory_order_acq_rel,
                                                        memory_order_relaxed) &&
                err == 0;
+}
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+int wh_link_pidfd(struct wh_link *l, int *ret)
+{
+        int fd = -1;
+        socklen_t len = sizeof fd;
+        struct ucred maker = {0};
+        socklen_t maker_len = sizeof maker;
+        /* The pair was made by its sender at the rebind: the kernel remembers that very process, not its number. */
+        int r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERCRED, &maker, &maker_len);
+        if (r < 0 || !wh_known_surely(l->who.known) || l->cred.pid <= 0 || maker.pid != l->cred.pid)
+                return -ESRCH;
+        r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len);
+        if (r == -ENOPROTOOPT || r == -EINVAL) {
+                fd = wh_os_pidfd_open(l->cred.pid);
+                struct pollfd p = {.fd = l->sock};
+                r = fd < 0 ? fd : wh_os_poll(&p, 1, 0) > 0 && p.revents & POLLHUP ? -ESRCH : 0;
+                if (r < 0)
+                        wh_os_close(fd);
+        }
+        struct pollfd dead = {.fd = fd, .events = POLLIN};
+        if (r == 0 && wh_os_poll(&dead, 1, 0) != 0) {
+                wh_os_close(fd); /* later kernels hand out pidfds of the dead as well */
+                r = -ESRCH;
+        }
+        if (r == 0)
+                *ret = fd;
+        return r;
 }

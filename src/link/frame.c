@@ -5,6 +5,7 @@
 #include "os/os.h"
 #include "os/receive.h"
 #include "link/identity.h"
+#include "task/ids.h"
 
 #include <errno.h>
 #include <string.h>

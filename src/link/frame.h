@@ -10,6 +10,8 @@
 #ifndef WH_LINK_FRAME_H
 #define WH_LINK_FRAME_H
 
+#include "task/account.h"
+
 #include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,7 +37,6 @@ enum wh_frame_to {
 
 enum {
         WH_COLD_MAX = 16 << 10, /* payload bytes in one cold frame */
-        WH_FDS_MAX = 66,        /* WHARF_ITEMS_MAX and what the library adds */
 };
 
 /* Who sends it is said by the arrow: H the holder of the send right, O the owner of the port. */

@@ -32,19 +32,20 @@ struct wh_link;
 #define WH_INTRODUCER_NOBODY \
         ((struct wharf_introducer){.uid = (uid_t)-1, .gid = (gid_t)-1, .known = WHARF_KNOWN_NOBODY})
 
-/* The kernel's word for an id that it cannot show here is none. */
-void wh_ids_look(void); /* before a sandbox may forbid to look */
-bool wh_id_known(uint32_t id);
-
 /* Does the kernel say who it is, whatever is written from now on? */
 static inline bool wh_known_surely(uint32_t known)
 {
         return known == WHARF_KNOWN_OWN || known == WHARF_KNOWN_CONNECTED || known == WHARF_KNOWN_BOUND;
 }
 
+/* Shown each who introduced a holder, the nearest first; `id` is that of its link to the same port, or 0. */
+typedef void (*wh_see_introducer)(void *arg, const struct wharf_introducer *one, uint64_t id);
+/* Those whom the link itself knows of: who gave its holder the right. */
+void wh_given_see(const struct wh_link *l, wh_see_introducer fn, void *arg);
+
 /* From here on the owner's end is known in this way; not at all, where `cred` says nobody. */
 void wh_link_identify(struct wh_link *l, const struct wh_cred *cred, uint32_t known);
-/* Says in l->who who is the nearest that introduced it: after l->given, l->former, l->formers or l->branch has changed. */
+/* Says in l->who who is the nearest that introduced it: after l->given, o->former, o->formers or o->branch has changed. */
 void wh_link_introduced(struct wh_link *l);
 /* All who introduced it, the nearest first: how many, of which up to `max` are in `ret`. */
 unsigned wh_link_introducers(const struct wh_link *l, struct wharf_introducer *ret, unsigned max);
@@ -58,8 +59,5 @@ struct wharf_introducer wh_link_giver(const struct wh_link *l);
 /* The same on the wire. What is read there is somebody's word. */
 struct wh_origin wh_origin_put(uint64_t port_id, const struct wharf_introducer *given);
 struct wharf_introducer wh_origin_get(const struct wh_origin *said);
-
-/* The right was this task's own choice: nobody gave it. */
-void wh_right_chosen(wharf_task *t, wharf_name right);
 
 #endif

@@ -13,7 +13,7 @@
 #include "os/os.h"
 #include "os/receive.h"
 #include "link/direct.h"
-#include "message/memory.h"
+#include "link/payload.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -202,7 +202,7 @@ static int stash_memory(struct wh_link *l, int fd, uint64_t total, uint32_t id, 
                 return r;
         r = 0;
         if (total)
-                r = wh_memory_map(fd, total, &map);
+                r = wh_payload_map(fd, total, &map);
         if (r < 0)
                 return r;
         l->in.stash = (struct wh_stash){.full = true,
@@ -1509,7 +1509,7 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
                 if (wh_unlikely(l->in.stash.tell))
                         say_taken(l);
                 if (l->in.stash.mapped && l->in.stash.how == WHARF_HOW_DIRECT && !l->owner) {
-                        wh_window_give(l, l->in.stash.bytes, l->in.stash.room);
+                        l->end->window_read(l, l->in.stash.bytes, l->in.stash.room);
                         l->in.stash.mapped = false;
                         l->in.stash.bytes = NULL;
                 }

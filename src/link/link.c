@@ -3,7 +3,6 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
-#include "message/move.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -52,7 +51,8 @@ static bool is_end(uint8_t kind)
 
 void wh_items_done(struct wh_items *i)
 {
-        wh_moving_undo(i);
+        if (wh_unlikely(i->moving))
+                i->undo(i);
         for (unsigned k = 0; k < i->n; k++)
                 if (is_end(i->kind[k])) /* not shut down: of a message that was withdrawn it is its sender's again */
                         wh_os_close_end(i->fd[k], WH_END_SHARED);

@@ -1,8 +1,9 @@
 /*
  * link - one send right's private connection to its port: a socket, and in each direction, once worth it, a lane.
  *
- * The holder of the send right has one end, the owner of the port the other. Both ends are this one struct; requests
- * travel from holder to owner, replies from owner to holder, by the same code.
+ * The holder of the send right has one end, the owner of the port the other. Both ends begin with this one struct, of
+ * which `out` is what the end sends and `in` what it receives; requests travel from holder to owner, replies from owner
+ * to holder, by the same code. What only an owner has is in owned.h, and what only a holder has in held.h.
  *
  * Always true:
  *   K1  Messages of one direction are numbered 0, 1, 2 ... whatever way they travel. Frames and records interleave in
@@ -69,7 +70,8 @@ struct wh_items {
         bool own; /* a process of this task's own user wrote the frame that they were in, as the kernel says */
         uint8_t kind[WHARF_ITEMS_MAX + 2];
         int fd[WHARF_ITEMS_MAX + 2];
-        struct wh_moving *moving; /* ports among them that are being opened, or NULL: move.h */
+        struct wh_moving *moving;         /* ports among them that are being opened, or NULL: move.h */
+        void (*undo)(struct wh_items *i); /* ... and how that is undone */
 };
 
 /* Kinds of items on the wire. */
@@ -160,6 +162,8 @@ struct wh_end_ops {
         int (*introduced)(struct wh_link *l, int sock, const struct wh_frame *f, const struct wh_cred *cred);
         /* Say what the port takes; `seq` as WHO had it, or 0. What does not go now is asked for again. */
         int (*greet)(const struct wh_link *l, uint64_t seq);
+        /* All who introduced the holder, the nearest first: identity.h. */
+        void (*introducers)(const struct wh_link *l, wh_see_introducer fn, void *arg);
         /* Go over to the pair of l->in.change. On failure the system refused, or it waits, and nothing has changed. */
         int (*change)(struct wh_link *l);
         /*
@@ -169,6 +173,8 @@ struct wh_end_ops {
         bool (*written)(struct wh_link *l, uint32_t call, const struct wh_rec_direct *d, bool *ret_given_up);
         /* The reply to `call` will come over `sock`, which is taken. */
         void (*via)(struct wh_link *l, uint32_t call, int sock);
+        /* What was written into a window has been delivered. */
+        void (*window_read)(struct wh_link *l, void *map, uint64_t map_len);
         /* Doorbells were thrown away, or all was read: one of them may have been for room. */
         void (*drained)(struct wh_link *l);
 
@@ -204,21 +210,10 @@ struct wh_end_ops {
         void (*sock_changed)(struct wh_link *l);
 };
 
-/* What this end sends. */
+/* What this end sends. What every plain message needs stands last, next to what it needs of the link: struct wh_link. */
 struct wh_sending {
-        struct wh_lane_tx *lane; /* NULL: frames */
-        uint64_t seq;            /* the number of the next message (K1) */
-        int over;                /* nothing can be sent any more, for this errno; receiving may go on */
-        uint8_t detour;          /* WH_DETOUR_*: why the short ways are closed */
-        bool busy;               /* a thread is in the middle of a message of several pieces */
-        bool no_lane;            /* shared memory cannot be made here: stay cold */
-        uint8_t grow;            /* WH_GROW_*: what this attempt may make, rather than find the queue full */
-        bool grow_refused;       /* the last time it could not be made */
-        bool sock_full;          /* what we wait for is room in the socket */
-        bool room_asked;         /* a notice of room is armed (room.c) */
-        uint32_t renew_seen;     /* of back->renew */
-        uint64_t probed_at;      /* ticks: when the socket was last asked whether the receiver lives */
-        uint32_t cold_sent;      /* frames; few, then the lane is attached */
+        uint64_t probed_at; /* ticks: when the socket was last asked whether the receiver lives */
+        uint32_t cold_sent; /* frames; few, then the lane is attached */
         uint32_t cold_bytes;
         uint64_t cold_large;   /* bytes in those that count against capacity_bytes */
         uint64_t cold_looked;  /* ticks: when a sender of frames last looked for what it was told */
@@ -226,30 +221,42 @@ struct wh_sending {
         uint64_t known_taken;  /* messages that the receiver was seen to have taken when the last lane ended */
         uint64_t attached_at;  /* messages before the lane */
         uint64_t items_record; /* the last record with items */
-        uint32_t items_unread; /* sent since the receiver was last seen to have all */
-        int direct_refused;    /* why nothing can be sent directly here, as the receiver said: an errno, or 0 */
         uint64_t direct_last;  /* number of the last direct offer */
-        int reply_refused;     /* at the owner: why the reply that is being sent was not written directly */
-        int offer_slot;        /* the block of the offer that stands, or -1 */
         uint64_t offer;        /* 0, or 1 + the number of the offer that stands */
         uint64_t short_bytes;  /* the last message that was too much for capacity_bytes had so many */
         uint64_t later;        /* 0, or 1 + the number of the message that was left and not told about (room.c) */
         uint64_t later_end;    /* where its record ends */
+        uint32_t items_unread; /* sent since the receiver was last seen to have all */
+        uint32_t renew_seen;   /* of back->renew */
+        int direct_refused;    /* why nothing can be sent directly here, as the receiver said: an errno, or 0 */
+        int reply_refused;     /* at the owner: why the reply that is being sent was not written directly */
+        int offer_slot;        /* the block of the offer that stands, or -1 */
+        bool no_lane;          /* shared memory cannot be made here: stay cold */
+        bool sock_full;        /* what we wait for is room in the socket */
+        bool room_asked;       /* at the holder: a notice of room is armed (room.c) */
+        uint8_t grow;          /* WH_GROW_*: what this attempt may make, rather than find the queue full */
+        /* from here on: every plain message */
+        struct wh_lane_tx *lane; /* NULL: frames */
+        uint64_t seq;            /* the number of the next message (K1) */
+        int over;                /* nothing can be sent any more, for this errno; receiving may go on */
+        uint8_t detour;          /* WH_DETOUR_*: why the short ways are closed */
+        bool busy;               /* a thread is in the middle of a message of several pieces */
+        bool grow_refused; /* the last time that memory was to be made for the queue, it could not be; seldom needed */
 };
 
-/* What this end receives. */
+/* What this end receives. What every plain message needs comes first. */
 struct wh_receiving {
         struct wh_lane_rx *lane; /* NULL: frames */
         uint64_t seq;            /* the number of the next message (K1) */
         bool hung_up;            /* the kernel says that the other side is gone; there may be more to read, */
         bool sock_ended;         /* ... and everything was read */
         bool sock_ready;         /* there may be something to read on the socket */
-        bool rung;               /* ... and since it became so nobody has seen that it is doorbells alone (link_rx.c) */
+        bool rung;               /* ... and since it became so nobody has seen that it is doorbells alone (in.c) */
         uint8_t waits;           /* enum wh_waits_for: nothing of it is read meanwhile */
         bool direct;             /* stash.bytes is the buffer of the receive that is running */
         bool leader;             /* at the holder: a thread waits on the socket for all */
         bool armed;              /* at the owner: the sender will ring */
-        struct wh_stash stash;
+        struct wh_stash stash;   /* of which a plain message needs `busy`, the first */
         struct wh_items items;
         uint32_t frames_got; /* since the lane came */
         uint32_t arms;       /* sleeps announced since the socket was last emptied */
@@ -280,30 +287,48 @@ struct wh_receiving {
         } whose; /* at the holder: who the owner is, once it was asked for (same.c) */
 };
 
+/*
+ * What both ends have. Each is the beginning of what it is besides: struct wh_owned (owned.h) or struct wh_held (held.h);
+ * one for a single message is no more than this (wh_single_end).
+ *
+ * What a plain message touches of it is together: when it is sent (wh_link_send_plain() and what that ends with), the
+ * lock and the name, and from out.lane to hello.payload_bytes_max; when it is received (receive_plain()), from `over` to
+ * in.stash.busy. So each needs three cache lines, wherever the allocator puts it.
+ */
 struct wh_link {
         struct wh_object o; /* the name: at the holder of a send right, at the owner the sender's id */
         wharf_task *task;
         const struct wh_end_ops *end;
-        int sock;
+        struct wh_sending out;
         _Atomic int
                 over; /* K4; everything that came was delivered. Whoever answers reads it without the inbox's lock */
+        int sock;
         bool owner;   /* which end this is: end->owner */
+        bool once;    /* a send-once right: one message and no more */
+        bool greeted; /* at the holder: `hello` is what the owner said */
+        bool answer;  /* at the reading end of a reply that was passed on (VIA), or of a carrier: also one message */
         bool movable; /* it may have to be handed on, with all that it has mapped */
         bool provisional; /* K5; at the holder */
         bool handed_on;   /* another task has this end now: ours is a copy, and so are those of its items */
         bool came;        /* with a port, and no receive has looked at it yet (move.h, M8): it is hot until then */
         bool connected;   /* it came by accept(), and is still that socket */
         bool kept;        /* its socket stays as it is: kept.h */
-        bool once;        /* a send-once right: one message and no more */
-        bool answer;  /* at the reading end of a reply that was passed on (VIA), or of a carrier: also one message */
-        bool greeted; /* at the holder: `hello` is what the owner said */
         struct wh_hello hello;
-        struct wh_sending out;
         struct wh_receiving in;
         struct wh_cred cred;     /* who the other side is: at the owner where `who` says that it is known, */
         struct wharf_sender who; /* of what is received from here on: identity.h; at the holder once it was asked for */
         struct wharf_introducer given; /* at both ends: who gave the holder its right */
 };
+
+/* So many cache lines at most hold the bytes from `from` to `to` of what an allocator has aligned to 16. */
+#define WH_CACHE_LINES(from, to) (((to) - (from) / 16 * 16 + 48 + 63) / 64)
+#define WH_ENDS_AT(member) (offsetof(struct wh_link, member) + sizeof(((struct wh_link *)0)->member))
+static_assert(WH_CACHE_LINES(0, WH_ENDS_AT(o.name)) +
+                              WH_CACHE_LINES(offsetof(struct wh_link, out.lane), WH_ENDS_AT(hello.payload_bytes_max)) <=
+                      3,
+              "a plain message is sent with three cache lines of the link");
+static_assert(WH_CACHE_LINES(offsetof(struct wh_link, over), WH_ENDS_AT(in.stash.busy)) <= 3,
+              "a plain message is received with three cache lines of the link");
 
 /* Whom what this end writes is for, and what it reads must have been written for. */
 static inline enum wh_frame_to wh_link_says(const struct wh_link *l)
@@ -318,6 +343,8 @@ static inline enum wh_frame_to wh_link_hears(const struct wh_link *l)
 /* ---- link.c: life ---- */
 
 struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct wh_end_ops *end);
+/* Lock and return the link of the send right that `name` stands for; NULL with *err when it is none. Unlock with wh_unlock(). */
+struct wh_link *wh_holder_lock(wharf_task *t, wharf_name name, int *err);
 /* The link ends now, for the reason `err`; the first reason stays. Closes nothing. */
 void wh_link_end(struct wh_link *l, int err);
 /*
@@ -448,7 +475,7 @@ void wh_link_leave_lane(struct wh_link *l);
 /* Has the receiver died? Asked of the socket at most once a millisecond; true when it was. */
 bool wh_link_probe(struct wh_link *l, bool now);
 
-/* ---- link_rx.c: receiving; under the receiving guard ---- */
+/* ---- in.c: receiving; under the receiving guard ---- */
 
 /* The next message of a link, described and not yet taken. */
 struct wh_incoming {

@@ -2,7 +2,7 @@
 
 #include "os/closer.h"
 #include "os/os.h"
-#include "message/memory.h"
+#include "link/payload.h"
 
 #include <errno.h>
 
@@ -20,7 +20,7 @@ int wh_payload_memory(struct wh_link *l, struct wh_outgoing *o, uint32_t *ret_la
         int r = l->end->memory(l, o->len);
         if (r < 0)
                 return r;
-        r = wh_memory_of(o->data, o->len, &o->fd[o->n_items]);
+        r = wh_payload_of(o->data, o->len, &o->fd[o->n_items]);
         if (r < 0) {
                 l->end->memory_unsent(l, o->len);
                 if (wh_forbidden(r))

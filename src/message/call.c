@@ -1,239 +1,15 @@
-/*
- * Calls: a message with a number, whose reply comes back on the same link with that number, in any order. A reply right
- * that was passed on makes the reply come over a socket of its own (VIA). How a caller waits stands in holder.c.
- *
- * Always true:
- *   C1  A call is in l->calls from before its request is sent until it is finished or cancelled.
- *   C2  A call ends exactly once: with its reply, with DROPPED, or with the end of the link or of its VIA socket. Once
- *       there is a VIA, whoever had the request is out of it: its death is not the end of that call.
- */
-#include "link/choose.h"
 #include "link/direct.h"
-#include "right/held.h"
-#include "right/object.h"
+#include "message/call.h"
+#include "message/message.h"
+#include "right/calls.h"
+#include "right/right.h"
 #include "task/why.h"
 
 #include "base/trace.h"
-#include "os/closer.h"
 #include "os/os.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-
-static void call_end(struct wh_link *l, struct wh_call *c, int result)
-{
-        if (result == 0 || result == -ECANCELED)
-                wh_link_told(l, c->seq);
-        c->done = true;
-        c->result = result;
-        wh_stash_done(&c->part);
-        wh_os_close_end(c->via, WH_END_OURS);
-        c->via = -1;
-        wh_holder_turn(l);
-}
-
-/* `settled`: the other side has answered, or never heard of it. */
-static void call_free(struct wh_link *l, struct wh_call *c, bool settled)
-{
-        wh_list_remove(&c->node);
-        wh_window_done(l, c->window, settled);
-        wh_stash_done(&c->reply);
-        wh_stash_done(&c->part);
-        wh_items_done(&c->items);
-        wh_os_close_end(c->via, WH_END_OURS);
-        free(c);
-}
-
-void wh_calls_done(struct wh_link *l)
-{
-        wh_list_for_safe (n, &wh_held(l)->calls) {
-                struct wh_call *c = wh_container(n, struct wh_call, node);
-                call_free(l, c, c->done);
-        }
-}
-
-static struct wh_call *call_find(struct wh_link *l, uint32_t number)
-{
-        wh_list_for (n, &wh_held(l)->calls) {
-                struct wh_call *c = wh_container(n, struct wh_call, node);
-                if (c->number == number)
-                        return c;
-        }
-        return NULL;
-}
-
-/* Put the message that is next into its call, for another thread or for later. -ENOMEM: it stays where it is. */
-static int call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *in)
-{
-        if (in->dropped) {
-                call_end(l, c, -in->dropped);
-                return 0;
-        }
-        if (in->where == WH_IN_STASH && !l->in.direct) {
-                c->reply = l->in.stash;
-                l->in.stash = (struct wh_stash){.full = true}; /* emptied by wh_link_took() */
-        } else {
-                uint8_t *own = in->len ? wh_os_malloc_payload(in->len) : NULL;
-                if (in->len && !own)
-                        return wh_trace(-ENOMEM);
-                if (in->len)
-                        wh_shm_copy(own, in->bytes, in->len);
-                c->reply = (struct wh_stash){.full = true,
-                                             .bytes = own,
-                                             .len = in->len,
-                                             .room = in->len,
-                                             .id = in->id,
-                                             .how = in->how,
-                                             .refused = (uint16_t)in->refused};
-        }
-        if (in->n_items) { /* in a lane nothing is read ahead of a record's own items, so they are all its own */
-                c->items = l->in.items;
-                l->in.items.n = 0;
-        }
-        call_end(l, c, 0);
-        return 0;
-}
-
-/* Put the message that is next where it belongs, on behalf of whoever waits for it. -ENOMEM: it stays where it is. */
-static int file_reply(struct wh_link *l, struct wh_incoming *in)
-{
-        wh_link_privatise(l);
-        if (in->where == WH_IN_STASH) {
-                if (!l->in.stash.full)
-                        return 0; /* no memory: that ended the link */
-                in->bytes = l->in.stash.bytes;
-        }
-        wh_link_spend(l, 1);
-        struct wh_call *c = call_find(l, in->call);
-        int r = c && !c->done ? call_keep(l, c, in) : 0;
-        if (wh_unlikely(wh_held(l)->windows_aside) && !c)
-                wh_window_settle(l, in->call);
-        if (r == 0)
-                wh_link_took(l, in); /* nobody's, then: its call was cancelled */
-        return r;
-}
-
-bool wh_calls_file(struct wh_link *l)
-{
-        struct wh_incoming in = {0};
-        do {
-                if (wh_link_next(l, &in) != 1 || file_reply(l, &in) < 0)
-                        return true;
-        } while (l->in.budget);
-        return false;
-}
-
-bool wh_call_written(struct wh_link *l, uint32_t number, const struct wh_rec_direct *d, bool *ret_given_up)
-{
-        struct wh_call *c = call_find(l, number);
-        struct wh_window *w = c ? c->window : NULL;
-        *ret_given_up = !c || c->done;
-        if (*ret_given_up || !w || d->at != (uintptr_t)w->map || d->len == 0 || d->len > w->len)
-                return false; /* D3 */
-        l->in.stash = (struct wh_stash){.full = true,
-                                        .mapped = true,
-                                        .memory = -1,
-                                        .bytes = w->map,
-                                        .len = d->len,
-                                        .have = d->len,
-                                        .room = w->map_len,
-                                        .call = number,
-                                        .how = WHARF_HOW_DIRECT};
-        c->window = NULL;
-        free(w);
-        return true;
-}
-
-/* The reply of `c` has come to its user; why not directly, where it asked for that? */
-static void call_answered(const struct wh_call *c, uint32_t how, int refused)
-{
-        if (wh_unlikely(c->window_asked) && how != WHARF_HOW_DIRECT)
-                wh_set_why("%s", wh_window_why(c->window_refused ? c->window_refused : -refused));
-}
-
-int wh_call_announce(struct wh_link *l, struct wh_call *c, int64_t deadline_ns)
-{
-        int r = wh_window_take(l, c->window_asked, &c->window);
-        if (r < 0)
-                return r;
-        struct wh_outgoing o;
-        wh_outgoing_init(&o, c->window->map, 0);
-        o.asked = WH_HOW_WINDOW;
-        o.call = c->number;
-        o.window_at = c->window->len;
-        c->window->call = c->number;
-        c->window->told = true;
-        /* A first call may go before its port was heard of, but nothing else beside it. */
-        r = deadline_ns == 0 && !wh_link_greeted(l) ? -EOPNOTSUPP : wh_link_send(l, &o, deadline_ns);
-        if (r == -EOPNOTSUPP) {
-                c->window_refused = r;
-                wh_window_done(l, c->window, true);
-                c->window = NULL;
-                r = 0;
-        }
-        return r;
-}
-
-void wh_call_unsent(struct wh_link *l, struct wh_call *c, int err)
-{
-        wh_list_remove(&c->node);
-        wh_window_done(l, c->window, err == -EAGAIN || err == -ETIMEDOUT);
-        c->window = NULL;
-}
-
-void wh_call_via(struct wh_link *l, uint32_t number, int sock)
-{
-        struct wh_call *c = call_find(l, number);
-        if (!c || c->done || c->via >= 0 || wh_frame_check_socket(sock) < 0) {
-                wh_os_close_theirs(sock);
-                return;
-        }
-        wh_os_fd_private(sock);
-        c->via = sock;
-        wh_holder_turn(l);
-}
-
-/*
- * A delegated reply: the frames of one message, on a socket that belongs to this call alone. A link of its own, for as
- * long as that takes, so that the same code checks it. -ENOMEM: what is there cannot be read now.
- */
-int wh_call_read_via(struct wh_link *l, struct wh_call *c)
-{
-        struct wh_link via = wh_single_link(l->task, c->via);
-        via.answer = true;
-        via.in.stash = c->part;
-        via.in.items = c->items;
-        via.in.budget = WH_BUDGET_TURN;
-        struct wh_incoming in = {0};
-        int r = wh_link_next(&via, &in);
-        if (r <= 0 && via.in.change.sock >= 0) {
-                wh_os_fd_private(via.in.change.sock);
-                wh_os_close_end(c->via, WH_END_OURS);
-                c->via = via.in.change.sock;
-                via.over = r = 0;
-        }
-        if (r == 0 || (r < 0 && !via.over)) {
-                c->part = via.in.stash;
-                c->items = via.in.items;
-                return r == 0 ? 0 : -ENOMEM;
-        }
-        via.sock = -1; /* call_end() closes it */
-        c->part = (struct wh_stash){0};
-        c->items.n = 0;
-        if (r < 0) {
-                wh_link_done(&via);
-                call_end(l, c, r == -EPIPE ? -ECANCELED : r);
-                return 0;
-        }
-        c->reply = via.in.stash;
-        c->items = via.in.items;
-        via.in.stash = (struct wh_stash){0};
-        via.in.items.n = 0;
-        wh_link_done(&via);
-        call_end(l, c, in.dropped ? -in.dropped : 0);
-        return 0;
-}
 
 WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
                                uint32_t *ret_call)
@@ -259,15 +35,6 @@ WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg
         else
                 *ret_call = (uint32_t)r;
         return r < 0 ? r : 0;
-}
-
-int wh_call_add(struct wh_link *l, struct wh_call *c)
-{
-        do
-                c->number = ++wh_held(l)->last_call & INT32_MAX; /* so that it fits what wh_send_message() returns */
-        while (c->number == 0 || call_find(l, c->number));
-        wh_list_push_back(&wh_held(l)->calls, &c->node);
-        return 0;
 }
 
 /* What the end of a link means to a call that still waits. */
@@ -347,7 +114,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
         l->in.budget = WH_BUDGET;
         for (int late = 0;;) {
                 /* Found anew each time: another thread may have cancelled it while we slept. */
-                c = call_find(l, call);
+                c = wh_call_find(l, call);
                 if (!c) {
                         wh_link_privatise(l);
                         return wh_fail(-EINVAL, "call %u is not outstanding on this right", call);
@@ -357,9 +124,9 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         if (r == 0)
                                 r = call_take_kept(l, c, m);
                         if (r == 0)
-                                call_answered(c, m->how, refused);
+                                wh_call_answered(c, m->how, refused);
                         if (r == 0 || (r < 0 && c->result < 0))
-                                call_free(l, c, true);
+                                wh_call_free(l, c, true);
                         wh_link_privatise(l);
                         return r;
                 }
@@ -369,23 +136,23 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                  */
                 int r = l->in.leader ? 0 : wh_link_next(l, &in);
                 if (r == 1) {
-                        struct wh_call *for_call = call_find(l, in.call);
+                        struct wh_call *for_call = wh_call_find(l, in.call);
                         if (for_call == c && !in.dropped && !c->done) {
                                 r = wh_deliver(l->task, l, &in, m, right);
                                 if (r == 0) {
                                         wh_link_told(l, c->seq);
-                                        call_answered(c, m->how, in.refused);
-                                        call_free(l, c, true);
+                                        wh_call_answered(c, m->how, in.refused);
+                                        wh_call_free(l, c, true);
                                         return 0;
                                 }
                                 /* It does not fit, and the next one in the queue must not wait; but nothing is lost. */
-                                if (call_keep(l, c, &in) == 0)
+                                if (wh_call_keep(l, c, &in) == 0)
                                         wh_link_took(l, &in);
                                 else
                                         wh_link_privatise(l);
                                 return r;
                         }
-                        r = file_reply(l, &in);
+                        r = wh_call_file(l, &in);
                         if (r == 0 && l->in.budget)
                                 continue; /* otherwise the deadline is looked at, in the wait */
                         if (r < 0) {
@@ -406,7 +173,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                                 continue;
                         if (c->via < 0 || l->over != -EPIPE) {
                                 r = call_link_error(l);
-                                call_free(l, c, false);
+                                wh_call_free(l, c, false);
                                 return r;
                         }
                 }
@@ -414,7 +181,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                 if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != right)
                         return -ECANCELED;
                 if (r < 0) {
-                        c = call_find(l, call);
+                        c = wh_call_find(l, call);
                         if (!c || c->done)
                                 continue;
                         if (!late && (r == -EAGAIN || r == -ETIMEDOUT)) {
@@ -433,9 +200,9 @@ WHARF_API int wharf_call_cancel(wharf_task *t, wharf_name right, uint32_t call)
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
                 return wh_fail_at(t, err, right);
-        struct wh_call *c = call_find(l, call);
+        struct wh_call *c = wh_call_find(l, call);
         if (c)
-                call_free(l, c, c->done);
+                wh_call_free(l, c, c->done);
         wh_unlock(&l->o.lock);
         return c ? 0 : wh_fail(-EINVAL, "call %u is not outstanding on this right", call);
 }

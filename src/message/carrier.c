@@ -1,6 +1,6 @@
 #include "message/carrier.h"
 
-#include "right/object.h"
+#include "right/right.h"
 #include "port/port.h"
 #include "task/why.h"
 

@@ -7,18 +7,7 @@
 #ifndef WH_MESSAGE_ITEMS_H
 #define WH_MESSAGE_ITEMS_H
 
-#include "link/link.h"
-
-/*
- * As WHARF_MAKE_SEND, for the directory that gives others rights to the port: no sender, so that its link takes no
- * place of links_max, and it may introduce as many as there are places. Of this task's own port and by its own word.
- */
-enum { WH_MAKE_DIRECTORY = 0x10000 };
-/*
- * As WHARF_COPY_SEND, by that directory: for the user in wharf_msg.sender, whom the kernel has named to it, and who pays for
- * the new link from the first moment on.
- */
-enum { WH_COPY_ASKED = 0x10001 };
+#include "right/right.h"
 
 struct wh_items_out {
         struct wh_outgoing *o;

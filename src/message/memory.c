@@ -3,91 +3,14 @@
 #include "base/bits.h"
 #include "base/trace.h"
 #include "lane/sealed.h"
-#include "os/left.h"
 #include "os/os.h"
 #include "link/link.h"
+#include "link/payload.h"
 #include "task/task.h"
 #include "task/why.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
-
-enum { RESERVE_STEP = 64 << 20 }; /* a signal makes the kernel begin such a step anew */
-
-/* ---- memfds ---- */
-
-static int memfd_new(const char *name)
-{
-        int fd = wh_os_memfd(name);
-        if (fd < 0)
-                return wh_trace(fd);
-        wh_os_fd_private(fd);
-        return fd;
-}
-
-/* The file system of memfds has no limit: asking it for more than there is makes the kernel kill processes. */
-static int memory_ask(uint64_t len)
-{
-        struct wh_os_left left;
-        int r = wh_os_memory_ask(len, &left);
-        if (r == -ENOMEM)
-                wh_set_why("%" PRIu64 " bytes, of which %s leaves %" PRIu64, len, left.what, left.bytes);
-        return r < 0 ? wh_trace(r) : 0;
-}
-
-static int memfd_reserve(int fd, uint64_t len)
-{
-        int r = memory_ask(len);
-        if (r < 0)
-                return r;
-        r = wh_os_ftruncate(fd, (off_t)len);
-        for (uint64_t at = 0; r == 0 && at < len;) {
-                uint64_t step = len - at < RESERVE_STEP ? len - at : RESERVE_STEP;
-                r = wh_os_fallocate(fd, 0, (off_t)at, (off_t)step);
-                if (r == 0)
-                        at += step;
-                else if (r == -EINTR)
-                        r = 0;
-        }
-        return r < 0 ? wh_trace(r) : 0;
-}
-
-int wh_memory_of(const void *data, uint64_t len, int *ret)
-{
-        int fd = memfd_new("wharf-message");
-        if (fd < 0)
-                return fd;
-        int r = memory_ask(len); /* only now: where memfds are forbidden, so may be what this looks at */
-        if (r < 0) {
-                wh_os_close(fd);
-                return r;
-        }
-        for (uint64_t done = 0; done < len;) {
-                uint64_t n = len - done < (1u << 30) ? len - done : 1u << 30;
-                ssize_t k = wh_os_write_at(fd, (const uint8_t *)data + done, n, (off_t)done);
-                if (k <= 0 && k != -EINTR) {
-                        wh_os_close(fd);
-                        return wh_trace(k == 0 ? -ENOSPC : (int)k);
-                }
-                done += k > 0 ? (uint64_t)k : 0;
-        }
-        r = wh_os_seal(fd, WH_SEALS_IMMUTABLE);
-        if (r < 0) {
-                wh_os_close(fd);
-                return wh_trace(r);
-        }
-        *ret = fd;
-        return 0;
-}
-
-int wh_memory_map(int fd, uint64_t len, void **ret)
-{
-        int r = wh_os_mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0, ret);
-        return r < 0 ? wh_trace(r) : 0;
-}
-
-/* ---- names ---- */
 
 /* Lock and return the memory that `name` stands for, or NULL. */
 static struct wh_memory *memory_lock(wharf_task *t, wharf_name name, int *err)
@@ -133,12 +56,12 @@ WHARF_API int wharf_memory_new(wharf_task *t, size_t bytes, wharf_name *ret)
                 return wh_fail(-ESTALE, NULL);
         if (bytes == 0 || bytes > PTRDIFF_MAX)
                 return wh_fail(-EINVAL, "a memory of %zu bytes", bytes);
-        wh_set_why("%zu bytes", bytes); /* or what memory_ask() has to say */
-        int fd = memfd_new("wharf-memory");
+        wh_set_why("%zu bytes", bytes); /* or what wh_payload_reserve() has to say */
+        int fd = wh_payload_fd("wharf-memory");
         if (fd < 0)
                 return wh_fail(wh_forbidden(fd) ? -EOPNOTSUPP : fd, NULL);
         void *map = NULL;
-        int r = memfd_reserve(fd, bytes);
+        int r = wh_payload_reserve(fd, bytes);
         if (r == 0) /* M1: a child that could still write would make the kernel refuse the seals */
                 r = wh_os_mmap_unforked(bytes, MAP_SHARED | MAP_POPULATE, fd, &map);
         if (r == 0)
@@ -254,7 +177,7 @@ int wh_memory_send(wharf_task *t, wharf_name name, int *ret)
                 untouched = wh_os_private_bytes(m->map, m->len, &written) == 0 && written == 0;
         }
         if (r == 0 && !untouched) {
-                r = wh_memory_of(m->map, m->len, ret);
+                r = wh_payload_of(m->map, m->len, ret);
                 if (wh_forbidden(r))
                         r = -EOPNOTSUPP;
         } else if (r == 0) {
@@ -275,7 +198,7 @@ int wh_memory_accept(wharf_task *t, int fd, wharf_name *ret)
         void *map;
         int r = wh_os_fstat(fd, &st); /* the size cannot have changed since it was checked */
         if (r == 0)
-                r = wh_memory_map(fd, (uint64_t)st.st_size, &map);
+                r = wh_payload_map(fd, (uint64_t)st.st_size, &map);
         if (r < 0)
                 return r;
         (void)wh_os_madvise(map, (size_t)st.st_size, MADV_DONTFORK);

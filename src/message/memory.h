@@ -30,10 +30,6 @@ struct wh_memory {
         uint64_t len;
 };
 
-/* `len` bytes of `data` as a new sealed memory. Returns the descriptor, which is close-on-exec and closed on fork. */
-int wh_memory_of(const void *data, uint64_t len, int *ret);
-/* Map a sealed memory that was checked, as this process's own view of it. */
-int wh_memory_map(int fd, uint64_t len, void **ret);
 /*
  * What is to be sent of the memory `name`: a descriptor of a sealed memory with the bytes that this task sees, to be
  * closed by the caller. Errors: -EBADF, -EPERM, -EBUSY (a transfer of the kernel into it is under way), -ENOMEM, ...

@@ -2,10 +2,14 @@
  * Sending and receiving: the public calls.
  */
 #include "link/direct.h"
+#include "port/places.h"
+#include "right/calls.h"
+#include "message/call.h"
+#include "message/message.h"
 #include "right/held.h"
 #include "message/items.h"
 #include "message/move.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/owned.h"
 #include "port/port.h"
 #include "task/why.h"
@@ -830,8 +834,8 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
         if (wh_unlikely(!wh_list_empty(&in->aside)))
                 aside_back(in);
         if (wh_unlikely(atomic_load_explicit(&in->task->n_waiting, memory_order_relaxed)))
-                wh_task_limits(in->task); /* places.G1 */
-        in->budget = WH_BUDGET;           /* link.K7: filled again only where the deadline is looked at */
+                wh_places_limits(in->task); /* places.G1 */
+        in->budget = WH_BUDGET;             /* link.K7: filled again only where the deadline is looked at */
         for (;;) {
                 if (wh_unlikely(in->at_door))
                         wh_inbox_open_doors(in);
@@ -1140,38 +1144,6 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                 break;
         }
         m->data = NULL;
-}
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
-
-int wh_link_pidfd(struct wh_link *l, int *ret)
-{
-        int fd = -1;
-        socklen_t len = sizeof fd;
-        struct ucred maker = {0};
-        socklen_t maker_len = sizeof maker;
-        /* The pair was made by its sender at the rebind: the kernel remembers that very process, not its number. */
-        int r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERCRED, &maker, &maker_len);
-        if (r < 0 || !wh_known_surely(l->who.known) || l->cred.pid <= 0 || maker.pid != l->cred.pid)
-                return -ESRCH;
-        r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len);
-        if (r == -ENOPROTOOPT || r == -EINVAL) {
-                fd = wh_os_pidfd_open(l->cred.pid);
-                struct pollfd p = {.fd = l->sock};
-                r = fd < 0 ? fd : wh_os_poll(&p, 1, 0) > 0 && p.revents & POLLHUP ? -ESRCH : 0;
-                if (r < 0)
-                        wh_os_close(fd);
-        }
-        struct pollfd dead = {.fd = fd, .events = POLLIN};
-        if (r == 0 && wh_os_poll(&dead, 1, 0) != 0) {
-                wh_os_close(fd); /* later kernels hand out pidfds of the dead as well */
-                r = -ESRCH;
-        }
-        if (r == 0)
-                *ret = fd;
-        return r;
 }
 
 WHARF_API int wharf_sender_pidfd(wharf_task *t, uint64_t sender_id, int *ret)

@@ -1,4 +1,5 @@
 #include "message/move.h"
+#include "message/call.h"
 
 #include "base/bits.h"
 #include "base/cleanup.h"
@@ -8,7 +9,7 @@
 #include "os/closer.h"
 #include "os/receive.h"
 #include "port/branch.h"
-#include "message/memory.h"
+#include "link/payload.h"
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
@@ -190,7 +191,7 @@ static int stash_pack(const struct wh_link *l, struct packed *k, struct move_lin
         m->how = s->how;
         m->offer = l->in.offer;
         if (!is_memory(s) && s->have > BYTES_MAX) {
-                int r = wh_memory_of(s->bytes, s->have, &fd);
+                int r = wh_payload_of(s->bytes, s->have, &fd);
                 if (r < 0)
                         return wh_forbidden(r) ? wh_fail(-EOPNOTSUPP,
                                                          "a message in the port moves in a memory, and none "
@@ -435,7 +436,7 @@ static int carrier_fill(int sock, const struct packed *k)
 int wh_move_pack(wharf_task *t, wharf_name port, int *ret)
 {
         struct wh_port *p;
-        int r = wh_port_freeze(t, port, &p);
+        int r = wh_port_freeze(t, port, wh_replies_detach, &p);
         if (r < 0)
                 return r;
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
@@ -1141,7 +1142,7 @@ static int ask_for_places(struct wh_moving *mv)
         const uint32_t freed = wh_places_freed(mv->task);
         int r = wh_account_charge(a, mv->by.payer, WH_SHARE_TASK_LINKS, mv->n_links, false);
         if (r == -EDQUOT) {
-                wh_task_limits(mv->task);
+                wh_places_limits(mv->task);
                 r = wh_account_charge(a, mv->by.payer, WH_SHARE_TASK_LINKS, mv->n_links, false);
         }
         if (r == 0) {
@@ -1221,6 +1222,7 @@ int wh_moving_open(wharf_task *t, struct wh_items *i, unsigned n, const struct w
         if (!i->moving) {
                 if (!(i->moving = wh_os_calloc(1, sizeof *i->moving)))
                         return wh_trace(-ENOMEM);
+                i->undo = wh_moving_undo;
                 i->moving->task = t;
                 i->moving->by = *by;
         }

@@ -32,7 +32,7 @@
 #define WH_MESSAGE_MOVE_H
 
 #include "link/link.h"
-#include "right/object.h"
+#include "right/right.h"
 
 /* -ELOOP when a receive right in `m` would be sent to its own port: nobody could ever receive it. */
 int wh_move_check_circle(wharf_task *t, wharf_name right, const struct wharf_msg *m);

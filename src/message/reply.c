@@ -6,8 +6,11 @@
  *       none the link is closed, for then the caller reads none of its replies.
  */
 #include "link/direct.h"
+#include "right/calls.h"
+#include "message/message.h"
+#include "message/call.h"
 #include "message/items.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/owned.h"
 #include "port/port.h"
 #include "task/why.h"

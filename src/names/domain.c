@@ -4,7 +4,7 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "task/task.h"
 #include "task/why.h"
 

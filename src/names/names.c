@@ -23,7 +23,7 @@
 #include "os/os.h"
 #include "message/items.h"
 #include "right/kept.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/status.h"
 #include "task/task.h"
 #include "task/why.h"

@@ -29,13 +29,14 @@
  *       the door, delays neither the deadline nor for good what others sent.
  */
 #include "wharf/direct.h"
+#include "message/message.h"
 
 #include "base/list.h"
 #include "base/trace.h"
 #include "os/lock.h"
 #include "os/os.h"
 #include "message/items.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/port.h"
 #include "task/why.h"
 #include "names/names.h"

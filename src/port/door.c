@@ -8,6 +8,7 @@
 #include "os/os.h"
 #include "port/places.h"
 #include "task/why.h"
+#include "task/ids.h"
 
 #include <errno.h>
 

@@ -122,7 +122,7 @@ static void inbox_event(struct wh_inbox *in, const struct epoll_event *ev)
                 wh_port_accept(in, name, false);
                 return;
         case WH_EP_WATCH:
-                wh_watch_event(in, name, ev->events);
+                in->watches->event(in, name, ev->events);
                 return;
         case WH_EP_NOTICE:
                 wh_notices_take(in);

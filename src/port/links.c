@@ -1,7 +1,6 @@
 /*
  * The links of a port: they come, they are counted, and they go.
  */
-#include "right/object.h"
 #include "port/owned.h"
 #include "port/port.h"
 
@@ -19,7 +18,7 @@ static int link_charge(struct wh_port *p, struct wh_link *l, bool force)
         struct wh_owned *o = wh_owned(l);
         int r = wh_bill_charge(&o->bill, WH_SHARE_TASK_LINKS, 1, force);
         if (r == -EDQUOT) {
-                wh_task_limits(p->task);
+                wh_places_limits(p->task);
                 wh_lingering_settle(p->task);
                 r = wh_bill_charge(&o->bill, WH_SHARE_TASK_LINKS, 1, force);
         }

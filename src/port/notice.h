@@ -44,6 +44,10 @@ void wh_notices_wake(struct wh_inbox *in);
 /* Where it will be received; NULL when its port is closed. */
 struct wh_inbox *wh_notice_inbox(wharf_task *t, const struct wh_notice *n);
 
+/* Mach's no-senders notice about the port `about`: asked for, or no more, where *ret is it, to be freed. Errors: as wharf_notify() */
+int wh_no_senders_ask(wharf_task *t, wharf_name about, wharf_name port, uint64_t sync);
+int wh_no_senders_unask(wharf_task *t, wharf_name about, struct wh_notice **ret);
+
 /* ---- for the inbox, which is locked ---- */
 
 /* Those that were fired at this inbox can be received from it now, and links that waited for a place go on. */

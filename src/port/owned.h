@@ -24,13 +24,14 @@ struct wh_unread {
         uint32_t n, room;
 };
 
+/* What every plain message that is received needs comes first, in a line or two (receive_plain()). */
 struct wh_owned {
         struct wh_link link; /* the first */
         struct wh_port *port;
+        struct wh_list hot;     /* of inbox->hot, while recently busy; or of port->waiting */
+        uint32_t served, empty; /* for the round robin, */
+        uint64_t round;         /* and when there are several users: turns.h */
         struct wh_inbox *inbox;
-        struct wh_list hot;              /* of inbox->hot, while recently busy; or of port->waiting */
-        uint32_t served, empty;          /* for the round robin, */
-        uint64_t round;                  /* and when there are several users: turns.h */
         struct wh_list in_port;          /* of port->links */
         _Atomic uint32_t refs;           /* the port's, each reply right's, each held payload's */
         bool directory;                  /* no sender, but who gives others their rights */
@@ -55,6 +56,11 @@ struct wh_owned {
         struct wh_notice *once_notice;   /* what is fired if a send-once right goes unused */
 };
 
+static_assert(WH_CACHE_LINES(offsetof(struct wh_owned, port),
+                             offsetof(struct wh_owned, empty) + sizeof(((struct wh_owned *)0)->empty)) <= 2,
+              "what the round robin needs is together");
+static_assert(offsetof(struct wh_owned, link) == 0, "tables and pools hold it as the link's object");
+
 /*
  * The owner's end that `l` is. Only where it is known to be one: a link of a port, or `l->owner` was looked at. Nothing
  * checks it here.
@@ -66,6 +72,10 @@ static inline struct wh_owned *wh_owned(const struct wh_link *l)
 
 /* A new one, of no port yet; its references are one. NULL: no memory. Takes `sock`. */
 struct wh_owned *wh_owned_new(wharf_task *t, int sock);
+/* All who introduced it, the nearest first. */
+void wh_owned_introducers(const struct wh_link *l, wh_see_introducer fn, void *arg);
+/* Drop one reference to an owner's end; the last one frees it. */
+void wh_link_unref(struct wh_link *l);
 /* As wh_link_done(), of all that it has. */
 void wh_owned_done(struct wh_owned *o);
 

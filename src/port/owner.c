@@ -115,7 +115,7 @@ int wh_port_sender_known(struct wh_link *l)
         const bool force = goes || o->revoked != WH_REVOKED_NOT;
         int r = wh_bill_move(&o->bill, now, force, &refused);
         if (r == -EDQUOT && refused == WH_SHARE_TASK_LINKS) {
-                wh_task_limits(p->task);
+                wh_places_limits(p->task);
                 wh_lingering_settle(p->task);
                 r = wh_bill_move(&o->bill, now, force, &refused);
         }
@@ -141,7 +141,7 @@ static int owner_hold_rights(struct wh_link *l, unsigned n)
         wharf_task *t = l->task;
         int r = wh_bill_charge(&wh_owned(l)->bill, WH_SHARE_RIGHTS, n, false);
         if (r == -EDQUOT) {
-                wh_task_limits(t);
+                wh_places_limits(t);
                 r = wh_bill_charge(&wh_owned(l)->bill, WH_SHARE_RIGHTS, n, false);
         }
         if (r == -EDQUOT)
@@ -363,6 +363,13 @@ static bool owner_written(struct wh_link *l, uint32_t call, const struct wh_rec_
         return *ret_given_up = false;
 }
 
+static void owner_window_read(struct wh_link *l, void *map, uint64_t map_len)
+{
+        (void)l;
+        (void)map;
+        (void)map_len;
+}
+
 static void owner_via(struct wh_link *l, uint32_t call, int sock)
 {
         wh_os_close_theirs(sock);
@@ -387,6 +394,8 @@ const struct wh_end_ops wh_owner_end = {
         .change = owner_change,
         .written = owner_written,
         .via = owner_via,
+        .window_read = owner_window_read,
+        .introducers = wh_owned_introducers,
         .drained = owner_nothing,
         .budget = owner_budget,
         .may_map = owner_may_map,

@@ -6,6 +6,7 @@
 #include "os/os.h"
 #include "port/branch.h"
 #include "link/identity.h"
+#include "task/ids.h"
 
 #include <errno.h>
 
@@ -271,6 +272,12 @@ void wh_place_freed(struct wh_port *p)
 void wh_places_raised(wharf_task *t)
 {
         tell_others(t, NULL);
+}
+
+void wh_places_limits(wharf_task *t)
+{
+        if (wh_task_limits(t))
+                wh_places_raised(t);
 }
 
 void wh_places_look(struct wh_inbox *in)

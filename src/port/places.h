@@ -15,16 +15,16 @@
  *       its own sender is gone. The kernel tells nobody of the limit of a process, so every receive of the task asks for
  *       it while a port waits for more of that.
  *   G2  A sender that is gone does not keep the place that those whom it introduced wait for: it gives its own to the
- *       first of them (l->placeless), to the next when that one is gone, and so on; its link stays until it is read. So
+ *       first of them (o->placeless), to the next when that one is gone, and so on; its link stays until it is read. So
  *       that no tree of such senders takes descriptors without end, a task has at most WH_PLACELESS_MAX of these.
  *   G3  Behind those whom a directory introduces nobody waits: each is the link of the user that has asked, from the
  *       first moment on. Where there is no place for it, at the port or of its user, it waits for that itself, as a link
- *       that takes one of the task's only (l->waiting_room). One whose other end was closed needs none, and is read: it is
+ *       that takes one of the task's only (o->waiting_room). One whose other end was closed needs none, and is read: it is
  *       gone, or has sent another pair. Of these its user
  *       has a share too, beyond which it is refused, like one that connected.
  *   G4  What a sender that is gone has introduced comes to its end, whatever others do: all that would end one of those
  *       who have places may lie behind the one who waits. So while the place that it gave is taken, the next one passes
- *       (l->passing): it is told that it is refused, can send nothing more from then on, and is read to its end without a
+ *       (o->passing): it is told that it is refused, can send nothing more from then on, and is read to its end without a
  *       place, one at a time. Nothing that was acknowledged is lost by that, but for what it writes to a lane until it
  *       looks. Those whom it introduced itself pass likewise, and so do those of a link that never had a place to give;
  *       they wait for none of the WH_PLACELESS_MAX, but are refused where there is none, so that those who wait for
@@ -60,6 +60,8 @@ void wh_place_pass(struct wh_link *l);
 void wh_place_leave(struct wh_link *l);
 /* A link of `p` is gone, or counts for another user: somebody may have waited for that, here or at another port. */
 void wh_place_freed(struct wh_port *p);
+/* wh_task_limits(), and those who wait for more links look. */
+void wh_places_limits(wharf_task *t);
 /* The limit of the process was raised, which all ports of the task share (wh_task_limits()): those who wait for it look. */
 void wh_places_raised(wharf_task *t);
 /* At a port of this inbox somebody may go on, as another one's wh_place_freed() said. */

@@ -7,7 +7,6 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "port/branch.h"
-#include "message/move.h"
 #include "port/places.h"
 #include "port/status.h"
 #include "task/why.h"
@@ -343,7 +342,8 @@ static struct wh_port *lock_to_move(wharf_task *t, wharf_name name, wharf_name *
         }
 }
 
-int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret)
+int wh_port_freeze(wharf_task *t, wharf_name name, int (*detach)(wharf_task *t, const struct wh_port *p),
+                   struct wh_port **ret)
 {
         int r;
         wharf_name set;
@@ -362,7 +362,7 @@ int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret)
         wh_list_for (n, &p->links)
                 if (link_holds(&wh_container(n, struct wh_owned, in_port)->link))
                         r = wh_fail(-EBUSY, "a payload received in place was not given back yet");
-        if (r == 0 && (r = wh_replies_detach(t, p)) < 0)
+        if (r == 0 && (r = detach(t, p)) < 0)
                 r = wh_fail(r, "a caller that waits for its reply cannot be told where it will come from");
         for (int tries = 0; r == 0 && links_in_use(p); tries++) {
                 if (tries == 10000) {
@@ -413,62 +413,10 @@ void wh_port_gone(wharf_task *t, wharf_name name)
         port_close_locked(p, name, in);
 }
 
-/*
- * Send the port to its heir, if it has one. False when there is none or it cannot go: then it is closed like any other.
- */
-static bool port_inherited(wharf_task *t, struct wh_port *p, wharf_name name)
-{
-        int err;
-        struct wh_inbox *in = port_inbox_lock(p, name, &err);
-        if (!in)
-                return false;
-        wharf_name heir = p->heir;
-        p->heir = WHARF_NONE; /* once */
-        if (heir && p->listen_fd >= 0) {
-                wh_os_epoll_del(in->ep, p->listen_fd);
-                p->listen_fd = -1;
-        }
-        wh_unlock(&in->lock);
-        if (!heir)
-                return false;
-        return wh_move_to(t, name, heir, WHARF_ID_PORT_DESTROYED) == 0;
-}
-
-WHARF_API int wharf_port_heir(wharf_task *t, wharf_name port, wharf_name right)
-{
-        int err;
-        struct wh_link *l = right ? wh_holder_lock(t, right, &err) : NULL;
-        if (right && !l)
-                return wh_fail_at(t, err, right);
-        bool once = l && l->once, circle = false;
-        uint64_t leads_to = l ? l->hello.port_id : 0;
-        if (l)
-                wh_unlock(&l->o.lock);
-        if (once)
-                return wh_fail(-EPERM, "a send-once right cannot be an heir");
-        struct wh_port *p = wh_port_lock(t, port, &err);
-        if (!p)
-                return wh_fail_at(t, err, port);
-        struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
-        if (right && p->opts.flags & WHARF_PORT_FIXED)
-                err = -EOPNOTSUPP;
-        else if ((circle = right && leads_to == p->id.v))
-                err = -ELOOP;
-        else
-                err = 0;
-        if (err == 0)
-                p->heir = right;
-        wh_unlock(&in->lock);
-        return wh_fail(err, circle ? "the right leads to that same port" : "the port was made with WHARF_PORT_FIXED");
-}
-
 int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name)
 {
         struct wh_port *p = (struct wh_port *)o;
         int err = -EBADF;
-        /* A hint, looked at without the lock: it was set by the user, before. */
-        if (wh_unlikely(p->heir) && port_inherited(t, p, name))
-                return 0;
         struct wh_inbox *in = port_inbox_lock(p, name, &err);
         if (!in)
                 return err;
@@ -484,7 +432,8 @@ static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbo
         struct wh_object *o = &p->o;
         const bool moving = p->closing == WH_PORT_MOVING;
         p->closing = WH_PORT_CLOSING;
-        wh_watches_move(p, name, NULL);
+        if (p->watches)
+                p->watches->move(p, name, NULL);
         wh_table_remove(&t->names, o);
         wh_notice_free(t, p->no_senders);
         p->no_senders = NULL;

@@ -23,13 +23,22 @@
 
 #include "link/link.h"
 #include "port/notice.h"
-#include "right/object.h"
 #include "port/turns.h"
 
 struct wh_port_status;
 
 /* The owner's end of a link. */
 extern const struct wh_end_ops wh_owner_end;
+
+/*
+ * Rights that are watched for a port have their sockets in the epoll of its inbox, as WH_EP_WATCH with the right's name. Who
+ * watches them is told, and takes them along.
+ */
+struct wh_watcher {
+        void (*event)(struct wh_inbox *in, wharf_name right, uint32_t events);
+        /* The port `name` receives from the inbox `to` now; or from none, and is closed. */
+        void (*move)(struct wh_port *p, wharf_name name, struct wh_inbox *to);
+};
 
 struct wh_inbox {
         struct wh_lock lock;
@@ -39,12 +48,13 @@ struct wh_inbox {
         bool bell_set; /* P4 */
         bool pollable;
         bool leader;
-        bool accepts_owed;     /* in one of its ports */
-        bool accepts_more;     /* ... and only for others' sake: nobody tells of them again */
-        bool at_door;          /* one of its ports has such a connection */
-        bool leader_has_only;  /* it waits for one link, and leaves the hot ones to others */
-        uint32_t waiters;      /* threads that sleep in a receive, the leader among them */
-        _Atomic uint32_t turn; /* futex */
+        bool accepts_owed;                /* in one of its ports */
+        bool accepts_more;                /* ... and only for others' sake: nobody tells of them again */
+        bool at_door;                     /* one of its ports has such a connection */
+        bool leader_has_only;             /* it waits for one link, and leaves the hot ones to others */
+        const struct wh_watcher *watches; /* of its ports */
+        uint32_t waiters;                 /* threads that sleep in a receive, the leader among them */
+        _Atomic uint32_t turn;            /* futex */
         struct wh_list hot;
         struct wh_list aside;   /* of `hot`: what these have takes more than there is; only while a receive runs */
         struct wh_list ports;   /* in it */
@@ -82,24 +92,24 @@ struct wh_port {
         uint8_t links_refused_for; /* enum wh_refusal, when the last link was refused with -EDQUOT */
         struct wharf_port_opts opts;
         wharf_port_id id;
-        uint64_t here;                /* no other port of this process has it, whatever that one's id is (same.c) */
-        struct wh_list in_ids;        /* of task->ids, where it was made here or came from this task's own user, */
-        bool id_on_its_way;           /* and it is moving, so that it may come back; guard of both: task->notices */
-        uint8_t closing;              /* WH_PORT_* */
-        bool arrived;                 /* it came from another task, and is this one's for good */
-        wharf_name heir;              /* a send right over which the port goes instead of being closed; or none */
-        wharf_name set_left;          /* while it moves: the set that it was in, to which a failed move gives it back */
-        bool watches;                 /* rights were ever watched for it */
-        _Atomic uint32_t notices_due; /* asked for to be sent here, and not yet received; guard: task->notices */
-        struct wh_notice *no_senders; /* asked for, or NULL */
-        uint64_t no_senders_sync;     /* ... and not before so many rights were made */
-        uint64_t made;                /* send rights, ever: the make-send count */
-        int listen_fd;                /* borrowed; -1 */
-        bool accepts_owed;            /* connections may wait that there was no descriptor for, or no place */
-        int at_door;                  /* accepted, and one too many of its user while the dead count; or -1 */
-        bool of_others;               /* this task sends nothing to it (kept.h) */
-        uint32_t kinds_refused;       /* items that it does not take: bits 1 << WH_ITEM_* (kept.h) */
-        uint32_t links_shared;        /* not 0: of so many links each user may have a share (kept.h) */
+        uint64_t here;         /* no other port of this process has it, whatever that one's id is (same.c) */
+        struct wh_list in_ids; /* of task->ids, where it was made here or came from this task's own user, */
+        bool id_on_its_way;    /* and it is moving, so that it may come back; guard of both: task->notices */
+        uint8_t closing;       /* WH_PORT_* */
+        bool arrived;          /* it came from another task, and is this one's for good */
+        wharf_name heir;       /* a send right over which the port goes instead of being closed; or none */
+        wharf_name set_left;   /* while it moves: the set that it was in, to which a failed move gives it back */
+        const struct wh_watcher *watches; /* rights were ever watched for it */
+        _Atomic uint32_t notices_due;     /* asked for to be sent here, and not yet received; guard: task->notices */
+        struct wh_notice *no_senders;     /* asked for, or NULL */
+        uint64_t no_senders_sync;         /* ... and not before so many rights were made */
+        uint64_t made;                    /* send rights, ever: the make-send count */
+        int listen_fd;                    /* borrowed; -1 */
+        bool accepts_owed;                /* connections may wait that there was no descriptor for, or no place */
+        int at_door;                      /* accepted, and one too many of its user while the dead count; or -1 */
+        bool of_others;                   /* this task sends nothing to it (kept.h) */
+        uint32_t kinds_refused;           /* items that it does not take: bits 1 << WH_ITEM_* (kept.h) */
+        uint32_t links_shared;            /* not 0: of so many links each user may have a share (kept.h) */
         uint64_t mapped;
         struct wh_accounts accounts; /* its places and its memory, between the users of its senders */
         uint64_t received_messages, received_bytes, refused;
@@ -134,6 +144,8 @@ int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret
 /* A port with checked options, that has no name and no id yet; and away with it, if it is to get none. */
 int wh_port_make(wharf_task *t, const struct wharf_port_opts *opts, struct wh_port **ret);
 void wh_port_unmake(struct wh_port *p);
+/* The port closes; its heir was asked before (heir.h). */
+int wh_port_drop(wharf_task *t, struct wh_object *o, wharf_name name);
 /* Its name, once it has its id; `sure`: nobody else can have chosen that. */
 int wh_port_name(struct wh_port *p, bool sure, wharf_name *ret);
 /* Has this task a port whose id is surely this one? -EPROTO: it has; WH_LINK_WAITS: it is just moving, and may be gone. */
@@ -142,7 +154,8 @@ int wh_port_id_taken(wharf_task *t, wharf_port_id id);
  * For moving: nobody receives any more, and nobody may touch the port until it is thawed, or gone. -EBUSY, -EOPNOTSUPP
  * with why. *ret's inbox is locked.
  */
-int wh_port_freeze(wharf_task *t, wharf_name name, struct wh_port **ret);
+int wh_port_freeze(wharf_task *t, wharf_name name, int (*detach)(wharf_task *t, const struct wh_port *p),
+                   struct wh_port **ret);
 void wh_port_thaw(wharf_task *t, wharf_name name);
 /* It has gone: what is left here goes as well. No sender notices. */
 void wh_port_gone(wharf_task *t, wharf_name name);
@@ -194,18 +207,9 @@ bool wh_port_door_served(struct wh_port *p);
 /* The same for all ports that had no place, or no descriptor, for one. */
 void wh_inbox_accept_owed(struct wh_inbox *in);
 
-/* ---- watch.c ---- */
-
-/* The receiver of a watched right is gone, or may have given room. */
-void wh_watch_event(struct wh_inbox *in, wharf_name right, uint32_t events);
-/*
- * The rights that this port watches are in the epoll of its inbox: take them along, or out when `to` is NULL. All the
- * task's names are gone through: this is seldom, and a list would need the inbox's lock where only the link's is held.
- */
-void wh_watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to);
-
 /* ---- set.c ---- */
 
+int wh_set_drop(wharf_task *t, struct wh_object *o, wharf_name name);
 /* A port joins a set, or leaves it. -EBUSY, -ENOENT, -EBADF, -EPERM, -ESTALE */
 int wh_set_change(wharf_task *t, wharf_name set, wharf_name port, bool add);
 
@@ -235,6 +239,8 @@ void wh_port_remove_link(struct wh_link *l);
  * the link is as it was.
  */
 int wh_port_sender_known(struct wh_link *l);
+/* Ends the link of this sender for want of something, which it is told: -EMFILE, -ENOMEM, -ENOBUFS. -ENOENT */
+int wh_sender_end(wharf_task *task, wharf_name port, uint64_t sender_id, int why);
 /* The limit of this port for which a link is refused with `err`, or 0 where it is none. */
 uint64_t wh_port_limit(const struct wh_port *p, int err, enum wh_refusal which);
 void wh_port_hello(const struct wh_port *p, struct wh_hello *ret);

@@ -2,7 +2,6 @@
  * Revoking: the owner of a port ends the link of one sender, or everything that came through it.
  */
 #include "port/branch.h"
-#include "right/kept.h"
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"

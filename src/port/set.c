@@ -1,7 +1,6 @@
 /*
  * Sets: ports that are received from together. A port in a set has its links in the set's inbox.
  */
-#include "right/object.h"
 #include "port/owned.h"
 #include "port/port.h"
 
@@ -55,7 +54,8 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
         wh_notices_move(p, p->o.name, to);
         wh_places_look(to); /* what was freed until now was told where it came from */
         wh_port_links_changed(p);
-        wh_watches_move(p, p->o.name, to);
+        if (p->watches)
+                p->watches->move(p, p->o.name, to);
         wh_inbox_wake_all(from);
         wh_inbox_wake_all(to);
         return 0;

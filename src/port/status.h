@@ -43,12 +43,4 @@ int wh_port_status_fd(wharf_task *task, wharf_name port, int *ret);
 int wh_port_status_open(int fd, const struct wh_port_status **ret);
 void wh_port_status_close(const struct wh_port_status *page);
 
-/*
- * What these pages have in common: a sealed memfd of one page that its maker writes and all others can only read; its
- * first two words are a magic and a version. Of somebody else's, both are checked before it is answered.
- * Errors: -EMFILE, -ENFILE, -ENOMEM; -EPROTO, -EPROTONOSUPPORT
- */
-int wh_status_page_new(const char *what, int *ret_fd, void **ret);
-int wh_status_page_open(int fd, uint64_t magic, uint64_t version, const void **ret);
-
 #endif

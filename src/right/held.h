@@ -10,6 +10,7 @@
 #include "link/link.h"
 
 struct wh_inbox;
+struct wh_port;
 struct wh_notice;
 
 /* Memory of the caller's own, into which one reply may be written: direct.h. */
@@ -61,6 +62,8 @@ struct wh_held {
         struct wh_window *windows_aside; /* of calls that were given up (D4) */
 };
 
+static_assert(offsetof(struct wh_held, link) == 0, "tables and pools hold it as the link's object");
+
 /*
  * The holder's end that `l` is. Only where it is known to be one: a send right, or `l->owner` was looked at. A link for
  * one message (wh_single_end) is none. Nothing checks it here.
@@ -86,6 +89,8 @@ static inline unsigned wh_spins_in_place(const struct wh_link *l, int64_t deadli
 
 /* ---- watch.c ---- */
 
+/* Rights are watched for this port from here on; its inbox is locked. */
+void wh_watches(struct wh_port *p);
 /* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
 int wh_watch_socket(struct wh_link *l, bool add);
 /* The same for all that is watched for there, after that has changed. */

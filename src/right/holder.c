@@ -5,8 +5,9 @@
  * finds for others are kept in their calls until they look (call.c).
  */
 #include "link/direct.h"
+#include "right/calls.h"
 #include "right/held.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "task/waits.h"
 
 #include "base/trace.h"
@@ -486,6 +487,13 @@ static void holder_fly_unsent(struct wh_link *l, unsigned fds)
 }
 
 /* The reply right was passed on once more: see wh_call_read_via(). */
+/* No window is ever announced over it. */
+static void single_window_read(struct wh_link *l, void *map, uint64_t map_len)
+{
+        (void)l;
+        wh_os_munmap(map, map_len);
+}
+
 static void single_via(struct wh_link *l, uint32_t call, int sock)
 {
         if (l->in.change.sock < 0 && wh_frame_check_socket(sock) == 0)
@@ -514,6 +522,8 @@ const struct wh_end_ops wh_holder_end = {
         .change = holder_change,
         .written = wh_call_written,
         .via = holder_via,
+        .window_read = wh_window_give,
+        .introducers = wh_given_see,
         .drained = wh_room_settle,
         .budget = holder_budget,
         .may_map = holder_may_map,
@@ -556,6 +566,8 @@ const struct wh_end_ops wh_single_end = {
         .change = holder_change,
         .written = single_written,
         .via = single_via,
+        .window_read = single_window_read,
+        .introducers = wh_given_see,
         .drained = holder_nothing,
         .budget = holder_budget,
         .may_map = holder_may_map,

@@ -3,7 +3,7 @@
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/branch.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"

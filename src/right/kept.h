@@ -60,8 +60,6 @@ uint32_t wh_right_unread(wharf_task *task, wharf_name right);
 int wh_right_new_id(wharf_task *task, wharf_name port, wharf_name *ret, uint64_t *ret_id);
 /* Is there (still) a sender of that id? */
 bool wh_sender_lives(wharf_task *task, uint64_t sender_id);
-/* Ends the link of this sender for want of something, which it is told: -EMFILE, -ENOMEM, -ENOBUFS. -ENOENT */
-int wh_sender_end(wharf_task *task, wharf_name port, uint64_t sender_id, int why);
 /* Who introduced this sender: the id of a link of the same port; 0 for nobody, and for what is no sender (any more). */
 uint64_t wh_sender_introducer(wharf_task *task, uint64_t sender_id);
 /*

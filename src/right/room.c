@@ -16,7 +16,7 @@
  */
 #include "right/held.h"
 #include "link/link.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/port.h"
 #include "task/why.h"
 
@@ -126,7 +126,7 @@ int wh_room_ask(wharf_task *t, uint32_t what, wharf_name right, wharf_name port)
         struct wh_port *p = wh_port_lock(t, port, &err);
         if (!p)
                 return err;
-        p->watches = true;
+        wh_watches(p);
         struct wh_inbox *in = p->inbox;
         struct wh_link *l = wh_holder_lock(t, right, &err);
         int r = l ? 0 : err;

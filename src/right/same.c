@@ -4,7 +4,7 @@
  * move one with that id to where the true one is. So which of its ports it is the process that answers says in a number of
  * its own, which no port brings along.
  */
-#include "right/object.h"
+#include "right/right.h"
 #include "task/why.h"
 
 #include "base/trace.h"

@@ -2,7 +2,7 @@
  * Rights that are watched: their sockets are in the epoll of the inbox that is to be told.
  */
 #include "right/held.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/port.h"
 
 #include "os/os.h"
@@ -19,7 +19,7 @@ static bool kept_is_over(struct wh_link *l)
         return l->over;
 }
 
-void wh_watch_event(struct wh_inbox *in, wharf_name name, uint32_t events)
+static void watch_event(struct wh_inbox *in, wharf_name name, uint32_t events)
 {
         int err;
         struct wh_link *l = wh_holder_lock(in->task, name, &err);
@@ -67,6 +67,7 @@ int wh_watch_update(struct wh_link *l, struct wh_inbox *in)
         return r == -ENOENT ? wh_os_epoll_add(in->ep, l->sock, events, wh_ep_tag(WH_EP_WATCH, name)) : r;
 }
 
+/* All the task's names are gone through: this is seldom, and a list would need the inbox's lock where only the link's is held. */
 struct watch_target {
         wharf_name port;
         struct wh_inbox *to;
@@ -95,10 +96,17 @@ static void watch_move(struct wh_object *o, void *arg)
         wh_unlock(&o->lock);
 }
 
-void wh_watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to)
+static void watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to)
 {
-        if (!p->watches)
-                return;
+        if (to)
+                to->watches = p->watches;
         struct watch_target a = {name, to};
         wh_table_each(&p->task->names, watch_move, &a);
+}
+
+static const struct wh_watcher watcher = {.event = watch_event, .move = watches_move};
+
+void wh_watches(struct wh_port *p)
+{
+        p->watches = p->inbox->watches = &watcher;
 }

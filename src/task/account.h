@@ -33,6 +33,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+enum { WH_FDS_MAX = 66 }; /* descriptors that may come at once: WHARF_ITEMS_MAX, and what the library adds */
+
 enum wh_share {
         /* in the books of a task */
         WH_SHARE_TASK_LINKS = 0, /* half of its descriptors (RLIMIT_NOFILE) */

@@ -1,13 +1,9 @@
-#include "port/owned.h"
 #include "task/task.h"
 
 #include "base/opts.h"
 #include "base/trace.h"
 #include "os/os.h"
-#include "link/identity.h"
-#include "message/move.h"
-#include "right/object.h"
-#include "port/places.h"
+#include "task/ids.h"
 #include "task/why.h"
 
 #include <errno.h>
@@ -116,7 +112,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         t->accounts.least[WH_SHARE_RIGHTS] = WH_FDS_MAX;
         t->accounts.least[WH_SHARE_FLYING] = FLYING_LEAST;
         t->accounts.max[WH_SHARE_ANSWERS] = o.answers_max ? o.answers_max : ANSWERS_MAX;
-        wh_task_limits(t);
+        (void)wh_task_limits(t); /* nobody waits for more yet */
         t->cpus = wh_os_cpus();
         t->ticks_per_us = wh_os_ticks_per_us();
         t->spin_us_max = o.spin_us_max ? o.spin_us_max : 50;
@@ -126,7 +122,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         return 0;
 }
 
-void wh_task_limits(wharf_task *t)
+bool wh_task_limits(wharf_task *t)
 {
         uint64_t n;
         if (wh_os_rlimit(RLIMIT_NOFILE, &n) < 0)
@@ -135,38 +131,11 @@ void wh_task_limits(wharf_task *t)
         const bool more = wh_accounts_limit(&t->accounts, WH_SHARE_TASK_LINKS, n / 2);
         wh_accounts_limit(&t->accounts, WH_SHARE_RIGHTS, n / 4 > WH_FDS_MAX ? n / 4 : WH_FDS_MAX);
         wh_accounts_limit(&t->accounts, WH_SHARE_FLYING, n / 8 > WH_FDS_MAX ? n / 8 : WH_FDS_MAX);
-        if (more)
-                wh_places_raised(t);
+        return more;
 }
 
-static void drop_one(struct wh_object *o, void *arg)
+void wh_task_free(wharf_task *t)
 {
-        wharf_drop(arg, atomic_load_explicit(&o->name, memory_order_relaxed));
-}
-
-static void drop_port(struct wh_object *o, void *arg)
-{
-        if (o->kind == WHARF_KIND_PORT)
-                drop_one(o, arg);
-}
-
-WHARF_API wharf_task *wharf_task_close(wharf_task *t)
-{
-        if (!t)
-                return NULL;
-        if (t->service_free)
-                t->service_free(t->service);
-        if (t->inherited_free)
-                t->inherited_free(t->inherited);
-        if (wh_task_ours(t)) {
-                wh_table_each(&t->names, drop_port, t); /* first: some go over a send right to their heirs */
-                wh_table_each(&t->names, drop_one, t);
-                wh_moving_clear(t, NULL);
-                wh_os_close(t->wake[0]);
-                wh_os_close(t->wake[1]);
-        } else
-                wh_task_forget(t); /* in a forked child: descriptors are closed, mappings were never there */
-        wh_lingering_done(t, wh_task_ours(t));
         wh_table_done(&t->names);
         wh_table_done(&t->links);
         for (unsigned k = 0; k < WH_KINDS; k++)
@@ -182,7 +151,6 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *t)
         wh_waits_done(&t->waits, wh_task_ours(t));
         wh_os_munmap((void *)(uintptr_t)t->ours, WH_PAGE);
         free(t);
-        return NULL;
 }
 
 void *wh_task_take(wharf_task *t, uint8_t kind, size_t size, size_t keep)

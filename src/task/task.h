@@ -75,7 +75,9 @@ static inline bool wh_task_ours(const wharf_task *t)
  */
 void *wh_task_take(wharf_task *t, uint8_t kind, size_t size, size_t keep);
 /* What there may be in all, after the limits of the process: they may have been raised since, for whoever waits for that. */
-void wh_task_limits(wharf_task *t);
+bool wh_task_limits(wharf_task *t); /* true: of links there may be more */
+/* What is left of a task that has no names any more; in a forked child, too. */
+void wh_task_free(wharf_task *t);
 /* Back to the pool. It has no name any more. */
 void wh_task_give(wharf_task *t, struct wh_object *o);
 

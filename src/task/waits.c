@@ -2,7 +2,7 @@
 
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/status.h"
+#include "task/page.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+#include "port/port.h"
 #include "wharfd/server_impl.h"
 
 #include "base/trace.h"

@@ -6,7 +6,7 @@
 #include "link/frame.h"
 #include "link/link.h"
 #include "task/account.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"

@@ -9,7 +9,7 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "link/link.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/port.h"
 
 #include <netinet/in.h>

@@ -9,7 +9,7 @@
 #include "os/os.h"
 #include "right/held.h"
 #include "link/link.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/owned.h"
 #include "port/port.h"
 

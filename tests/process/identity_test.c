@@ -8,7 +8,7 @@
 
 #include "os/os.h"
 #include "link/link.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/owned.h"
 #include "port/port.h"
 #include "names/proto.h"

@@ -6,7 +6,7 @@
 #include "os/os.h"
 #include "link/link.h"
 #include "message/memory.h"
-#include "right/object.h"
+#include "right/right.h"
 
 #include <pthread.h>
 #include <semaphore.h>

@@ -6,7 +6,7 @@
 #include "os/os.h"
 #include "link/frame.h"
 #include "link/link.h"
-#include "right/object.h"
+#include "right/right.h"
 
 #include <poll.h>
 #include <pthread.h>

@@ -11,7 +11,7 @@
 #include "link/frame.h"
 #include "link/link.h"
 #include "message/move.h"
-#include "right/object.h"
+#include "right/right.h"
 #include "port/port.h"
 #include "names/domain.h"
 #include "names/proto.h"

@@ -8,7 +8,7 @@
 #include "link/direct.h"
 #include "right/held.h"
 #include "link/link.h"
-#include "right/object.h"
+#include "right/right.h"
 
 #include <pthread.h>
 #include <sched.h>
