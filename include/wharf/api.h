@@ -25,10 +25,11 @@
 /*
  * Deadlines are points in time: CLOCK_MONOTONIC nanoseconds; wharf_in_ms() makes one. They mean the same to every call:
  *
- *      0              do not wait. What would have to is -EAGAIN (for memory of a heap: -ENOMEM)
+ *      0              do not wait. A call that would have to is -EAGAIN (for memory of a heap: -ENOMEM)
  *      WHARF_FOREVER  no limit
- *      any other      wait until then. One that has passed, as every negative one has, is no error: what can be had at
- *                     once is had, and what cannot is -ETIMEDOUT (for a name that nobody has registered: -ENOENT)
+ *      any other      wait until then. A deadline that has passed, as every negative one has, is no error: the call
+ *                     does what it can at once, and is -ETIMEDOUT where it would have to wait (for a name that nobody
+ *                     has registered: -ENOENT)
  */
 #define WHARF_FOREVER INT64_MAX
 

@@ -9,16 +9,16 @@
  * A buffer is formatted into any memory you give: a segment, or a block of a heap. It holds no pointer, so every
  * process may map it at another address.
  *
- * Promise: an item is in the buffer from the one store that puts it there, and out with the one store that takes it,
- *          whoever is killed at whatever instruction. What wharf_buffer_put() acknowledged is delivered once and never
- *          twice; a producer killed inside may or may not have put its last item, whole; a consumer killed inside may
- *          have taken one. Nothing that a dead task left stops the others.
+ * Promise: one store puts an item into the buffer and one store takes it out, whoever is killed at whatever
+ *          instruction. What wharf_buffer_put() acknowledged is delivered once and never twice; a producer killed
+ *          inside may or may not have put its last item, whole; a consumer killed inside may have taken one. Nothing
+ *          that a dead task left stops the others.
  * Order:   first in, first out.
  * Errors:  0 or a count on success, a negative errno on failure. A failed call changes nothing.
- * Time:    deadlines are CLOCK_MONOTONIC nanoseconds: see wharf/api.h. Waiting is for room or an item; with deadline 0
- *          the lock is waited for all the same: it is only held while an item is copied.
- * Threads: one wharf_buffer may be used by many threads at once, except wharf_buffer_close(), which must come last;
- *          of a circular one, by one that puts and one that gets.
+ * Time:    deadlines are CLOCK_MONOTONIC nanoseconds: see wharf/api.h. Calls wait for room or for an item. They wait
+ *          for the lock even with deadline 0: it is only held while an item is copied.
+ * Threads: one wharf_buffer may be used by many threads at once, except wharf_buffer_close(), which must come last; a
+ *          circular one by one thread that puts and one that gets.
  * Trust:   the tasks that share a buffer trust each other with its contents. What one of them overwrites by mistake is
  *          answered with -EUCLEAN and never followed out of the memory.
  * Fork:    a child may go on using the parent's wharf_buffer.
@@ -53,7 +53,10 @@ struct wharf_buffer_opts {
         uint64_t memory_bytes;
 };
 
-/* Memory that wharf_buffer_format() needs (places or memory_bytes are set); 0 when no buffer can be so. */
+/*
+ * Bytes of memory that wharf_buffer_format() needs for these options (places or memory_bytes is set); 0 when no buffer
+ * can.
+ */
 WHARF_API uint64_t wharf_buffer_bytes_needed(const struct wharf_buffer_opts *opts);
 
 /*
@@ -99,7 +102,7 @@ WHARF_API wharf_buffer *wharf_buffer_close(wharf_buffer *buf);
 WHARF_API int wharf_buffer_put(wharf_buffer *buf, const void *item, uint64_t bytes, int64_t deadline_ns);
 
 /*
- * Take the first item, waiting for one until the deadline. Returns its length.
+ * Take the first item, waiting for one until the deadline. Returns its length in bytes.
  *
  * @item  filled on success only.
  * @cap   how much fits there.
@@ -119,8 +122,8 @@ struct wharf_buffer_figures {
         uint64_t item_bytes_max; /* UINT64_MAX for unbounded */
         uint64_t items;          /* in it now */
         uint64_t put, got;       /* ever; what a task did that died inside may be missing */
-        uint64_t memory_bytes;   /* unbounded: for items; of which */
-        uint64_t used_bytes;     /* are in use, headers included */
+        uint64_t memory_bytes;   /* unbounded: memory for items */
+        uint64_t used_bytes;     /* of that, what is in use, headers included */
         uint64_t repairs;        /* how often a task died inside and its work was tidied up */
 };
 /* Waits for the lock. Errors: -EUCLEAN, -EUSERS. */

@@ -6,23 +6,24 @@
  *
  * A process joins under a name, and from then on its peers are names as well. Between each pair that talks there is
  * exactly one link, which makes itself when first needed and works both ways: a queue in each direction, with the order
- * and the capacity of any port's. Messages that nobody has asked for wait in the queue of their sender, and disturb no
- * other. A name that was left and is joined again is another peer, whose link has an order of its own.
+ * and the capacity of any port's. Messages that nobody has asked for wait in the queue of their sender, and do not
+ * disturb other queues. A name that was left and is joined again is another peer, whose link has an order of its own.
  *
- * Who a peer is, is never taken from a message. A name belongs to the process that the directory (wharf/names.h) says
- * it was registered by; a link belongs to a name if the kernel says that the process which made it is that one. What
- * claims to come from somebody else is dropped unread, and its sender gets -EPIPE. (So the processes, and wharfd, must
- * know each other by the same numbers: one pid namespace. A process of the same user that is given the number of one
- * that died can still pass for that one: the kernel has only numbers. A peer may also let others send in its name, as
- * it may pass on whatever it is told.) Names are those of the task's own domain, registered there as "direct:NAME".
+ * The library never takes from a message who a peer is. A name belongs to the process that the directory
+ * (wharf/names.h) says it was registered by; a link belongs to a name if the kernel says that the process which made it
+ * is that one. A message that claims to come from somebody else is dropped unread, and its sender gets -EPIPE. (So the
+ * processes, and wharfd, must know each other by the same numbers: one pid namespace. A process of the same user that
+ * is given the number of one that died can still pass for that one: the kernel has only numbers. A peer may also let
+ * others send in its name, as it may pass on whatever it is told.) Names are those of the task's own domain, registered
+ * there as "direct:NAME".
  *
- * Errors: see wharf/task.h. Time: deadlines hold for all that a call does on its way, as in wharf/names.h. A receive
- * that waits for others goes on while wharfd does not answer; who is new is let in once it does.
+ * Errors: see wharf/task.h. Time: deadlines hold for all that a call does on its way, as in wharf/names.h. While wharfd
+ * does not answer, a receive goes on waiting for the peers that are known; new ones are let in once it answers.
  *
- * A peer's end is told once, by the call that meets it; the next call of that name waits for, or finds, a new one. A
- * process that was killed is not gone in one moment: the kernel closes what it had piece by piece, and a call in between
- * may make another link to it, whose end is told again. For the last 1024 peers that left, only the fact that they left
- * is kept.
+ * The end of a peer is reported once, by the first call that meets it. The next call for that name finds a new peer, or
+ * waits for one. A process that was killed is not gone in one moment: the kernel closes what it had piece by piece, and
+ * a call in between may make another link to it, whose end is reported again. For the last 1024 peers that left, only
+ * the fact that they left is kept.
  * Threads: any number may send. One at a time may receive, as one process has one place where it waits; another gets
  * -EBUSY. wharf_direct_leave() must come last.
  */
@@ -49,8 +50,8 @@ typedef struct wharf_direct wharf_direct; /* opaque; a process under its name */
 WHARF_API int wharf_direct_join(wharf_task *task, const char *name, wharf_direct **ret);
 
 /*
- * Leave, and free it. Waits for wharfd as wharf_unregister() does, twice at most. Peers are told as of a death: what
- * they sent and nobody received is lost, what was sent to them stays sent. NULL is allowed. Returns NULL.
+ * Leave, and free it. Waits for wharfd as wharf_unregister() does, twice at most. To its peers this looks like a death:
+ * what they sent and nobody received is lost, and what was sent to them stays sent. NULL is allowed. Returns NULL.
  */
 WHARF_API wharf_direct *wharf_direct_leave(wharf_direct *direct);
 
@@ -60,11 +61,11 @@ WHARF_API wharf_direct *wharf_direct_leave(wharf_direct *direct);
  *
  * @data  Borrowed during the call, and copied.
  *
- * Errors: -ENOENT  nobody has joined as `peer`; or had until the deadline
- *         -EPIPE   the peer has died or left, or does not believe that this process is who it says
- *         -ETIMEDOUT  wharfd does not answer, for a first message; with a deadline of 0, too
- *         -EAGAIN, -ETIMEDOUT  the queue is full, or for a first message, the peer does not receive and many others
- *                  wait to be let in; or so it stayed until the deadline
+ * Errors: -ENOENT  nobody has joined as `peer`, or nobody had until the deadline
+ *         -EPIPE   the peer has died or left, or does not believe that this process is the one it says it is
+ *         -ETIMEDOUT  for a first message: wharfd does not answer (also where deadline_ns is 0)
+ *         -EAGAIN, -ETIMEDOUT  the queue is full, or stayed full until the deadline; for a first message also: the peer
+ *                  does not receive, and many others wait to be let in
  *         and as wharf_send() and wharf_lookup()
  */
 WHARF_API int wharf_direct_send(wharf_direct *direct, const char *peer, const void *data, size_t len_bytes,
@@ -78,13 +79,13 @@ WHARF_API int wharf_direct_sendmsg(wharf_direct *direct, const char *peer, struc
  *
  * @ret  the payload's length in bytes; or a negative errno
  *
- * Errors: -ENOTCONN  the peer has died or left, or has lost its link to us, and all it sent was received; if it lives
- *                    after all, it is heard again over its next link
+ * Errors: -ENOTCONN  the peer has died or left, or has lost its link to this process, and all that it sent was
+ *                    received. If it lives after all, its next link brings its messages again
  *         -EAGAIN, -ETIMEDOUT  none came
  *         -EOVERFLOW  the message is larger than `cap_bytes`; it stays first in its queue, and others are heard:
  *                     wharf_direct_recvmsg() from that peer receives it or drops it (wharf/message.h)
  *         -EBUSY      another thread is receiving
- *         -EMFILE     this process has no descriptors for who comes or what is sent, until the deadline
+ *         -EMFILE     until the deadline this process had no descriptors for a new peer, or for what was sent
  *         -EINVAL, -ENOMEM, -EHOSTDOWN, -ESTALE
  */
 WHARF_API ssize_t wharf_direct_recv(wharf_direct *direct, const char *peer, void *buf, size_t cap_bytes,
@@ -93,8 +94,8 @@ WHARF_API ssize_t wharf_direct_recv(wharf_direct *direct, const char *peer, void
 /*
  * Receive the next message of anyone. Peers that have something take turns.
  *
- * @who  NULL, or where the peer's name is written to, with a 0.
- *       After -EOVERFLOW too: whose message it is.
+ * @who  NULL, or where the peer's name is written, with a 0 behind it. After -EOVERFLOW as well: it says whose message
+ *       that is.
  * @ret  as above. Others may always join, so it never ends with -ENOTCONN.
  */
 WHARF_API ssize_t wharf_direct_recv_any(wharf_direct *direct, void *buf, size_t cap_bytes,

@@ -171,7 +171,7 @@ WHARF_API int wharf_heap_offset(wharf_heap *heap, const void *at, uint64_t *ret_
 #define WHARF_HEAP_ROOTS 8
 /* Read one of them. Errors: -EINVAL: no such root. */
 WHARF_API int wharf_heap_root(wharf_heap *heap, uint32_t which, uint64_t *ret_offset);
-/* Sets it if it is still `expect` (one atomic step). Errors: -EINVAL, -EAGAIN: it is something else by now. */
+/* Set it, if it is still `expect` (one atomic step). Errors: -EINVAL, -EAGAIN: it is something else by now. */
 WHARF_API int wharf_heap_root_set(wharf_heap *heap, uint32_t which, uint64_t expect, uint64_t offset);
 
 /* ---- owners ---- */
@@ -194,9 +194,9 @@ WHARF_API int wharf_heap_give(wharf_heap *heap, uint64_t offset, uint32_t owner)
 WHARF_API int wharf_heap_owners(wharf_heap *heap, struct wharf_heap_owner *owners, uint32_t n);
 
 /*
- * Give back all blocks of tasks that have died. For each, `keep` (if not NULL) is asked first; what it wants to keep
- * belongs to nobody from then on. It is called with the heap locked and must not call the heap.
- * Returns the number of blocks freed.
+ * Give back all blocks of tasks that have died. For each, `keep` (if not NULL) is asked first; a block that it wants to
+ * keep belongs to nobody from then on. It is called with the heap locked and must not call the heap. Returns the number
+ * of blocks freed.
  */
 WHARF_API int64_t wharf_heap_reclaim(wharf_heap *heap, bool (*keep)(uint64_t offset, uint64_t bytes, void *arg),
                                      void *arg);
@@ -276,9 +276,9 @@ struct wharf_heap_fault {
 WHARF_API void wharf_heap_why(wharf_heap *heap, struct wharf_heap_fault *ret);
 
 /*
- * Look at every block and at all that is derived from them. Whole: 0. What is derived is built again if it is wrong;
- * blocks whose header was overwritten are taken out of use. Errors: -EUCLEAN: there was damage; wharf_heap_why() names
- * the first. A second check right after answers 0.
+ * Look at every block and at all that is derived from them. Returns 0 when all is whole. What is derived is built again
+ * if it is wrong; blocks whose header was overwritten are taken out of use. Errors: -EUCLEAN: there was damage;
+ * wharf_heap_why() names the first. A second check right after answers 0.
  */
 WHARF_API int wharf_heap_check(wharf_heap *heap);
 

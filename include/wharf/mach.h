@@ -87,10 +87,11 @@ typedef union {
 } mach_msg_descriptor_t;
 
 /*
- * Behind a received message when MACH_RCV_TRAILER_SENDER was asked for; `rcv_size` must leave room for it. It names nobody
- * (pid 0, uid and gid (uint32_t)-1) unless the kernel says who sent the message, and the same of all who gave the sender its
- * right, who are of the same user (struct wharf_introducer): anybody else could have made it speak. So a reply over a
- * send-once right is nobody's, and that of a sender that was introduced and is gone by now; wharf_recvmsg() tells more.
+ * Behind a received message when MACH_RCV_TRAILER_SENDER was asked for; `rcv_size` must leave room for it. It names
+ * nobody (pid 0, uid and gid (uint32_t)-1) unless the kernel says who sent the message and who gave the sender its
+ * right, and all of these are of one user (struct wharf_introducer): anybody else could have made the sender speak. So
+ * it names nobody for a message over a send-once right, nor for one of a sender that was introduced and is gone by now;
+ * wharf_recvmsg() tells more.
  */
 typedef struct {
         uint32_t msgh_trailer_type; /* 0 */
@@ -227,7 +228,9 @@ enum {
 
 /* The task behind mach_task_self(), opened at first use; NULL when there is no memory. Owned by the library. */
 WHARF_API wharf_task *wharf_mach_task(void);
-/* Give everything back, as wharf_task_close() does; for who wants nothing left at exit. The next call reopens. */
+/*
+ * Give everything back, as wharf_task_close() does; for programs that want nothing left at exit. The next call reopens.
+ */
 WHARF_API void wharf_mach_close(void);
 /* What Mach's own names below stand for: they are macros and inline functions that call these. */
 WHARF_API mach_port_t wharf_mach_task_self(void);

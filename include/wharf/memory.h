@@ -11,17 +11,17 @@
  * address, but it goes to a private copy of the page. So nothing that one side writes after the send is ever seen by
  * the other, and the receiver can read in place without trusting the sender.
  *
- * A write by another thread of the sender while it is being sent either happened before, and everybody sees it, or
- * after, and only the sender does. None is lost.
+ * When another thread of the sender writes to the memory while it is being sent, that write happens either before, and
+ * everybody sees it, or after, and only the sender sees it. None is lost.
  *
  * A received memory is passed on to others in the same way. Untouched, it costs nothing. If this task has written to
  * it, or to one that it sent before and kept, what is sent is what this task sees: a new memory, and all of it is
  * copied once.
  *
  * Limits:  all memories of one message together are at most as large as the largest payload that the port takes
- *          (payload_bytes_max). Each also counts as one of the rights that may be unread. The pages were paid for
- *          by whoever made the memory; the receiver pays for the pages that it writes to.
- * Fork:    a child does not have its parent's memories, like any right.
+ *          (payload_bytes_max). Each also counts as one of the rights that may be unread. The maker of the memory has
+ *          paid for its pages; the receiver pays for the pages that it writes to.
+ * Fork:    a child has no memory of its parent's, as it has no right of its parent's.
  *
  * Errors, time, threads: see wharf/task.h.
  */

@@ -13,16 +13,16 @@
  * DIRECT copies once, where the other ways copy twice, and needs no shared memory; wharf_sendmsg() returns when the
  * receiver has read the message, or takes it back at the deadline. The kernel decides whether the receiver may read
  * (the same user, a process that is dumpable, no Yama in between, no other pid namespace), and wharf never loosens its
- * rules: where it may not, the message travels in one of the other ways, `how` says in which, and wharf_why() why.
- * While one thread waits for this on a right, others that send on the same right wait as well.
+ * rules: where the receiver may not read, the message travels in one of the other ways, `how` says which, and
+ * wharf_why() says why. While one thread waits for this on a right, others that send on the same right wait as well.
  *
  * Payloads that are to be handed over or shared without any copy travel beside a message: see wharf/memory.h.
  *
  * Copying receive (the default) copies first and then looks, so it is safe with any sender. Receiving in place shows
  * you the sender's memory where that saves a copy worth saving (SECTION): it is read-only to you, and the sender can
- * still change it while you read. Use it with senders you trust, or look at every byte only once. (Not so with the
- * other ways: of MEMORY nobody can change a byte any more, what you write to it goes to pages of your own, and the rest
- * is private memory.)
+ * still change it while you read. Use it with senders you trust, or look at every byte only once. (With the other ways
+ * nobody can change what you read: a MEMORY is sealed, and what you write to it goes to pages of your own; the rest is
+ * private memory.)
  *
  * Payloads that the library gives out (received in place or allocated, reserved for writing, memories beside a message)
  * begin at a multiple of WHARF_PAYLOAD_ALIGN, whatever their length and however they travelled.
@@ -75,9 +75,9 @@ enum {
          * A port of this task, with its senders and all that they have sent: the receive right goes to the receiver of
          * this message. No sender has to do anything, and no message is lost, doubled or reordered for any of them.
          * Threads that receive from it here return -ECANCELED. Reply rights that came by it stay, and answer as ever.
-         * Notices that were asked for at it, or about it, and sender ids are this task's and end here. A port that is
-         * in a set leaves it, and is in it again if the call fails. A receiver of another user has limits to what it takes:
-         * see WHARF_GOT_RECEIVE.
+         * Notices that were asked for at it or about it, and sender ids, belong to this task and end here. A port that
+         * is in a set leaves it, and is in it again if the call fails. A receiver of another user takes a port only
+         * within limits: see WHARF_GOT_RECEIVE.
          */
         WHARF_MOVE_RECEIVE = 8,
         WHARF_MOVE_MEMORY = 9,  /* a memory (wharf/memory.h); it is gone here */
@@ -87,20 +87,21 @@ enum {
         WHARF_GOT_SEND = 17,
         WHARF_GOT_REPLY = 18, /* a send-once right */
         /*
-         * A port: its name in this task. Its id and its options are as they were where this task's own user has moved
-         * it, and is known as the sender. Of any other, the id may be anybody's (docs/design/identity.md); no option is
-         * above its default (WHARF_RENDEZVOUS and the flags stay); and its links take of what that user may have here:
-         * the message waits until there is room for all of them. One that could never find it, as with more links than
-         * a quarter of RLIMIT_NOFILE, ends its sender's link (-EDQUOT), and with it the port; in an answer to a call,
-         * where nobody is known unless wharf_right_same() has asked, it is -EDQUOT of that call.
+         * A port: its name in this task. If this task's own user has moved it, and is known as the sender, its id and
+         * its options are as they were. Otherwise the id may be anybody's (docs/design/identity.md); no option is above
+         * its default (WHARF_RENDEZVOUS and the flags stay); and its links are charged to the share of the user that
+         * moved it: the message waits until there is room for all of them. A port for which there can never be room,
+         * such as one with more links than a quarter of RLIMIT_NOFILE, ends its sender's link (-EDQUOT), and ends with
+         * it. In an answer to a call the sender is not known unless wharf_right_same() has asked, and there the call
+         * returns -EDQUOT instead.
          */
         WHARF_GOT_RECEIVE = 19,
         WHARF_GOT_MEMORY = 20,
 };
 
 /*
- * How a sender is known, and likewise who introduced it. What each is worth, and what somebody who means ill can make of
- * it, is told case by case in docs/design/identity.md.
+ * How a sender is known, and likewise an introducer of it. docs/design/identity.md says case by case what each is
+ * worth, and what an attacker can make of it.
  */
 enum wharf_known {
         /*
@@ -117,12 +118,12 @@ enum wharf_known {
 };
 
 /*
- * Who gave a sender its right. Whoever is made to speak by another, with a right to this port that the other gave it,
- * speaks the other's words with its own name; so whoever decides by user or process asks it of the sender *and* of all
- * who introduced it.
+ * Who gave a sender its right. A process can be made to speak for another: with a right to this port that the other
+ * gave it, it says the other's words in its own name. So a receiver that decides by user or process asks the same of
+ * the sender *and* of all who introduced it.
  */
 struct wharf_introducer {
-        uint64_t id; /* of its link to this port; 0 where it has none, but its word comes from the sender */
+        uint64_t id; /* of its link to this port; 0 where it has none and only the sender names it */
         pid_t pid;   /* as in struct wharf_sender */
         uid_t uid;
         gid_t gid;
@@ -130,8 +131,8 @@ struct wharf_introducer {
 };
 
 /*
- * Who sent a message, in the kernel's words: never taken from the message itself. Of users and groups for which this
- * user namespace has no number nothing is known.
+ * Who sent a message, in the kernel's words: never taken from the message itself. Users and groups for which this user
+ * namespace has no number are unknown.
  */
 struct wharf_sender {
         uint64_t id;                        /* of its link, unique in this task for as long as it runs */
@@ -140,7 +141,7 @@ struct wharf_sender {
         gid_t gid;                          /* likewise */
         uint32_t known;                     /* enum wharf_known */
         struct wharf_introducer introducer; /* the nearest; wharf_sender_introducers() tells of all */
-        pid_t told_pid; /* with WHARF_KNOWN_TOLD, of what was queued: its word, who is the introducer, and no more */
+        pid_t told_pid; /* with WHARF_KNOWN_TOLD: who the sender is by the introducer's word, and by nothing else */
         uid_t told_uid;
 };
 
@@ -149,7 +150,7 @@ enum {
         WHARF_RECV_IN_PLACE = 1,    /* `data` will point at the sender's memory where that saves a copy; give it back */
         WHARF_RECV_ALLOC = 2,       /* `data` will point at private memory of the right size; give it back */
         WHARF_RECV_NO_ITEMS = 16,   /* what the message carries beside bytes is dropped; `items` is not looked at */
-        WHARF_RECV_DROP_UNFIT = 32, /* a message for which there is no room is dropped, and the call is -EOVERFLOW */
+        WHARF_RECV_DROP_UNFIT = 32, /* a message for which there is no room is dropped: -EOVERFLOW */
         /* wharf_sendmsg(): */
         WHARF_SEND_LATER = 4, /* where the queue stays full, leave the message to be sent later */
         /* wharf_callmsg(), wharf_call_start(), in the request: */
@@ -201,7 +202,7 @@ struct wharf_msg {
  * message is withdrawn: either it was received, once, and the call succeeds, or it fails and nobody ever receives it.
  * With deadline 0 it succeeds only if a receiver is there to take the message at once, waiting in a receive; such a
  * receiver gets a millisecond to wake up. A sender that dies while it offers a message withdraws nothing: the receiver
- * may still take it, once. A receiver that dies before it took the message has not: -EPIPE. (A right from
+ * may still take it, once. If the receiver dies before it took the message, the call returns -EPIPE. (A right from
  * wharf_right_connect() may leave its first message before the port has accepted the connection.)
  *
  * @right        a send right, borrowed; or a send-once right, which is consumed, also by failure with -EPIPE.
@@ -210,12 +211,12 @@ struct wharf_msg {
  *
  * Errors: -EAGAIN     deadline_ns was 0 and the queue is full; or no receiver took the message at once
  *         -ETIMEDOUT  the queue stayed full until the deadline; or no receiver took the message
- *         -EDQUOT, -ENOBUFS  the queue has no bound, but the port's link_mapped_bytes_max has, or memory or descriptors
- *                     were short. The right stays good, and reading makes room
+ *         -EDQUOT, -ENOBUFS  the queue has no bound, but link_mapped_bytes_max of the port is reached, or memory or
+ *                     descriptors were short. The right stays good, and reading makes room
  *         -EOPNOTSUPP the port's capacity is zero, and shared memory is forbidden here
  *         -EPIPE      the receiver closed the port, or died, and did not take the message
  *         -EMSGSIZE   the port does not take messages of this size
- *         -EMLINK, -EDQUOT, -ENOBUFS, -EPROTO, -EPROTONOSUPPORT  the receiver refused this link, and why
+ *         -EMLINK, -EDQUOT, -ENOBUFS, -EPROTO, -EPROTONOSUPPORT  the receiver refused this link; the number says why
  *         -EBADF, -EPERM, -ENOMEM, -EMFILE, -ESTALE
  */
 WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns);
@@ -226,9 +227,9 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  *
  * With WHARF_SEND_LATER in msg->flags a message that finds the queue full until the deadline is left, and the call
  * returns 1: the message lies behind the full queue and comes in its turn, whatever this task does next, sleep or die.
- * One message a right can be left at a time; -EBUSY until it has gone into the queue proper, for which
- * wharf_notify(WHARF_NOTICE_SENT_LATER) gives a notice. (Mach: MACH_SEND_NOTIFY.) To a port of capacity zero it goes
- * when it is taken.
+ * One message at a time can be left on a right; the next one is -EBUSY until the first has gone into the queue proper,
+ * of which wharf_notify(WHARF_NOTICE_SENT_LATER) gives a notice. (Mach: MACH_SEND_NOTIFY.) To a port of capacity zero
+ * it goes when it is taken.
  *
  * @msg  Borrowed; `how` is set to the way that was used. A payload from wharf_reserve() is consumed on success.
  *
@@ -238,8 +239,8 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
  *                        WHARF_IN_PLACE_MAX bytes
  *         -ETOOMANYREFS  too many rights on their way unread; for a receive right, more descriptors than the kernel
  *                        lets this user have on their way (RLIMIT_NOFILE), or rights in rights in rights
- *         -EMFILE        a message before this one had more descriptors than half of those that the port's task may
- *                        have (RLIMIT_NOFILE), and too few were left: it ended this right
+ *         -EMFILE        an earlier message carried more than half of the descriptors that the port's task may have
+ *                        (RLIMIT_NOFILE), and that task had too few left: this right has ended
  *         -EBUSY         a receive right of a port that listens, is on its way already, has accepted a connection for
  *                        which there is no place, or of which payloads received in place were not given back
  *         -EOPNOTSUPP    a receive right of a port made with WHARF_PORT_FIXED; or a receive right, or a memory that was
@@ -256,8 +257,8 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
 WHARF_API int wharf_sendmsg(wharf_task *task, wharf_name right, struct wharf_msg *msg, int64_t deadline_ns);
 
 /*
- * Lend `len_bytes` of shared memory, to write a payload in place that wharf_sendmsg() then sends without copying it:
- * msg->data is where. wharf_release() gives it back unsent.
+ * Lend `len_bytes` of shared memory in which a payload can be written in place; wharf_sendmsg() then sends it without
+ * copying it. msg->data says where it is. wharf_release() gives it back unsent.
  *
  * Errors: -EMSGSIZE (more than WHARF_IN_PLACE_MAX, or than the port takes), -EOPNOTSUPP (shared memory is forbidden
  *         here), and as wharf_send()
@@ -276,8 +277,8 @@ WHARF_API int wharf_reserve(wharf_task *task, wharf_name right, size_t len_bytes
  * Errors: -EAGAIN     deadline_ns was 0 and there is none
  *         -ETIMEDOUT  none came
  *         -ENOTCONN   no sender is left and none can come
- *         -EOVERFLOW  the message is larger than `cap_bytes`. It stays first in its sender's queue, who is in *sender;
- *                     the next call looks at all other senders first. wharf_recvmsg() gets it, or drops it
+ *         -EOVERFLOW  the message is larger than `cap_bytes`. It stays first in the queue of its sender, which *sender
+ *                     names; the next call looks at all other senders first. wharf_recvmsg() gets it, or drops it
  *         -ECANCELED  the port was closed meanwhile
  *         -ENOMEM     there is no memory for what came. It stays where it is; the same call receives it later
  *         -EMFILE     this process has no descriptors left for what came, and nothing else came until the deadline. It
@@ -288,25 +289,26 @@ WHARF_API ssize_t wharf_recv(wharf_task *task, wharf_name name, void *buf, size_
                              struct wharf_sender *sender, int64_t deadline_ns);
 
 /*
- * Receive one message with all it carries; from anyone, or from the one sender msg->from (symmetric direct
- * communication), whose end is then -ENOTCONN.
+ * Receive one message with all it carries; from anyone, or from the one sender msg->from (the textbook's symmetric
+ * direct communication). When that one is gone the call returns -ENOTCONN.
  *
  * After success: everything marked "out" in struct wharf_msg is set, and with the flags WHARF_RECV_IN_PLACE or
  * WHARF_RECV_ALLOC wharf_release() is owed.
  *
- * A message that is larger than cap_bytes, or carries more than cap_items, is -EOVERFLOW, and then len_bytes and
- * n_items are set to what is needed, and sender, port and id to whose it is and what; nothing else. It stays first in
- * the queue of its sender, and of that one alone: the next call for any sender looks at all others first, so a loop
- * that goes on after -EOVERFLOW hears everybody else. What to do about it, with msg->from at sender.id:
+ * For a message that is larger than cap_bytes, or carries more than cap_items, the call returns -EOVERFLOW. Then
+ * len_bytes and n_items say what is needed, and sender, port and id say whose message it is and of what kind; nothing
+ * else is set. The message stays first in the queue of its sender, and of that one alone: the next call for any sender
+ * looks at all others first, so a loop that goes on after -EOVERFLOW hears everybody else. What to do about it, with
+ * msg->from at sender.id:
  *
  *      room for it           receives it. WHARF_RECV_ALLOC has room for any length, WHARF_ITEMS_MAX for any rights
  *      WHARF_RECV_NO_ITEMS   receives it without its rights and descriptors, which are dropped; n_items is 0
- *      WHARF_RECV_DROP_UNFIT drops it, with all that it carries, and is -EOVERFLOW once more: it has gone. Who called
- *                            gets -ECANCELED. If another thread was faster, this is a receive of the next one, which is
- *                            dropped only if there is no room for that either
+ *      WHARF_RECV_DROP_UNFIT drops it, with all that it carries, and returns -EOVERFLOW once more. If it was a request,
+ *                            its caller gets -ECANCELED. If another thread was faster, this call receives the next
+ *                            message, and drops that only if there is no room for it either
  *
- * Or give WHARF_RECV_DROP_UNFIT at once (as mach_msg() does without MACH_RCV_LARGE): then -EOVERFLOW always says that
- * one message was dropped, and whose.
+ * Or give WHARF_RECV_DROP_UNFIT at once (as mach_msg() does without MACH_RCV_LARGE): then -EOVERFLOW always means that
+ * one message was dropped, and `sender` says whose.
  *
  * Errors: as wharf_recv(); -ENOENT (msg->from is no sender of this port)
  */
@@ -316,14 +318,15 @@ WHARF_API int wharf_recvmsg(wharf_task *task, wharf_name name, struct wharf_msg 
 WHARF_API void wharf_release(wharf_task *task, struct wharf_msg *msg);
 
 /*
- * All who introduced a sender, the nearest first, as they were then. Each of them could have made the sender speak, and
- * whoever decides by who sent asks of each what it asks of the sender.
+ * All who introduced a sender, the nearest first, as they were then. Each of them could have made the sender speak, so
+ * a receiver that decides by who sent a message asks of each what it asks of the sender.
  *
- * Whoever moved the port here is one of all who came with it, or through those. Who had moved it to that one, or introduced its
- * senders there, is one more, by that one's word: the user that they all are, or WHARF_KNOWN_NOT.
+ * The task that moved the port here is an introducer of all senders that came with the port, and of those whom they
+ * introduce. One further entry stands for all who had moved the port to that task, or had introduced its senders there.
+ * It rests on that task's word: the user that they all are, or WHARF_KNOWN_NOT.
  *
- * The directory (wharf/names.h) with which the port is registered is none of them: it gives the right to whoever asks,
- * who then says itself whether it keeps the right or gives it to another.
+ * The directory (wharf/names.h) with which the port is registered is not an introducer: it gives a right to any task
+ * that asks, and that task says itself whether it keeps the right or gives it to another.
  *
  * @sender_id  sender.id of a message, as long as its link is there.
  * @ret        room for `max` of them; may be NULL if that is 0
@@ -361,9 +364,9 @@ WHARF_API ssize_t wharf_call(wharf_task *task, wharf_name right, const void *req
  *
  * With WHARF_REPLY_DIRECT in req->flags a reply of up to req->cap_bytes is written by the server straight into memory
  * that the library maps here for it, where the kernel lets it; WHARF_RECV_ALLOC gives that memory without another copy.
- * What is given back is kept for the next such call on this right, up to 64 MiB.
- * reply->how is WHARF_HOW_DIRECT then. It is another way otherwise, and wharf_why() says why. A call that is given up
- * meanwhile is given up at once, and whatever the server still writes harms nothing.
+ * Memory that is given back is kept for the next such call on this right, up to 64 MiB. After such a reply reply->how
+ * is WHARF_HOW_DIRECT; where it says another way, wharf_why() says why. Such a call can be given up at once, and what
+ * the server still writes then harms nothing.
  *
  * Errors: as wharf_call(); -EINVAL (WHARF_REPLY_DIRECT without cap_bytes); -ENOMEM
  */
@@ -382,9 +385,10 @@ WHARF_API int wharf_call_finish(wharf_task *task, wharf_name right, uint32_t cal
 WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t call);
 
 /*
- * Answer a call, or use a send-once right, which is the same. Never blocks, whatever the other side does. What the
- * caller asked for with WHARF_REPLY_DIRECT is written there, unless `how` says another way; wharf_replymsg() sets
- * `how`, and where it was to be DIRECT and is not, wharf_why() says why. The right is consumed, also by failure with
+ * Answer a call, or use a send-once right, which is the same. Never blocks, whatever the other side does. Where the
+ * caller asked for it with WHARF_REPLY_DIRECT, the reply is written into the caller's memory, unless `how` asks for
+ * another way. wharf_replymsg() sets `how` to the way that was used; where that should have been DIRECT and is not,
+ * wharf_why() says why. The right is consumed, also by failure with
  * -EPIPE or -ENOBUFS; after any other failure it is there for another try.
  *
  * @reply  the name that came with the request, or any send-once right.
@@ -392,10 +396,11 @@ WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t cal
  * Errors: -EPIPE (the caller is gone), -EMSGSIZE, -EBADF, -EPERM, -ENOMEM, -EMFILE, -ESTALE;
  *         -EOPNOTSUPP  more than 64 KiB, and the kernel forbids the shared memory that it needs
  *         -ENOBUFS  the caller does not read its replies; the link to it was closed
- *         -ETOOMANYREFS  descriptors in answers that its user has not read are its share of what may be on its way, an
- *                   eighth of RLIMIT_NOFILE for all; or those of this process's user are all that the kernel allows: try again later
- *         -EDQUOT   its user has not read others, and they have all the memory that is its share (reply_bytes_max): try
- *                   again later, or drop the right, which tells the caller -ECANCELED
+ *         -ETOOMANYREFS  the caller's user has not read other answers, and the descriptors in them are its whole share
+ *                   (of an eighth of RLIMIT_NOFILE, for all users); or this process's user has as many descriptors on
+ *                   their way as the kernel allows. Try again later
+ *         -EDQUOT   the caller's user has not read other answers, and they take all the memory of its share
+ *                   (reply_bytes_max). Try again later, or drop the right, which ends the call with -ECANCELED
  */
 WHARF_API int wharf_reply(wharf_task *task, wharf_name reply, const void *data, size_t len_bytes);
 WHARF_API int wharf_replymsg(wharf_task *task, wharf_name reply, struct wharf_msg *msg);

@@ -1,40 +1,42 @@
 /*
  * wharf/names.h - finding each other: names in a domain, kept by its server, wharfd.
  *
- * A server registers a right to its port under a name; a client looks it up and gets a right of its own. After that
- * no message passes through wharfd. A name lives as long as its port: whoever registered it, whoever owns the port now,
- * and whatever either has sent, it is gone at once when the port's owner dies or closes it, and wharfd holds nothing of
- * it any more.
+ * A server registers a right to its port under a name; a client looks it up and gets a right of its own. After that no
+ * message passes through wharfd. A name lives as long as its port: it is gone at once when the port's present owner
+ * dies or closes the port, whoever registered the name and whatever either has sent, and wharfd holds nothing of it any
+ * more.
  *
  * The user's own domain lives in $XDG_RUNTIME_DIR/wharf (0700), or in $WHARF_DOMAIN, a directory. Its wharfd starts by
  * itself on first use, and leaves when nobody needs it.
  *
  * The system's domain is /run/wharf, and all users' tasks may use it, as far as its rules allow (wharfd.conf(5)). A
- * task can use both: a name that begins with "system:" is asked of the system's domain, and any other of the task's
- * own. ("system:" itself is not part of the name there.) WHARF_DOMAIN=/run/wharf makes the system's domain a task's
- * own.
+ * task can use both: a name that begins with "system:" is one of the system's domain, and any other is one of the
+ * task's own. ("system:" itself is not part of the name there.) WHARF_DOMAIN=/run/wharf makes the system's domain a
+ * task's own.
  *
  * A domain that $WHARF_DOMAIN names may belong to somebody else if it was made for sharing: nobody but its owner can
- * write to the directory, and its socket is open to all. Whoever names a domain trusts its owner.
+ * write to the directory, and its socket is open to all. A task that names a domain trusts its owner.
  *
  * No path is used only because the environment names it. $XDG_RUNTIME_DIR counts only if it is an absolute path to a
- * directory that belongs to the effective user and that nobody else may write to. Where it is set to something else, as
- * it is under `sudo -E` or `su -m`, or not at all, /run/user/UID does if there is such a directory, and otherwise
- * /tmp/wharf-UID, or, where that belongs to somebody else, /tmp/wharf-UID.N of this user with the smallest N; such a one
- * is made when the domain's path is first asked for. Otherwise a domain's own directory is made on first use, and
- * only in a directory of this user or of root, or in one for everybody such as /tmp; and $WHARFD is started only if the file and its directory belong to this user or to root and nobody
- * else may change them. `wharf doctor` says which of them was refused, and why.
+ * directory that belongs to the effective user and that nobody else may write to. Where it is unset, or something else,
+ * as it is under `sudo -E` or `su -m`, the domain is in /run/user/UID if that is such a directory, and otherwise it is
+ * /tmp/wharf-UID. Where that one belongs to somebody else, the domain is this user's /tmp/wharf-UID.N with the smallest
+ * N, which is made when the domain's path is first asked for. Any other domain's directory is made on first use, and
+ * only in a directory of this user or of root, or in one for everybody such as /tmp.
+ *
+ * $WHARFD is started only if the file and its directory belong to this user or to root and nobody else may change them.
+ * `wharf doctor` says which of all these was refused, and why.
  *
  * Errors, threads: see wharf/task.h.
  * Time: a deadline holds for all that a call does on its way: reaching wharfd, starting it, telling it of the task's
  *       names again after a restart, asking, and waiting for the answer. -ETIMEDOUT means that wharfd, or what starts
- *       it, has not answered until then, and wharf_why() says which process that is; a server that lives but is stopped
- *       is not down (-EHOSTDOWN). A deadline that has passed already is good for one question of at most 100 ms.
- *       Calls without a deadline, and those with a deadline of 0, wait WHARF_NAMES_ANSWER_MS for an answer of a wharfd
- *       that is there, 200 ms if the kernel says that it was stopped by a signal, and WHARF_NAMES_START_MS in all where
- *       it has to be started or was replaced meanwhile; each name that a new one has to be told of, and takes, begins
- *       that time anew. Within a deadline a call goes on trying whatever happens to wharfd meanwhile; -EHOSTDOWN says
- *       that there is none, and that none can be started.
+ *       it, has not answered until then, and wharf_why() says which process that is. A server that lives but is stopped
+ *       is not down (-EHOSTDOWN). With a deadline that has passed already a call still asks one question, for at most
+ *       100 ms. Calls without a deadline, and those with a deadline of 0, wait WHARF_NAMES_ANSWER_MS for the answer of
+ *       a wharfd that is there, or 200 ms if the kernel says that it was stopped by a signal. Where wharfd has to be
+ *       started, or was replaced meanwhile, they wait WHARF_NAMES_START_MS in all; each name that a new wharfd has to
+ *       be told of, and takes, begins that time anew. Within a deadline a call goes on trying, whatever happens to
+ *       wharfd meanwhile; -EHOSTDOWN means that there is none, and that none can be started.
  */
 #ifndef WHARF_NAMES_H
 #define WHARF_NAMES_H
@@ -73,12 +75,14 @@ WHARF_API int wharf_unregister(wharf_task *task, const char *name);
  * Get a send right to the port registered as `name`, waiting until `deadline_ns` for somebody to register it; 0 asks
  * only once.
  *
- * Errors: -ENOENT (nobody has registered it; or had until the deadline), -ETIMEDOUT (wharfd does not answer), -EINVAL,
+ * Errors: -ENOENT (nobody has registered it, or nobody had until the deadline), -ETIMEDOUT (wharfd does not answer),
+ *         -EINVAL,
  *         -EHOSTDOWN, -EMFILE, -ENOMEM,
  *         -EACCES (the rules of the domain do not let this user use it, whether it is registered or not), -EDQUOT,
- *         -ETOOMANYREFS (this user, or wharfd's, has too many descriptors on their way; had until the deadline),
- *         -EAGAIN, -ETIMEDOUT (its owner has not looked at the port for so long that no more rights can be made, some
- *         200 wait, or that it has not been told of names that it watches; or had not until the deadline)
+ *         -ETOOMANYREFS (this user, or wharfd's, has too many descriptors on their way, and had until the deadline),
+ *         -EAGAIN, -ETIMEDOUT (its owner has not looked at the port for so long that some 200 rights wait there and no
+ *         more can be made, or that it has yet to be told of names that it watches; or that stayed so until the
+ *         deadline)
  */
 WHARF_API int wharf_lookup(wharf_task *task, const char *name, int64_t deadline_ns, wharf_name *ret);
 
@@ -97,7 +101,7 @@ struct wharf_named {
 };
 
 /*
- * List what is registered in the task's own domain, sorted by name: what its rules let this user see.
+ * List what is registered in the task's own domain and what its rules let this user see, sorted by name.
  *
  * @ret    an array; owned by the caller, free() it.
  * @ret_n  how many.
@@ -137,10 +141,11 @@ struct wharf_wait {
 };
 
 /*
- * Who waits for whom: the tasks that have talked to this domain's wharfd, sorted by pid. Each keeps a page of its own
- * up to date, which others only read, so nobody is asked or disturbed. Of tasks that never talked to it nothing is
- * known but what their peers say. wharfd is none of them, though a wait may be for it. In a domain with rules (`see` in
- * wharfd.conf(5)) tasks of other users may be left out, and of ports whose names the caller may not see nothing is told.
+ * List who waits for whom: the tasks that have talked to this domain's wharfd, sorted by pid. Each keeps a page of its
+ * own up to date, which others only read, so nobody is asked or disturbed. A task that never talked to wharfd is known
+ * only by what its peers say. wharfd itself is not listed, though a wait may be for it. In a domain with rules (`see`
+ * in wharfd.conf(5)) tasks of other users may be left out, and nothing is told of ports whose names the caller may not
+ * see.
  *
  * @ret    an array; owned by the caller, free() it.
  * @ret_n  how many.
@@ -169,12 +174,13 @@ struct wharf_name_event {
  * every change. Events come as messages at `port`, a port of this task; give each message that comes there to
  * wharf_names_event().
  *
- * Nothing is missed: who does not read for so long that there is no room is told everything anew (BEGIN ...) once there
- * is. Between two readings a name may come and go unseen then, but what was last told is never wrong for good. After a
- * restart of wharfd everything is told anew as well. Were wharfd and its keeper both killed, the watch is asked for
- * again together with the names of this task (wharf_names_renew()); a port without WHARF_PORT_STAYS says -ENOTCONN
- * until then. As long as something is still to be told at `port`, a name that this user registered for the same port is
- * not given out (-EAGAIN of wharf_lookup()); so whoever comes through it has been told of before.
+ * Nothing is missed for good: a watcher that does not read for so long that its queue is full is told everything anew
+ * (BEGIN ...) once there is room. A name may then have come and gone unseen, but what was last told is never wrong for
+ * good. After a restart of wharfd everything is told anew as well. If wharfd and its keeper were both killed, the watch
+ * is asked for again together with the names of this task (wharf_names_renew()); until then receiving from a port
+ * without WHARF_PORT_STAYS is -ENOTCONN. As long as something is still to be told at `port`, a name that this user
+ * registered for the same port is not given out (wharf_lookup() returns -EAGAIN); so the watcher has been told of every
+ * process that comes through that name.
  *
  * @pattern  one name; or all names that begin so, if it ends in one of . / : - _ @; or all, if it is "*". With
  *           "system:" before it, of the system's domain. Names that the rules do not let this user see do not exist.
@@ -183,27 +189,29 @@ struct wharf_name_event {
  */
 WHARF_API int wharf_names_watch(wharf_task *task, const char *pattern, wharf_name port);
 
-/* No more events for that pattern at that port; some may be on their way. Errors: -ENOENT, and as wharf_unregister() */
+/*
+ * End that watch: no more events are sent for it; some may be on their way. Errors: -ENOENT, and as wharf_unregister()
+ */
 WHARF_API int wharf_names_unwatch(wharf_task *task, const char *pattern, wharf_name port);
 
 /*
- * What a message that was received at a watch's port says. Nobody but wharfd can make one: it is known by the link on
- * which it came.
+ * Read the event in a message that was received at a watch's port. Nobody but wharfd can send one: it is known by the
+ * link on which it came.
  *
  * @msg  as wharf_recvmsg() returned it, with its payload.
  *
- * Errors: -ENOENT (not of wharfd: a message like any other), -EPROTO, -ESTALE
+ * Errors: -ENOENT (it is not from wharfd, but a message like any other), -EPROTO, -ESTALE
  */
 WHARF_API int wharf_names_event(wharf_task *task, const struct wharf_msg *msg, struct wharf_name_event *ret);
 
 /*
  * For servers that outlive wharfd. A wharfd that is killed is replaced within milliseconds, by its keeper or by the
- * system's service manager, and knows every name of a living task. Only when the keeper is killed as well the names are
- * forgotten; rights that were looked up before go on working even then. The same happens when the domain's directory is
- * gone, or another one is in its place, and wharfd cannot make it again. The next call of this header by a task
- * registers the names of that task again. A server that makes no such call polls this descriptor beside its ports': it
- * is readable once wharfd is gone, until wharf_names_renew() is called, which does it (and starts a wharfd if there is
- * none yet).
+ * system's service manager, and knows every name of a living task. The names are forgotten only when the keeper is
+ * killed as well; rights that were looked up before go on working even then. The same happens when the domain's
+ * directory is gone, or another one is in its place, and wharfd cannot make it again. The next call of this header by a
+ * task registers the names of that task again. A server that makes no such call polls this descriptor beside those of
+ * its ports: it is readable from when wharfd is gone until wharf_names_renew() is called, which registers the names
+ * (and starts a wharfd if there is none yet).
  *
  * @ret  Borrowed: owned by the task. Do not read from it, and do not close it.
  *

@@ -3,10 +3,11 @@
  *
  * A right is a file descriptor inside: the kernel decides who holds one, passes it on only inside a message, and says
  * when its other end is gone. Each send right has a private link to its port, so what one sender does never disturbs
- * another: capacity, order and limits are per link. What all senders of one user together take of a port's limits, of
- * the receiving task's descriptors, and of the calls that it has yet to answer, is a share as well: at most 1/(n+1) of
- * what the others have left, n being the users that have something. The task's own user is limited by the whole alone.
- * Beyond it: -EDQUOT, for that link. Users take turns in a receive, and so do the links of each.
+ * another: capacity, order and limits are per link. All senders of one user together have a share of a port's limits,
+ * of the receiving task's descriptors, and of the calls that it has yet to answer: at most 1/(n+1) of what the others
+ * have left, where n is the number of users that have something. The task's own user is limited by the whole alone. A
+ * link that asks for more than is left of its user's share gets -EDQUOT. Users take turns in a receive, and so do the
+ * links of each.
  *
  * Errors, time, threads: see wharf/task.h.
  */
@@ -18,21 +19,24 @@
 WHARF_BEGIN
 
 /*
- * More senders than may be: who comes by wharf_right_copy(), by WHARF_COPY_SEND or WHARF_MOVE_SEND was introduced by
- * another sender. Where the port has no place for it (links_max), its introducer may introduce no more
- * (introduced_max), or the share of its user is used up, it waits until a link ends, and nothing that it has sent is
- * lost. It waits in the queue of its introducer, so what that one sends behind it waits as well; others go on. A
- * connection (wharf_port_listen()) waits in the listening socket for a place; but one beyond the share of its user is refused
- * there, -EDQUOT, and so is the message that it may have sent before it was accepted. A right that was looked up with wharfd
- * waits alone, as long as its user has less than its share of all the links that this task may have: beyond it it is
- * refused, too. An introducer that is gone gives its place to
- * the first of those who wait behind it; the others are not kept waiting for what may never end: what they have sent is
- * received, and they are refused, -EMLINK or -EDQUOT.
+ * When more senders come than a port accepts: a sender that comes by wharf_right_copy(), WHARF_COPY_SEND or
+ * WHARF_MOVE_SEND was introduced by another sender. Where the port has no place for it (links_max), or its introducer
+ * may introduce no more (introduced_max), or the share of its user is used up, it waits until a link ends, and nothing
+ * that it has sent is lost. It waits in the queue of its introducer, so what the introducer sends behind it waits as
+ * well; other senders go on.
+ *
+ * A connection (wharf_port_listen()) waits in the listening socket for a place. One beyond the share of its user is
+ * refused there (-EDQUOT), and so is the message that it may have sent before it was accepted. A right that was looked
+ * up with wharfd waits alone, as long as its user has less than its share of all the links that this task may have;
+ * beyond that it is refused, too.
+ *
+ * When an introducer is gone, the first of those who wait behind it gets its place. The others are not kept waiting for
+ * what may never come: what they have sent is received, and they are refused (-EMLINK or -EDQUOT).
  */
 
 /*
- * The same for every right to one port, in every task; chosen at random when the port is made. It is no secret, and of a port
- * that another user moved it is that user's word: see docs/design/identity.md.
+ * A port's id: the same for every right to it, in every task, and chosen at random when the port is made. It is no
+ * secret. Of a port that another user moved here it is that user's word: see docs/design/identity.md.
  */
 typedef struct {
         uint64_t v;
@@ -42,17 +46,17 @@ typedef struct {
 
 /*
  * What one link holds. A queue is full when capacity_records messages are unread, however they travel, or when with one
- * more the payloads of more than WHARF_SMALL_MAX bytes that are unread would have more than capacity_bytes together;
- * alone, a message of any size goes. wharf_why() says which it was, and so does wharf_right_stat(). What is received is
- * unread no more, also while it is held in place, and makes room at once.
+ * more message the unread payloads of more than WHARF_SMALL_MAX bytes would have more than capacity_bytes together;
+ * where no other such payload is unread, one of any size goes. wharf_why() and wharf_right_stat() say which it was. A
+ * message that was received is no longer unread, even while it is held in place, and makes room at once.
  *
- * The sender's memory grows with what is unread, and shrinks again. A queue is full before that where
- * link_mapped_bytes_max was set to less than its capacity takes (about twice capacity_bytes and 1.2 KiB a message),
- * where the system has no memory for it, and with 512 payloads unread or held that are too large for a ring (more than
- * 32 KiB) or were reserved. A sender that may make no shared memory (memfd_create() is forbidden in its sandbox) fills
- * a socket: messages count as ever, and it takes 278 small ones or 208 KiB at most, unless net.core.wmem_default says
- * otherwise. One that came into its sandbox with a lane keeps that, and it does not grow: 128 KiB, or 128 bytes for
- * each of capacity_records, at least 8 KiB.
+ * The sender's memory grows with what is unread, and shrinks again. A queue is full before its capacity is reached
+ * where link_mapped_bytes_max was set to less than the capacity takes (about twice capacity_bytes and 1.2 KiB a
+ * message), where the system has no memory for it, and when 512 payloads are unread or held that are too large for a
+ * ring (more than 32 KiB) or were reserved. A sender that may make no shared memory (memfd_create() is forbidden in its
+ * sandbox) fills a socket: messages count as ever, and the socket takes 278 small ones or 208 KiB at most, unless
+ * net.core.wmem_default says otherwise. A sender that came into its sandbox with a lane keeps that lane, which does not
+ * grow: it has 128 KiB, or 128 bytes for each of capacity_records, at least 8 KiB.
  */
 
 /* Clear it, set `size`, then what you care about. A zero field asks for the default. */
@@ -62,8 +66,8 @@ struct wharf_port_opts {
         uint32_t capacity_records;       /* messages that may be unread on one link; default 1024, at most 65536; or: */
 #define WHARF_RENDEZVOUS UINT32_MAX      /* none: a send ends when a receiver has taken the message */
 #define WHARF_UNBOUNDED (UINT32_MAX - 1) /* as many as link_mapped_bytes_max holds: a send never waits */
-        uint32_t links_max;         /* senders at once; default 4096. More wait, see below. wharfd, which gives others
-                                            rights to a registered port, is none */
+        uint32_t links_max;         /* senders at once; default 4096. More wait: wharf_port.h(3). wharfd, which gives
+                                       others rights to a registered port, is none */
         uint64_t payload_bytes_max; /* largest payload accepted, and largest sum of memories; default 1 GiB, at most 1
                                        TiB */
         uint64_t link_mapped_bytes_max; /* shared memory mapped for one sender; default 80 MiB, or what the capacity
@@ -114,10 +118,11 @@ WHARF_API int wharf_right_new(wharf_task *task, wharf_name port, wharf_name *ret
 /*
  * Make a send-once right to a port of one's own (inside a message: WHARF_MAKE_ONCE): it takes one message, of any size
  * and with rights inside, and is gone with it. It can be moved (WHARF_MOVE_REPLY) and dropped, but not copied. Using it
- * never waits, also where the port's capacity is zero. The answer to a call is the same kind of right. A right whose
- * holder dies, drops it, or breaks its rules before that message came is told to the port: a message with notice
- * WHARF_NOTICE_ONCE_UNUSED, and the id that its sender would have had in sender.id. Those that the port had not received
- * when it moved are one notice at its new owner, which says in `count` how many there were. Never blocks.
+ * never waits, also where the port's capacity is zero. The answer to a call is the same kind of right. When the holder
+ * dies, drops the right, or breaks its rules before that message came, the port is told: by a message with notice
+ * WHARF_NOTICE_ONCE_UNUSED, whose sender.id is the id that the sender would have had. If the port moves before it has
+ * received such messages, its new owner gets one notice for all of them, which says in `count` how many there were.
+ * Never blocks.
  *
  * What the port's owner may rely on: never two messages, and either one message or one notice. Who held the right
  * before may have kept a copy of it, and used it in the holder's place: `sender` says truly who sent the message.
@@ -129,7 +134,7 @@ WHARF_API int wharf_once_new(wharf_task *task, wharf_name port, wharf_name *ret)
 /*
  * Make a second send right to the same port, with a link and a queue of its own. The port's owner is told, through the
  * first right, who introduced it. May wait for room on that link. Where the owner accepts no more for now, what is sent
- * over the new right waits, and so does what is sent over this one from here on: see struct wharf_port_opts.
+ * over the new right waits, and so does what is sent over this one from here on: see wharf_port.h(3).
  *
  * Errors: -EPIPE, -EAGAIN, -ETIMEDOUT, -EBADF, -EPERM, -EMFILE, -ENFILE, -ENOMEM, -ESTALE
  */
@@ -140,19 +145,19 @@ enum {
 };
 
 /*
- * Take back a right to a port of one's own: the link of one sender ends, and with WHARF_REVOKE_BRANCH that of everybody
- * whom it introduced by copying or moving its right, and whom those introduced, though some in between may be gone by
- * now. Those below end before those above. (Of a right that went through more than 64 hands, the oldest that are gone
- * are forgotten.) Never blocks.
+ * Take back a right to a port of one's own: the link of one sender ends, and with WHARF_REVOKE_BRANCH also those of all
+ * whom it introduced by copying or moving its right, and of all whom they introduced, even where some in between are
+ * gone by now. Those below end before those above. (Of a right that went through more than 64 hands, the oldest that
+ * are gone are forgotten.) Never blocks.
  *
  * The holder has a dead name from then on: sending, waiting for room or for a reply, and calls that start later end
  * with -EKEYREVOKED (with -EPIPE if it never reads what comes to it, so that nothing can be told it), and so does a
- * right on its way in a message that nobody has read. Whoever asked is told (WHARF_NOTICE_DEAD_NAME). What the sender
- * had sent and nobody had received is dropped, rights inside too; what it sends at that moment is lost. Whom it had
- * introduced and who still waits for a place is refused (-EMLINK, -EDQUOT). What was
- * received stays: rights that came in it, payloads in place; answering its calls is -EPIPE.
+ * right on its way in a message that nobody has read. A notice that was asked for comes (WHARF_NOTICE_DEAD_NAME). What
+ * the sender had sent and nobody had received is dropped, rights inside too; what it sends at that moment is lost.
+ * Those whom it had introduced and who still wait for a place are refused (-EMLINK, -EDQUOT). What was received stays:
+ * rights that came in it, payloads in place. Answering its calls is -EPIPE.
  *
- * It takes back this right and no other: who has another one, or gets one from somebody else, sends on.
+ * This takes back this right and no other: a process that has another one, or gets one from somebody else, sends on.
  *
  * @sender_id  sender.id of a message; with WHARF_REVOKE_BRANCH also of a sender that is gone.
  * @ret        how many links ended
@@ -162,8 +167,8 @@ enum {
 WHARF_API int wharf_revoke(wharf_task *task, wharf_name port, uint64_t sender_id, uint32_t flags);
 
 /*
- * Do two send rights lead to the same port? Asks both owners, so each must be one that receives now and then; waits for
- * their answers. With deadline 0 it asks and answers -EAGAIN; a later call gets what has come.
+ * Do two send rights lead to the same port? The call asks both owners, so each of them must receive now and then, and
+ * waits for their answers. With deadline 0 it asks and returns -EAGAIN; a later call gets the answers that have come.
  *
  * What the answer is worth. A port's id (wharf_right_stat()) is known to whoever has a right to it, so an owner that
  * lies can give its own port that id. Therefore the kernel is asked as well which process answered, over a connection
@@ -226,27 +231,27 @@ WHARF_API int wharf_port_fd(wharf_task *task, wharf_name name, int *ret);
  * Ask to be told of something, once: as a message whose `notice` says what (WHARF_NOTICE_*, wharf/message.h) and whose
  * `about` says about whom, at a port of one's own.
  *
- *      DEAD_NAME    the receiver of the right `about` is gone, or has revoked it. At once, if it is so already. A right
- *                   that answers a call cannot be asked about (-EPERM).
- *      NO_SENDERS   no send right to the port `about` is left anywhere, unread messages of theirs neither, and at least
+ *      DEAD_NAME    the receiver of the right `about` is gone, or has revoked it. The notice comes at once if that is
+ *                   so already. A right that answers a call cannot be asked about (-EPERM).
+ *      NO_SENDERS   no send right to the port `about` is left anywhere, nor an unread message of one, and at least
  *                   `sync` send rights were made from it: by wharf_right_new(), WHARF_MAKE_SEND, and connections that
- *                   were accepted, but not by copying. At once, if it is so already. Send-once rights do not count. A
- *                   right on its way inside a message counts, and so does a copy that the owner has not heard of yet.
- *                   The notice says in `count` how many were made until then. So the race with a right that is being
- *                   made is closed: if you have made more than `count`, one of them is yet to be used, and you ask
- *                   again with `sync` at the number you made. It comes when a thread receives from `about` or its
- *                   set, which is how the library learns who is gone.
- *      SEND_POSSIBLE the queue of the right `about` has room for a small message. At once, if it has some already, or
- *                   if nothing can be sent any more. -EINVAL where the port's capacity is zero.
+ *                   were accepted, but not by copying. The notice comes at once if that is so already. Send-once rights
+ *                   do not count. A right on its way inside a message counts, and so does a copy that the owner has not
+ *                   heard of yet. The notice says in `count` how many were made until then. So the race with a right
+ *                   that is being made is closed: if you have made more than `count`, one of them is yet to be used,
+ *                   and you ask again with `sync` at the number you made. It comes when a thread receives from `about`
+ *                   or its set, which is how the library learns who is gone.
+ *      SEND_POSSIBLE the queue of the right `about` has room for a small message. The notice comes at once if there is
+ *                   room already, or if nothing can be sent any more. -EINVAL where the port's capacity is zero.
  *      SENT_LATER   the message that was left on the right `about` (WHARF_SEND_LATER) has gone into its queue: the next
- *                   one, or one that nobody was told about yet. Never, if the receiver goes before.
+ *                   one, or one that nobody was told about yet. The notice never comes if the receiver goes before.
  *
  * Notices that come unasked: WHARF_NOTICE_ONCE_UNUSED (wharf_once_new()).
  *
- * What was asked for is never lost for want of memory or descriptors. It ends when the notice comes, with
- * wharf_notify_cancel(), with the drop of `about`, and with that of `port`: then nobody is told, also of what had
- * happened and was not received yet. A thread that receives from a port to which a notice may still come waits for it,
- * even when no sender is left. wharf_recv() drops notices; use wharf_recvmsg().
+ * What was asked for is never lost for want of memory or descriptors. A request ends when its notice comes, with
+ * wharf_notify_cancel(), with the drop of `about`, and with the drop of `port`; after the last nobody is told, not even
+ * of what had happened already and was not received yet. A thread that receives from a port to which a notice may still
+ * come waits for it, even when no sender is left. wharf_recv() drops notices; use wharf_recvmsg().
  *
  * @port  where to; WHARF_NONE for the task's Notify port (wharf_task_notify()).
  * @sync  for NO_SENDERS; otherwise 0.
@@ -259,10 +264,10 @@ WHARF_API int wharf_notify(wharf_task *task, uint32_t what, wharf_name about, wh
 /*
  * Name an heir: when `port` is dropped, or its task closed, it does not end but goes, with its links and all that is
  * unread, as a receive right over `right`, in a message of id WHARF_ID_PORT_DESTROYED with nothing else in it (Mach's
- * port-destroyed notification). Senders notice nothing. If it cannot go, it ends as ever: the heir is dead or its queue
- * full, a payload of it that was received in place is still held, or there are no descriptors for it. A task that is
- * killed leaves nothing to its heirs. A port that is moved before has no heir any more; one that listens stops doing
- * so.
+ * port-destroyed notification). Senders notice nothing. If it cannot go, it ends as ever: because the heir is dead or
+ * its queue full, because a payload of it that was received in place is still held, or because there are no descriptors
+ * for it. A task that is killed leaves nothing to its heirs. A port that is moved before has no heir any more; one that
+ * listens stops doing so.
  *
  * @right  a send right of this task, which must still be there then; WHARF_NONE: no heir.
  *
@@ -272,7 +277,10 @@ WHARF_API int wharf_notify(wharf_task *task, uint32_t what, wharf_name about, wh
 #define WHARF_ID_PORT_DESTROYED 0xffff0006u
 WHARF_API int wharf_port_heir(wharf_task *task, wharf_name port, wharf_name right);
 
-/* Take that back. Errors: -ENOENT (not asked for, or it came already, though perhaps not received yet), -EBADF, ... */
+/*
+ * Take back what wharf_notify() asked for. Errors: -ENOENT (not asked for, or it came already, though perhaps not
+ * received yet), -EBADF, ...
+ */
 WHARF_API int wharf_notify_cancel(wharf_task *task, uint32_t what, wharf_name about);
 
 /* Short for wharf_notify(task, WHARF_NOTICE_DEAD_NAME, right, port, 0). */

@@ -17,12 +17,12 @@
  *          its mode, or not at all, even when its maker is killed (on file systems without O_TMPFILE, and for System V:
  *          the size and the mode are there at once, but blocks are reserved after it appeared).
  * Memory:  the blocks are reserved when a segment is created or grown, so a later touch cannot fail (SIGBUS), unless
- *          WHARF_SEGMENT_SPARSE was asked for. What exceeds the memory that is left is refused before any is reserved.
- *          What another task can still do to it: see wharf_segment_resize().
+ *          WHARF_SEGMENT_SPARSE was asked for. A request for more memory than is left is refused before any is
+ *          reserved. What another task can still do to it: see wharf_segment_resize().
  * Errors:  0 or a count on success, a negative errno on failure. A failed call changes nothing: outputs are
  *          untouched, and what you passed in is still yours.
  * Threads: one wharf_segment may be used by many threads at once for wharf_segment_at(), wharf_segment_offset() and
- *          wharf_segment_stat(); the others need it for themselves.
+ *          wharf_segment_stat(). During any other call no other thread may use it.
  * Fork:    a child goes on using the parent's segment, attached where it was.
  * No call here waits, except for the file system.
  */
@@ -104,7 +104,7 @@ WHARF_API int wharf_segment_create(const char *name, uint64_t bytes, const struc
 WHARF_API int wharf_segment_open(const char *name, uint32_t access, wharf_segment **ret);
 
 /*
- * Make a segment of a descriptor: of a memfd that came in a message, or of anything else that can be mapped.
+ * Make a segment from a descriptor: a memfd that came in a message, or anything else that can be mapped.
  *
  * @fd      Consumed on success.
  * @access  as above; not more than the descriptor was opened for.
@@ -114,13 +114,13 @@ WHARF_API int wharf_segment_open(const char *name, uint32_t access, wharf_segmen
  *         -EBADF   fd is no open descriptor
  *         -ENODEV  not a regular file
  *         -EACCES  the descriptor does not allow the access
- *         -EPROTO  WHARF_SEGMENT_SEALED and it is not
+ *         -EPROTO  WHARF_SEGMENT_SEALED was asked for, and it is not sealed
  *         -ENOMEM
  */
 WHARF_API int wharf_segment_from_fd(int fd, uint32_t access, uint32_t flags, wharf_segment **ret);
 
 /*
- * Returns the descriptor, to be sent in a message: whoever receives it can attach the segment with the access it was opened
+ * Returns the descriptor, to be sent in a message: its receiver can attach the segment with the access it was opened
  * for here. Borrowed: it is closed with the segment. It is close-on-exec; a child that runs another program needs a
  * dup() of it.
  * Errors: -EOPNOTSUPP: System V segments have none.
@@ -131,8 +131,8 @@ WHARF_API int wharf_segment_fd(const wharf_segment *seg);
  * Attach.
  *
  * @access  WHARF_SEGMENT_READ: writing there raises SIGSEGV. WHARF_SEGMENT_WRITE.
- * @at      NULL for any address: let offsets stand in the contents. Otherwise this very address, in every task, so
- *          that pointers can stand in the contents. It must be a multiple of the page size, and is refused when
+ * @at      NULL for any address: then the contents should hold offsets. Otherwise this very address, the same in every
+ *          task, so that the contents can hold pointers. It must be a multiple of the page size, and is refused when
  *          anything is mapped there: an existing mapping is never replaced.
  *
  * Errors: -EINVAL      access or at cannot be
@@ -182,15 +182,15 @@ WHARF_API int wharf_segment_resize(wharf_segment *seg, uint64_t bytes);
 WHARF_API int wharf_segment_refresh(wharf_segment *seg);
 
 /*
- * Have the pages of [offset, offset + len_bytes) be there, so that writing to them cannot fail. A sparse segment has
- * pages that nobody has touched, and whoever maps one cannot know: where there is no room for such a page when it is
- * touched, even by a read, the task dies of SIGBUS. What is there already stays as it is. Not attached is no matter, but
- * for System V.
+ * Make sure that the pages of [offset, offset + len_bytes) are there, so that writing to them cannot fail. A sparse
+ * segment has pages that nobody has touched, and a task that maps it cannot know which: where there is no room for such
+ * a page when it is touched, even by a read, the task dies of SIGBUS. Pages that are there already stay as they are.
+ * The segment need not be attached, except for System V.
  *
  * Errors: -EINVAL      the range lies outside, or a System V segment is not attached
  *         -EACCES      opened, or attached, for reading only
  *         -ENOSPC      not enough room on its file system; nothing has changed
- *         -ENOMEM      more than the memory that is left: wharf_why() says of what
+ *         -ENOMEM      more than the memory that is left; wharf_why() says where it ran out
  *         -EPERM       it is sealed against writing
  */
 WHARF_API int wharf_segment_reserve(wharf_segment *seg, uint64_t offset, uint64_t len_bytes);

@@ -1,9 +1,10 @@
 /*
  * wharf/spawn.h - starting a program with an initial set of rights, by name, and finding them there.
  *
- * The child needs no server, no name in a file system and nothing of /proc: what it may do is what it was given. All of
- * it comes in one message, on a socket that the child inherits; the environment variable WHARF_RIGHTS says which, and
- * for which process. Whoever else inherits the variable by accident gets an error, never somebody else's descriptor.
+ * The child needs no server, no name in a file system and nothing of /proc: it may do what it was given the rights for.
+ * All of them come in one message, on a socket that the child inherits; the environment variable WHARF_RIGHTS says
+ * which, and for which process. Whoever else inherits the variable by accident gets an error, never somebody else's
+ * descriptor.
  *
  *      parent                                          child
  *      struct wharf_given g[] = {{"log", {...}}};      struct wharf_item log;
@@ -72,8 +73,9 @@ struct wharf_child {
 };
 
 /*
- * Start a program. It has what was given, its standard descriptors and no other; no signal blocked or handled. Returns
- * when the program runs, or cannot: all or nothing, so after a failure every right is still here and no child is.
+ * Start a program. It has what was given and its standard descriptors, and no others; no signal is blocked or handled
+ * in it. The call returns when the program runs, or cannot run. It does all or nothing: after a failure every right is
+ * still here, and there is no child.
  *
  * @deadline_ns  when to give up waiting for room on the links of rights that are copied. The start itself is waited
  *               for.
@@ -90,8 +92,8 @@ WHARF_API int wharf_spawn(wharf_task *task, const struct wharf_spawn_opts *opts,
 /*
  * Become another program, as execve() does, and hand it rights: what was given is there, every other right of this
  * process is gone, and what is open without close-on-exec stays open. Returns only after a failure, which has changed
- * nothing. Calls of other threads end with them. WHARF_SPAWN_TALK is for wharf_spawn() only, and a reply right cannot
- * be given: answer first, or give it to somebody who stays.
+ * nothing. Other threads end, and their calls with them. WHARF_SPAWN_TALK is for wharf_spawn() only, and a reply right
+ * cannot be given: answer first, or give it to somebody who stays.
  *
  * Errors: as wharf_spawn()
  */

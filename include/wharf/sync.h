@@ -9,14 +9,14 @@
  * Time:    deadlines are CLOCK_MONOTONIC nanoseconds: wharf/api.h. 0 means do not wait, WHARF_FOREVER means no limit.
  * Threads: all of this may be used by many threads of many processes at once.
  * Holders: the holder is a task: a process, for as long as it runs one program. Death is learnt from the kernel, never
- *          from a time-out: a holder that is stopped keeps its lock. A sleeper looks after the holder's life every 20 to
- *          320 ms, so a death costs the next one at most that. Every user must see the others' pids as they do: put all
- *          of them into one pid namespace.
+ *          from a time-out: a holder that is stopped keeps its lock. A sleeper looks every 20 to 320 ms whether the
+ *          holder lives, so a death costs the next one at most that. Every user must see the others' pids as they do:
+ *          put all of them into one pid namespace.
  * Exec:    a process that calls exec() is another task from then on: what it held counts as held by a dead one, for
- *          itself as well. Known by a lock on a byte of /dev/zero, which the kernel drops with the address space; it
- *          takes no descriptor, and one mapped page from the first call on. Where /dev/zero is missing or may not be
- *          opened and locked, and between tasks to which it is not the same file (another container's), a task is a
- *          process, and what it held before exec() is free when it ends.
+ *          itself as well. The library knows this by a lock on a byte of /dev/zero, which the kernel drops with the
+ *          address space; that takes no descriptor, and one mapped page from the first call on. Where /dev/zero is
+ *          missing or may not be opened and locked, and between tasks to which it is not the same file (another
+ *          container's), a task is a process, and what it held before exec() is free when it ends.
  * Fork:    a forked child is another task: it holds nothing. Make children with fork(), not with a bare clone().
  */
 #ifndef WHARF_SYNC_H

@@ -37,13 +37,13 @@
  * Threads: everything may be called by any thread at any time, on the same names too, except wharf_task_close(),
  *          which must come last.
  * Fork:    the child holds no right of its parent: the library's descriptors are closed there and every call on the
- *          parent's task answers -ESTALE. Only wharf_task_close() still works, and frees the memory.
- *          A child of _Fork() or of a bare clone() runs no handlers, so it keeps copies of the library's sockets until
- *          it calls exec(), closes them or ends, and as long as it does, the death of its parent cannot be seen: sends to
- *          the parent's ports go on returning 0 until the queue is full, and are lost; waits for it go on; its names stay
- *          registered; notices of its end come when the child ends. The child itself must not call the library: it would
- *          speak for its parent. Use fork(), posix_spawn() or vfork(), or let the child call exec() or close_range(3,
- *          ~0u, 0) first of all. What a task holds in shared memory (wharf/sync.h) ends with it all the same.
+ *          parent's task answers -ESTALE. Only wharf_task_close() still works, and frees the memory. A child of _Fork()
+ *          or of a bare clone() runs no handlers, so it keeps copies of the library's sockets until it calls exec(),
+ *          closes them or ends, and meanwhile nobody can see that its parent died: sends to the parent's ports go on
+ *          returning 0 until the queue is full, and are lost; waits for the parent go on; its names stay registered;
+ *          notices of its end come when the child ends. The child itself must not call the library: it would speak for
+ *          its parent. Use fork(), posix_spawn() or vfork(), or let the child call exec() or close_range(3, ~0u, 0)
+ *          first of all. What a task holds in shared memory (wharf/sync.h) ends with it all the same.
  * Cancellation: no call is a cancellation point of pthreads. A thread that is cancelled (pthread_cancel()) while it
  *          waits in a call goes on waiting, leaves the call with its result, and ends at the first cancellation point
  *          after it: nothing stays locked or half done. To end such a wait at once, drop what it waits for. A thread
@@ -105,10 +105,10 @@ WHARF_API wharf_task *wharf_task_close(wharf_task *task);
  * The two ports that every task has; made when first asked for, closed with the task. They stay: a receive waits for
  * senders to come.
  *
- *      Task Self  the port at which others address the task itself. It is registered nowhere and nobody has a right to
- *                 it but whom you give one. What is sent there is yours to receive and to answer: the library starts no
- *                 thread, so it serves nothing behind your back. Message ids from WHARF_ID_RESERVED up are kept for
- *                 questions that a later version may define (which process this is, what it holds); drop them.
+ *      Task Self  the port at which others address the task itself. It is registered nowhere, and only those have a
+ *                 right to it to whom you give one. What is sent there is yours to receive and to answer: the library
+ *                 starts no thread, so it serves nothing behind your back. Message ids from WHARF_ID_RESERVED up are
+ *                 kept for questions that a later version may define (which process this is, what it holds); drop them.
  *      Notify     where notices go when wharf_notify() is told no port.
  *
  * Dropping one is like dropping any port; the next call makes another.
@@ -126,12 +126,12 @@ WHARF_API int wharf_task_notify(wharf_task *task, wharf_name *ret);
  *      a send right     what was sent stays sent; the receiver learns that this sender is gone
  *                       (threads that wait on it, for room or for a reply, return -ECANCELED)
  *      a port           every sender gets a dead name: sending, and waiting for room, end with -EPIPE. Unread messages
- *                       are lost. Rights in them are dropped: their ports see that sender go, and where they were
- *                       send-once rights are told so; where they were to answer a call, that ends with -ECANCELED. The
- *                       task that waits for the reply to an unread request gets -ECONNRESET; to a request that was
- *                       received, what wharf_reply() says, which is -EPIPE to the server and -ECONNRESET to the
- *                       caller. Threads that receive from it return -ECANCELED. Notices to it, and about it, are
- *                       dropped. Payloads held in place stay until they are given back.
+ *                       are lost. Rights in them are dropped: the port of a send right sees that sender go, the port of
+ *                       a send-once right is told that it went unused, and a call that one was to answer ends with
+ *                       -ECANCELED. A task that waits for the reply to a request gets -ECONNRESET, whether the request
+ *                       was unread or received; wharf_reply() to one that was received is -EPIPE. Threads that receive
+ *                       from it return -ECANCELED. Notices to it, and about it, are dropped. Payloads held in place
+ *                       stay until they are given back.
  *      a set            its ports leave it and live on; threads that receive from it return -ECANCELED
  *      a send-once right its port is told that it went unused; where it answers a call, the caller gets -ECANCELED
  *      a memory         it is unmapped here; others that have it keep it
@@ -148,7 +148,7 @@ WHARF_API const char *wharf_strerror(int err);
 
 /*
  * More about the last failed call of this thread that had to do with a task: which argument, which limit, which file.
- * Never NULL, and "" only before the first failure. Where no more is known, it is the errno's words. A call that
+ * Never NULL, and "" only before the first failure. Where no more is known, it says the errno in words. A call that
  * succeeds leaves it alone (except where its own contract says that it tells something here). The calls of buffer.h,
  * heap.h, segment.h and sync.h have no task and say nothing here. Borrowed until this thread's next call.
  */
