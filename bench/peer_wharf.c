@@ -2,9 +2,9 @@
  * peer_wharf - wharf through its public calls: a port in each process, and a send right each way.
  *
  * The clients find the server through a socket in a directory of their own (no wharfd takes part). Both names are gone
- * before anything starts (B6): the processes inherit the socket, and connect to it through /proc. A client's first
- * message carries a right to its port. Payloads up to WHARF_INLINE_MAX are received by copying, longer ones one way in
- * place, as the workload allows every peer that can.
+ * before anything starts (harness.B6): the processes inherit the socket, and connect to it through /proc. A client's
+ * first message carries a right to its port. Payloads up to WHARF_INLINE_MAX are received by copying, longer ones one
+ * way in place, as the workload allows every peer that can.
  *
  * The modes are what a task is opened with: `spin` never sleeps, `block` never spins, `default` asks for nothing.
  */

@@ -192,7 +192,9 @@ static size_t listed(wharf_task *t)
 
 static unsigned n_starved; /* look-ups that were tried again */
 
-/* Thousands of names take seconds on a busy machine. Where the server had no processor, it is the machine that failed. */
+/*
+ * Thousands of names take seconds on a busy machine. Where the server had no processor, it is the machine that failed.
+ */
 static void look(wharf_task *t, unsigned i)
 {
         enum { LOOK_MS = 30000 };
@@ -242,7 +244,7 @@ int main(int argc, char **argv)
         }
         if (limit > l.rlim_max)
                 limit = (unsigned)l.rlim_max;
-        if (!n_names) /* names with their pages first, then as many without (store.h, J6), and some to spare */
+        if (!n_names) /* names with their pages first, then as many without (store.J6), and some to spare */
                 n_names = limit / 4 + limit / 2 - limit / 20;
         l = (struct rlimit){limit, limit};
         EQ(setrlimit(RLIMIT_NOFILE, &l), 0);

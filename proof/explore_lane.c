@@ -191,7 +191,7 @@ static void check(uint32_t killed)
         EXPLORE_CHECK(killed || received == messages);
 }
 
-/* ---- offers (R7) ---- */
+/* ---- offers (ring.R7) ---- */
 
 static bool impatient; /* the sender's deadline is now */
 static enum wh_claim outcome[4];
@@ -301,7 +301,7 @@ static void check_offers(uint32_t killed)
         EXPLORE_CHECK(killed || passed == messages);
 }
 
-/* ---- a ring follows upon a full one (R8) ---- */
+/* ---- a ring follows upon a full one (ring.R8) ---- */
 
 static void init_next(void)
 {
@@ -369,7 +369,7 @@ static void follower(void)
         receive_all(follow_one, &received);
 }
 
-/* ---- sections: blocks lent, sent, released, collected, and lent again (L4, L5) ---- */
+/* ---- sections: blocks lent, sent, released, collected, and lent again (lane.L4, lane.L5) ---- */
 
 static _Alignas(8) uint8_t buddy[sizeof(struct wh_buddy) + 256];
 static bool in_place; /* payloads are held until nothing else is to be done */

@@ -170,7 +170,7 @@ static void check(uint32_t killed)
         my.over = true;
 }
 
-/* ---- descriptors: there before their record is (K2) ---- */
+/* ---- descriptors: there before their record is (link.K2) ---- */
 
 static void init_items(void)
 {

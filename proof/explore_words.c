@@ -28,7 +28,7 @@ static void share(void *at, size_t len)
         hook_share(at, len);
 }
 
-/* ---- direct: an offer is taken, or withdrawn; its bytes are read before they may change (V1, V2) ---- */
+/* ---- direct: an offer is taken, or withdrawn; its bytes are read before they change (direct.V1, V2) ---- */
 
 static struct wh_lane_tx lane_tx;
 static struct wh_lane_rx lane_rx;
@@ -100,7 +100,7 @@ static void check_direct(uint32_t killed)
                 EXPLORE_CHECK(!(taken[n] && withdrawn[n]) && (impatient || taken[n]));
 }
 
-/* ---- the page of waits: what is read whole was so at one moment (W3) ---- */
+/* ---- the page of waits: what is read whole was so at one moment (waits.W3) ---- */
 
 static struct wh_waits waits;
 static int64_t since[4];

@@ -308,8 +308,8 @@ WORK(leave, leave_ready, leave, all_there)
 WORK(restart, registered, come_again, all_there, .restart = true)
 
 /*
- * EHOSTDOWN, ETIMEDOUT: no wharfd answered, or not yet. The next wharfd, which a case may begin, has what it serves with: four
- * descriptors of it are spares (server.h, S13).
+ * EHOSTDOWN, ETIMEDOUT: no wharfd answered, or not yet. The next wharfd, which a case may begin, has what it serves
+ * with: four descriptors of it are spares (server.S13).
  */
 static const int errors[] = {-EHOSTDOWN, -ETIMEDOUT, -ENOMEM, -EMFILE, -EAGAIN, 0};
 #define FAIL_OP                                                                                                      \

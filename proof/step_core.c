@@ -268,7 +268,9 @@ static void look_at(pid_t pid)
         qsort(shown, n_shown, sizeof *shown, by_name);
 }
 
-/* What a process calls itself, in halves, and its one thread: these differ from process to process, and mean the same. */
+/*
+ * What a process calls itself, in halves, and its one thread: these differ from process to process, and mean the same.
+ */
 static uint32_t role_of(uint32_t half, uint64_t id)
 {
         const uint32_t sleeps = 0x80000000u; /* memory/mutex.h */

@@ -92,8 +92,8 @@ static void *close_it(void *fd)
 }
 
 /*
- * A socket that lingers does so in the last close, which shall be somebody else's: so it is not kept. In a thread, for where
- * the others were faster the last one is here.
+ * A socket that lingers does so in the last close, which shall be somebody else's: so it is not kept. In a thread, for
+ * where the others were faster the last one is here.
  */
 void adversary_what_given(struct adversary *a, int what)
 {

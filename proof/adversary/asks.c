@@ -89,8 +89,8 @@ static int read_answers(struct asker *k, unsigned i)
 }
 
 /*
- * What there is room for at one connection. One whose answers were all read is left for another; but where something was
- * given it stays, since it would be taken back.
+ * What there is room for at one connection. One whose answers were all read is left for another; but where something
+ * was given it stays, since it would be taken back.
  */
 static void ask_some(struct asker *k, unsigned i)
 {

@@ -1,6 +1,6 @@
 /*
- * The caller: it calls both services in turn, and looks one of them up at wharfd where there is one, until it is told to
- * stop. It ends with the first answer that is wrong, or does not come.
+ * The caller: it calls both services in turn, and looks one of them up at wharfd where there is one, until it is told
+ * to stop. It ends with the first answer that is wrong, or does not come.
  */
 #include "party.h"
 

@@ -1,8 +1,9 @@
 /*
- * domain - a wharfd of the case's own, for all users, whose rules let all own names of "app." and root alone the others.
+ * domain - a wharfd of the case's own, for all users, whose rules let all own names of "app." and root alone the
+ * others.
  *
- * As root it has a user of its own: wharfd has given up what lets root have any number of descriptors on their way, and what
- * other processes of root's have there is no affair of ours.
+ * As root it has a user of its own: wharfd has given up what lets root have any number of descriptors on their way, and
+ * what other processes of root's have there is no affair of ours.
  */
 #ifndef ADVERSARY_DOMAIN_H
 #define ADVERSARY_DOMAIN_H

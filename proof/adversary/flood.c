@@ -36,7 +36,9 @@ static int flood_some(struct end *e, const struct wire_frame *f, const int *arg,
         return (e->lane.out && end_bell(e) < 0) || (poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR)) ? -EPIPE : 0;
 }
 
-/* Records where there is a lane, frames otherwise, without end; over more links like this one where that is asked for. */
+/*
+ * Records where there is a lane, frames otherwise, without end; over more links like this one where that is asked for.
+ */
 void flood(struct adversary *a, struct end *first, const int *arg)
 {
         static struct end links[FLOOD_LINKS_MAX];

@@ -90,8 +90,8 @@ static uint64_t turns_of(int who)
 }
 
 /*
- * So it was at each look while it came round a few times: what a datagram brought and is about to be closed is not what it
- * holds, and on a busy machine that may be seen for long.
+ * So it was at each look while it came round a few times: what a datagram brought and is about to be closed is not what
+ * it holds, and on a busy machine that may be seen for long.
  */
 static bool lasts(uint64_t *since, bool now, int who)
 {

@@ -195,7 +195,9 @@ static int move_frame(struct adversary *a, const int *arg)
         return r;
 }
 
-/* As an honest holder does: a new pair, one end of which goes to the owner; it speaks through the other from then on. */
+/*
+ * As an honest holder does: a new pair, one end of which goes to the owner; it speaks through the other from then on.
+ */
 static int move_bind(struct adversary *a, const int *arg)
 {
         struct end *e = end_of(a, arg[BIND_ON]);
@@ -530,8 +532,8 @@ _Noreturn void adversary_run(const struct program *p, const char *const path[PRO
         adversary_known(getpid());
         struct rlimit limit;
         /*
-         * As many as it may have, and on their way. Not where the honest have its user, for the kernel counts those by user,
-         * and whoever may have fewer could send none.
+         * As many as it may have, and on their way. Not where the honest have its user, for the kernel counts those by
+         * user, and whoever may have fewer could send none.
          */
         if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
                 limit.rlim_cur = oracle_same_user ? SAME_USER_DESCRIPTORS : limit.rlim_max;

@@ -15,8 +15,8 @@
  *      crash      an honest party ends with 0
  *
  * Always true: a violation is believed only where a busy machine cannot be its cause. Time is counted as processor time
- * of the party, or as sleep, never as time on the clock; what waited for a processor is not judged. Where all of us were
- * stopped (a frozen control group), no case that was under way is judged by time.
+ * of the party, or as sleep, never as time on the clock; what waited for a processor is not judged. Where all of us
+ * were stopped (a frozen control group), no case that was under way is judged by time.
  */
 #ifndef ADVERSARY_ORACLE_H
 #define ADVERSARY_ORACLE_H
@@ -143,10 +143,16 @@ struct guard {
 void guard_begin(struct guard *g, int64_t deadline_ns);
 void guard_end(const struct guard *g, enum party who, const char *what);
 
-/* How long a processor was kept from us since `before` was board->stolen_ns, at the most; asked for where somebody is late. */
+/*
+ * How long a processor was kept from us since `before` was board->stolen_ns, at the most; asked for where somebody is
+ * late.
+ */
 int64_t oracle_stolen_since(uint64_t before);
 
-/* A thread of this process that sees when all of us are stopped, or a processor is kept from us (board->gap, stolen_ns). */
+/*
+ * A thread of this process that sees when all of us are stopped, or a processor is kept from us (board->gap,
+ * stolen_ns).
+ */
 bool oracle_watch_for_gaps(void);
 /* Were we, in this case? Asked when it is over; waits until the thread has looked. */
 bool oracle_was_gap(void);

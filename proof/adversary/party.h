@@ -46,7 +46,9 @@ enum toy {
 };
 extern enum toy party_toy;
 
-/* In a process of their own; they end with it. `listener` is the socket of the service, `other` where the other one is. */
+/*
+ * In a process of their own; they end with it. `listener` is the socket of the service, `other` where the other one is.
+ */
 _Noreturn void party_service(enum party who, int listener, const char *other, const struct program *world);
 _Noreturn void party_caller(const char *const path[PROGRAM_PEERS], const struct program *world);
 

@@ -147,7 +147,9 @@ struct wire_direct {
         uint64_t at, len, number;
 };
 
-/* What wharfd is asked, as it lies behind the head of a message; magic, version and length are filled in. Its length. */
+/*
+ * What wharfd is asked, as it lies behind the head of a message; magic, version and length are filled in. Its length.
+ */
 struct wire_request {
         uint32_t magic;
         uint16_t version;

@@ -1,10 +1,10 @@
 /*
- * world - one case: honest parties are started, the adversary does what the program says and dies, and what is true then
- * is compared with what was true before.
+ * world - one case: honest parties are started, the adversary does what the program says and dies, and what is true
+ * then is compared with what was true before.
  *
  * Always true: each case has processes of its own, and all of them are gone when it is over, whatever happened. As root
- * the adversary has an ordinary user of its own, and so has the caller; the services are root's. As an ordinary user all
- * have the same one, and what holds between users only is not asked.
+ * the adversary has an ordinary user of its own, and so has the caller; the services are root's. As an ordinary user
+ * all have the same one, and what holds between users only is not asked.
  */
 #ifndef ADVERSARY_WORLD_H
 #define ADVERSARY_WORLD_H

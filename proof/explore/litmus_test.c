@@ -151,7 +151,10 @@ static void lb_b(void)
         store(&mem.x);
 }
 
-/* Both loads see the other's later store: allowed by C11 for relaxed accesses, forbidden by RC11, not modelled (E2). */
+/*
+ * Both loads see the other's later store: allowed by C11 for relaxed accesses, forbidden by RC11, not modelled
+ * (explore.E2).
+ */
 TEST(load_buffering_is_not_modelled)
 {
         store_order = load_order = memory_order_relaxed;

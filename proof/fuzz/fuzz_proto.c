@@ -52,7 +52,7 @@ static void answers(struct fuzz_user *u, uint32_t *calls, unsigned *n)
                         struct wharf_named *all;
                         size_t count;
                         FUZZ_CHECK(wh_names_get_list(m.data, m.len_bytes, &all, &count) == 0);
-                        for (size_t k = 1; k < count; k++) /* in the order of their entries, and no name twice (S3) */
+                        for (size_t k = 1; k < count; k++) /* in order, and no name twice (server.S3) */
                                 for (size_t before = 0; before < k; before++)
                                         FUZZ_CHECK(strcmp(all[before].name, all[k].name) != 0);
                         free(all);

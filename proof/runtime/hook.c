@@ -310,7 +310,9 @@ int hook_memcmp(const void *a, const void *b, size_t n)
 
 void *hook_malloc(size_t size)
 {
-        /* With sanitizers what a peer claims is paid for in shadow memory, which is touched: beyond this there is none. */
+        /*
+         * With sanitizers what a peer claims is paid for in shadow memory, which is touched: beyond this there is none.
+         */
         if (!hook_sees_atomics && size > SANITIZED_MAX)
                 return NULL;
         void *p = malloc(size);

@@ -1,6 +1,6 @@
 /*
- * list - doubly linked, intrusive, circular. The head is a node of its own, so nothing is special at the ends.
- * A node that is in no list points at itself: removing it twice is harmless, and wh_list_linked() answers.
+ * list - doubly linked, intrusive, circular. The head is a node of its own, so nothing is special at the ends. A node
+ * that is in no list points at itself: removing it twice is harmless, and wh_list_linked() is false.
  */
 #ifndef WH_BASE_LIST_H
 #define WH_BASE_LIST_H

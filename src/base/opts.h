@@ -1,8 +1,8 @@
 /*
  * opts - options of a caller who may have been compiled with another version of our headers.
  *
- * An earlier one is shorter, and what is missing is 0, the default. A later one is longer, and as good as ours while
- * the rest is 0, for then it asks for nothing that we do not know.
+ * The options of an earlier version are shorter, and what is missing is 0, the default. Those of a later version are
+ * longer, and as good as ours while the rest is 0, for then they ask for nothing that we do not know.
  */
 #ifndef WH_BASE_OPTS_H
 #define WH_BASE_OPTS_H

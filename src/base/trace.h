@@ -1,6 +1,6 @@
 /*
- * trace - where an error first appeared. wh_trace(-ENOMEM) is its argument; with WHARF_TRACE=1 in the environment it
- * also writes file, line and the error to standard error. Library code prints nothing else, ever.
+ * trace - where an error first appeared. wh_trace(-ENOMEM) returns its argument; with WHARF_TRACE=1 in the environment
+ * it also writes file, line and the error to standard error. Library code prints nothing else, ever.
  */
 #ifndef WH_BASE_TRACE_H
 #define WH_BASE_TRACE_H

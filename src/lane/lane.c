@@ -60,13 +60,16 @@ static int memory_check(int fd, int seals, uint64_t bytes_max, uint64_t *ret_len
 }
 
 /*
- * Of a small memory, as an honest link has it, the pages are mapped at once: one call in the place of a fault for every few
- * of them, in the midst of the first messages. Of a large one that would keep its reader for long, for what it may never
- * read: there a fault is little beside the payloads that need so much.
+ * Of a small memory, as an honest link has it, the pages are mapped at once: one call in the place of a fault for every
+ * few of them, in the midst of the first messages. Of a large one that would keep its reader for long, for what it may
+ * never read: there a fault is little beside the payloads that need so much.
  */
 enum { POPULATE_MAX = 256 << 10 };
 
-/* What is sealed against writing has no holes (L2). The other has one page, and whoever made it may cut a hole at any time. */
+/*
+ * What is sealed against writing has no holes (L2). The other has one page, and whoever made it may cut a hole at any
+ * time.
+ */
 static int memory_map(int fd, uint64_t len, int prot, void **ret)
 {
         void *map;

@@ -6,9 +6,9 @@
  * lets the receiver map it for reading and nothing else; `back` is one page that the receiver writes.
  *
  * Always true:
- *   L1  The sender pays: the memory is reserved (fallocate) and touched (MAP_POPULATE) before it is handed over, and the
- *       receiver refuses memory whose pages are not there (sealed.h), for reading a hole would make the reader pay. What was
- *       reserved and never touched is a hole as well, when the kernel is asked.
+ *   L1  The sender pays: the memory is reserved (fallocate) and touched (MAP_POPULATE) before it is handed over, and
+ *       the receiver refuses memory whose pages are not there (sealed.h), for reading a hole would make the reader pay.
+ *       To the kernel, memory that was reserved and never touched is a hole as well.
  *   L2  The receiver maps nothing it has not checked: seals, file system, size, mode, magic, version.
  *   L3  Mappings are not inherited over fork (MADV_DONTFORK): a child can neither read nor write a lane.
  *   L4  A slot is on its way at most once; the receiver's releases are claims, checked against the sender's own table.

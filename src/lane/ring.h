@@ -22,13 +22,14 @@
  *       claims has taken nothing.
  *   R8  Positions and numbers go on when a ring is followed by another, larger or smaller: `base` is where this one
  *       began. What is unread in those before counts as unread, but takes no room here.
- *   R9  What the receiver has taken it has told, record by record, by plain stores into its own line: the sender that
- *       looks finds all its room. Who waits is looked for with a fence only before the receiver goes away or sleeps
- *       and when `want` was seen to have changed, so a sender looks again for a moment before it sleeps (holder.c).
- *   R10 Of records that are no message of their own (a part that is not the last, the next ring) the sender keeps the
- *       numbers until they are taken, and lets so many more wait: `capacity` is in messages.
+ *   R9  The receiver reports what it has taken, record by record, by plain stores into its own line: a sender that
+ *       looks finds all its room. The receiver looks with a fence for a sender that waits only before it goes away or
+ *       sleeps, and when it has seen that `want` changed; so a sender looks again for a moment before it sleeps
+ *       (holder.c).
+ *   R10 The sender keeps the numbers of records that are no message of their own (a part that is not the last, the next
+ *       ring) until they are taken, and lets that many more records wait: `capacity` is in messages.
  *
- * Not here: sections (section.h), making and checking the memory (lane.h), sleeping (the port layer).
+ * Not here: sections, and making and checking the memory (lane.h); sleeping (the port layer).
  */
 #ifndef WH_LANE_RING_H
 #define WH_LANE_RING_H

@@ -47,7 +47,7 @@ static int get(void *bytes, uint32_t *ret_len)
  * Goal:   records of every size arrive whole and in order over many laps of a small ring, whatever old payloads look
  *         like.
  * Method: payloads are made of the very words that heads are made of, for the numbers that come next, so a head that
- *         was not cleared (R2) would be taken for a record.
+ *         was not cleared (ring.R2) would be taken for a record.
  */
 TEST(records_wrap_without_tearing)
 {

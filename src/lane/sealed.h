@@ -5,10 +5,10 @@
  *   S1  It is a memfd, or a file of tmpfs like one: no load from it waits for a disk, a server or a reservation of huge
  *       pages.
  *   S2  Its size is what was answered and can never change, so no load from it can fault (SIGBUS).
- *   S3  Its blocks are there: reading a hole would make the reader pay for the page, and get SIGBUS where it cannot. How
- *       many blocks it has says little, since some may lie behind its end; so it is asked for holes (wh_sealed_whole()).
- *       Sealed against writing, it can get none later.
- *   S4  Whatever else the seals asked for promise.
+ *   S3  Its blocks are there: reading a hole would make the reader pay for the page, and get SIGBUS where it cannot.
+ *       How many blocks it has says little, since some may lie behind its end; so it is asked for holes
+ *       (wh_sealed_whole()). Memory that is sealed against writing can get none later.
+ *   S4  Whatever else is promised by the seals that were asked for.
  */
 #ifndef WH_LANE_SEALED_H
 #define WH_LANE_SEALED_H
@@ -26,13 +26,16 @@
  * never 0; -EPROTO; or what the system says. Reads none of it.
  */
 int wh_sealed_check(int fd, int seals, uint64_t *ret_len);
-/* The same but for holes: asking for those takes time with the size (20 us for each MiB), which the caller may want to see first. */
+/*
+ * The same but for holes: asking for those takes time with the size (20 us for each MiB), which the caller may want to
+ * see first.
+ */
 int wh_sealed_size(int fd, int seals, uint64_t *ret_len);
 /* Has it no hole? 0; -EPROTO: it has; -EOPNOTSUPP: it cannot be asked here, and wh_sealed_touch() finds out. */
 int wh_sealed_whole(int fd, uint64_t len);
 /*
- * Read all of its mapping, so that the pages are in it. 0; -EPROTO: it had a hole, of which no more than a few pages were
- * filled on our account; or what the system says.
+ * Read all of its mapping, so that the pages are in it. 0; -EPROTO: it had a hole, of which no more than a few pages
+ * were filled on our account; or what the system says.
  */
 int wh_sealed_touch(int fd, void *map, uint64_t len);
 

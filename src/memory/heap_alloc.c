@@ -57,7 +57,7 @@ static inline bool cache_pop(struct wharf_heap *h, uint32_t order, uint32_t slac
                 uint32_t u = h->cache[order][--h->n_cache[order]];
                 uint64_t cached = heap_tag_make(h, u, 0, h->owner, TAG_CACHED, order);
                 heap_bump(&h->mine->cached, (uint64_t)-1);
-                /* [tag] H3. It fails when another task in need took the block meanwhile. */
+                /* [tag] heap_impl.H3. It fails when another task in need took the block meanwhile. */
                 if (wh_likely(atomic_compare_exchange_strong_explicit(
                             heap_tag_at(h, u), &cached, heap_tag_make(h, u, slack, owner, TAG_USED, order),
                             memory_order_acq_rel, memory_order_relaxed))) {
@@ -416,7 +416,10 @@ static inline bool free_to_cache(struct wharf_heap *h, uint32_t u)
         }
         heap_bump(&h->mine->cached, 1);
         uint64_t raw = t.raw;
-        /* [waiting] Sequentially consistent, before the load below: see wh_heap_count_waiting(). For the [tag], H3. */
+        /*
+         * [waiting] Sequentially consistent, before the load below: see wh_heap_count_waiting(). For the [tag],
+         * heap_impl.H3.
+         */
         if (wh_unlikely(!atomic_compare_exchange_strong_explicit(heap_tag_at(h, u), &raw,
                                                                  heap_tag_make(h, u, 0, h->owner, TAG_CACHED, order),
                                                                  memory_order_seq_cst, memory_order_relaxed)))

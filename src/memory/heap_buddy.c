@@ -55,7 +55,7 @@ static int buddy_resize(struct wharf_heap *h, uint32_t u, const struct tag *t, u
                 for (uint32_t k = is; k < order; k++)
                         wh_freemap_take_at(&h->map, u + ((uint32_t)1 << k), k);
         }
-        /* H1: this store is the whole change; the map follows. */
+        /* heap_impl.H1: this store is the whole change; the map follows. */
         heap_tag_store(h, u, slack_of(h, order, bytes), t->owner, t->state, order);
         for (uint32_t k = is; k > order; k--)
                 wh_freemap_give(&h->map, u + ((uint32_t)1 << (k - 1)), k - 1);
@@ -188,7 +188,7 @@ static bool buddy_whole(struct wharf_heap *h)
                 if (!wh_inside(u, s.n, h->head.units))
                         return false;
                 if (s.state == WHARF_BLOCK_FREE) {
-                        /* Nothing that is in use lies inside, and the buddy is not free too (F1). */
+                        /* Nothing that is in use lies inside, and the buddy is not free too (freemap.F1). */
                         for (uint32_t i = u; i < u + s.n; i++)
                                 if (handed_out(h, i, &t, &bad) || bad)
                                         return false;

@@ -329,7 +329,7 @@ static int fit_take(struct wharf_heap *h, uint64_t bytes, uint64_t align, uint32
         if (r < 0 || (r = index_remove(h, hole, hole_n)) < 0)
                 return r;
 
-        /* H1: the tags behind first, where no chain leads yet; then the one store that makes all of it so. */
+        /* heap_impl.H1: the tags behind first, where no chain leads yet; then the one store that makes all of it so. */
         uint32_t u = aligned_up(hole, align_units), front = u - hole, rest = hole_n - front - n;
         if (rest)
                 heap_tag_store(h, u + n, rest, 0, TAG_FREE, 0);
@@ -381,7 +381,7 @@ static int fit_give(struct wharf_heap *h, uint32_t u, const struct tag *t)
         if (next_n && r == 0)
                 r = index_remove(h, next, next_n);
 
-        /* H1: one store frees the block and merges it with both neighbours. */
+        /* heap_impl.H1: one store frees the block and merges it with both neighbours. */
         heap_tag_store(h, first, total, 0, TAG_FREE, 0);
         if (first != u) {
                 heap_tag_store(h, u, n, t->owner, TAG_FREE, 0); /* for the answer to a second free; not in the chain */

@@ -3,7 +3,7 @@
  *
  *      base                                                                                        base + len_bytes
  *      | heap_head | heap_live | owners | waiters | tags, nodes, starts | bitmaps | managed range ........ |
- *        sealed by   changes     M6       M5        outside the range     derived
+ *        sealed by   changes                        outside the range     derived
  *        a checksum
  *
  * What is true and what is derived:

@@ -11,8 +11,8 @@
  *      me      I am done                   0              wh_mutex_unlock(); wakes one when SLEEP was set
  *
  *   L1  only the task in the word, or one that saw the kernel call it dead, changes the word away from it
- *   L2  whoever sleeps has seen SLEEP set, and wakes by itself after SLEEP_NS at the latest: a task killed between its
- *       unlock and its wake, or after it was woken and before it took the lock, costs that much and no more
+ *   L2  a task that sleeps has seen SLEEP set, and wakes by itself after SLEEP_NS at the latest: a task killed between
+ *       its unlock and its wake, or after it was woken and before it took the lock, costs that much and no more
  */
 #ifndef WH_MEMORY_MUTEX_H
 #define WH_MEMORY_MUTEX_H

@@ -188,7 +188,9 @@ static int take_owned_locked(struct sem *s)
                 mine = my_place(s, true);
         if (!mine)
                 return -EUSERS;
-        /* [held] Release: the name is there before the unit is (T1). The lock orders it for others; a death does not. */
+        /*
+         * [held] Release: the name is there before the unit is (T1). The lock orders it for others; a death does not.
+         */
         atomic_store_explicit(&mine->held, atomic_load_explicit(&mine->held, memory_order_relaxed) + 1,
                               memory_order_release);
         if (!atomic_load_explicit(&s->died, memory_order_relaxed))

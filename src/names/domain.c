@@ -402,8 +402,8 @@ int wh_domain_listen(const char *dir, bool shared, int *ret_fd)
 /*
  * A program that nobody but root or this user could have put there: the file, checked when it is open, and who may
  * change what its directory holds. What belongs to the owner of "/" counts as root's, who has another number in some
- * containers. 0, or a negative errno with what is wrong in `what`. `path` is cut meanwhile, since two such paths are more
- * stack than a call may take.
+ * containers. 0, or a negative errno with what is wrong in `what`. `path` is cut meanwhile, since two such paths are
+ * more stack than a call may take.
  */
 static int program_check(char *path, char *what, size_t len)
 {
@@ -619,7 +619,7 @@ pid_t wh_domain_server(const char *dir)
         if (sock < 0)
                 return 0;
         wh_os_fd_private(sock);
-        /* A connection of its own: the task's may be older than this server. Who listened last serves (S9). */
+        /* A connection of its own: the task's may be older than this server. Who listened last serves (server.S9). */
         int r = wh_domain_socket_path(dir, path);
         if (r == 0)
                 r = wh_os_connect_unix(sock, path);

@@ -6,24 +6,23 @@
  *
  * Always true:
  *   D1  Only the holder of the lock creates or removes DIR/bootstrap. The kernel lets go of the lock of a dead holder.
- *   D2  The socket listens before anybody can connect to it, and who made it holds the lock until wharfd serves or has
- *       said why not. Whoever comes meanwhile connects, and the kernel keeps the connection.
+ *   D2  The socket listens before anybody can connect to it, and the task that made it holds the lock until wharfd
+ *       serves or has said why not. A task that comes meanwhile connects, and the kernel keeps the connection.
  *   D3  A socket file that refuses connections belongs to a dead wharfd. Whoever holds the lock may remove it.
  *   D4  A directory that others could write to is never used, and one that is not ours only if it was made for sharing
  *       and somebody chose it: the user by naming it, or whoever built this library by its place (the system's domain).
  *       No place that is found by default may be somebody else's.
  *   D5  A place is checked on the descriptor that was opened, and what is made or removed there goes by that
  *       descriptor. A directory is made only in one that belongs to this user or to root, or that is made for everybody
- *       (sticky): what we would leave in somebody else's, it could neither use nor remove. The directory that
+ *       (sticky): what we left in another user's directory, that user could neither use nor remove. The directory that
  *       $XDG_RUNTIME_DIR names is used only if it is this user's own.
- *   D6  Who connects to a domain of its own asks the kernel who listens there, and believes this user alone.
+ *   D6  A task that connects to its user's own domain asks the kernel who listens there, and believes this user alone.
  *   D7  A wharfd that is started says why it cannot serve on its standard error, which whoever starts it reads, or
  *       writes a 0 there once it serves. So nobody has to guess from its end.
- *
- *   D8  The last resort is /tmp/wharf-UID. Whoever made that first must not lock its user out: where it is somebody
- *       else's, the domain is the directory /tmp/wharf-UID.N of this user with the smallest N, and where there is none,
- *       one is made with the next free number. Everything of that user looks for it in the same way, wharfd and the
- *       command as well.
+ *   D8  The last resort is /tmp/wharf-UID. Somebody who makes that first must not lock the user out: where it is
+ *       somebody else's, the domain is the directory /tmp/wharf-UID.N of this user with the smallest N, and where there
+ *       is none, one is made with the next free number. Everything of that user looks for it in the same way, wharfd
+ *       and the command as well.
  *
  * A domain for sharing is made by its wharfd alone (--system, --share): the directory is 0755 and the socket 0666.
  * Nobody else makes or starts anything there.

@@ -260,8 +260,8 @@ static struct when when_of(int64_t deadline_ns)
 }
 
 /*
- * wharfd has taken something that it had to be told first. Where the caller said nothing it is silence that ends a call:
- * the time begins anew, so that one call is enough for any number of names.
+ * wharfd has taken something that it had to be told first. Where the caller said nothing it is silence that ends a
+ * call: the time begins anew, so that one call is enough for any number of names.
  */
 static void when_answered(struct when *w)
 {
@@ -331,7 +331,10 @@ struct asked {
         uint32_t call;
 };
 
-/* Does a wharfd serve at the other end? Until it has started, and has taken up what the last one left, it greets nobody. */
+/*
+ * Does a wharfd serve at the other end? Until it has started, and has taken up what the last one left, it greets
+ * nobody.
+ */
 static bool conn_greeted(struct service *s, const struct conn *c)
 {
         struct wharf_right_stat st = {.size = sizeof st};
@@ -1043,7 +1046,9 @@ static int part_add(struct parts *p, const struct wharf_msg *reply)
         return more ? 0 : wh_trace(-ENOMEM);
 }
 
-/* All parts of a list. A wharfd that was replaced meanwhile does not know where the last one was: from the beginning. */
+/*
+ * All parts of a list. A wharfd that was replaced meanwhile does not know where the last one was: from the beginning.
+ */
 static int ask_parts(struct service *s, struct domain *d, int64_t deadline_ns, struct parts *p)
 {
         struct wh_names_request req = {.op = p->op};

@@ -1,32 +1,33 @@
 /*
  * direct - processes that name each other (wharf/direct.h), built on names, ports that move, sets, and watching.
  *
- * Who joins registers a port, the door, as "direct:NAME", and watches all names that begin so. Who sends to a peer for
- * the first time makes a port with one right to it, keeps the right, and moves the port through the peer's door in a
- * hello. What it sends waits there, wherever the port is just then. So between two processes lie at most two ports,
- * one for each way: the link of the pair.
+ * A process that joins registers a port, the door, as "direct:NAME", and watches all names that begin so. To send to a
+ * peer for the first time, a process makes a port with one right to it, keeps the right, and moves the port through the
+ * peer's door in a hello. What it sends waits in that port, wherever the port is just then. So between two processes
+ * lie at most two ports, one for each way: the link of the pair.
  *
  *      peer's name                     at who sends              at who receives
  *      looked up: the door             hello: the port   --->    known by the directory? then it is an inlet
  *      an outlet                       every message     ===>    received from that inlet alone, or from the set of all
  *
  * Always true:
- *   D1  A hello's text says which name, and which registration of it (the id of the sender's own door), it claims. It
- *       is believed only if the directory has said that this registration is of the process and user of which the
- *       kernel says that it sent the hello, over a right that it looked up itself: whoever registers a right to somebody
- *       else's door as its own, or hands one out, must not have others say there what they say to it. The directory
- *       gives nobody a right to a door that it has not told of it (W5 of watchers.c); so a hello is false if the door
- *       has nothing more to read, and nothing of the kind was said.
- *   D2  There is one outlet for each name. A name is received from by its first inlet. A second hello says that its
- *       sender has lost its link (of a peer that lives, too, the kernel or we may have said so) or is a new life: its
- *       inlet follows the first, which is read until it is empty, and ends then. One registration has LINKS_MAX.
+ *   D1  A hello's text claims a name, and a registration of that name (the id of the sender's own door). It is believed
+ *       only if the directory has said that this registration belongs to the process and user that sent the hello, by
+ *       the kernel's word, and if that process sent it over a right that it looked up itself: a process that registers
+ *       a right to somebody else's door as its own, or hands one out, must not be able to make others say at that door
+ *       what they say to it. The directory gives a process no right to a door that it has not told of that process
+ *       (watchers.W5); so a hello is false if the door has nothing more to read and was not told so.
+ *   D2  There is one outlet for each name. The messages of a name are received from its first inlet. A second hello
+ *       says that its sender has lost its link (the kernel or we may have said so to a peer that lives, too) or is a
+ *       new life: its inlet follows the first, which is read until it is empty, and then ends. One registration has at
+ *       most LINKS_MAX.
  *   D3  Only one thread receives (`receiving`): the inlets, the door and what is known of others are its own. Outlets
  *       are under `lock`; `making` is held while one is made, and never while a call waits.
  *   D4  What is known of names that are gone is kept, up to GONE_MAX, since their messages may be read later; and as
- *       many outlets and inlets that have ended, without right and port, for the call that tells of it.
- *   D5  What a receive does between two looks at its deadline is bounded (struct work), and so is all that one does which
- *       may not wait. Where it stops, the next look goes on: so whoever keeps some inlets busy with what is no message, or
- *       the door, delays neither the deadline nor for good what others sent.
+ *       many outlets and inlets that have ended are kept, without right and port, for the call that tells of it.
+ *   D5  What a receive does between two looks at its deadline is bounded (struct work), and so is all that a receive
+ *       does which may not wait. The next look goes on where the last one stopped. So a peer that keeps some inlets, or
+ *       the door, busy with what is no message delays the deadline not at all, and what others sent not for good.
  */
 #include "wharf/direct.h"
 #include "message/message.h"
@@ -128,7 +129,7 @@ struct claim {
 struct work {
         int64_t deadline_ns;
         unsigned left;
-        bool later; /* not the first look of this call, which does a little of everything, however short the deadline is */
+        bool later; /* not the first look of this call, which does a little of everything, however short its time is */
 };
 
 struct wharf_direct {
@@ -587,8 +588,8 @@ static int known_ask(struct wharf_direct *d, bool waits, int64_t deadline_ns)
 
 /*
  * Is there nothing left at this port after a receive said so? One that may not wait gives up before it has seen
- * everything, if much comes that is no message; the descriptor says what is so (P3). But for a link that waits for a
- * place, of which nothing is read, none is readable (places.G1). 1 or 0.
+ * everything, if much comes that is no message; the descriptor says what is so (port.P3). But for a link that waits for
+ * a place, of which nothing is read, none is readable (places.G1). 1 or 0.
  */
 static int is_drained(struct wharf_direct *d, wharf_name name)
 {
@@ -742,8 +743,8 @@ static void claim_free(struct wharf_direct *d, struct claim *c)
 /*
  * Judges all claims. A claim that cannot be judged for want of something stays, and the error is returned; one that
  * does not hold stays until the door has been read to its end (`drained`), and if that never is, since somebody keeps
- * it busy, the directory is asked now and then. Those that there is no time for stay as well. -EAGAIN: the directory does
- * not answer.
+ * it busy, the directory is asked now and then. Those that there is no time for stay as well. -EAGAIN: the directory
+ * does not answer.
  */
 static int claims_judge(struct wharf_direct *d, bool drained, bool waits, struct work *w)
 {
@@ -827,8 +828,8 @@ static int door_take(struct wharf_direct *d, int64_t deadline_ns)
 }
 
 /*
- * Does what there is to do at the door, for a while, and with `waits` waits for something first, until the deadline. As far
- * as `w` goes, but always a little.
+ * Does what there is to do at the door, for a while, and with `waits` waits for something first, until the deadline. As
+ * far as `w` goes, but always a little.
  */
 static int door_serve(struct wharf_direct *d, bool waits, struct work *w)
 {
@@ -873,7 +874,8 @@ static int peer_gone(struct wharf_direct *d, const char *peer, uint64_t id)
 }
 
 /*
- * Another inlet follows this one. One receive from it; or it ends, if all was received: -ENOTCONN. It is in no set then.
+ * Another inlet follows this one. One receive from it; or it ends, if all was received: -ENOTCONN. It is in no set
+ * then.
  * -EAGAIN: it may have more than was looked at.
  */
 static int recv_before(struct wharf_direct *d, struct inlet *in, struct wharf_msg *m)
@@ -974,8 +976,8 @@ static bool is_shortage(int r)
 }
 
 /*
- * From whoever is in the set, without waiting; -EAGAIN: nobody has sent. If `before_left` is not 0 then, not all was looked
- * at: this is to be called again before one sleeps.
+ * From whoever is in the set, without waiting; -EAGAIN: nobody has sent. If `before_left` is not 0 then, not all was
+ * looked at: this is to be called again before one sleeps.
  */
 static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who, struct work *w)
 {
@@ -1000,8 +1002,8 @@ again:
         if (r != -EAGAIN && r != -ENOTCONN && !is_shortage(r))
                 return r;
         /*
-         * Those that others follow are read to their end, which also gives back what there may be too little of. Each is a
-         * receive of its own, which a flood makes long (D5).
+         * Those that others follow are read to their end, which also gives back what there may be too little of. Each
+         * is a receive of its own, which a flood makes long (D5).
          */
         int short_of = is_shortage(r) ? r : 0;
         if (d->n_following == 0 || d->before_left == 0)

@@ -51,8 +51,8 @@ static struct {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /*
- * Nothing here goes through the seam (os.h): tests that count, refuse and kill at calls mean those of the thread that they
- * look at.
+ * Nothing here goes through the seam (os.h): tests that count, refuse and kill at calls mean those of the thread that
+ * they look at.
  */
 static void wait_turn(uint32_t turn)
 {
@@ -92,7 +92,10 @@ static void before_fork(void)
         all_closed(wh_os_now_ns() + FORK_NS);
         pthread_mutex_lock(&c.lock);
 #ifdef __SANITIZE_THREAD__
-        /* A child's thread sanitizer still has its parent's threads, and gives up at the first that has the number of one. */
+        /*
+         * A child's thread sanitizer still has its parent's threads, and gives up at the first that has the number of
+         * one.
+         */
         for (int i = 0; c.threads && i < 4 * IDLE_MS; i++) {
                 pthread_mutex_unlock(&c.lock);
                 pause_ns(1000000);
@@ -225,8 +228,8 @@ static void close_later(int fd)
 }
 
 /*
- * C1: is it memory of moderate size? The kernel answers without asking a file system. A file of a tmpfs has seals as well,
- * this one and for good, which memory has only where its maker forbade all others.
+ * C1: is it memory of moderate size? The kernel answers without asking a file system. A file of a tmpfs has seals as
+ * well, this one and for good, which memory has only where its maker forbade all others.
  */
 static bool sleeps_never(int fd)
 {
@@ -258,8 +261,8 @@ void wh_os_close_given(int fd)
 }
 
 /*
- * C1: has it no name in a file system? Whoever has a copy may have given it one, or made it by accept(). Where that may not be
- * asked (a sandbox), threads cannot be made, either.
+ * C1: has it no name in a file system? Whoever has a copy may have given it one, or made it by accept(). Where that may
+ * not be asked (a sandbox), threads cannot be made, either.
  */
 static bool has_no_path(int sock)
 {
@@ -272,9 +275,9 @@ static bool has_no_path(int sock)
 }
 
 /*
- * Nothing lies in it. It is looked at in two ways, since an empty datagram may have descriptors too, and a look can be made
- * to begin behind it (SO_PEEK_OFF). What nobody else is to read is read, but not what has descriptors: where this process
- * has none left for them the kernel closes them, then and there.
+ * Nothing lies in it. It is looked at in two ways, since an empty datagram may have descriptors too, and a look can be
+ * made to begin behind it (SO_PEEK_OFF). What nobody else is to read is read, but not what has descriptors: where this
+ * process has none left for them the kernel closes them, then and there.
  */
 static bool nothing_lies_in(int sock, bool ours)
 {

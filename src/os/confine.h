@@ -1,5 +1,6 @@
 /*
- * confine - what a process gives up for good: privileges, files, system calls. What this kernel does not have is left.
+ * confine - what a process gives up for good: privileges, files, system calls. What this kernel does not offer is
+ * left out.
  *
  * Always true:
  *   C1  Nothing here can be undone, by this process or by what it executes.
@@ -28,7 +29,9 @@ struct wh_path_rule {
 /* From now on no other file than these. -EOPNOTSUPP: this kernel has no Landlock. After wh_os_drop_privileges(). */
 int wh_os_allow_paths(const struct wh_path_rule *rules, size_t n);
 
-/* A system call that is allowed. With `arg` not 0, only where argument `arg` - 1 has, of the bits of `mask`, `value`. */
+/*
+ * A system call that is allowed. With `arg` not 0, only where argument `arg` - 1 has, of the bits of `mask`, `value`.
+ */
 struct wh_call_rule {
         int nr;
         const char *name;

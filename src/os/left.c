@@ -19,7 +19,7 @@ static uint64_t machine_left(uint64_t *ret_swap)
         uint64_t available = 0, swap = 0;
         unsigned found = 0;
         char line[128];
-        FILE *f = fopen("/proc/meminfo", "rec"); /* c: no cancellation point (O5) */
+        FILE *f = fopen("/proc/meminfo", "rec"); /* c: no cancellation point (os.O5) */
         while (f && fgets(line, sizeof line, f)) {
                 if (!strncmp(line, "MemAvailable:", 13))
                         available = strtoull(line + 13, NULL, 10) * 1024, found++;

@@ -755,8 +755,8 @@ ssize_t wh_os_recvmsg(int fd, struct msghdr *m, int flags)
         ssize_t r = recvmsg_once(fd, m, flags);
         /*
          * The kernel looks into the queue first, and then whether the other end is closed. Who sends and closes between
-         * the two looks has the end told before what it sent. After the close nothing comes any more, so what the second
-         * call says is so (O6).
+         * the two looks has the end told before what it sent. After the close nothing comes any more, so what the
+         * second call says is so (O6).
          */
         if (__builtin_expect(r == 0 && m->msg_controllen == 0, 0)) {
                 m->msg_controllen = room;

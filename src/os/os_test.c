@@ -51,7 +51,9 @@ static int interrupt_unless_blocked(enum wh_os_call call)
         return sigismember(&now, SIGALRM) ? 0 : -EINTR;
 }
 
-/* Goal: a timer that is faster than a large memory is made does not keep it from being made; then signals come again. */
+/*
+ * Goal: a timer that is faster than a large memory is made does not keep it from being made; then signals come again.
+ */
 TEST(signals_do_not_keep_memory_from_being_made)
 {
         sigset_t after;
@@ -128,8 +130,9 @@ TEST(waits_end_at_their_deadline)
 static int swapped_fd, ended_fd, kept_fd;
 
 /*
- * The kernel's two looks, one at a time: the first is given a socket that has ended, as it is with a peer that sends and
- * closes behind the look into the queue; the next one is given the socket itself, in which the peer's last words lie.
+ * The kernel's two looks, one at a time: the first is given a socket that has ended, as it is with a peer that sends
+ * and closes behind the look into the queue; the next one is given the socket itself, in which the peer's last words
+ * lie.
  */
 static int send_and_close_between_the_looks(enum wh_os_call call)
 {
@@ -147,7 +150,7 @@ static int send_and_close_between_the_looks(enum wh_os_call call)
         return 0;
 }
 
-/* Goal: O6, also where the peer sends and closes while the kernel looks. */
+/* Goal: os.O6, also where the peer sends and closes while the kernel looks. */
 TEST(the_end_of_a_socket_is_told_behind_what_was_sent_before_it)
 {
         int sv[2], over[2];

@@ -1,9 +1,9 @@
 /*
  * receive - one datagram from a Unix socket, with what the kernel gives beside its bytes.
  *
- * Why: whoever has a copy of our end of a socket can set options on it, at any moment: to be given pidfds, time stamps or
- * labels with each datagram, or to have the next look begin in the middle of the queue (SO_PEEK_OFF). What comes is read
- * in this one place, and nothing here relies on an option that was set, or left alone, before.
+ * Why: a process that has a copy of our end of a socket can set options on it, at any moment: to be given pidfds, time
+ * stamps or labels with each datagram, or to have the next look begin in the middle of the queue (SO_PEEK_OFF). What
+ * comes is read in this one place, and nothing here relies on an option that was set, or left alone, before.
  *
  * Always true of what wh_os_receive() returns: every descriptor that came is in `fds`, or is closed (closer.h).
  */
@@ -21,7 +21,7 @@ enum { WH_OS_FDS_MAX = 253 }; /* in one datagram: the kernel's SCM_MAX_FD */
 enum wh_came_fds {
         WH_FDS_ALL,
         WH_FDS_SHORT, /* no: this process has none left */
-        WH_FDS_CUT, /* no, and that is the sender's doing: more than there can be room for, or such as we may not have */
+        WH_FDS_CUT,   /* no, and that is the sender's doing: more than there is room for, or such as we may not have */
 };
 
 struct wh_came {
@@ -39,14 +39,15 @@ struct wh_came {
 };
 
 /*
- * Never waits; `flags` may have MSG_PEEK and MSG_TRUNC. The bytes that came (or, with MSG_TRUNC, that there are); 0 is the
- * end (os.O6), or an empty datagram. -EAGAIN: nothing there now. -EPIPE: the end. -ENOMEM, -ENOBUFS: it is as it was.
+ * Never waits; `flags` may have MSG_PEEK and MSG_TRUNC. The bytes that came (or, with MSG_TRUNC, that there are); 0 is
+ * the end (os.O6), or an empty datagram. -EAGAIN: nothing there now. -EPIPE: the end. -ENOMEM, -ENOBUFS: it is as it
+ * was.
  */
 ssize_t wh_os_receive(int sock, struct iovec *iov, unsigned n_iov, int flags, struct wh_came *c);
 
 /*
- * Throw away up to `n` datagrams that wait, as far as they are there, and whatever they have beside their bytes. How many
- * there were, or why none.
+ * Throw away up to `n` datagrams that wait, as far as they are there, and whatever they have beside their bytes. How
+ * many there were, or why none.
  */
 int wh_os_discard(int sock, unsigned n);
 

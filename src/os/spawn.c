@@ -60,8 +60,8 @@ void wh_os_write_pid(char *digits)
 }
 
 /*
- * The child has its parent's memory and descriptors of its own: a thread sanitizer that is told of what both do with one
- * number takes it for a race. So it asks the kernel itself.
+ * The child has its parent's memory and descriptors of its own: a thread sanitizer that is told of what both do with
+ * one number takes it for a race. So it asks the kernel itself.
  */
 static int set_stdio(const int *stdio)
 {

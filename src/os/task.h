@@ -16,13 +16,14 @@
  * none of them: a process that lives is not an address space that lives. So a task locks a byte, whose place its id
  * names, of the one file that every process has open to it and that can be mapped: /dev/zero. A private page of that
  * file is mapped, and its descriptor closed, so that the lock lasts exactly as long as the address space: the kernel
- * drops it at exec() and at the end, whatever the reason; nobody can close it by mistake; and no child has the page, not
- * even that of a bare clone(). See docs/decisions/0012.
+ * drops it at exec() and at the end, whatever the reason; nobody can close it by mistake; and no child has the page,
+ * not even that of a bare clone(). See docs/decisions/0012.
  *
- *   I1  An id by lock is only handed out after another open file has seen the byte locked, when no descriptor was left.
- *   I2  Whoever looks for the lock does so in the file that its tag names, or answers "lives": chroots and containers
- *       may have another /dev/zero.
- *   I3  The lock only ever shortens a life: of a process that the kernel calls dead it is not looked for.
+ *   I1  An id by lock is handed out only after another open file has seen the byte locked, at a time when no descriptor
+ *       of the lock was left.
+ *   I2  The lock is looked for in the file that its tag names, and where that is not to be had the answer is "lives":
+ *       chroots and containers may have another /dev/zero.
+ *   I3  The lock only ever shortens a life: it is not looked for when the kernel calls the process dead.
  *
  * Where there is no /dev/zero, or it cannot be locked, ids are those without a lock, and a holder that calls exec()
  * holds on until the process ends.

@@ -783,8 +783,8 @@ static bool take_notice(const struct wharf_msg *m, mach_msg_header_t *h, size_t 
 }
 
 /*
- * Who sent it, for those who decide by that: nobody that is known, where others may have made the sender speak, since the
- * trailer has no room for who gave it its right.
+ * Who sent it, for those who decide by that: nobody that is known, where others may have made the sender speak, since
+ * the trailer has no room for who gave it its right.
  */
 static __attribute__((noinline)) mach_msg_security_trailer_t trailer_of(wharf_task *t, const struct wharf_sender *s)
 {
@@ -844,7 +844,10 @@ static mach_msg_return_t receive_message(wharf_task *t, mach_msg_header_t *h, ma
                         wharf_drop(t, m.reply);
                 if (m.id != WIRE_ID)
                         return MACH_RCV_TOO_LARGE;
-                /* It was no message of Mach's after all, whatever its id says: on to the next, as long as there is time. */
+                /*
+                 * It was no message of Mach's after all, whatever its id says: on to the next, as long as there is
+                 * time.
+                 */
                 if (deadline_ns ? wh_os_now_ns() >= deadline_ns : ++skips == SKIPS_MAX)
                         return MACH_RCV_TIMED_OUT;
         }

@@ -10,13 +10,14 @@
  *   H1  A server that ends by itself after it said READY=1 ends the keeper, with its exit status: it has left. One that
  *       dies by a signal is replaced, unless it was told to end; and so is one that ends with WH_KEEPER_AGAIN, which
  *       has handed over another listening socket.
- *   H2  What the last server sent before its death is taken before the next one starts (J3).
- *   H3  A server that cannot be started, or ends before it says READY=1, is an answer when it is the first one. Later
- *       ones are tried again, after pauses that grow, and so are those that die at once. After RESTARTS_MAX of these in
- *       a row everything is let go of, as if both had been killed, and tasks register again with whomever they start.
- *       Only servers that somebody else killed (SIGKILL) are replaced however often.
- *   H4  What is held goes to a server in parts, each when it asks for it: a few descriptors are in flight, and both
- *       processes need no more than one for each that is held. A server whose own limit is met asks again later.
+ *   H2  What the last server sent before its death is taken before the next one starts (store.J3).
+ *   H3  When the first server cannot be started, or ends before it says READY=1, the keeper passes that on as its
+ *       answer. Later ones are tried again, after pauses that grow, and so are those that die at once. After
+ *       RESTARTS_MAX of these in a row the keeper lets go of everything, as if both had been killed, and tasks register
+ *       again with the wharfd that they start. Only servers that somebody else killed (SIGKILL) are replaced however
+ *       often.
+ *   H4  What is held goes to a server in parts, each when the server asks for it: few descriptors are in flight, and
+ *       both processes need no more than one for each that is held. A server that meets its own limit asks again later.
  *   H5  What cannot be held is said (WHARF_UNHELD), and some descriptors are always left to start a server with.
  */
 #ifndef WH_WHARFD_KEEPER_H
@@ -28,11 +29,13 @@
 enum { WH_KEEPER_AGAIN = 75, WH_KEEPER_END = 76 };
 
 struct wh_keeper_ops {
-        /* Start a server with these descriptors, and `notify` as the socket to speak to the keeper. Its pid, or -errno. */
+        /*
+         * Start a server with these descriptors, and `notify` as the socket to speak to the keeper. Its pid, or -errno.
+         */
         pid_t (*start)(void *arg, const struct wh_given *given, unsigned n, int notify);
         /*
-         * `stop_fd` is readable: do what is to be done about it. `server` is the pid, or 0 between two servers. True: it is
-         * to end, for good.
+         * `stop_fd` is readable: do what is to be done about it. `server` is the pid, or 0 between two servers. True:
+         * it is to end, for good.
          */
         bool (*signalled)(void *arg, pid_t server);
         /* The server said something else than what to hold: READY=1. May be NULL. */

@@ -53,8 +53,8 @@ struct wh_rules *wh_rules_free(struct wh_rules *r);
 bool wh_rules_allow(const struct wh_rules *r, enum wh_action action, const char *name, const struct wh_who *who,
                     uint32_t *ret_line);
 /*
- * May it see names that no rule speaks of but one for `*`? Then it also sees tasks of others, which have no name; but not
- * what it may not see in them.
+ * May it see names that no rule speaks of but one for `*`? Then it also sees tasks of others, which have no name; but
+ * not what it may not see in them.
  */
 bool wh_rules_see_others(const struct wh_rules *r, const struct wh_who *who);
 /* Is there any rule for WH_SEE, so that it is worth asking? */

@@ -65,7 +65,10 @@ static bool passes(int r)
         return r == -EAGAIN || is_shortage(r) || r == -ETOOMANYREFS;
 }
 
-/* Answers a lookup of that user with a right of its own; with -EAGAIN while its owner has to be told more first (W5). */
+/*
+ * Answers a lookup of that user with a right of its own; with -EAGAIN while its owner has to be told more first
+ * (watchers.W5).
+ */
 static void answer_right(struct wh_server *s, wharf_name reply, uid_t uid, struct named *e)
 {
         int r = e->full == s->pass || wh_watches_behind_at(s, e) ? -EAGAIN : wh_users_introduce(s, e);
@@ -359,7 +362,10 @@ static int64_t waiters_expire(struct wh_server *s)
         return WHARF_FOREVER;
 }
 
-/* Answers a few of this user's that are due, by what there is now. Where the name has gone again, it is waited for still. */
+/*
+ * Answers a few of this user's that are due, by what there is now. Where the name has gone again, it is waited for
+ * still.
+ */
 static void waiters_part(struct wh_server *s, struct turn *t)
 {
         struct wh_list *at;
@@ -413,8 +419,8 @@ static void tasks_ended(struct wh_server *s)
 }
 
 /*
- * S7: lets go of those whose processes have ended, and of those of the next `n` pages whose tasks are no more; whoever adds
- * one looks at a few.
+ * S7: lets go of those whose processes have ended, and of those of the next `n` pages whose tasks are no more; whoever
+ * adds one looks at a few.
  */
 static void tasks_sweep(struct wh_server *s, size_t n)
 {
@@ -500,9 +506,10 @@ static bool alone(struct wh_server *s, const struct wharf_sender *from)
 }
 
 /*
- * S12: who asks, in the kernel's words; and nobody, where it is not sure who asks, or where others may have made it ask: whoever
- * hands a connection to somebody who sends there what it is told to would decide by that one's name, be charged to it, and
- * be told to others as that one. It stays the sender of that id, which only says where an answer goes.
+ * S12: who asks, in the kernel's words; and nobody, where it is not sure who asks, or where others may have made it
+ * ask: whoever hands a connection to somebody who sends there what it is told to would decide by that one's name, be
+ * charged to it, and be told to others as that one. It stays the sender of that id, which only says where an answer
+ * goes.
  */
 static void sender_believed(struct wh_server *s, struct wharf_msg *m)
 {
@@ -591,7 +598,9 @@ static void do_register(struct wh_server *s, const struct wh_names_request *req,
         }
         struct named *e = names_get(s, req->name);
         if (e && same_cookie(&e->cookie, &req->cookie)) {
-                /* Its own already: it comes again after a wharfd was replaced. Only what that one lost is of use (S2). */
+                /*
+                 * Its own already: it comes again after a wharfd was replaced. Only what that one lost is of use (S2).
+                 */
                 if (!e->page)
                         page_open(m, &e->page);
                 answer(s, m->reply, WH_NAMES_REGISTER, 0);
@@ -1004,10 +1013,10 @@ static void spares_take(struct wh_server *s)
 }
 
 /*
- * There is too little for what one sender has, and nobody else has anything. That may pass; but nobody else is to wait for
- * it for good. So after a few tries the sender's next message is taken without its items, which the spare descriptors are
- * for (S13), and answered with the reason; where not even that can be done, its link ends for that reason, and it may come
- * again. Then 0; otherwise `err`.
+ * There is too little for what one sender has, and nobody else has anything. That may pass; but nobody else is to wait
+ * for it for good. So after a few tries the sender's next message is taken without its items, which the spare
+ * descriptors are for (S13), and answered with the reason; where not even that can be done, its link ends for that
+ * reason, and it may come again. Then 0; otherwise `err`.
  */
 static int serve_short(struct wh_server *s, struct wharf_msg *m, int err)
 {
@@ -1037,7 +1046,7 @@ static int serve_short(struct wh_server *s, struct wharf_msg *m, int err)
 static int serve_one(struct wh_server *s)
 {
         struct wharf_item items[WH_REQUEST_ITEMS_MAX];
-        uint8_t buf[WH_NAMES_REQUEST_MAX]; /* private: what is parsed cannot change any more (N1) */
+        uint8_t buf[WH_NAMES_REQUEST_MAX]; /* private: what is parsed cannot change any more (proto.N1) */
         struct wharf_msg m = {.size = sizeof m,
                               .flags = WHARF_RECV_DROP_UNFIT,
                               .data = buf,
@@ -1200,7 +1209,7 @@ void wh_server_restore(struct wh_server *s, struct wh_given *given, unsigned n)
         int r = 0;
         for (int i = 0; s->store && (r = wh_store_restore(s->store, given, n, restore, s)) < 0 && i < RESTORES_MAX; i++)
                 wh_os_poll(NULL, 0, wh_os_now_ns() + SHORTAGE_PAUSE_NS);
-        s->restore_owed = r < 0; /* then it serves with what it has, and tries again beside that (J5) */
+        s->restore_owed = r < 0; /* then it serves with what it has, and tries again beside that (store.J5) */
 }
 
 /* ---- the store ---- */

@@ -3,32 +3,34 @@
  *
  * Always true:
  *   S1  An entry holds a send right to its port, and that right is watched: when the port is gone, so is the entry.
- *       Where the notice is still under way, whoever looks at the entry asks the right itself.
- *   S2  An entry belongs to whoever knows its cookie. Only it may take it back; it may register it again, which changes
- *       nothing; and when it does not take the answer to its REGISTER, the entry was never made.
+ *       Where the notice is still under way, code that looks at the entry asks the right itself.
+ *   S2  An entry belongs to the client that knows its cookie. Only that one may take it back; it may register it again,
+ *       which changes nothing; and when it does not take the answer to its REGISTER, the entry was never made.
  *   S3  Entries are sorted by name, and no two have the same.
- *   S4  A waiting lookup keeps the reply right and nothing else. It is due when the name appears or its time is over, and
- *       ends in a turn of its user (S10): with what there is then, or -ENOENT; one whose name has gone again, and which has
- *       time, waits on. It ends, too, when its asker is found dead.
+ *   S4  A waiting lookup keeps the reply right and nothing else. It is due when the name appears or its time is over,
+ *       and ends in a turn of its user (S10): with what there is then, or -ENOENT. If the name has gone again and there
+ *       is time left, it waits on. It ends, too, when its asker is found dead.
  *   S5  No client can make the server wait: requests are received without waiting, and neither replies nor events ever
  *       block.
  *   S6  Every entry is with the holder of our descriptors (store.h) before anybody is told that it was made, so our
  *       death at any instruction loses no name of a living task and no watch.
- *   S7  A task's page is kept as long as its process lives and the task is open, whoever has which link; it keeps
- *       nobody here. That of a process goes when it ends; of a task that was closed, when others are added or looked at.
+ *   S7  A task's page is kept as long as its process lives and the task is open, whoever has which link; it does not
+ *       keep the server from leaving. The page goes when the process ends; the page of a closed task goes when others
+ *       are added or looked at.
+ *   S8  Who may do what, and how much of it, is decided from what the kernel says of the asker (rules.h).
  *   S9  The server listens once more on the socket that it was given, so that the kernel tells whoever connects from
  *       then on that it is this process that serves there (SO_PEERCRED), and not the one that made the socket.
- *   S10 No request costs more than a few look-ups. What lists things is answered in parts, and so are look-ups that
- *       waited; each user has one part made in turn, between requests, however many it has asked for, and what waits
- *       counts as its waiting look-ups do.
+ *   S10 No request costs more than a few look-ups. Requests that list things, and look-ups that waited, are answered in
+ *       parts: one part for each user in turn, between requests, however many it has asked for. Those that wait count
+ *       as the user's waiting look-ups do.
  *   S11 A name lives as long as the port it leads to, whoever registered it. It never leads to this server's own port,
- *       nor does it hold its own owner's end (kept.h, E3): such a one nobody's death would end.
- *   S12 Who asks is settled once, before anything is done for it: what is told of it, charged to it and decided for it all
- *       go by that. One whom others may have made ask is nobody.
- *   S13 A few descriptors are set aside, and free only while a request is received for whose items there is no other: so
- *       that who asks is told of the shortage, over the link that it has, and nobody who waits behind it waits for long.
- *   S14 Whose link has hung up is not answered, and nothing is done for it but to take back what it asks to take back.
- *   S8  Who may do what, and how much of it, is decided from what the kernel says of the asker (rules.h).
+ *       and never holds its own owner's end (kept.E3): nobody's death would end such a name.
+ *   S12 For each request it is settled once who asks, before anything is done for it: what is told of the asker,
+ *       charged to it and decided for it all go by that. An asker that others may have made ask is nobody.
+ *   S13 A few descriptors are set aside, and are free only while a request is received for whose items there are no
+ *       others: so the asker is told of the shortage, over the link that it has, and nobody behind it waits for long.
+ *   S14 A client whose link has hung up is not answered, and nothing is done for it but to take back what it asks to
+ *       take back.
  */
 #ifndef WH_WHARFD_SERVER_H
 #define WH_WHARFD_SERVER_H

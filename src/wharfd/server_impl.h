@@ -59,8 +59,9 @@ int wh_users_take(struct users *u, uid_t uid, enum wh_limit what, uint32_t total
 int wh_users_take_fds(struct wh_server *s, uid_t uid, enum wh_limit what);
 void wh_users_give(struct users *u, uid_t uid, enum wh_limit what);
 /*
- * One more is introduced to the owner of `e`, whose end of the pair is on its way until that one reads. -EAGAIN: it has not
- * read so many, or its user has its share of what wharfd may have on its way. Then: it was not introduced after all.
+ * One more is introduced to the owner of `e`, whose end of the pair is on its way until that one reads. -EAGAIN: it has
+ * not read so many, or its user has its share of what wharfd may have on its way. Then: it was not introduced after
+ * all.
  */
 int wh_users_introduce(struct wh_server *s, struct named *e);
 void wh_users_introduced_not(struct wh_server *s, struct named *e);
@@ -162,7 +163,10 @@ static inline void wh_server_slot_gone(struct wh_server *s, uint32_t slot)
 
 /* ---- watchers.c ---- */
 
-/* Add a watch of this process (0: not known) whose events go over `right`, which it takes on success. -EDQUOT, -ENOMEM, -EPROTO, -EPIPE */
+/*
+ * Add a watch of this process (0: not known) whose events go over `right`, which it takes on success. -EDQUOT, -ENOMEM,
+ * -EPROTO, -EPIPE
+ */
 int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cookie *cookie, const struct wh_who *who,
                  pid_t pid, wharf_name right);
 /* The same for one that the last wharfd had; takes `sock` in any case. Also -EEXIST */
@@ -179,7 +183,7 @@ bool wh_watch_dead(struct wh_server *s, wharf_name right);
 void wh_watches_tell(struct wh_server *s, enum wharf_name_what what, const struct named *e);
 /* Tell those who are behind what there is room for. True when there is more to tell that needs no waiting. */
 bool wh_watches_pump(struct wh_server *s);
-/* Is a watch of the process that registered this name behind, and told of things at the same port? (W5) */
+/* Is a watch of the process that registered this name behind, and told of things at the same port? (watchers.W5) */
 bool wh_watches_behind_at(struct wh_server *s, const struct named *e);
 /* Everybody is told everything anew: the rules changed. */
 void wh_watches_anew(struct wh_server *s);

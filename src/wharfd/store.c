@@ -593,7 +593,9 @@ uint32_t wh_store_put(struct wh_store *s, const struct wh_stored *e, int sock, i
         s->j->generation++; /* J2: before it is used */
         rec->generation = s->j->generation;
         rec->e = *e;
-        /* [journal] The next wharfd reads it after our death, which orders all; release keeps the compiler's hands off. */
+        /*
+         * [journal] The next wharfd reads it after our death, which orders all; release keeps the compiler's hands off.
+         */
         atomic_store_explicit(&rec->used, 1, memory_order_release);
         char text[128];
         s->fds_of[slot] = page < 0 ? 1 : 2;

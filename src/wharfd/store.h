@@ -4,13 +4,13 @@
  * Descriptors are held by somebody else: the system's service manager, or wharfd's own keeper (keeper.h). Both are
  * spoken to in the same words, those of sd_notify(3): FDSTORE=1 with FDNAME= and the descriptors, FDSTOREREMOVE=1 with
  * FDNAME=. No library is needed. A service manager gives back what it holds at the start of the next wharfd, by
- * LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES of sd_listen_fds(3): a list in one variable, which the kernel allows 128 KiB.
- * A keeper has no such limit, since it hands over in parts, on the same socket:
+ * LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES of sd_listen_fds(3): a list in one variable, which the kernel allows 128
+ * KiB. A keeper has no such limit, since it hands over in parts, on the same socket:
  *
  *      WHARF_HAND=FROM, or with FDNAME=    the server asks: from that place on, or what is held under that name
- *      WHARF_HANDED=NEXT ...               the keeper: a line "DESCRIPTORS NAME" for each entry, and the descriptors; at
- *                                          NEXT it goes on, and 0 is the end. Also how many servers died, how many could
- *                                          not be started, and why the last of these could not
+ *      WHARF_HANDED=NEXT ...               the keeper: a line "DESCRIPTORS NAME" for each entry, and the descriptors;
+ *                                          at NEXT it goes on, and 0 is the end. Also how many servers died, how many
+ *                                          could not be started, and why the last of these could not
  *      WHARF_REFUSED=ERRNO                 the keeper: not now
  *      WHARF_UNHELD=ERRNO NAME             the keeper, unasked: this is not held
  *
@@ -24,11 +24,12 @@
  *   J2  Records of a slot bear a generation that is never used again, and it is part of the descriptors' name: what the
  *       holder may still have of an earlier one is known for what it is, and thrown away.
  *   J3  What was sent to the holder is in the kernel's hands once the call returns: our death does not undo it.
- *   J4  A store that cannot be reached loses durability and nothing else: every call goes on as if it were there. What
- *       is not kept is known, is put again when there may be room, and is told whoever asks (WH_NAMES_STATE).
+ *   J4  A store that cannot be reached loses durability and nothing else: every call goes on as if it were there. The
+ *       server knows what is not kept, puts it again when there may be room, and tells those who ask (WH_NAMES_STATE).
  *   J5  An entry that was handed over leaves its holder only when the server has no use for it for good. Where the
- *       server is short of something, it is asked for again.
- *   J6  Pages take no more than half of what the holder has room for: they are figures of `wharf ls`, sockets are names.
+ *       server is short of something, it asks for the entry again.
+ *   J6  Pages take no more than half of what the holder has room for: they are figures of `wharf ls`, sockets are
+ *       names.
  */
 #ifndef WH_WHARFD_STORE_H
 #define WH_WHARFD_STORE_H
@@ -98,10 +99,10 @@ void wh_store_remove(struct wh_store *s, uint32_t slot);
 bool wh_store_has_room(const struct wh_store *s);
 
 /*
- * Call `fn` for each entry that the last wharfd left. It takes `sock` and `page` (which may be -1) and answers 0 when it
- * goes on with that entry; -EMFILE, -ENFILE or -ENOMEM when it cannot now; anything else removes the entry. Everything
- * else that was left is removed too, once all have been seen.
- * 0; or what a keeper's handing over failed of: then it is to be called again, a little later, until it answers 0.
+ * Call `fn` for each entry that the last wharfd left. It takes `sock` and `page` (which may be -1) and answers 0 when
+ * it goes on with that entry; -EMFILE, -ENFILE or -ENOMEM when it cannot now; anything else removes the entry.
+ * Everything else that was left is removed too, once all have been seen. 0; or what a keeper's handing over failed of:
+ * then it is to be called again, a little later, until it answers 0.
  */
 int wh_store_restore(struct wh_store *s, struct wh_given *given, unsigned n,
                      int (*fn)(void *arg, const struct wh_stored *e, uint32_t slot, int sock, int page), void *arg);

@@ -1,5 +1,5 @@
 /*
- * Shares: no user can take so much of anything that others find nothing left. The rule is that of all accounts.
+ * Shares: no user can take so much of anything that others find nothing left. The rule is that of port/account.h.
  */
 #include "wharfd/server_impl.h"
 
@@ -28,9 +28,9 @@ int wh_users_take(struct users *u, uid_t uid, enum wh_limit what, uint32_t total
 }
 
 /*
- * What the kinds may have together is more than there is, for most of them are seldom used up. But one user has at most half
- * of each, and that leaves some: a name takes one descriptor, a page one, a watch two, and connections have half of what
- * there is (share_links()). wharfd's own user, whose alone a private domain is, may have all names that fit.
+ * What the kinds may have together is more than there is, for most of them are seldom used up. But one user has at most
+ * half of each, and that leaves some: a name takes one descriptor, a page one, a watch two, and connections have half
+ * of what there is (share_links()). wharfd's own user, whose alone a private domain is, may have all names that fit.
  */
 static uint64_t fds_of(enum wh_limit what, uint64_t all)
 {

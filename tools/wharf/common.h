@@ -20,8 +20,8 @@ int verb_lookup(const struct verb *v, wharf_task *task, const char *name, int64_
 /* Register, with words for the ways in which it fails. */
 int verb_register(const struct verb *v, wharf_task *task, const char *name, wharf_name port);
 /*
- * Register again, because wharf_names_fd() is readable or the last attempt failed: *ret_lost says that, and then this is
- * to be called again after VERB_RENEW_MS. Whoever has a right meanwhile still reaches us. Said once, when it begins.
+ * Register again, because wharf_names_fd() is readable or the last attempt failed: *ret_lost says that, and then this
+ * is to be called again after VERB_RENEW_MS. Whoever has a right meanwhile still reaches us. Said once, when it begins.
  */
 enum { VERB_RENEW_MS = 1000 };
 void verb_renew(const struct verb *v, wharf_task *task, bool *ret_lost);

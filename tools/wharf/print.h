@@ -26,7 +26,10 @@ __attribute__((format(printf, 3, 4))) void table_cell(struct table *t, enum colo
 /* Prints, and frees. Without any line it prints nothing. The answer is an exit code. */
 int table_print(const struct verb *v, struct table *t);
 
-/* A line in the form of text_escape(). On a terminal it is broken at spaces, or behind a slash, and goes on `indent` columns in. */
+/*
+ * A line in the form of text_escape(). On a terminal it is broken at spaces, or behind a slash, and goes on `indent`
+ * columns in.
+ */
 void print_wrapped(size_t indent, const char *text);
 
 /* Around a word on standard output; "" where there are to be no colours. */

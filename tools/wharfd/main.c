@@ -14,7 +14,7 @@
  * keeper, and ends too; the one after that goes on with all names, as after a kill. Where it cannot be made they leave:
  * then every connection ends, and tasks register their names with the wharfd that is found there.
  *
- * Whoever starts it in the background reads its standard error until it serves (--starting; domain.h, D7).
+ * Whoever starts it in the background reads its standard error until it serves (--starting; domain.D7).
  *
  * How it leaves without losing a client: it takes the domain's lock, so that nobody starts another wharfd meanwhile;
  * looks once more whether a connection is pending; and unlinks the socket. A client that connected between that look
@@ -139,7 +139,7 @@ static int fail_to_serve(const char *dir, int r)
         return fail(EXIT_REFUSED, "%s: %s", dir, *wharf_why() ? wharf_why() : strerror(-r));
 }
 
-/* It serves: whoever reads our standard error need not any more (D7). */
+/* It serves: whoever reads our standard error need not any more (domain.D7). */
 static void started(bool say_so)
 {
         if (say_so)
@@ -210,8 +210,8 @@ static bool at_its_place(const struct place *at)
 
 /*
  * Is it this process that whoever connects there gets? The file alone does not tell: while our keeper was not run to
- * start us, the name may have been removed, and another wharfd have come to it. The kernel knows who listened last (S9).
- * What cannot be asked is taken to be so.
+ * start us, the name may have been removed, and another wharfd have come to it. The kernel knows who listened last
+ * (server.S9). What cannot be asked is taken to be so.
  */
 static bool listens_there(const char *path)
 {
