@@ -14,10 +14,10 @@ static int child(void)
         MUST(wharf_right_copy(task, right, WHARF_FOREVER, &friends));
         MUST(wharf_send(task, friends, "copy", 5, WHARF_FOREVER));
         int mine = (int)wharf_call(task, right, "mine", 5, text, sizeof text, WHARF_FOREVER);
-        int his = wharf_send(task, friends, "again", 6, WHARF_FOREVER);
-        printf("the right: %s\nits copy: %s\n", wharf_strerror(mine), wharf_strerror(his));
+        int theirs = wharf_send(task, friends, "again", 6, WHARF_FOREVER);
+        printf("the right: %s\nits copy: %s\n", wharf_strerror(mine), wharf_strerror(theirs));
         printf("another one: %s\n", wharf_strerror(wharf_send(task, other, "again", 6, WHARF_FOREVER)));
-        return wharf_task_close(task) != NULL || mine != -EKEYREVOKED || his != -EKEYREVOKED;
+        return wharf_task_close(task) != NULL || mine != -EKEYREVOKED || theirs != -EKEYREVOKED;
 }
 
 int main(void)

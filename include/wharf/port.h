@@ -124,8 +124,8 @@ WHARF_API int wharf_right_new(wharf_task *task, wharf_name port, wharf_name *ret
  * received such messages, its new owner gets one notice for all of them, which says in `count` how many there were.
  * Never blocks.
  *
- * What the port's owner may rely on: never two messages, and either one message or one notice. Who held the right
- * before may have kept a copy of it, and used it in the holder's place: `sender` says truly who sent the message.
+ * What the port's owner may rely on: never two messages, and either one message or one notice. A former holder may have
+ * kept a copy of the right, and used it in the holder's place: `sender` says truly who sent the message.
  *
  * Errors: as wharf_right_new()
  */
@@ -179,9 +179,9 @@ WHARF_API int wharf_revoke(wharf_task *task, wharf_name port, uint64_t sender_id
  *          moving a port with that id to this one.
  *      0   they say different ids, it is another port of the same id, or different processes answered.
  *
- * It does not say that nobody else can read: whoever owned a right's port when that right was first used may have
- * handed the connection to the true owner since, and have kept a copy of it. Of two rights that are the same, go on
- * with the one that you trust already. And a process may always lie about its own ports.
+ * It does not say that nobody else can read: the owner of a right's port at the time when that right was first used may
+ * have handed the connection to the true owner since, and have kept a copy of it. Of two rights that are the same, go
+ * on with the one that you trust already. And a process may always lie about its own ports.
  *
  * @ret  1 or 0
  *

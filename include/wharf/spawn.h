@@ -3,8 +3,8 @@
  *
  * The child needs no server, no name in a file system and nothing of /proc: it may do what it was given the rights for.
  * All of them come in one message, on a socket that the child inherits; the environment variable WHARF_RIGHTS says
- * which, and for which process. Whoever else inherits the variable by accident gets an error, never somebody else's
- * descriptor.
+ * which, and for which process. Another process that inherits the variable by accident gets an error, never somebody
+ * else's descriptor.
  *
  *      parent                                          child
  *      struct wharf_given g[] = {{"log", {...}}};      struct wharf_item log;
