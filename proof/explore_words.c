@@ -1,5 +1,5 @@
 /*
- * The words of src/port that are shared without a lock, each with the code that reads and writes them: the word of a
+ * The words of src/link and src/port that are shared without a lock, each with the code that reads and writes them: the word of a
  * direct transfer, the page on which a task says what it waits for, and the table of names, which threads of one
  * process look into while others change it.
  */

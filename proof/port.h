@@ -1,5 +1,5 @@
 /*
- * port - what the three proofs of src/port share: tasks of their own in processes of their own, that find each other by
+ * port - what the three proofs of src/link, src/port, src/right and src/message share: tasks of their own in processes of their own, that find each other by
  * a listening socket.
  */
 #ifndef PROOF_PORT_H
