@@ -1,6 +1,7 @@
 /*
  * What a port that somebody moves here may bring and may take: its whole state is written by whoever moved it.
  */
+#include "link/payload.h"
 #include "carrier.h"
 #include "hub.h"
 
@@ -339,7 +340,7 @@ TEST(what_has_come_of_a_large_message_is_not_copied)
         CHECK_EQ(wharf_task_open(NULL, &t), 0);
         CHECK_EQ(wh_os_socketpair(sv), 0);
         pattern_fill(want, sizeof want, 1);
-        CHECK_EQ(wh_memory_of(want, HAVE, &memory), 0);
+        CHECK_EQ(wh_payload_of(want, HAVE, &memory), 0);
         struct link_state l = {.flags = BUILDING | IN_MEMORY, .len = HAVE + REST, .have = HAVE, .how = WHARF_HOW_COLD};
         const struct head h = {.port_id = 1, .n_links = 1, .n_fds = 2, .flags = WHARF_PORT_STAYS};
         moved = carrier_of(h, &l, (int[]){sv[0], memory}, 0, 0, NULL);

@@ -84,7 +84,7 @@ def layers(c):
     c.spoiled("a folder includes from below", LAYERS, RING, lambda t: '#include "link/link.h"\n' + t,
               f"{RING}:1: src/lane may not include src/link/link.h")
     c.spoiled("... in other brackets", LAYERS, RING, lambda t: "# include <link/link.h>\n" + t, f"{RING}:1: ")
-    c.spoiled("... by another way", LAYERS, RING, lambda t: '#include "../port/link.h"\n' + t, f"{RING}:1: ")
+    c.spoiled("... by another way", LAYERS, RING, lambda t: '#include "../link/link.h"\n' + t, f"{RING}:1: ")
     c.spoiled("a folder without a row", LAYERS, "src/task/task.c", "\n", "src/task/task.c: its folder has no row")
     c.spoiled("a row without a folder", LAYERS, "scripts/layers", replaced("src/lane ", "src/road\nsrc/lane "),
               "there is nothing in src/road")
@@ -93,7 +93,29 @@ def layers(c):
     c.spoiled("an exception that is not needed", LAYERS, "scripts/layers",
               replaced('EXCEPTIONS = """\n', 'EXCEPTIONS = """\nsrc/os/os.c src/link/link.h why\n'), "not needed any more")
     c.spoiled("a header that is nowhere", LAYERS, RING, lambda t: '#include "nowhere.h"\n' + t, "knows where nowhere.h is")
+    rc, out = run(c.root, LAYERS + ["--dot"])
+    with open(os.path.join(ROOT, "docs/design/house.dot"), encoding="utf-8") as f:
+        check("the figure of the house is that of the table", rc == 0 and out == f.read(), out)
     c.spoiled("a header for tests", LAYERS, RING, lambda t: '#include "test.h"\n' + t, "tests/harness/test.h is for tests")
+
+
+def walk(c):
+    """Every function that docs/design/walk.md names is in the file it names; on the way down no folder comes twice."""
+    with open(os.path.join(ROOT, "docs/design/walk.md"), encoding="utf-8") as f:
+        ways = re.split(r"(?m)^## ", f.read())[1:]
+    steps = 0
+    for way in ways:
+        folders = []
+        for file, functions in re.findall(r"(?m)^ *\d+\. `(src/[\w/.]+)`: (.*)$", way):
+            steps += 1
+            text = c.read(file) if os.path.exists(c.path(file)) else ""
+            for name in re.findall(r"`(\w+)\(\)`", functions):
+                check(f"{name}() of the walk is in {file}", re.search(rf"\b{name}\(", text), f"{file} has no {name}()")
+            folder = os.path.dirname(file)
+            if not folders or folders[-1] != folder:
+                check(f"the walk enters {folder} once", folder not in folders, way.split("\n")[0])
+                folders.append(folder)
+    check("the walk has its ways", len(ways) >= 6 and steps > 30, f"{len(ways)} ways, {steps} steps")
 
 
 def mutants(c):
