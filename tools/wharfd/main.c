@@ -18,7 +18,7 @@
  *
  * How it leaves without losing a client: it takes the domain's lock, so that nobody starts another wharfd meanwhile;
  * looks once more whether a connection is pending; and unlinks the socket. A client that connected between that look
- * and the unlink is hung up on when server and keeper have ended, and tries again (names/names.c).
+ * and the unlink is hung up on when server and keeper have ended, and tries again (names/session.c).
  */
 #include "base/cleanup.h"
 #include "base/paths.h"
