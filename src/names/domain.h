@@ -54,6 +54,8 @@ const char *wh_domain_aside(void);
 const char *wh_domain_system(void);
 /* The path of the socket. -ENAMETOOLONG */
 int wh_domain_socket_path(const char *dir, char ret[WH_DOMAIN_SOCKET_MAX]);
+/* One that nobody else can write to, opened (O_PATH), for whoever makes or removes something there. */
+int wh_domain_open_own(const char *dir);
 /* Take the lock if it is free; -EAGAIN when it is not. Closing the descriptor lets go. */
 int wh_domain_trylock(const char *dir, int *ret_fd);
 /* Make the socket, in the place of a dead one. The caller holds the lock and knows that nobody listens. */
@@ -64,6 +66,10 @@ int wh_domain_listen(const char *dir, bool shared, int *ret_fd);
  *         -ETIMEDOUT (neither until `until_ns`; it may still come to it), -EMFILE, -ENFILE, -ENOMEM, -EAGAIN
  */
 int wh_domain_run(char *const argv[], int listen_fd, int64_t until_ns);
+/* The same for the wharfd that this user has: as wh_domain_run(), or -ENOENT. */
+int wh_domain_start(const char *dir, int listen_fd, int64_t until_ns);
+/* Says that its directory or socket is not there, or nobody listens, and whose it is makes it: -ECONNREFUSED. */
+int wh_domain_nobody_serves(const char *dir);
 
 /*
  * Connect to a domain, starting its wharfd where none listens, unless it is a shared one. `chosen`: D4. `make`: the
