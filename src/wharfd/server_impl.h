@@ -1,5 +1,5 @@
 /*
- * server_impl - what the files of the server share: the table of names, shares of users, watchers. See server.h.
+ * server_impl - what the files of the server share. See server.h for what is always true.
  */
 #ifndef WH_WHARFD_SERVER_IMPL_H
 #define WH_WHARFD_SERVER_IMPL_H
@@ -101,8 +101,9 @@ enum {
         WH_SPARES = WH_REQUEST_ITEMS_MAX + 1, /* and what looks whether all have come (os/receive.c) */
 };
 
-enum { WH_AWAITED = 256 }; /* buckets of names that are waited for: a power of two */
-enum { WH_POLLS_OWN = 4 }; /* its port, the word to stop, its keeper, the ends of tasks */
+#define WH_SHORTAGE_PAUSE_NS ((int64_t)20 * 1000000) /* no memory or descriptors: let others give some back */
+enum { WH_AWAITED = 256 };                           /* buckets of names that are waited for: a power of two */
+enum { WH_POLLS_OWN = 4 };                           /* its port, the word to stop, its keeper, the ends of tasks */
 
 struct wh_server {
         wharf_task *task;
@@ -146,9 +147,6 @@ struct wh_server {
         size_t room_polls;
 };
 
-/* The index of `name`, or where it would stand, with *ret_found. */
-size_t wh_server_find(const struct wh_server *s, const char *name, bool *ret_found);
-
 /* An entry that has a slot, or none, from now on; and one that is no more. */
 static inline void wh_server_slot_set(struct wh_server *s, uint32_t *slot, uint32_t to)
 {
@@ -160,6 +158,85 @@ static inline void wh_server_slot_gone(struct wh_server *s, uint32_t slot)
         s->n_unkept -= slot == WH_STORE_NONE;
         wh_store_remove(s->store, slot);
 }
+
+/* ---- named.c ---- */
+
+/* The index of `name`, or where it would stand, with *ret_found. */
+size_t wh_named_find(const struct wh_server *s, const char *name, bool *ret_found);
+/* The entry of that name whose port lives; one whose notice is still under way is removed here (S1). */
+struct named *wh_named_get(struct wh_server *s, const char *name);
+struct named *wh_named_of_right(const struct wh_server *s, wharf_name right); /* NULL: it is none of these */
+int wh_named_insert(struct wh_server *s, struct named *e);
+void wh_named_remove(struct wh_server *s, size_t i);
+void wh_named_free(struct wh_server *s, struct named *e);
+bool wh_named_alive(struct wh_server *s, const struct named *e);
+
+/* ---- answers.c ---- */
+
+/* Answers with no more than an errno. 0, or -EPIPE when the asker is gone. */
+int wh_answer(struct wh_server *s, wharf_name reply, enum wh_names_op op, int err);
+/* The rules say no. Which line of them only who may see the name is told. */
+void wh_answer_refused(struct wh_server *s, const struct wharf_msg *m, const struct wh_names_request *req,
+                       const struct wh_who *who, uint32_t line);
+/* Answers a lookup of that user with a right of its own; with -EAGAIN while its owner has to be told more first (W5). */
+void wh_answer_right(struct wh_server *s, wharf_name reply, uid_t uid, struct named *e);
+bool wh_is_shortage(int r);
+
+/* ---- requests.c ---- */
+
+/* Who asks, as rules take it. */
+struct wh_who wh_request_who(struct wh_server *s, const struct wharf_msg *m);
+/* Does what the message asks, and answers it. Items that are kept are taken out of it. */
+void wh_request_serve(struct wh_server *s, struct wharf_msg *m);
+
+/* ---- turns.c ---- */
+
+/* NULL: there is no memory for it. */
+struct turn *wh_turn_of(struct wh_server *s, uid_t uid);
+/* It is kept only for those who wait. */
+void wh_turn_put(struct turn *t);
+/* S14: is nobody there who could read the answer? Then the right to it is dropped. */
+bool wh_asker_gone(struct wh_server *s, uint64_t link, wharf_name reply);
+/* S10. It is one that waits, and counts as such. */
+void wh_job_add(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m);
+/* One part for each user that waits for one, and then requests again. True: there is more to do. */
+bool wh_turns_run(struct wh_server *s);
+void wh_turns_drop(struct wh_server *s);
+
+/* ---- waiters.c ---- */
+
+/* A look-up that waits, of the message that asks. -EDQUOT, -ENOMEM */
+int wh_waiter_add(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m);
+/* Its turn stays: wh_turn_put(). */
+void wh_waiter_free(struct wh_server *s, struct waiter *w);
+/* The name that they wait for is there. */
+void wh_waiters_wake(struct wh_server *s, const struct named *e);
+/* Those whose time is over are due; returns when the next one's is. */
+int64_t wh_waiters_expire(struct wh_server *s);
+/* Answers a few of this user's that are due, by what there is now. Where the name has gone again, it is waited for still. */
+void wh_waiters_part(struct wh_server *s, struct turn *t);
+
+/* ---- lists.c ---- */
+
+/* Answers a job with the part that it asks for: of all names, and of who waits for what. */
+void wh_part_of_names(struct wh_server *s, const struct job *j);
+void wh_part_of_waits(struct wh_server *s, const struct job *j);
+
+/* ---- tasks.c ---- */
+
+/* The asker's page. Whoever hands over nonsense, or more than its share, is not shown, and that is all. */
+void wh_tasks_add(struct wh_server *s, const struct wharf_msg *m, int fd);
+/* S7: of those whose processes have ended, some at a time. */
+void wh_tasks_ended(struct wh_server *s);
+void wh_tasked_free(struct wh_server *s, struct tasked *k);
+bool wh_tasked_alive(const struct tasked *k);
+
+/* ---- kept.c ---- */
+
+/* What was not kept, or not handed over, is tried again now and then. When to come back for it. */
+int64_t wh_keep_again(struct wh_server *s, int64_t now);
+/* What the holder of our descriptors says of what it was given. */
+void wh_kept_hear(struct wh_server *s);
 
 /* ---- watchers.c ---- */
 

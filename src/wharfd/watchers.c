@@ -291,7 +291,7 @@ static int catch_up(struct wh_server *s, struct watch *w)
         }
         bool found;
         unsigned sent = 0;
-        for (size_t i = wh_server_find(s, w->cursor, &found) + found; i < s->n_names; i++) {
+        for (size_t i = wh_named_find(s, w->cursor, &found) + found; i < s->n_names; i++) {
                 const struct named *e = s->names[i];
                 if (concerns(s, w, e->name)) {
                         if (sent++ == TURN_EVENTS)

@@ -1,0 +1,159 @@
+/*
+ * lists - a part of a list: of names, or of tasks and what each waits for. What the asker may not see is left out (S8).
+ */
+#include "wharfd/server_impl.h"
+
+#include "base/trace.h"
+#include "os/os.h"
+#include "port/status.h"
+#include "port/task.h"
+#include "wharf/message.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * What `wharf ls` shows of one name. The page is its owner's claim: each word is loaded once and believed as a number.
+ */
+static struct wharf_named named_stat(struct wh_server *s, const struct named *e)
+{
+        struct wharf_named n = {.pid = e->pid, .uid = e->uid, .known = e->known};
+        memcpy(n.name, e->name, sizeof n.name);
+        struct wharf_right_stat st = {.size = sizeof st};
+        if (wharf_right_stat(s->task, e->right, &st) == 0)
+                n.id = st.id;
+        const struct wh_port_status *p = e->page;
+        if (!p)
+                return n;
+        n.senders = (uint32_t)atomic_load_explicit(&p->senders, memory_order_relaxed);
+        n.receivers_waiting = (uint32_t)atomic_load_explicit(&p->receivers_waiting, memory_order_relaxed);
+        n.queued_messages = atomic_load_explicit(&p->queued_messages, memory_order_relaxed);
+        n.received_messages = atomic_load_explicit(&p->received_messages, memory_order_relaxed);
+        n.received_bytes = atomic_load_explicit(&p->received_bytes, memory_order_relaxed);
+        if (!n.id.v)
+                n.id.v = p->port_id;
+        return n;
+}
+
+void wh_part_of_names(struct wh_server *s, const struct job *j)
+{
+        uint8_t *buf = wh_os_malloc(WH_NAMES_LIST_MAX);
+        size_t len = sizeof(struct wh_names_reply_head), lo = 0, hi = s->n_names, left = WH_NAMES_LOOKED_MAX;
+        if (!buf) {
+                wh_answer(s, j->reply, WH_NAMES_LIST, wh_trace(-ENOMEM));
+                return;
+        }
+        uint32_t count = 0, line;
+        uint64_t after = j->after;
+        while (lo < hi) {
+                size_t mid = lo + (hi - lo) / 2;
+                if (s->by_serial[mid]->serial <= after)
+                        lo = mid + 1;
+                else
+                        hi = mid;
+        }
+        while (lo < s->n_names && left-- > 0 && len + WH_NAMES_ENTRY_MAX <= WH_NAMES_LIST_MAX) {
+                struct named *e = s->by_serial[lo];
+                bool found;
+                if (!wh_named_alive(s, e)) {
+                        wh_named_remove(s, wh_named_find(s, e->name, &found));
+                        continue;
+                }
+                after = e->serial;
+                lo++;
+                if (!wh_rules_allow(s->rules, WH_SEE, e->name, &j->who, &line))
+                        continue;
+                struct wharf_named n = named_stat(s, e);
+                len += wh_names_put_entry(&n, buf + len);
+                count++;
+        }
+        struct wh_names_reply_head h = wh_names_reply(WH_NAMES_LIST, 0, count);
+        if (lo < s->n_names)
+                h.next = after > s->serial_first ? after : s->serial_first; /* where all that was looked at is dead */
+        memcpy(buf, &h, sizeof h);
+        int r = wharf_reply(s->task, j->reply, buf, len);
+        free(buf);
+        if (r < 0)
+                wh_answer(s, j->reply, WH_NAMES_LIST, r);
+}
+
+/* May it not see any name of this port? One that has none is nobody's secret. */
+static bool is_hidden(const struct wh_server *s, uint64_t port_id, const struct wh_who *who)
+{
+        bool hidden = false;
+        uint32_t line;
+        if (!port_id || !s->n_names)
+                return false;
+        for (const struct named *e = s->by_id[port_id & (s->room_names - 1)]; e; e = e->next_by_id)
+                if (e->port_id == port_id) {
+                        if (wh_rules_allow(s->rules, WH_SEE, e->name, who, &line))
+                                return false;
+                        hidden = true;
+                }
+        return hidden;
+}
+
+/* Leaves out of a view what the asker may not see. What it says of itself is a claim in any case. */
+static void view_hide(const struct wh_server *s, struct wh_task_view *v, const struct wh_who *who)
+{
+        for (unsigned i = 0; i < WH_WAITS_MAX; i++)
+                if (is_hidden(s, v->waits[i].port_id, who))
+                        v->waits[i].port_id = 0;
+        for (unsigned i = 0; i < WH_WAIT_PORTS_MAX; i++)
+                if (is_hidden(s, v->ports[i].port_id, who))
+                        memset(&v->ports[i], 0, sizeof v->ports[i]);
+        for (unsigned i = 0; i < WH_WAIT_HELD_MAX; i++)
+                if (is_hidden(s, v->held[i].port_id, who))
+                        memset(&v->held[i], 0, sizeof v->held[i]);
+}
+
+void wh_part_of_waits(struct wh_server *s, const struct job *j)
+{
+        struct wh_names_reply_head h = wh_names_reply(WH_NAMES_WAITS, 0, 0);
+        struct wh_names_task *one;
+        uint8_t *buf = wh_os_malloc(sizeof h + WH_NAMES_TASKS_MAX * sizeof *one);
+        if (!buf) {
+                wh_answer(s, j->reply, WH_NAMES_WAITS, wh_trace(-ENOMEM));
+                return;
+        }
+        bool all = !wh_rules_restrict_see(s->rules), others = all || wh_rules_see_others(s->rules, &j->who);
+        one = (struct wh_names_task *)(void *)(buf + sizeof h);
+        if (!j->after) {
+                memset(one, 0, sizeof *one);
+                one->pid = wh_os_getpid();
+                one->uid = wh_os_geteuid();
+                if (s->task->waits.page)
+                        wh_task_page_read(s->task->waits.page, &one->view);
+                if (!all) /* it has a right to each port that has a name */
+                        view_hide(s, &one->view, &j->who);
+                h.count++;
+        }
+        uint64_t last = s->serial_first;
+        wh_list_for_safe (pos, &s->tasks) {
+                struct tasked *k = wh_container(pos, struct tasked, node);
+                bool own = k->uid == j->who.uid && k->uid != (uid_t)-1;
+                if (k->serial <= j->after || !(own || others))
+                        continue;
+                if (!wh_tasked_alive(k)) {
+                        wh_tasked_free(s, k);
+                        continue;
+                }
+                if (h.count == WH_NAMES_TASKS_MAX) {
+                        h.next = last;
+                        break;
+                }
+                struct wh_names_task *to = one + h.count++;
+                to->pid = k->pid;
+                to->uid = k->uid;
+                wh_task_page_read(k->page, &to->view);
+                if (!all && !own)
+                        view_hide(s, &to->view, &j->who);
+                last = k->serial;
+        }
+        memcpy(buf, &h, sizeof h);
+        int r = wharf_reply(s->task, j->reply, buf, sizeof h + h.count * sizeof *one);
+        free(buf);
+        if (r < 0)
+                wh_answer(s, j->reply, WH_NAMES_WAITS, r);
+}
