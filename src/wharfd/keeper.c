@@ -3,6 +3,7 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
+#include "wharfd/notify.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -158,31 +159,10 @@ static const char *value_of(const char *text, const char *key, char ret[WH_FD_NA
         return NULL;
 }
 
-/* To the server, which looks after each of its batches of requests: a queue has room for what it sends in one. */
-static int tell(struct keeper *k, const char *text, const int *fds, unsigned n)
-{
-        union {
-                struct cmsghdr align;
-                char space[CMSG_SPACE(WH_HAND_FDS * sizeof(int))];
-        } control;
-        struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
-        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-        if (n) {
-                memset(&control, 0, sizeof control);
-                control.align = (struct cmsghdr){
-                        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int))};
-                memcpy(CMSG_DATA(&control.align), fds, n * sizeof(int));
-                m.msg_control = control.space;
-                m.msg_controllen = CMSG_SPACE(n * sizeof(int));
-        }
-        ssize_t r;
-        do
-                r = wh_os_sendmsg(k->sock, &m, 0);
-        while (r == -EINTR);
-        return r < 0 ? (int)r : 0;
-}
-
-/* Whole entries from the one with that number on, as many as fit into one message (H4). */
+/*
+ * Whole entries from the one with that number on, as many as fit into one message (H4). The server looks after each of its
+ * batches of requests: a queue has room for what it sends in one.
+ */
 static void hand_over(struct keeper *k, uint32_t from, const char *name)
 {
         char text[WH_HAND_TEXT_MAX], *at = text + WH_HAND_HEAD_MAX;
@@ -204,9 +184,9 @@ static void hand_over(struct keeper *k, uint32_t from, const char *name)
                             k->fail);
         memmove(text + head, text + WH_HAND_HEAD_MAX, body);
         text[(size_t)head + body] = 0;
-        if ((r = tell(k, text, fds, n)) < 0) { /* ETOOMANYREFS: it asks again, later */
+        if ((r = wh_notify_try(k->sock, text, fds, n)) < 0) { /* ETOOMANYREFS: it asks again, later */
                 snprintf(text, sizeof text, "WHARF_REFUSED=%d", -r);
-                tell(k, text, NULL, 0);
+                wh_notify_try(k->sock, text, NULL, 0);
         }
 }
 
@@ -222,7 +202,7 @@ static void handle(struct keeper *k, const char *text, const int *fds, unsigned 
                         return;
                 char say[WH_FD_NAME_MAX + 40];
                 snprintf(say, sizeof say, "WHARF_UNHELD=%d %s", -r, name);
-                tell(k, say, NULL, 0);
+                wh_notify_try(k->sock, say, NULL, 0);
         } else if (value_of(text, "WHARF_HAND", value)) {
                 hand_over(k, (uint32_t)strtoul(value, NULL, 10), named ? name : NULL);
         } else {
@@ -239,33 +219,17 @@ static void handle(struct keeper *k, const char *text, const int *fds, unsigned 
 static int hear(struct keeper *k)
 {
         char text[TEXT_MAX];
-        union {
-                struct cmsghdr align;
-                char space[CMSG_SPACE(FDS_AT_ONCE * sizeof(int))];
-        } control;
-        struct iovec iov = {text, sizeof text - 1};
-        struct msghdr m = {
-                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
-        ssize_t r = wh_os_recvmsg(k->sock, &m, 0);
+        int fds[FDS_AT_ONCE];
+        unsigned n;
+        bool cut;
+        ssize_t r = wh_notify_recv(k->sock, text, sizeof text, fds, FDS_AT_ONCE, &n, &cut);
         if (r == -ECONNRESET) /* it died with unread data; there may be more to read */
-                r = wh_os_recvmsg(k->sock, &m, 0);
+                r = wh_notify_recv(k->sock, text, sizeof text, fds, FDS_AT_ONCE, &n, &cut);
         if (r == -EAGAIN || r == -EINTR)
                 return 0;
         if (r <= 0)
                 return -EPIPE;
-        int fds[FDS_AT_ONCE];
-        unsigned n = 0;
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
-                if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-                        continue;
-                size_t len = c->cmsg_len - CMSG_LEN(0);
-                memcpy(fds, CMSG_DATA(c), len);
-                n = (unsigned)(len / sizeof(int));
-        }
-        text[r] = 0;
-        for (unsigned i = 0; i < n; i++)
-                wh_os_fd_private(fds[i]);
-        handle(k, text, fds, n, m.msg_flags & (MSG_CTRUNC | MSG_TRUNC) ? -EMFILE : 0); /* half of it is worth nothing */
+        handle(k, text, fds, n, cut ? -EMFILE : 0); /* half of it is worth nothing */
         return 1;
 }
 

@@ -36,38 +36,15 @@
 
 #include "right/kept.h"
 #include "names/proto.h"
+#include "wharfd/given.h"
 #include "wharfd/rules.h"
 
 enum {
-        WH_FD_NAME_MAX = 64,
         /* Of one part that a keeper hands over. */
         WH_HAND_FDS = 32,
         WH_HAND_HEAD_MAX = 80,
         WH_HAND_TEXT_MAX = 1280,
 };
-
-/* A descriptor that was handed to this process, with the name it was given. */
-struct wh_given {
-        int fd; /* -1 once somebody has taken it */
-        char name[WH_FD_NAME_MAX];
-};
-
-/*
- * The descriptors that a service manager or a keeper passed to this very process, made close-on-exec; the variables are
- * removed, so that no child believes them to be its own. *ret_n is 0 when there are none. free() *ret.
- */
-int wh_given_take(struct wh_given **ret, unsigned *ret_n);
-/* Close what nobody took. */
-void wh_given_done(struct wh_given *given, unsigned n);
-/*
- * The socket to whoever holds descriptors for us: of the keeper (*ret_keeper), or of $NOTIFY_SOCKET; -1 when there is
- * none.
- */
-int wh_notify_open(bool *ret_keeper);
-/* "READY=1" and the like. Failing is harmless. */
-void wh_notify(int fd, const char *text);
-/* A descriptor to be held under this name. */
-int wh_notify_keep(int fd, const char *name, int what);
 
 enum wh_stored_kind { WH_STORED_NAME = 1, WH_STORED_WATCH = 2 };
 

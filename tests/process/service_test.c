@@ -7,6 +7,7 @@
 #include "wharfd/confine.h"
 #include "names/domain.h"
 #include "wharfd/keeper.h"
+#include "wharfd/notify.h"
 #include "names/names.h"
 #include "wharfd/rules.h"
 #include "wharfd/server.h"

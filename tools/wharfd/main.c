@@ -27,6 +27,7 @@
 #include "wharfd/confine.h"
 #include "names/domain.h"
 #include "wharfd/keeper.h"
+#include "wharfd/notify.h"
 #include "wharfd/rules.h"
 #include "wharfd/server.h"
 #include "wharfd/store.h"
