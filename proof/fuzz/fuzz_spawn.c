@@ -6,8 +6,9 @@
  */
 #include "port.h"
 
-#include "../../src/pattern/spawn.c"
+#include "../../src/pattern/inherited.c"
 
+#include <stdio.h>
 #include <sys/stat.h>
 
 void fuzz_one(struct fuzz_in *in)
