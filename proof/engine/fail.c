@@ -71,12 +71,9 @@ static const int plausible[WH_OS_CALL_COUNT][ERRNOS_MAX] = {
         [WH_OS_process_vm_writev] = {EPERM, ESRCH, EFAULT},
         [WH_OS_spawn] = {EAGAIN, ENOMEM},
         [WH_OS_getrlimit] = {EPERM},
-        [WH_OS_membarrier] = {ENOSYS, EPERM},
-        [WH_OS_shm_open] = {EMFILE, EACCES, ENOENT},
         [WH_OS_shmget] = {ENOSPC, ENOMEM, EACCES},
         [WH_OS_shmat] = {ENOMEM, EACCES},
         [WH_OS_readdir] = {ENOMEM},
-        [WH_OS_getcwd] = {ENOENT},
         [WH_OS_readlink] = {EACCES},
 };
 

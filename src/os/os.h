@@ -39,21 +39,28 @@
 /* One name a call. The gate gets it; reports print it. */
 /* clang-format off */
 #define WH_OS_CALLS(X)                                                                                                 \
-        X(socketpair)                                                                                                  \
-        X(socket)                                                                                                      \
-        X(bind)                                                                                                        \
-        X(listen) X(accept) X(connect) X(sendmsg) X(recvmsg) X(getsockopt) X(setsockopt) X(shutdown) X(poll)           \
-                X(epoll_create) X(epoll_ctl) X(epoll_wait) X(eventfd) X(read) X(write) X(memfd_create) X(ftruncate) X( \
-                        fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(fchmod) X(mmap) X(munmap) X(mprotect)    \
-                        X(madvise) X(mremap) X(close) X(dup) X(open) X(unlink) X(mkdir) X(rename) X(flock)             \
-                                X(pidfd_open) X(pidfd_send_signal) X(kill) X(futex_wait) X(futex_wake) X(getrandom)    \
-                                        X(malloc) X(process_vm_readv) X(process_vm_writev) X(spawn) X(getrlimit)       \
-                                                X(membarrier) X(shm_open) X(shm_unlink) X(shmget) X(shmat) X(shmdt)    \
-                                                        X(shmctl) X(send) X(inq) X(fchown) X(readdir)      \
-                                                                X(getcwd) X(readlink) X(linkat) X(msync) X(stat)       \
-                                                                        X(getfl) X(epoll_del) X(meminfo) X(lstat) X(access) X(pagemap) \
-                                                                                X(chmod) X(wait) X(inotify) \
-                                                                                X(lock_byte) X(byte_locked) X(mincore) X(lseek)
+        /* memory.c */                                                                                                 \
+        X(malloc) X(mmap) X(munmap) X(mprotect) X(madvise) X(mincore) X(mremap) X(msync) X(pagemap)                    \
+        X(shmget) X(shmat) X(shmdt) X(shmctl)                                                                          \
+        /* fd.c */                                                                                                     \
+        X(close) X(dup) X(read) X(write) X(getfl)                                                                      \
+        /* file.c */                                                                                                   \
+        X(memfd_create) X(ftruncate) X(fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(lseek)                    \
+        X(fchmod) X(fchown) X(flock) X(lock_byte) X(byte_locked)                                                       \
+        /* path.c */                                                                                                   \
+        X(open) X(unlink) X(mkdir) X(chmod) X(rename) X(stat) X(lstat) X(access) X(linkat) X(readdir)                  \
+        X(readlink) X(inotify)                                                                                         \
+        /* socket.c */                                                                                                 \
+        X(socketpair) X(socket) X(bind) X(connect) X(listen) X(accept) X(sendmsg) X(send) X(recvmsg)                   \
+        X(inq) X(getsockopt) X(setsockopt) X(shutdown)                                                                 \
+        /* wait.c */                                                                                                   \
+        X(poll) X(epoll_create) X(epoll_ctl) X(epoll_del) X(epoll_wait) X(eventfd) X(futex_wait)                       \
+        X(futex_wake)                                                                                                  \
+        /* process.c */                                                                                                \
+        X(pidfd_open) X(pidfd_send_signal) X(kill) X(wait) X(getrlimit) X(process_vm_readv)                            \
+        X(process_vm_writev) X(getrandom)                                                                              \
+        /* start.c, spawn.c, left.c */                                                                                 \
+        X(spawn) X(meminfo)
 /* clang-format on */
 
 enum wh_os_call {
@@ -76,7 +83,11 @@ static inline int wh_os_enter(enum wh_os_call call)
         return __builtin_expect(!!gate, 0) ? gate(call) : 0;
 }
 
-/* ---- memory ---- */
+/* ---- os.c ---- */
+/* Is this kernel at least so new? Asked once, when the first task is opened: a sandbox may not let us ask later. */
+bool wh_os_kernel_since(unsigned major, unsigned minor);
+
+/* ---- memory.c ---- */
 /* NULL when there is none; the gate can make it fail. Zeroed. Freed with free(). */
 void *wh_os_calloc(size_t n, size_t size);
 void *wh_os_malloc(size_t size);
@@ -93,6 +104,49 @@ int wh_os_mincore(void *p, size_t len, unsigned char *ret);
 /* A mapping to read and write that no forked child has, not even one that another thread forks right now. */
 int wh_os_mmap_unforked(size_t len, int flags, int fd, void **ret);
 int wh_os_mremap(void *p, size_t old_len, size_t len, int flags, void **ret);
+int wh_os_msync(void *p, size_t len);
+/*
+ * How much of a private mapping of a file are pages of this process's own, because it wrote to them: told by
+ * /proc/self/pagemap, and a negative errno where that cannot be read.
+ */
+int wh_os_private_bytes(const void *p, size_t len, uint64_t *ret_bytes);
+
+/* System V segments; `flags` of shmget(2) and shmat(2). */
+struct shmid_ds;
+int wh_os_shmget(int32_t key, size_t len, int flags);
+int wh_os_shmat(int id, void *at, int flags, void **ret);
+int wh_os_shmdt(void *p);
+/* `cmd` of shmctl(2); the answer of the call, which some commands make an index or an identifier. */
+int wh_os_shmctl(int id, int cmd, struct shmid_ds *ds);
+
+/* ---- fd.c ---- */
+int wh_os_close(int fd);      /* also forgets wh_os_fd_private(); -1 is allowed. What strangers sent: closer.h */
+void wh_os_close_now(int fd); /* the same, of which no test is to know: for closer.c alone */
+void wh_os_fd_shared(int fd); /* forgets wh_os_fd_private() */
+static inline void wh_os_close_p(int *fd)
+{
+        wh_os_close(*fd);
+}
+/* A descriptor that closes itself when its scope ends: see base/cleanup.h. */
+#define WH_AUTO_FD __attribute__((cleanup(wh_os_close_p)))
+int wh_os_dup(int fd);                /* close-on-exec, the lowest free number */
+int wh_os_dup_above(int fd, int min); /* ... from `min` on */
+int wh_os_dup_onto(int fd, int to);   /* ... as `to`, which is closed first */
+ssize_t wh_os_read(int fd, void *buf, size_t len);
+ssize_t wh_os_read_at(int fd, void *buf, size_t len, off_t at);
+ssize_t wh_os_write(int fd, const void *buf, size_t len);
+/* For a descriptor that was inherited: it shall not be inherited further. -EBADF */
+int wh_os_cloexec(int fd);
+int wh_os_nonblock(int fd, bool on);
+/* The access mode that `fd` was opened with: O_RDONLY, O_WRONLY or O_RDWR; O_PATH for a descriptor that has none. */
+int wh_os_fd_access(int fd);
+/*
+ * Descriptors that must not survive fork(): a child that keeps a copy of a socket hides the death of its parent. What
+ * is marked private is closed in the child, before fork() returns there. A no-op for numbers above the table.
+ */
+void wh_os_fd_private(int fd);
+
+/* ---- file.c ---- */
 /* A memfd, mode 0600, that may be sealed and never be executed. Returns the descriptor. */
 int wh_os_memfd(const char *name);
 int wh_os_ftruncate(int fd, off_t len);
@@ -113,48 +167,25 @@ int wh_os_fstatfs(int fd, uint64_t *ret_magic);
  */
 int wh_os_first_hole(int fd, uint64_t *ret);
 bool wh_os_holes_asked(void); /* is it asked? */
-/* Is this kernel at least so new? Asked once, when the first task is opened: a sandbox may not let us ask later. */
-bool wh_os_kernel_since(unsigned major, unsigned minor);
-int wh_os_fchmod(int fd, mode_t mode);
-int wh_os_chmod(const char *path, mode_t mode);
-int wh_os_fchown(int fd, uid_t uid, gid_t gid);
-int wh_os_msync(void *p, size_t len);
-/*
- * How much of a private mapping of a file are pages of this process's own, because it wrote to them: told by
- * /proc/self/pagemap, and a negative errno where that cannot be read.
- */
-int wh_os_private_bytes(const void *p, size_t len, uint64_t *ret_bytes);
-
-/* System V segments; `flags` of shmget(2) and shmat(2). */
-struct shmid_ds;
-int wh_os_shmget(int32_t key, size_t len, int flags);
-int wh_os_shmat(int id, void *at, int flags, void **ret);
-int wh_os_shmdt(void *p);
-/* `cmd` of shmctl(2); the answer of the call, which some commands make an index or an identifier. */
-int wh_os_shmctl(int id, int cmd, struct shmid_ds *ds);
-
-/* ---- descriptors and files ---- */
-int wh_os_close(int fd);      /* also forgets wh_os_fd_private(); -1 is allowed. What strangers sent: closer.h */
-void wh_os_close_now(int fd); /* the same, of which no test is to know: for closer.c alone */
-void wh_os_fd_shared(int fd); /* forgets wh_os_fd_private() */
-static inline void wh_os_close_p(int *fd)
-{
-        wh_os_close(*fd);
-}
-/* A descriptor that closes itself when its scope ends: see base/cleanup.h. */
-#define WH_AUTO_FD __attribute__((cleanup(wh_os_close_p)))
-int wh_os_dup(int fd);                /* close-on-exec, the lowest free number */
-int wh_os_dup_above(int fd, int min); /* ... from `min` on */
-int wh_os_dup_onto(int fd, int to);   /* ... as `to`, which is closed first */
-ssize_t wh_os_read(int fd, void *buf, size_t len);
-ssize_t wh_os_read_at(int fd, void *buf, size_t len, off_t at);
-ssize_t wh_os_write(int fd, const void *buf, size_t len);
 /* To a file or memfd, at an offset; -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less. */
 ssize_t wh_os_write_at(int fd, const void *buf, size_t len, off_t at);
+int wh_os_fchmod(int fd, mode_t mode);
+int wh_os_fchown(int fd, uid_t uid, gid_t gid);
+int wh_os_flock(int fd, int op);
+/*
+ * A lock on one byte of a file, there or not, for nobody but whoever has this very open file: a descriptor, its copies,
+ * and what was mapped from it. It ends with the last of them. -EAGAIN when another open file has it.
+ */
+int wh_os_lock_byte(int fd, int64_t at);
+/* 1 when another open file than this one has that byte locked, 0 when none, or a negative errno. */
+int wh_os_byte_locked(int fd, int64_t at);
+
+/* ---- path.c ---- */
 int wh_os_open(const char *path, int flags, mode_t mode);
 int wh_os_unlink(const char *path);
+int wh_os_chmod(const char *path, mode_t mode);
 int wh_os_mkdir(const char *path, mode_t mode);
-/* The same four below a directory that is open (O_PATH is enough): whatever its path leads to by now. */
+/* The same below a directory that is open (O_PATH is enough): whatever its path leads to by now. */
 int wh_os_open_at(int dir, const char *name, int flags, mode_t mode);
 int wh_os_mkdir_at(int dir, const char *name, mode_t mode);
 int wh_os_unlink_at(int dir, const char *name);
@@ -164,24 +195,11 @@ int wh_os_rename(const char *from, const char *to);
 int wh_os_lstat(const char *path, struct stat *ret); /* of the link itself, where it is one */
 /* May this process, with its effective ids, execute `path`? 0 or a negative errno. */
 int wh_os_can_execute(const char *path);
-int wh_os_flock(int fd, int op);
 /* A descriptor that is readable when something happened that was asked for; non-blocking. See inotify(7). */
 int wh_os_inotify(void);
 int wh_os_inotify_add(int fd, const char *path, uint32_t mask);
-/*
- * A lock on one byte of a file, there or not, for nobody but whoever has this very open file: a descriptor, its copies,
- * and what was mapped from it. It ends with the last of them. -EAGAIN when another open file has it.
- */
-int wh_os_lock_byte(int fd, int64_t at);
-/* 1 when another open file than this one has that byte locked, 0 when none, or a negative errno. */
-int wh_os_byte_locked(int fd, int64_t at);
-/* For a descriptor that was inherited: it shall not be inherited further. -EBADF */
-int wh_os_cloexec(int fd);
-int wh_os_nonblock(int fd, bool on);
 /* Identity, kind, size, owner and times, as the kernel knows them without asking a server over the network. */
 int wh_os_stat(const char *path, bool follow, struct stat *ret);
-/* The access mode that `fd` was opened with: O_RDONLY, O_WRONLY or O_RDWR; O_PATH for a descriptor that has none. */
-int wh_os_fd_access(int fd);
 /* Give the file that `fd` has open a name that must be free. It may have had none: O_TMPFILE. Needs /proc. */
 int wh_os_link_fd(int fd, const char *path);
 /*
@@ -192,13 +210,7 @@ int wh_os_readdir(const char *path, int (*fn)(const char *name, void *arg), void
 /* Length of the target, which is not terminated by a 0. */
 ssize_t wh_os_readlink(const char *path, char *buf, size_t cap);
 
-/*
- * Descriptors that must not survive fork(): a child that keeps a copy of a socket hides the death of its parent. What
- * is marked private is closed in the child, before fork() returns there. A no-op for numbers above the table.
- */
-void wh_os_fd_private(int fd);
-
-/* ---- sockets ---- */
+/* ---- socket.c ---- */
 /* A connected pair of SOCK_SEQPACKET sockets. Every use says MSG_DONTWAIT, so O_NONBLOCK does not matter. */
 int wh_os_socketpair(int ret[2]);
 int wh_os_socket_unix(int type);
@@ -220,7 +232,7 @@ int wh_os_shutdown(int fd, int how);
 /* What was sent on a Unix socket and not read yet: 0 when nothing, or when the kernel will not say a negative errno. */
 int wh_os_unread(int fd);
 
-/* ---- waiting ---- */
+/* ---- wait.c ---- */
 #define WH_NEVER INT64_MAX
 /* CLOCK_MONOTONIC, nanoseconds. Not gated: it cannot fail. */
 int64_t wh_os_now_ns(void);
@@ -251,7 +263,7 @@ int wh_os_eventfd_clear(int fd);
 int wh_os_futex_wait(_Atomic uint32_t *word, uint32_t expect, int64_t deadline_ns, bool shared);
 int wh_os_futex_wake(_Atomic uint32_t *word, int n, bool shared); /* how many were woken */
 
-/* ---- processes ---- */
+/* ---- process.c ---- */
 pid_t wh_os_getpid(void);
 pid_t wh_os_gettid(void);
 uid_t wh_os_getuid(void);
@@ -275,6 +287,10 @@ ssize_t wh_os_process_vm_readv(pid_t pid, const struct iovec *to, unsigned n_to,
 ssize_t wh_os_process_vm_writev(pid_t pid, const struct iovec *from, unsigned n_from, const struct iovec *to,
                                 unsigned n);
 int wh_os_getrandom(void *buf, size_t len);
+/* Wait for the end of a child; *ret as of waitpid(2). */
+int wh_os_wait(pid_t pid, int *ret);
+
+/* ---- start.c ---- */
 /*
  * Start argv[0] (found by PATH), detached in a session of its own, with `fds[i]` as descriptor 3 + i and nothing else
  * but the standard three (from /dev/null when `quiet`; standard error is `err_fd` unless that is -1). A grandchild, so
@@ -288,7 +304,5 @@ int wh_os_spawn_detached(char *const argv[], const int *fds, unsigned n_fds, cha
  * number. The way in which service managers start programs, sd_listen_fds(3). Its pid.
  */
 pid_t wh_os_spawn_activated(char *const argv[], const int *fds, unsigned n_fds, char *const env[]);
-/* Wait for the end of a child; *ret as of waitpid(2). */
-int wh_os_wait(pid_t pid, int *ret);
 
 #endif
