@@ -10,15 +10,14 @@
  *   O3  Every descriptor made here is close-on-exec; every send carries MSG_NOSIGNAL.
  *   O4  No function restarts a wait after EINTR: callers know their deadlines, the seam does not.
  *   O5  No function is a cancellation point of pthreads: a thread that is cancelled leaves the library first.
- *   O6  A socket's end is reported only when nothing lies before it any more: what a peer sent before it closed is not
- *       skipped.
+ *   O6  A socket's end is told when nothing lies before it any more: what a peer sent before it closed is never passed.
  *
  * Newer than Linux 5.15, which is promised; what is done without each is in docs/design/kernels.md:
  *      MFD_NOEXEC_SEAL       6.3   wh_os_memfd()
- *      SO_PEERPIDFD          6.5   message/message.c, by way of wh_os_getsockopt()
+ *      SO_PEERPIDFD          6.5   port/message.c, by way of wh_os_getsockopt()
  *      SCM_PIDFD             6.5   os/receive.c: closed where it comes
  *      numbers in pidfs      6.9   os/task.c
- * A call that is added here is added to that page, too, and to the row linux-5.15 of proof/matrix/rows.c.
+ * Whoever adds one adds it there, and to `newer` in proof/matrix/sandboxes.c.
  */
 #ifndef WH_OS_OS_H
 #define WH_OS_OS_H
@@ -162,8 +161,8 @@ int wh_os_fstat(int fd, struct stat *ret);
 int wh_os_fstatfs(int fd, uint64_t *ret_magic);
 /*
  * Where the first hole of a memfd that is sealed against writing is: its size when it has none. -EOPNOTSUPP where this
- * cannot be asked. It takes a lock of the file, and before Linux 6.16 whoever calls write(2) has that lock while the
- * kernel waits for a page of the writer's own: sealed or not, for as long as a writer likes whose page comes by FUSE.
+ * cannot be asked. It takes a lock of the file, and before Linux 6.16 whoever calls write(2) has that lock while the kernel
+ * waits for a page of the writer's own: sealed or not, for as long as a writer likes whose page comes by FUSE.
  */
 int wh_os_first_hole(int fd, uint64_t *ret);
 bool wh_os_holes_asked(void); /* is it asked? */
