@@ -52,6 +52,15 @@ static int recv_before(struct wharf_direct *d, struct inlet *in, struct wharf_ms
         return r;
 }
 
+/* The registration of this name that has ended, where none lives, and of whose end nobody was told; or NULL. */
+static struct known *end_untold(struct wharf_direct *d, const char *peer)
+{
+        struct known *k = wh_known_living(d, peer) ? NULL : wh_known_next(&d->known_gone, peer, NULL);
+        while (k && k->told)
+                k = wh_known_next(&d->known_gone, peer, k);
+        return k;
+}
+
 static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg *m, int64_t deadline_ns)
 {
         bool looked = false;
@@ -89,12 +98,9 @@ static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg 
                 }
                 if (wh_inlet_find(&d->inlets, NULL, peer))
                         continue;
-                if (r == -EAGAIN && !wh_known_living(d, peer))
-                        for (struct known *k = wh_known_next(&d->known_gone, peer, NULL); k;
-                             k = wh_known_next(&d->known_gone, peer, k)) {
-                                if (!k->told)
-                                        return peer_gone(d, peer, k->id);
-                        }
+                struct known *end = r == -EAGAIN ? end_untold(d, peer) : NULL;
+                if (end)
+                        return peer_gone(d, peer, end->id);
                 if (over || (deadline_ns == 0 && r == -EAGAIN))
                         return wh_fail(deadline_ns ? -ETIMEDOUT : -EAGAIN, NULL);
                 if (r == -EAGAIN && (r = wh_door_serve(d, true, &w)) < 0 && r != -EAGAIN)
@@ -133,37 +139,26 @@ static bool is_shortage(int r)
         return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS;
 }
 
-/*
- * From whoever is in the set, without waiting; -EAGAIN: nobody has sent. If `before_left` is not 0 then, not all was looked
- * at: this is to be called again before one sleeps.
- */
-static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who, struct work *w)
+/* All that are in the set have ended, and all they sent was received. */
+static void inlets_end(struct wharf_direct *d, struct work *w)
 {
-        int r;
-again:
-        r = inlets_place(d);
-        if (r < 0)
-                return r;
-        r = wharf_recvmsg(d->task, d->set, m, 0);
-        struct inlet *from = r == 0 || r == -EOVERFLOW ? wh_inlet_of(d, m->port) : NULL;
-        if (from && who)
-                strcpy(who, from->e.name);
-        bool ended = r == -ENOTCONN;
-        if (ended) /* all have, and all they sent was received */
-                wh_list_for_safe (pos, &d->inlets.all) {
-                        struct inlet *in = wh_container(pos, struct inlet, e.node);
-                        if (!in->in_set)
-                                continue;
-                        wh_inlet_end(d, in);
-                        work_spend(w, 1);
-                }
-        if (r != -EAGAIN && r != -ENOTCONN && !is_shortage(r))
-                return r;
-        /*
-         * Those that others follow are read to their end, which also gives back what there may be too little of. Each is a
-         * receive of its own, which a flood makes long (D5).
-         */
-        int short_of = is_shortage(r) ? r : 0;
+        wh_list_for_safe (pos, &d->inlets.all) {
+                struct inlet *in = wh_container(pos, struct inlet, e.node);
+                if (!in->in_set)
+                        continue;
+                wh_inlet_end(d, in);
+                work_spend(w, 1);
+        }
+}
+
+/*
+ * One message of an inlet that another follows. -EAGAIN: none of those that were looked at has one; then *ended says whether
+ * some are read to their end, and *short_of what there was too little of to look. Each is a receive of its own, which a
+ * flood makes long (D5).
+ */
+static int recv_followed(struct wharf_direct *d, struct wharf_msg *m, char *who, struct work *w, bool *ended,
+                         int *short_of)
+{
         if (d->n_following == 0 || d->before_left == 0)
                 d->before_left = d->n_following ? d->n_inlets : 0;
         for (bool first = !w->later; d->n_following && d->before_left && (first || !work_ends(w));) {
@@ -171,24 +166,52 @@ again:
                 if (!in->in_set || !wh_inlet_next(d, in))
                         continue;
                 first = false;
-                r = recv_before(d, in, m);
+                int r = recv_before(d, in, m);
                 if ((r == 0 || r == -EOVERFLOW) && who)
                         strcpy(who, in->e.name);
                 if (r != -EAGAIN && r != -ENOTCONN && !is_shortage(r))
                         return r;
-                short_of = is_shortage(r) ? r : short_of;
-                ended |= r == -ENOTCONN;
+                *short_of = is_shortage(r) ? r : *short_of;
+                *ended |= r == -ENOTCONN;
                 work_spend(w, r == -ENOTCONN ? 1 : WORK_IN_VAIN);
         }
-        if (ended) { /* what followed may have something, and be followed as well; before the door lets others in */
-                d->before_left = d->n_inlets;
-                if (w->left > WORK_IN_VAIN && !work_ends(w)) {
-                        work_spend(w, WORK_IN_VAIN);
-                        goto again;
+        return -EAGAIN;
+}
+
+/*
+ * From whoever is in the set, without waiting; -EAGAIN: nobody has sent. If `before_left` is not 0 then, not all was looked
+ * at: this is to be called again before one sleeps.
+ */
+static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who, struct work *w)
+{
+        for (;;) {
+                int r = inlets_place(d);
+                if (r < 0)
+                        return r;
+                r = wharf_recvmsg(d->task, d->set, m, 0);
+                struct inlet *from = r == 0 || r == -EOVERFLOW ? wh_inlet_of(d, m->port) : NULL;
+                if (from && who)
+                        strcpy(who, from->e.name);
+                if (r != -EAGAIN && r != -ENOTCONN && !is_shortage(r))
+                        return r;
+                bool ended = r == -ENOTCONN;
+                if (ended)
+                        inlets_end(d, w);
+                /* Those that others follow are read to their end, which also gives back what there may be too little of. */
+                int short_of = is_shortage(r) ? r : 0;
+                r = recv_followed(d, m, who, w, &ended, &short_of);
+                if (r != -EAGAIN)
+                        return r;
+                if (ended) { /* what followed may have something, and be followed as well; before the door lets others in */
+                        d->before_left = d->n_inlets;
+                        if (w->left > WORK_IN_VAIN && !work_ends(w)) {
+                                work_spend(w, WORK_IN_VAIN);
+                                continue;
+                        }
                 }
+                r = inlets_place(d); /* so that what comes there is heard of */
+                return r < 0 ? r : short_of && !ended ? wh_fail(short_of, NULL) : -EAGAIN;
         }
-        r = inlets_place(d); /* so that what comes there is heard of */
-        return r < 0 ? r : short_of && !ended ? wh_fail(short_of, NULL) : -EAGAIN;
 }
 
 static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, int64_t deadline_ns)
