@@ -2,7 +2,9 @@
  * What a stranger has us map, look through, copy and make: so much at a time, and at a holder so much in all. The attacker
  * speaks through the library's own inner functions, so that all but the one lie is right. Work is counted, not time.
  */
+#include "descriptors.h"
 #include "hub.h"
+#include "inside.h"
 
 #include "lane/lane.h"
 #include "lane/sealed.h"
@@ -12,8 +14,6 @@
 #include "right/right.h"
 #include "port/port.h"
 
-#include <netinet/in.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 
 #include <wharf/memory.h>
@@ -21,15 +21,6 @@
 /* ---- helpers ---- */
 
 enum { MIB = 1 << 20, OUT_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE };
-
-static struct wh_link *holder(wharf_task *t, wharf_name right)
-{
-        int err;
-        struct wh_link *l = wh_holder_lock(t, right, &err);
-        CHECK(l);
-        wh_unlock(&l->o.lock);
-        return l;
-}
 
 static struct wharf_port_stat port_stat(wharf_task *t, wharf_name port)
 {
@@ -560,28 +551,6 @@ TEST(items_that_cannot_be_had_are_tried_a_few_at_a_time)
 }
 
 /* ---- the door ---- */
-
-/* A TCP socket whose last close would wait for an hour. *ret_reader has to be closed at the end. */
-static int lingering(int *ret_reader)
-{
-        static const char zeros[65536];
-        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        struct linger l = {.l_onoff = 1, .l_linger = 3600};
-        socklen_t len = sizeof a;
-        int small = 1, on = 1, s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        CHECK_EQ(setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
-        CHECK_EQ(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
-        CHECK_EQ(listen(listener, 1), 0);
-        CHECK_EQ(getsockname(listener, (struct sockaddr *)&a, &len), 0);
-        CHECK_EQ(connect(s, (struct sockaddr *)&a, sizeof a), 0);
-        CHECK_EQ(ioctl(s, FIONBIO, &on), 0);
-        while (send(s, zeros, sizeof zeros, MSG_NOSIGNAL) > 0)
-                ;
-        CHECK_EQ(setsockopt(s, SOL_SOCKET, SO_LINGER, &l, sizeof l), 0);
-        *ret_reader = listener;
-        return s;
-}
 
 struct knocking {
         struct hub *hub;

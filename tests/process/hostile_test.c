@@ -3,6 +3,7 @@
  * and honest peers at moments that are rare. The attacker speaks through the library's own inner functions, so that
  * all but the one lie is right.
  */
+#include "inside.h"
 #include "test.h"
 
 #include "os/closer.h"
@@ -54,15 +55,6 @@ static wharf_name right_attached(wharf_task *t, wharf_name port)
         CHECK_EQ(wharf_sendmsg(t, r, &m, WHARF_FOREVER), 0);
         CHECK_EQ(wharf_recv(t, port, &got, 1, NULL, WHARF_FOREVER), 1);
         return r;
-}
-
-static struct wh_link *holder(wharf_task *t, wharf_name right)
-{
-        int err;
-        struct wh_link *l = wh_holder_lock(t, right, &err);
-        CHECK(l);
-        wh_unlock(&l->o.lock);
-        return l;
 }
 
 static unsigned open_fds(void)

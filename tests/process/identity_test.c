@@ -2,6 +2,7 @@
  * Who is believed to have sent what: docs/design/identity.md, case by case. Attackers speak the protocol through the
  * library's inner functions; where the tests run as root they are another user.
  */
+#include "by_hand.h"
 #include "domain.h"
 #include "hub.h"
 #include "test.h"
@@ -823,14 +824,6 @@ static void raw_ask(int sock, uint64_t seq, uint32_t call, enum wh_names_op op, 
         CHECK(r == 0 || r == -EPIPE);
 }
 
-static int answer_of(const struct wh_frame *f, const uint8_t *data, enum wh_names_op op)
-{
-        int answer = 0;
-        uint32_t line;
-        CHECK_EQ(wh_names_get_reply(data, f->len, op, &answer, &line), 0);
-        return answer;
-}
-
 /* As itself; then with wharfd's own answer in the pair; then as whoever made the pair. */
 static int registers_as_root(void *arg)
 {
@@ -843,7 +836,7 @@ static int registers_as_root(void *arg)
         raw_pair(pr);
         raw_ask(to, 0, 1, WH_NAMES_REGISTER, "gate", pr[0]);
         CHECK(raw_await(to, WH_FRAME_MESSAGE, &f, data));
-        CHECK_EQ(answer_of(&f, data, WH_NAMES_REGISTER), -EACCES);
+        CHECK_EQ(answer_of(data, f.len, WH_NAMES_REGISTER), -EACCES);
         raw_pair(sv);
         raw_adopt(to, sv[0]);
         raw_ask(sv[1], 0, 7, WH_NAMES_LOOKUP, "nobody", -1);
@@ -857,48 +850,89 @@ static int registers_as_root(void *arg)
         return 0;
 }
 
-/* A service that asks whoever it is given what it was sent, and says what was answered. */
-static int asks_for_others(void *arg)
+/*
+ * A service that asks whoever it is given what it was sent, with the other right that it is given, and says what was
+ * answered.
+ */
+static int ask_for_others(struct names *s, enum wh_names_op op)
 {
-        struct names *s = arg;
         wharf_task *t;
         wharf_name port;
-        struct wharf_item item, got;
+        struct wharf_item items[2], got;
         char buf[WH_NAMES_REQUEST_MAX];
         uint8_t reply[256];
-        int answer = 0;
-        uint32_t line;
+        const uint32_t n = op == WH_NAMES_REGISTER ? 2 : 1;
         CHECK_EQ(wharf_task_open(NULL, &t), 0);
         CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
         CHECK_EQ(wharf_port_listen(t, port, s->deputy.listen_fd), 0);
-        struct wharf_msg m = MSG(.data = buf, .cap_bytes = sizeof buf, .items = &item, .cap_items = 1);
+        struct wharf_msg m = MSG(.data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = 2);
         CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
-        CHECK_EQ(m.n_items, 1);
-        struct wharf_msg q = MSG(.data = buf, .len_bytes = m.len_bytes);
+        CHECK_EQ(m.n_items, n);
+        struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = items[n - 1].name};
+        struct wharf_msg q = MSG(.data = buf, .len_bytes = m.len_bytes, .items = &item, .n_items = n - 1);
         struct wharf_msg a = MSG(.data = reply, .cap_bytes = sizeof reply, .items = &got, .cap_items = 1);
-        CHECK_EQ(wharf_callmsg(t, item.name, &q, &a, wharf_in_ms(60000)), 0);
-        CHECK_EQ(wh_names_get_reply(reply, a.len_bytes, WH_NAMES_LOOKUP, &answer, &line), 0);
+        CHECK_EQ(wharf_callmsg(t, items[0].name, &q, &a, wharf_in_ms(60000)), 0);
         wharf_task_close(t);
-        return -answer;
+        return -answer_of(reply, a.len_bytes, op);
 }
 
-static int has_others_ask(void *arg)
+static int looks_up_for_others(void *arg)
 {
-        struct names *s = arg;
-        wharf_name wharfd, to;
+        return ask_for_others(arg, WH_NAMES_LOOKUP);
+}
+
+static int registers_for_others(void *arg)
+{
+        return ask_for_others(arg, WH_NAMES_REGISTER);
+}
+
+/* A stranger, who hands its connection to wharfd over to that service, with a question. */
+static int have_others_ask(struct names *s, enum wh_names_op op, const char *name)
+{
+        wharf_name wharfd, to, port, right;
         char buf[WH_NAMES_REQUEST_MAX];
         wharf_task *t;
         become_stranger();
         CHECK_EQ(wharf_task_open(NULL, &t), 0);
         CHECK_EQ(wharf_right_connect(t, s->socket, &wharfd), 0);
         CHECK_EQ(wharf_right_connect(t, s->deputy.path, &to), 0);
-        struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = wharfd};
-        struct wharf_msg m =
-                MSG(.data = buf, .len_bytes = question(WH_NAMES_LOOKUP, "vault", buf), .items = &item, .n_items = 1);
+        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        struct wharf_item items[2] = {{.kind = WHARF_COPY_SEND, .name = wharfd},
+                                      {.kind = WHARF_MOVE_SEND, .name = right}};
+        struct wharf_msg m = MSG(.data = buf, .len_bytes = question(op, name, buf), .items = items,
+                                 .n_items = op == WH_NAMES_REGISTER ? 2 : 1);
         CHECK_EQ(wharf_sendmsg(t, to, &m, WHARF_FOREVER), 0);
         stage_await(&s->go);
         wharf_task_close(t);
         return 0;
+}
+
+static int has_others_look_up(void *arg)
+{
+        return have_others_ask(arg, WH_NAMES_LOOKUP, "vault");
+}
+
+static int has_others_register(void *arg)
+{
+        return have_others_ask(arg, WH_NAMES_REGISTER, "bank");
+}
+
+/* A wharfd that all may use, with these rules. Its directory. */
+static const char *wharfd_with(const char *rules)
+{
+        const char *dir = test_domain();
+        char conf[300];
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        FILE *f = fopen(conf, "we");
+        CHECK(f);
+        fputs(rules, f);
+        fclose(f);
+        chmod(conf, 0600);
+        CHECK_EQ(test_run_wharfd(
+                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
+                 0);
+        return dir;
 }
 
 /*
@@ -909,21 +943,7 @@ TEST_TIMEOUT(wharfd_is_asked_in_nobody_elses_name, 60)
 {
         if (geteuid())
                 test_skip("needs root, whom to be taken for");
-        const char *dir = test_domain();
-        char conf[300];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        FILE *f = fopen(conf, "we");
-        CHECK(f);
-        fputs("own * uid=0\nuse * all\nuse vault uid=0\n", f);
-        fclose(f);
-        chmod(conf, 0600);
-        pid_t starts = fork();
-        if (starts == 0) {
-                execl(getenv("WHARFD"), "wharfd", "--domain", dir, "--share", "--config", conf, "--linger", "forever",
-                      (char *)NULL);
-                _exit(127);
-        }
-        CHECK_EQ(test_wait(starts), 0);
+        const char *dir = wharfd_with("own * uid=0\nuse * all\nuse vault uid=0\n");
         struct names s = {.deputy = hub_socket(), .go = stage_new()};
         snprintf(s.socket, sizeof s.socket, "%s/bootstrap", dir);
         wharf_task *t;
@@ -936,67 +956,14 @@ TEST_TIMEOUT(wharfd_is_asked_in_nobody_elses_name, 60)
         CHECK_EQ(test_wait(test_fork(registers_as_root, &s)), 0);
         CHECK_EQ(wharf_lookup(t, "gate", 0, &right), -ENOENT);
 
-        pid_t asks = test_fork(asks_for_others, &s), attacker = test_fork(has_others_ask, &s);
+        pid_t asks = test_fork(looks_up_for_others, &s), attacker = test_fork(has_others_look_up, &s);
         CHECK_EQ(test_wait(asks), EACCES);
         stage_reach(&s.go);
         CHECK_EQ(test_wait(attacker), 0);
         wharf_task_close(t);
         stage_done(&s.go);
         close(s.deputy.listen_fd);
-        pid_t d;
-        while (!(d = test_find_wharfd(dir, false)) || !test_find_wharfd(dir, true))
-                usleep(1000);
-        kill(d, SIGTERM);
-        while (test_find_wharfd(dir, false) || test_find_wharfd(dir, true))
-                usleep(1000);
-}
-
-/* A service that registers, over the right that it is given, what it is told to, with the other right. */
-static int registers_for_others(void *arg)
-{
-        struct names *s = arg;
-        wharf_task *t;
-        wharf_name port;
-        struct wharf_item items[2], got;
-        char buf[WH_NAMES_REQUEST_MAX];
-        uint8_t reply[256];
-        int answer = 0;
-        uint32_t line;
-        CHECK_EQ(wharf_task_open(NULL, &t), 0);
-        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
-        CHECK_EQ(wharf_port_listen(t, port, s->deputy.listen_fd), 0);
-        struct wharf_msg m = MSG(.data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = 2);
-        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
-        CHECK_EQ(m.n_items, 2);
-        struct wharf_item item = {.kind = WHARF_COPY_SEND, .name = items[1].name};
-        struct wharf_msg q = MSG(.data = buf, .len_bytes = m.len_bytes, .items = &item, .n_items = 1);
-        struct wharf_msg a = MSG(.data = reply, .cap_bytes = sizeof reply, .items = &got, .cap_items = 1);
-        CHECK_EQ(wharf_callmsg(t, items[0].name, &q, &a, wharf_in_ms(60000)), 0);
-        CHECK_EQ(wh_names_get_reply(reply, a.len_bytes, WH_NAMES_REGISTER, &answer, &line), 0);
-        wharf_task_close(t);
-        return -answer;
-}
-
-static int has_others_register(void *arg)
-{
-        struct names *s = arg;
-        wharf_name wharfd, to, port, right;
-        char buf[WH_NAMES_REQUEST_MAX];
-        wharf_task *t;
-        become_stranger();
-        CHECK_EQ(wharf_task_open(NULL, &t), 0);
-        CHECK_EQ(wharf_right_connect(t, s->socket, &wharfd), 0);
-        CHECK_EQ(wharf_right_connect(t, s->deputy.path, &to), 0);
-        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
-        CHECK_EQ(wharf_right_new(t, port, &right), 0);
-        struct wharf_item items[2] = {{.kind = WHARF_COPY_SEND, .name = wharfd},
-                                      {.kind = WHARF_MOVE_SEND, .name = right}};
-        struct wharf_msg m =
-                MSG(.data = buf, .len_bytes = question(WH_NAMES_REGISTER, "bank", buf), .items = items, .n_items = 2);
-        CHECK_EQ(wharf_sendmsg(t, to, &m, WHARF_FOREVER), 0);
-        stage_await(&s->go);
-        wharf_task_close(t);
-        return 0;
+        test_stop_wharfd(dir);
 }
 
 /*
@@ -1008,21 +975,7 @@ TEST_TIMEOUT(a_name_that_others_had_registered_is_told_as_nobodys, 60)
 {
         if (geteuid())
                 test_skip("needs root, whom to be taken for");
-        const char *dir = test_domain();
-        char conf[300];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        FILE *f = fopen(conf, "we");
-        CHECK(f);
-        fputs("own * all\nuse * all\n", f);
-        fclose(f);
-        chmod(conf, 0600);
-        pid_t starts = fork();
-        if (starts == 0) {
-                execl(getenv("WHARFD"), "wharfd", "--domain", dir, "--share", "--config", conf, "--linger", "forever",
-                      (char *)NULL);
-                _exit(127);
-        }
-        CHECK_EQ(test_wait(starts), 0);
+        const char *dir = wharfd_with("own * all\nuse * all\n");
         struct names s = {.deputy = hub_socket(), .go = stage_new()};
         snprintf(s.socket, sizeof s.socket, "%s/bootstrap", dir);
         pid_t asks = test_fork(registers_for_others, &s), attacker = test_fork(has_others_register, &s);
@@ -1043,10 +996,5 @@ TEST_TIMEOUT(a_name_that_others_had_registered_is_told_as_nobodys, 60)
         wharf_task_close(t);
         stage_done(&s.go);
         close(s.deputy.listen_fd);
-        pid_t d;
-        while (!(d = test_find_wharfd(dir, false)) || !test_find_wharfd(dir, true))
-                usleep(1000);
-        kill(d, SIGTERM);
-        while (test_find_wharfd(dir, false) || test_find_wharfd(dir, true))
-                usleep(1000);
+        test_stop_wharfd(dir);
 }

@@ -3,10 +3,10 @@
  * kernel's own books (the line "Anonymous" of /proc/self/smaps), and which memory it is, by its inode.
  */
 #include "hub.h"
+#include "inside.h"
 #include "os/os.h"
-#include "link/link.h"
-#include "message/memory.h"
-#include "right/right.h"
+#include "port/link.h"
+#include "port/memory.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -112,15 +112,6 @@ static wharf_name take_memory(wharf_task *t, wharf_name port)
         CHECK_EQ(item.kind, WHARF_GOT_MEMORY);
         CHECK_EQ(wharf_name_kind(t, item.name), WHARF_KIND_MEMORY);
         return item.name;
-}
-
-static struct wh_link *holder(wharf_task *t, wharf_name right)
-{
-        int err;
-        struct wh_link *l = wh_holder_lock(t, right, &err);
-        CHECK(l);
-        wh_unlock(&l->o.lock);
-        return l;
 }
 
 static int fd_of(wharf_task *t, wharf_name memory)
@@ -774,7 +765,7 @@ TEST(memory_that_is_not_sealed_whole_and_ordinary_is_refused)
                                 struct wh_frame f = {
                                         .type = lane ? WH_FRAME_ITEMS : WH_FRAME_MESSAGE,
                                         .n_fds = 1,
-                                        .seq = l->out.seq,
+                                        .seq = l->tx_seq,
                                         .total = beside ? 0 : len,
                                         .arg = WH_MSG_FIRST | WH_MSG_LAST | (beside ? 0 : WH_MSG_MEMORY),
                                 };
@@ -785,10 +776,9 @@ TEST(memory_that_is_not_sealed_whole_and_ordinary_is_refused)
                                                 struct wh_rec_block block;
                                         } rec = {.ext.n_items = 1, .block = {.len = len, .total = len}};
                                         uint32_t size = beside ? sizeof rec.ext : sizeof rec;
-                                        memcpy(wh_ring_reserve(&l->out.lane->ring, size), &rec, size);
-                                        wh_ring_publish(&l->out.lane->ring, beside ? WH_REC_INLINE : WH_REC_MEMORY,
-                                                        size);
-                                        if (wh_ring_must_ring(&l->out.lane->ring))
+                                        memcpy(wh_ring_reserve(&l->tx->ring, size), &rec, size);
+                                        wh_ring_publish(&l->tx->ring, beside ? WH_REC_INLINE : WH_REC_MEMORY, size);
+                                        if (wh_ring_must_ring(&l->tx->ring))
                                                 wh_frame_bell(l->sock);
                                 }
                                 close(fd);

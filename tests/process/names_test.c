@@ -2,6 +2,7 @@
  * Names: real tasks, a real wharfd, in a domain of the test's own.
  */
 #include "os/closer.h"
+#include "by_hand.h"
 #include "domain.h"
 #include "os/os.h"
 #include "names/domain.h"
@@ -21,21 +22,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
-
-static wharf_task *task(void)
-{
-        wharf_task *t;
-        CHECK_EQ(wharf_task_open(NULL, &t), 0);
-        return t;
-}
-
-static wharf_name port(wharf_task *t)
-{
-        wharf_name p;
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
-        CHECK_EQ(wharf_port_new(t, &o, &p), 0);
-        return p;
-}
 
 static pid_t wharfd_pid(const char *dir)
 {
@@ -593,17 +579,11 @@ TEST(what_comes_with_a_bad_request_does_not_stay)
         int first = 0;
         for (unsigned i = 0; i < 40; i++) {
                 struct wh_names_request req = {.op = WH_NAMES_REGISTER, .name = "y", .cookie = {{1, 2}}};
-                uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
+                uint8_t answer[512];
                 struct wharf_item items[3] = {{.kind = WHARF_MAKE_SEND, .name = p},
                                               {.kind = WHARF_COPY_FD, .fd = STDERR_FILENO},
                                               {.kind = WHARF_MAKE_SEND, .name = p}};
-                struct wharf_msg m = {.size = sizeof m,
-                                      .data = buf,
-                                      .len_bytes = wh_names_put_request(&req, buf),
-                                      .items = items,
-                                      .n_items = 3};
-                struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};
-                CHECK_EQ(wharf_callmsg(t, right, &m, &r, wharf_in_ms(60000)), 0);
+                CHECK_GE(ask_with(t, right, &req, items, 3, answer, sizeof answer), 0);
                 CHECK_EQ(wharf_lookup(t, "x", 0, &found), 0);
                 CHECK_EQ(wharf_drop(t, found), 0);
                 CHECK_EQ(wharf_recv(t, p, NULL, 0, NULL, 0), -EAGAIN); /* lets the port see the new right */
@@ -633,19 +613,13 @@ TEST(a_port_that_is_moved_to_wharfd_ends_its_link_unopened)
         CHECK_EQ(wharf_register(t, "x", p), 0);
         for (unsigned n = 1; n <= 3; n++) {
                 struct wh_names_request req = {.op = WH_NAMES_LOOKUP, .name = "x"};
-                uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
+                uint8_t answer[512];
                 struct wharf_item items[3] = {{.kind = WHARF_MAKE_SEND, .name = p},
                                               {.kind = WHARF_MAKE_SEND, .name = p}};
                 items[n - 1] = (struct wharf_item){.kind = WHARF_MOVE_RECEIVE};
                 CHECK_EQ(wharf_port_new(t, NULL, &items[n - 1].name), 0);
                 CHECK_EQ(wh_domain_connect(t, dir, true, true, WH_NEVER, &right), 0);
-                struct wharf_msg m = {.size = sizeof m,
-                                      .data = buf,
-                                      .len_bytes = wh_names_put_request(&req, buf),
-                                      .items = items,
-                                      .n_items = n};
-                struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};
-                CHECK_EQ(wharf_callmsg(t, right, &m, &r, wharf_in_ms(60000)), -EPROTO);
+                CHECK_EQ(ask_with(t, right, &req, items, n, answer, sizeof answer), -EPROTO);
                 CHECK_EQ(wharf_drop(t, right), 0);
                 CHECK_EQ(wharf_lookup(t, "x", 0, &found), 0);
                 CHECK_EQ(wharf_drop(t, found), 0);
@@ -1235,20 +1209,12 @@ TEST_TIMEOUT(many_names, 60)
 static int register_right(wharf_task *t, wharf_name to_wharfd, const char *name, uint32_t kind, wharf_name right)
 {
         struct wh_names_request req = {.op = WH_NAMES_REGISTER, .cookie = {{test_random() | 1, 2}}};
-        uint8_t buf[WH_NAMES_REQUEST_MAX], answer[512];
+        uint8_t answer[512];
         snprintf(req.name, sizeof req.name, "%s", name);
         struct wharf_item item = {.kind = kind, .name = right};
-        struct wharf_msg m = {.size = sizeof m,
-                              .data = buf,
-                              .len_bytes = wh_names_put_request(&req, buf),
-                              .items = &item,
-                              .n_items = 1};
-        struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};
-        int said = 0;
-        uint32_t line;
-        CHECK_EQ(wharf_callmsg(t, to_wharfd, &m, &r, wharf_in_ms(60000)), 0);
-        CHECK_EQ(wh_names_get_reply(r.data, r.len_bytes, WH_NAMES_REGISTER, &said, &line), 0);
-        return said;
+        ssize_t len = ask_with(t, to_wharfd, &req, &item, 1, answer, sizeof answer);
+        CHECK_GE(len, 0);
+        return answer_of(answer, (size_t)len, WH_NAMES_REGISTER);
 }
 
 static size_t names_now(wharf_task *t)

@@ -12,6 +12,7 @@
 #include "wharfd/rules.h"
 #include "wharfd/server.h"
 #include "wharfd/store.h"
+#include "by_hand.h"
 #include "domain.h"
 #include "hub.h"
 #include "test.h"
@@ -29,21 +30,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
-
-static wharf_task *task(void)
-{
-        wharf_task *t;
-        CHECK_EQ(wharf_task_open(NULL, &t), 0);
-        return t;
-}
-
-static wharf_name port(wharf_task *t)
-{
-        wharf_name p;
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
-        CHECK_EQ(wharf_port_new(t, &o, &p), 0);
-        return p;
-}
 
 static void write_file(const char *path, const char *text)
 {
@@ -428,8 +414,6 @@ TEST(names_that_are_not_kept_are_told_of_and_kept_later)
 }
 
 /* Goes on asking for what takes no descriptor, while others are refused for want of them; how often, less than 255. */
-static size_t ask_by_hand(wharf_task *t, wharf_name right, const struct wh_names_request *req, void *answer,
-                          size_t cap);
 static struct asks_on {
         struct stage connected, over;
 } asks_on;
@@ -1030,16 +1014,6 @@ TEST(see_rules_hold_for_who_waits_too)
         test_stop_wharfd(dir);
 }
 
-/* One question by hand, over a connection of its own; how many bytes the answer has. */
-static size_t ask_by_hand(wharf_task *t, wharf_name right, const struct wh_names_request *req, void *answer, size_t cap)
-{
-        uint8_t buf[WH_NAMES_REQUEST_MAX];
-        struct wharf_msg m = {.size = sizeof m, .data = buf, .len_bytes = wh_names_put_request(req, buf)};
-        struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = cap};
-        CHECK_EQ(wharf_callmsg(t, right, &m, &r, WHARF_FOREVER), 0);
-        return r.len_bytes;
-}
-
 /*
  * Goal:   of a port whose name it may not see nobody is told anything, not even its number, whoever waits there, has it, or
  *         has a right to it.
@@ -1320,18 +1294,6 @@ static struct crowd crowd_open(const char *rules)
                 ask_by_hand(c.t, *right, &req, answer, sizeof answer); /* it has greeted, and so there is a queue */
         }
         return c;
-}
-
-static uint32_t start_by_hand(wharf_task *t, wharf_name right, const struct wh_names_request *req, wharf_name port)
-{
-        uint8_t buf[WH_NAMES_REQUEST_MAX];
-        uint32_t call;
-        struct wharf_item item = {.kind = WHARF_MAKE_SEND, .name = port};
-        struct wharf_msg m = {.size = sizeof m, .data = buf, .len_bytes = wh_names_put_request(req, buf)};
-        m.items = &item;
-        m.n_items = port != WHARF_NONE;
-        CHECK_EQ(wharf_call_start(t, right, &m, wharf_in_ms(60000), &call), 0);
-        return call;
 }
 
 /* The errno of its answer; or, where the deadline passes first, -ETIMEDOUT or -EAGAIN and `*ret_none`. */

@@ -2,11 +2,10 @@
  * Short of memory: what a receiver has no memory for now stays where it is, and is received as soon as there is some.
  * No link ends for it, and nothing is lost.
  */
+#include "descriptors.h"
 #include "hub.h"
 
 #include "os/os.h"
-
-#include <sys/resource.h>
 
 #include <wharf/memory.h>
 
@@ -251,16 +250,6 @@ TEST(who_is_introduced_while_there_is_no_memory_is_let_in_later)
 }
 
 /* ---- descriptors, and what a port takes ---- */
-
-static rlim_t limit_descriptors(rlim_t n)
-{
-        struct rlimit l;
-        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &l), 0);
-        rlim_t was = l.rlim_cur;
-        l.rlim_cur = n;
-        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
-        return was;
-}
 
 /* Frames of messages, of a lane, of a section and of items: each is looked at in vain, and received later. */
 TEST(a_receiver_short_of_descriptors_loses_no_message)

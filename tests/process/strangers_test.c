@@ -3,8 +3,10 @@
  * through the library's own inner functions, or by hand, so that all but the one lie is right.
  */
 #include "carrier.h"
+#include "descriptors.h"
 #include "domain.h"
 #include "hub.h"
+#include "inside.h"
 
 #include "os/closer.h"
 #include "os/os.h"
@@ -19,10 +21,7 @@
 #include "wharf/spawn.h"
 
 #include <dirent.h>
-#include <netinet/in.h>
 #include <pthread.h>
-#include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 
@@ -80,15 +79,6 @@ static void send_many(int sock, const void *bytes, size_t len, int fd, unsigned 
         control.align.cmsg_len = CMSG_LEN(n * sizeof(int));
         memcpy(CMSG_DATA(&control.align), fds, n * sizeof(int));
         CHECK_EQ(sendmsg(sock, &m, MSG_NOSIGNAL), len);
-}
-
-static struct wh_link *holder(wharf_task *t, wharf_name right)
-{
-        int err;
-        struct wh_link *l = wh_holder_lock(t, right, &err);
-        CHECK(l);
-        wh_unlock(&l->o.lock);
-        return l;
 }
 
 static uint64_t senders(wharf_task *t, wharf_name port)
@@ -168,16 +158,6 @@ TEST(one_datagram_with_too_many_descriptors_costs_only_its_link)
                 stage_done(&a.done);
                 hub_close(&h);
         }
-}
-
-static rlim_t limit_descriptors(rlim_t n)
-{
-        struct rlimit l;
-        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &l), 0);
-        rlim_t was = l.rlim_cur;
-        l.rlim_cur = n;
-        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
-        return was;
 }
 
 /*
@@ -322,29 +302,6 @@ TEST(a_message_that_can_never_be_received_ends_its_link)
 }
 
 /* ---- what is closed ---- */
-
-/* A TCP socket with bytes that nobody will read: its last close sleeps for as long as whoever made it says. */
-static int lingering(int *ret_reader)
-{
-        static const char zeros[65536];
-        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        struct linger l = {1, 3600};
-        socklen_t len = sizeof a;
-        int small = 1, on = 1, s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        CHECK_GE(s, 0);
-        CHECK_EQ(setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
-        CHECK_EQ(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
-        CHECK_EQ(listen(listener, 1), 0);
-        CHECK_EQ(getsockname(listener, (struct sockaddr *)&a, &len), 0);
-        CHECK_EQ(connect(s, (struct sockaddr *)&a, sizeof a), 0);
-        CHECK_EQ(ioctl(s, FIONBIO, &on), 0);
-        while (send(s, zeros, sizeof zeros, MSG_NOSIGNAL) > 0)
-                ;
-        CHECK_EQ(setsockopt(s, SOL_SOCKET, SO_LINGER, &l, sizeof l), 0);
-        *ret_reader = listener;
-        return s;
-}
 
 enum how_dropped {
         IN_A_REFUSED_FRAME,
