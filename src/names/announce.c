@@ -75,7 +75,7 @@ int wh_announce(struct session *s, struct domain *d, struct conn *c, struct entr
         return r < 0 ? r : announce_end(s, d, c, e, true, w, &a);
 }
 
-/* An entry that wharfd is told of again: a copy, since the list may change while we talk (C3). */
+/* An entry that wharfd is told of again: a copy, since the list may change while we talk (session.C3). */
 struct again {
         struct entry e;
         bool told;

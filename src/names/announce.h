@@ -14,8 +14,8 @@
 int wh_announce(struct session *s, struct domain *d, struct conn *c, struct entry *e, const struct when *w,
                 bool *ret_own);
 /*
- * Asks a new connection for what the last wharfd knew (C2). -EEXIST: a name has another owner now. Where the time is
- * over first, the rest is for the next call (C5).
+ * Asks a new connection for what the last wharfd knew (session.C2). -EEXIST: a name has another owner now. Where the time is
+ * over first, the rest is for the next call (session.C5).
  */
 int wh_announce_all(struct session *s, struct domain *d, struct conn *c, struct when *w);
 
