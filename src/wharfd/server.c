@@ -224,7 +224,7 @@ static bool needed(struct wh_server *s)
 
 /*
  * Sleeps until there is something to do, `wake_ns` at the latest, and does what is not a request. 0, or WH_SERVER_STOPPED,
- * or what is wrong: `refused` polls in a row were.
+ * or an error once poll() was refused too often in a row, which *refused counts.
  */
 static int wait_for_more(struct wh_server *s, int stop_fd, int64_t wake_ns, unsigned *refused)
 {

@@ -147,6 +147,26 @@ static inline int test_run_wharfd(const char *const *args)
         return test_wait(pid);
 }
 
+/* The rules of the test's wharfd become these; the file that they are in. */
+static inline const char *test_rules(const char *rules)
+{
+        static char path[300];
+        snprintf(path, sizeof path, "%s/wharfd.conf", test_dir());
+        int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        CHECK(fd >= 0);
+        CHECK_EQ(write(fd, rules, strlen(rules)), (ssize_t)strlen(rules));
+        close(fd);
+        return path;
+}
+
+/* One that others may use as well, by these rules, and that stays until it is stopped. */
+static inline void test_share_wharfd(const char *dir, const char *rules)
+{
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--share", "--config", test_rules(rules), "--linger",
+                                                  "forever", NULL}),
+                 0);
+}
+
 /* One that test_run_wharfd() has started. */
 static inline void test_stop_wharfd(const char *dir)
 {

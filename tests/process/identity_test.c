@@ -918,23 +918,6 @@ static int has_others_register(void *arg)
         return have_others_ask(arg, WH_NAMES_REGISTER, "bank");
 }
 
-/* A wharfd that all may use, with these rules. Its directory. */
-static const char *wharfd_with(const char *rules)
-{
-        const char *dir = test_domain();
-        char conf[300];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        FILE *f = fopen(conf, "we");
-        CHECK(f);
-        fputs(rules, f);
-        fclose(f);
-        chmod(conf, 0600);
-        CHECK_EQ(test_run_wharfd(
-                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                 0);
-        return dir;
-}
-
 /*
  * Goal:   wharfd decides by nobody else's name than the asker's: what it wrote itself is no question to it, and who asks
  *         because somebody handed over a connection to wharfd is not served as itself.
@@ -943,7 +926,8 @@ TEST_TIMEOUT(wharfd_is_asked_in_nobody_elses_name, 60)
 {
         if (geteuid())
                 test_skip("needs root, whom to be taken for");
-        const char *dir = wharfd_with("own * uid=0\nuse * all\nuse vault uid=0\n");
+        const char *dir = test_domain();
+        test_share_wharfd(dir, "own * uid=0\nuse * all\nuse vault uid=0\n");
         struct names s = {.deputy = hub_socket(), .go = stage_new()};
         snprintf(s.socket, sizeof s.socket, "%s/bootstrap", dir);
         wharf_task *t;
@@ -975,7 +959,8 @@ TEST_TIMEOUT(a_name_that_others_had_registered_is_told_as_nobodys, 60)
 {
         if (geteuid())
                 test_skip("needs root, whom to be taken for");
-        const char *dir = wharfd_with("own * all\nuse * all\n");
+        const char *dir = test_domain();
+        test_share_wharfd(dir, "own * all\nuse * all\n");
         struct names s = {.deputy = hub_socket(), .go = stage_new()};
         snprintf(s.socket, sizeof s.socket, "%s/bootstrap", dir);
         pid_t asks = test_fork(registers_for_others, &s), attacker = test_fork(has_others_register, &s);

@@ -906,17 +906,12 @@ TEST(users_may_do_what_the_rules_say)
         if (geteuid())
                 test_skip("other users need root");
         const char *dir = test_domain();
-        char conf[300];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        write_file(conf, "own org.alice. uid=1000\n"
-                         "own org.bob. uid=1002\n"
-                         "own byextra. gid=3000\n"
-                         "use hidden. none\n"
-                         "use closed. uid=0\n"
-                         "see hidden. uid=0\n");
-        CHECK_EQ(test_run_wharfd(
-                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                 0);
+        test_share_wharfd(dir, "own org.alice. uid=1000\n"
+                               "own org.bob. uid=1002\n"
+                               "own byextra. gid=3000\n"
+                               "use hidden. none\n"
+                               "use closed. uid=0\n"
+                               "see hidden. uid=0\n");
         wharf_task *t = task();
         wharf_name p = port(t), right;
         CHECK_EQ(wharf_register(t, "hidden.x", p), 0);
@@ -931,11 +926,11 @@ TEST(users_may_do_what_the_rules_say)
 
         /* New rules by SIGHUP; wrong ones change nothing. */
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), EACCES);
-        write_file(conf, "own m. uid=1001\nown nonsense\n");
+        test_rules("own m. uid=1001\nown nonsense\n");
         CHECK_EQ(kill(test_find_wharfd(dir, true), SIGHUP), 0);
         CHECK_EQ(wharf_lookup(t, "open.x", 0, &right), 0); /* it was read before this was answered, or is not yet */
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"m.x")), EACCES);
-        write_file(conf, "own m. uid=1001\n");
+        test_rules("own m. uid=1001\n");
         CHECK_EQ(kill(test_find_wharfd(dir, false), SIGHUP), 0); /* the keeper passes it on */
         UNTIL(test_wait(test_fork(can_register, (char *)"m.x")) == 0);
 
@@ -946,8 +941,8 @@ TEST(users_may_do_what_the_rules_say)
         CHECK_EQ(test_wait(test_fork(can_register, (char *)"n.x")), EACCES);
         wharf_task_close(t);
         test_stop_wharfd(dir);
-        write_file(conf, "own\n");
-        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--share", "--config", conf, NULL}), 1);
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--share", "--config", test_rules("own\n"), NULL}),
+                 1);
 }
 
 /*
@@ -994,17 +989,12 @@ TEST(see_rules_hold_for_who_waits_too)
         if (geteuid())
                 test_skip("other users need root");
         const char *dir = test_domain();
-        char conf[300];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        write_file(conf, "own * all\nsee secret. uid=1000\n");
-        CHECK_EQ(test_run_wharfd(
-                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                 0);
+        test_share_wharfd(dir, "own * all\nsee secret. uid=1000\n");
         asks_waits.owner = test_fork(secret_owner, NULL);
         UNTIL(waits_seen_by(1000) == 2);
         CHECK_EQ(waits_seen_by(1001), 1);
         CHECK_EQ(waits_seen_by(0), 1);
-        write_file(conf, "own * all\nsee * uid=1001\nsee secret. uid=1000\n");
+        test_rules("own * all\nsee * uid=1001\nsee secret. uid=1000\n");
         CHECK_EQ(kill(test_find_wharfd(dir, true), SIGHUP), 0);
         UNTIL(waits_seen_by(1002) == 0);
         CHECK_EQ(waits_seen_by(1001), 1);
@@ -1082,14 +1072,9 @@ TEST(the_number_of_a_hidden_port_is_told_nowhere)
         if (geteuid())
                 test_skip("other users need root");
         const char *dir = test_domain();
-        char conf[300];
         secret = test_shared(4096);
         asks_numbers.dir = dir;
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        write_file(conf, "own * all\nsee secret. uid=1000\n");
-        CHECK_EQ(test_run_wharfd(
-                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                 0);
+        test_share_wharfd(dir, "own * all\nsee secret. uid=1000\n");
         secret->owner = test_fork(secret_port, NULL);
         UNTIL(*(volatile uint64_t *)&secret->id);
         secret->user = test_fork(secret_user, NULL);
@@ -1112,9 +1097,7 @@ TEST(what_a_user_gave_back_it_can_have_again)
 {
         enum { ROUNDS = 30 };
         const char *dir = test_domain();
-        char conf[300];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        write_file(conf, "own * all\nlimit names 16\nlimit waits 16\nlimit watches 16\nlimit tasks 16\n");
+        const char *conf = test_rules("own * all\nlimit names 16\nlimit waits 16\nlimit watches 16\nlimit tasks 16\n");
         CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
         wharf_task *t = task();
         wharf_name p = port(t), right;
@@ -1152,9 +1135,8 @@ TEST(watchers_are_told_anew_when_the_rules_change)
                 unsigned begins, ends, names;
         } s = {0};
         const char *dir = test_domain();
-        char conf[300], buf[512];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        write_file(conf, "own * all\n");
+        char buf[512];
+        const char *conf = test_rules("own * all\n");
         CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
         wharf_task *t = task();
         wharf_name p = port(t), w = port(t);
@@ -1172,7 +1154,7 @@ TEST(watchers_are_told_anew_when_the_rules_change)
                 }
                 CHECK_EQ(s.begins, round);
                 CHECK_EQ(s.names, 1); /* and not the second time */
-                write_file(conf, "own * all\nsee x. none\n");
+                test_rules("own * all\nsee x. none\n");
                 CHECK_EQ(kill(test_find_wharfd(dir, true), SIGHUP), 0);
         }
         wharf_task_close(t);
@@ -1282,9 +1264,7 @@ static struct crowd crowd_open(const char *rules)
         struct crowd c = {.dir = test_domain(), .t = task()};
         struct wh_names_request req = {.op = WH_NAMES_STATE};
         uint8_t answer[512];
-        char conf[300];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        write_file(conf, rules);
+        const char *conf = test_rules(rules);
         CHECK_EQ(test_run_wharfd((const char *[]){"--domain", c.dir, "--config", conf, NULL}), 0);
         CHECK_EQ(wharf_register(c.t, "stays", port(c.t)), 0);
         c.server = test_find_wharfd(c.dir, true);
@@ -2142,9 +2122,7 @@ TEST_TIMEOUT(a_flood_of_one_user_leaves_others_served, 60)
         if (geteuid())
                 test_skip("other users need root");
         const char *dir = test_domain();
-        char conf[300];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        write_file(conf, "own * all\nlimit connections 200\nlimit names 120\n");
+        const char *conf = test_rules("own * all\nlimit connections 200\nlimit names 120\n");
         struct rlimit l;
         CHECK_EQ(getrlimit(RLIMIT_NOFILE, &l), 0);
         l.rlim_cur = l.rlim_max;
@@ -2185,11 +2163,9 @@ TEST(connections_of_the_dead_take_nobodys_place)
 {
         enum { LIMIT = 32, ASKS = 4 };
         const char *dir = test_domain();
-        char conf[300];
         struct sockaddr_un sa = {.sun_family = AF_UNIX};
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         snprintf(sa.sun_path, sizeof sa.sun_path, "%s/bootstrap", dir);
-        write_file(conf, "own * all\nlimit connections 32\n");
+        const char *conf = test_rules("own * all\nlimit connections 32\n");
         CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
         pid_t server, asks[ASKS];
         UNTIL((server = test_find_wharfd(dir, true)));
@@ -2316,12 +2292,7 @@ static void two_containers(bool user)
                       mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0); /* in a chroot that is no mount */
         if (test_wait(probe))
                 test_skip("namespaces are forbidden here");
-        char conf[300];
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        write_file(conf, "own * all\n");
-        CHECK_EQ(test_run_wharfd(
-                         (const char *[]){"--domain", dir, "--share", "--config", conf, "--linger", "forever", NULL}),
-                 0);
+        test_share_wharfd(dir, "own * all\n");
         struct container a = {.dir = dir, .said = test_shared(3 * sizeof(int))}, b = a;
         a.user = user ? 1000 : 0;
         b.user = user ? 1001 : 0;
@@ -2370,10 +2341,8 @@ static unsigned long long status_of(pid_t pid, const char *key, int base)
 TEST(a_server_gives_up_what_it_does_not_need)
 {
         const char *dir = test_domain();
-        char conf[300];
         struct stat st;
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        write_file(conf, "own * all\nsee hidden. none\n");
+        const char *conf = test_rules("own * all\nsee hidden. none\n");
         CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--confine", "kill", NULL}), 0);
         wharf_task *t = task(), *other = task();
         wharf_name p = port(t), w = port(other), right;
