@@ -107,7 +107,7 @@ int wh_carrier_port(wharf_task *t, int owner, wharf_name *ret)
                 p->made++; /* a right that was there before its port */
                 wh_os_fd_private(owner);
                 /* Whoever started this process gave it the pair, and could do with it what it wanted. (What runs with more
-                 * rights than whoever started it is given none: see carrier_find() in pattern/spawn.c.) */
+                 * rights than whoever started it is given none: see carrier_find() in pattern/inherited.c.) */
                 if (wh_os_getsockopt(owner, SOL_SOCKET, SO_PEERCRED, &u, &len) == 0)
                         wh_link_identify(l, &(struct wh_cred){u.pid, u.uid, u.gid, true}, WHARF_KNOWN_BOUND);
                 wh_port_hello(p, &h);

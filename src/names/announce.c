@@ -2,8 +2,8 @@
 
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/items.h"
-#include "port/kept.h"
+#include "message/items.h"
+#include "right/kept.h"
 #include "port/status.h"
 #include "names/question.h"
 

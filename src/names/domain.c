@@ -2,7 +2,7 @@
 
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -5,9 +5,9 @@
 
 #include "os/closer.h"
 #include "os/os.h"
-#include "port/object.h"
-#include "port/task.h"
-#include "port/why.h"
+#include "right/right.h"
+#include "task/task.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <string.h>

@@ -7,7 +7,7 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <limits.h>

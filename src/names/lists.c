@@ -4,7 +4,7 @@
  */
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/why.h"
+#include "task/why.h"
 #include "names/graph.h"
 #include "names/names.h"
 #include "names/session.h"

@@ -2,9 +2,9 @@
 
 #include "base/why.h"
 #include "os/os.h"
-#include "port/items.h"
-#include "port/task.h"
-#include "port/waits.h"
+#include "message/items.h"
+#include "task/task.h"
+#include "task/waits.h"
 #include "names/domain.h"
 
 #include <errno.h>

@@ -2,8 +2,8 @@
 
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/task.h"
-#include "port/why.h"
+#include "task/task.h"
+#include "task/why.h"
 #include "names/announce.h"
 #include "names/domain.h"
 #include "names/question.h"

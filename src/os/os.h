@@ -10,11 +10,12 @@
  *   O3  Every descriptor made here is close-on-exec; every send carries MSG_NOSIGNAL.
  *   O4  No function restarts a wait after EINTR: callers know their deadlines, the seam does not.
  *   O5  No function is a cancellation point of pthreads: a thread that is cancelled leaves the library first.
- *   O6  A socket's end is told when nothing lies before it any more: what a peer sent before it closed is never passed.
+ *   O6  A socket's end is reported only when nothing lies before it any more: what a peer sent before it closed is not
+ *       skipped.
  *
  * Newer than Linux 5.15, which is promised; what is done without each is in docs/design/kernels.md:
  *      MFD_NOEXEC_SEAL       6.3   wh_os_memfd()
- *      SO_PEERPIDFD          6.5   port/message.c, by way of wh_os_getsockopt()
+ *      SO_PEERPIDFD          6.5   message/message.c, by way of wh_os_getsockopt()
  *      SCM_PIDFD             6.5   os/receive.c: closed where it comes
  *      numbers in pidfs      6.9   os/task.c
  * Whoever adds one adds it there, and to `newer` in proof/matrix/sandboxes.c.

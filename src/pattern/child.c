@@ -5,7 +5,7 @@
 
 #include "os/os.h"
 #include "os/spawn.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <string.h>

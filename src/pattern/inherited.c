@@ -7,8 +7,8 @@
 #include "os/closer.h"
 #include "os/lock.h"
 #include "os/os.h"
-#include "port/items.h"
-#include "port/why.h"
+#include "message/items.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -8,7 +8,7 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "os/spawn.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <inttypes.h>

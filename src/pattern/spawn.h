@@ -1,7 +1,7 @@
 /*
  * spawn - how a program is given rights at its start.
  *
- * What is given travels as the items of one message (port/carrier.h), whose payload is their names, each ended by a 0.
+ * What is given travels as the items of one message (message/carrier.h), whose payload is their names, each ended by a 0.
  * The variable WHARF_RIGHTS says PID:FD:INODE: for which process (0: for whoever asks first), on which descriptor, and
  * which socket that is, so that a descriptor of that number which is something else by now is not taken for it.
  *
@@ -12,7 +12,7 @@
 #ifndef WH_PATTERN_SPAWN_H
 #define WH_PATTERN_SPAWN_H
 
-#include "port/carrier.h"
+#include "message/carrier.h"
 #include "wharf/spawn.h"
 
 #include <assert.h>

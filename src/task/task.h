@@ -54,7 +54,7 @@ struct wharf_task {
         void *service;
         void (*service_free)(void *);
         struct wh_waits waits; /* what it says about itself to others */
-        void *inherited;       /* what this process was given at its start: pattern/spawn.c, which has a lock for it */
+        void *inherited;       /* what this process was given at its start: pattern/inherited.c, which has a lock for it */
         void (*inherited_free)(void *);
         struct wh_accounts accounts; /* what all its ports share, between the users of its senders */
         struct wh_lock lingers;      /* guards the next; before those of the books */

@@ -3,7 +3,7 @@
  */
 #include "wharfd/server_impl.h"
 
-#include "port/items.h"
+#include "message/items.h"
 #include "wharf/message.h"
 
 #include <errno.h>

@@ -6,7 +6,7 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
-#include "port/kept.h"
+#include "right/kept.h"
 #include "port/status.h"
 
 #include <errno.h>

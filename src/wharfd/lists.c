@@ -6,7 +6,7 @@
 #include "base/trace.h"
 #include "os/os.h"
 #include "port/status.h"
-#include "port/task.h"
+#include "task/task.h"
 #include "wharf/message.h"
 
 #include <errno.h>

@@ -6,8 +6,8 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
-#include "port/identity.h"
-#include "port/kept.h"
+#include "link/identity.h"
+#include "right/kept.h"
 #include "port/status.h"
 #include "wharf/message.h"
 

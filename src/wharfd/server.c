@@ -1,10 +1,11 @@
+#include "port/port.h"
 #include "wharfd/server_impl.h"
 
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/items.h"
-#include "port/kept.h"
-#include "port/task.h"
+#include "message/items.h"
+#include "right/kept.h"
+#include "task/task.h"
 #include "names/domain.h"
 #include "wharf/message.h"
 
@@ -44,10 +45,10 @@ static void spares_take(struct wh_server *s)
 }
 
 /*
- * There is too little for what one sender has, and nobody else has anything. That may pass; but nobody else is to wait for
- * it for good. So after a few tries the sender's next message is taken without its items, which the spare descriptors are
- * for (S13), and answered with the reason; where not even that can be done, its link ends for that reason, and it may come
- * again. Then 0; otherwise `err`.
+ * There is too little for what one sender has, and nobody else has anything. That may pass; but nobody else is to wait
+ * for it for good. So after a few tries the sender's next message is taken without its items, which the spare
+ * descriptors are for (S13), and answered with the reason; where not even that can be done, its link ends for that
+ * reason, and it may come again. Then 0; otherwise `err`.
  */
 static int serve_short(struct wh_server *s, struct wharf_msg *m, int err)
 {
@@ -77,7 +78,7 @@ static int serve_short(struct wh_server *s, struct wharf_msg *m, int err)
 static int serve_one(struct wh_server *s)
 {
         struct wharf_item items[WH_REQUEST_ITEMS_MAX];
-        uint8_t buf[WH_NAMES_REQUEST_MAX]; /* private: what is parsed cannot change any more (N1) */
+        uint8_t buf[WH_NAMES_REQUEST_MAX]; /* private: what is parsed cannot change any more (proto.N1) */
         struct wharf_msg m = {.size = sizeof m,
                               .flags = WHARF_RECV_DROP_UNFIT,
                               .data = buf,

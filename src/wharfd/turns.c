@@ -5,7 +5,7 @@
 
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/kept.h"
+#include "right/kept.h"
 #include "wharf/message.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /*
- * Shares: no user can take so much of anything that others find nothing left. The rule is that of port/account.h.
+ * Shares: no user can take so much of anything that others find nothing left. The rule is that of task/account.h.
  */
 #include "wharfd/server_impl.h"
 

@@ -10,16 +10,16 @@
  * Always true:
  *   W1  A watch costs the same whatever happens: an event that finds no room is dropped, and what has to be told anew
  *       is read from the table of names when there is room.
- *   W2  Who is behind was told of all names up to `cursor`, as they are now; changes there are sent at once. Of names
- *       behind it nothing was said yet.
+ *   W2  A watcher that is behind was told of all names up to `cursor`, as they are now; changes there are sent at once.
+ *       It was told nothing yet of the names after that.
  *   W3  Events are frames on the link's socket, never a lane: a watcher that does not read costs what a socket holds.
- *   W4  The right that came with the request is kept (port/kept.h) and only introduces the one that events are sent
+ *   W4  The right that came with the request is kept (right/kept.h) and only introduces the one that events are sent
  *       on; so the next wharfd introduces another, and the watcher knows both by who introduced them.
  *   W5  A port that a process has registered is given to nobody while a watch of that same process is behind there. So
- *       what somebody registered before it was given a right to it has been told there before its first message came,
- *       however short it lived (names/direct rests on that). Both are of one process if the kernel said so when they were
- *       asked for; one that it has not named is like no other. Another process, of whatever user, holds back nobody's
- *       name, since the port that its right leads to is its claim alone.
+ *       what a process registered before it was given a right to that port has been told there before its first message
+ *       comes, however short it lives (names/direct relies on that). Both are of one process if the kernel said so when they
+ *       were asked for; a process that it has not named is like no other. A watch of another process, of whatever user,
+ *       holds back nobody's name, since only that process claims which port its right leads to.
  */
 #include "wharfd/server_impl.h"
 

@@ -4,8 +4,8 @@
 #ifndef TEST_INSIDE_H
 #define TEST_INSIDE_H
 
-#include "port/link.h"
-#include "port/object.h"
+#include "link/link.h"
+#include "right/right.h"
 #include "test.h"
 
 static inline struct wh_link *holder(wharf_task *t, wharf_name right)

@@ -5,8 +5,9 @@
 #include "hub.h"
 #include "inside.h"
 #include "os/os.h"
-#include "port/link.h"
-#include "port/memory.h"
+#include "link/link.h"
+#include "message/memory.h"
+#include "right/right.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -765,7 +766,7 @@ TEST(memory_that_is_not_sealed_whole_and_ordinary_is_refused)
                                 struct wh_frame f = {
                                         .type = lane ? WH_FRAME_ITEMS : WH_FRAME_MESSAGE,
                                         .n_fds = 1,
-                                        .seq = l->tx_seq,
+                                        .seq = l->out.seq,
                                         .total = beside ? 0 : len,
                                         .arg = WH_MSG_FIRST | WH_MSG_LAST | (beside ? 0 : WH_MSG_MEMORY),
                                 };
@@ -776,9 +777,10 @@ TEST(memory_that_is_not_sealed_whole_and_ordinary_is_refused)
                                                 struct wh_rec_block block;
                                         } rec = {.ext.n_items = 1, .block = {.len = len, .total = len}};
                                         uint32_t size = beside ? sizeof rec.ext : sizeof rec;
-                                        memcpy(wh_ring_reserve(&l->tx->ring, size), &rec, size);
-                                        wh_ring_publish(&l->tx->ring, beside ? WH_REC_INLINE : WH_REC_MEMORY, size);
-                                        if (wh_ring_must_ring(&l->tx->ring))
+                                        memcpy(wh_ring_reserve(&l->out.lane->ring, size), &rec, size);
+                                        wh_ring_publish(&l->out.lane->ring, beside ? WH_REC_INLINE : WH_REC_MEMORY,
+                                                        size);
+                                        if (wh_ring_must_ring(&l->out.lane->ring))
                                                 wh_frame_bell(l->sock);
                                 }
                                 close(fd);

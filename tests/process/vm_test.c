@@ -6,8 +6,10 @@
 #include "inside.h"
 
 #include "os/os.h"
-#include "port/direct.h"
-#include "port/link.h"
+#include "link/direct.h"
+#include "right/held.h"
+#include "link/link.h"
+#include "right/right.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -566,9 +568,9 @@ TEST(offers_that_no_honest_sender_makes)
                         struct wh_rec_direct d;
                 } rec = {.ext.n_items = lies[i].n_items, .d = lies[i].d};
                 wh_direct_offer(l, 1);
-                memcpy(wh_ring_reserve(&l->tx->ring, sizeof rec), &rec, sizeof rec);
-                wh_ring_publish(&l->tx->ring, WH_REC_DIRECT, (uint32_t)sizeof rec - lies[i].cut);
-                if (wh_ring_must_ring(&l->tx->ring))
+                memcpy(wh_ring_reserve(&l->out.lane->ring, sizeof rec), &rec, sizeof rec);
+                wh_ring_publish(&l->out.lane->ring, WH_REC_DIRECT, (uint32_t)sizeof rec - lies[i].cut);
+                if (wh_ring_must_ring(&l->out.lane->ring))
                         wh_frame_bell(l->sock);
                 struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
                 CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
@@ -608,7 +610,7 @@ TEST(an_answer_that_no_honest_receiver_gives)
         struct wh_link *l = holder(h.task, w.right);
         pthread_t thread;
         CHECK_EQ(pthread_create(&thread, NULL, send_and_tell, &w), 0);
-        _Atomic uint64_t *word = (_Atomic uint64_t *)(uintptr_t)&l->tx->ring.back->direct;
+        _Atomic uint64_t *word = (_Atomic uint64_t *)(uintptr_t)&l->out.lane->ring.back->direct;
         while (*word != wh_direct_word(WH_DIRECT_OFFERED, 1, 0))
                 usleep(100);
         *word = 0xdeadbeef;
@@ -1002,7 +1004,7 @@ static int call_and_give_up(void *arg)
         CHECK_EQ(a.how, WHARF_HOW_DIRECT);
         check_reply(t, &a, 3, MIB);
         struct wh_link *l = holder(t, hub);
-        CHECK(l->windows_aside == NULL); /* all were answered */
+        CHECK(wh_held(l)->windows_aside == NULL); /* all were answered */
         wharf_task_close(t);
         return 0;
 }
@@ -1147,11 +1149,11 @@ static int announce_lies(void *arg)
                 struct {
                         struct wh_rec_ext ext;
                         struct wh_rec_direct d;
-                } rec = {.ext.call = l->last_call + 1,
+                } rec = {.ext.call = wh_held(l)->last_call + 1,
                          .d = {.at = window_lies[i].mine ? (uintptr_t)page : window_lies[i].at,
                                .len = window_lies[i].len}};
-                memcpy(wh_ring_reserve(&l->tx->ring, sizeof rec), &rec, sizeof rec);
-                wh_ring_publish(&l->tx->ring, WH_REC_WINDOW, sizeof rec);
+                memcpy(wh_ring_reserve(&l->out.lane->ring, sizeof rec), &rec, sizeof rec);
+                wh_ring_publish(&l->out.lane->ring, WH_REC_WINDOW, sizeof rec);
                 uint64_t ask[2] = {i, 4096};
                 char buf[4096];
                 ssize_t r = wharf_call(t, hub, ask, sizeof ask, buf, sizeof buf, WHARF_FOREVER);
@@ -1226,7 +1228,7 @@ TEST(direct_replies_that_no_honest_server_gives)
                 struct wh_link *l = (struct wh_link *)wh_table_find(&h.task->links, (uint32_t)m.sender.id);
                 CHECK_EQ(wh_link_attach(l), 0);
                 struct wh_link *caller = holder(h.task, right);
-                struct wh_window *w = wh_container(caller->calls.next, struct wh_call, node)->window;
+                struct wh_window *w = wh_container(wh_held(caller)->calls.next, struct wh_call, node)->window;
                 CHECK(!w == !lie);
                 struct {
                         struct wh_rec_ext ext;
@@ -1238,8 +1240,8 @@ TEST(direct_replies_that_no_honest_server_gives)
                                .len = lie == 2   ? 4097
                                       : lie == 3 ? 0
                                                  : 4096}};
-                memcpy(wh_ring_reserve(&l->tx->ring, sizeof rec), &rec, sizeof rec);
-                wh_ring_publish(&l->tx->ring, WH_REC_DIRECT, sizeof rec);
+                memcpy(wh_ring_reserve(&l->out.lane->ring, sizeof rec), &rec, sizeof rec);
+                wh_ring_publish(&l->out.lane->ring, WH_REC_DIRECT, sizeof rec);
                 struct wharf_msg a = MSG(.flags = WHARF_RECV_ALLOC);
                 CHECK_EQ(wharf_call_finish(h.task, right, call, &a, WHARF_FOREVER), -EPROTO);
                 hub_close(&h);

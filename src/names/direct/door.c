@@ -5,9 +5,9 @@
 #include "names/direct/direct.h"
 
 #include "base/trace.h"
-#include "port/items.h"
+#include "message/items.h"
 #include "port/port.h"
-#include "port/why.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <stdlib.h>

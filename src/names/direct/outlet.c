@@ -1,11 +1,12 @@
 /*
  * outlet - sending to a peer by its name: the right that is kept of it, and the hello that moves its port there.
  */
+#include "message/message.h"
 #include "names/direct/direct.h"
 
 #include "base/trace.h"
-#include "port/object.h"
-#include "port/why.h"
+#include "right/right.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -2,10 +2,11 @@
  * receive - receiving from one peer by its name, or from anyone. One thread at a time does (D3), for a bounded time
  * between two looks at its deadline (D5).
  */
+#include "message/message.h"
 #include "names/direct/direct.h"
 
-#include "port/object.h"
-#include "port/why.h"
+#include "right/right.h"
+#include "task/why.h"
 
 #include <errno.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #include "pattern/mach/mach.h"
 
 #include "os/os.h"
-#include "port/items.h"
+#include "message/items.h"
 
 #include <errno.h>
 #include <string.h>
