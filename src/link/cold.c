@@ -2,6 +2,7 @@
 
 #include "link/choose.h"
 #include "link/record.h"
+#include "link/wire.h"
 
 #include <errno.h>
 

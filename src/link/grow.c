@@ -5,6 +5,7 @@
 #include "memory/buddy.h"
 #include "os/os.h"
 #include "link/choose.h"
+#include "link/wire.h"
 
 #include <errno.h>
 

@@ -32,33 +32,18 @@ void wh_link_end(struct wh_link *l, int err)
                 l->over = err;
 }
 
-void wh_stash_done(struct wh_stash *s)
+int wh_link_break(struct wh_link *l, int err)
 {
-        if (s->mapped) {
-                wh_os_munmap(s->bytes, s->room);
-                wh_os_close_theirs(s->memory);
-        } else {
-                free(s->bytes);
+        if (l->owner && !l->over) {
+                struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-err};
+                f.id = err == -EDQUOT ? l->in.refusal : WH_REFUSAL_PLAIN;
+                f.total = l->end->limit(l, err, (enum wh_refusal)f.id);
+                wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
         }
-        *s = (struct wh_stash){0};
-}
-
-/* An end of a pair. */
-static bool is_end(uint8_t kind)
-{
-        return kind == WH_ITEM_SEND || kind == WH_ITEM_REPLY || kind == WH_ITEM_RECEIVE;
-}
-
-void wh_items_done(struct wh_items *i)
-{
-        if (wh_unlikely(i->moving))
-                i->undo(i);
-        for (unsigned k = 0; k < i->n; k++)
-                if (is_end(i->kind[k])) /* not shut down: of a message that was withdrawn it is its sender's again */
-                        wh_os_close_end(i->fd[k], WH_END_SHARED);
-                else
-                        wh_os_close_theirs(i->fd[k]);
-        i->n = 0;
+        wh_link_end(l, err);
+        if (l->out.over == 0 && !l->owner)
+                l->out.over = err;
+        return err;
 }
 
 enum wh_end wh_link_end_how(const struct wh_link *l)

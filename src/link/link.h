@@ -251,7 +251,7 @@ struct wh_receiving {
         bool hung_up;            /* the kernel says that the other side is gone; there may be more to read, */
         bool sock_ended;         /* ... and everything was read */
         bool sock_ready;         /* there may be something to read on the socket */
-        bool rung;               /* ... and since it became so nobody has seen that it is doorbells alone (in.c) */
+        bool rung;               /* ... and since it became so nobody has seen that it is doorbells alone (pump.c) */
         uint8_t waits;           /* enum wh_waits_for: nothing of it is read meanwhile */
         bool direct;             /* stash.bytes is the buffer of the receive that is running */
         bool leader;             /* at the holder: a thread waits on the socket for all */
@@ -343,10 +343,10 @@ static inline enum wh_frame_to wh_link_hears(const struct wh_link *l)
 /* ---- link.c: life ---- */
 
 struct wh_link *wh_link_new(wharf_task *t, uint8_t kind, int sock, const struct wh_end_ops *end);
-/* Lock and return the link of the send right that `name` stands for; NULL with *err when it is none. Unlock with wh_unlock(). */
-struct wh_link *wh_holder_lock(wharf_task *t, wharf_name name, int *err);
 /* The link ends now, for the reason `err`; the first reason stays. Closes nothing. */
 void wh_link_end(struct wh_link *l, int err);
+/* End the link for a breach; an owner says why before it hangs up. Returns `err`. */
+int wh_link_break(struct wh_link *l, int err);
 /*
  * Frees what a link holds (lanes, stash, items, socket), of the parts that both ends have. The object itself goes back to
  * its pool by the caller.
@@ -354,10 +354,21 @@ void wh_link_end(struct wh_link *l, int err);
 void wh_link_done(struct wh_link *l);
 /* How its end is to be closed. */
 enum wh_end wh_link_end_how(const struct wh_link *l);
-void wh_stash_done(struct wh_stash *s);
-void wh_items_done(struct wh_items *i);
 
-/* ---- out.c, cold.c, grow.c: sending; under the sending guard ---- */
+/* K7: take from the budget. False: it is used up. */
+static inline bool wh_link_spend(struct wh_link *l, uint64_t cost)
+{
+        uint32_t *left = l->end->budget(l);
+        *left = cost < *left ? *left - (uint32_t)cost : 0;
+        return *left > 0;
+}
+
+/* ---- name.c ---- */
+
+/* Lock and return the link of the send right that `name` stands for; NULL with *err when it is none. Unlock with wh_unlock(). */
+struct wh_link *wh_holder_lock(wharf_task *t, wharf_name name, int *err);
+
+/* ---- out.c: the ways out; under the sending guard ---- */
 
 struct wh_outgoing {
         const void *data;
@@ -380,51 +391,18 @@ struct wh_outgoing {
         uint64_t window_at; /* of a DIRECT reply: where in the caller; of a window: how long it is. Not initialised */
 };
 
-/* What the receiver had given back at some moment: a sender without room waits until that differs. */
-struct wh_room {
-        uint64_t records, lines;
-        uint64_t claim; /* of the offer that stands, or how many cold messages were taken */
-        uint32_t released;
-};
-struct wh_room wh_room_now(const struct wh_link *l);
-/* Between the last two looks of one that waits for room: longer than the receiver's store waits to be seen (R9). */
-static inline void wh_room_moment(void)
-{
-        for (unsigned i = 0; i < 64; i++) /* a microsecond or so */
-                wh_relax();
-}
-
 /* Bytes in a record, where nothing is in the way. -EAGAIN: it takes the long way, or there is no room now. */
 int wh_link_send_plain(struct wh_link *l, const void *data, uint64_t len);
 /* One step: 0 when all is sent; -EAGAIN when there is no room now; otherwise the message cannot be sent. */
 int wh_link_try_send(struct wh_link *l, struct wh_outgoing *o);
-/*
- * Send, waiting for room until `deadline_ns`; the lock is given up while it waits. At the holder's end only: replies
- * never wait.
- */
-int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns);
-/*
- * Leave a message that found the queue full (for `full`, an errno, which stays the answer where nothing can be left):
- * 1; -EBUSY when another waits there still.
- */
-int wh_link_leave(struct wh_link *l, struct wh_outgoing *o, int full);
 /* Publish one message behind a full queue. -EAGAIN: what is kept for it is used. */
 int wh_link_send_kept(struct wh_link *l, struct wh_outgoing *o);
-/* WHARF_FULL_*: by what the queue is full for what was tried last; 0 when it is not. */
-uint32_t wh_link_full_by(struct wh_link *l);
-/* The first `n` messages were taken, as the receiver says by frames and replies. */
-void wh_link_told(struct wh_link *l, uint64_t n);
 /* Would even a small message have to wait? */
 bool wh_link_full(struct wh_link *l);
 /* An offer ends without an answer, for `err`: withdrawn, and that is the result; or 0, since it was taken after all. */
 int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err);
 /* The short way for a payload that was reserved and filled: -EAGAIN when only the long way can tell what is wrong. */
 int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len);
-/* Shared memory may not be made here: the answer of a sandbox, or of RLIMIT_FSIZE, which will be the same next time. */
-static inline bool wh_forbidden(int r)
-{
-        return r == -EPERM || r == -EACCES || r == -ENOSYS || r == -EFBIG;
-}
 /* All but the arrays, which are large and seldom needed. */
 static inline void wh_outgoing_init(struct wh_outgoing *o, const void *data, uint64_t len)
 {
@@ -438,44 +416,49 @@ static inline void wh_outgoing_init(struct wh_outgoing *o, const void *data, uin
         o->items_sent = o->started = o->items_gone = o->whole = o->kept = o->forbidden = false;
         o->done = 0;
 }
+
+/* ---- cold.c, grow.c: what frames and memory hold; under the sending guard ---- */
+
+/* The first `n` messages were taken, as the receiver says by frames and replies. */
+void wh_link_told(struct wh_link *l, uint64_t n);
+/* WHARF_FULL_*: by what the queue is full for what was tried last; 0 when it is not. */
+uint32_t wh_link_full_by(struct wh_link *l);
 /* Make the lane, or stay cold. 0; -EAGAIN when the socket is full. */
 int wh_link_attach(struct wh_link *l);
 /* Lend a block, adding a section where there is none that large. -EAGAIN: none free now. */
 int wh_link_lend(struct wh_link *l, uint64_t len, uint16_t *ret_slot, void **ret);
 /* Shared memory that this end pays for, unread rings that were left behind included. */
 uint64_t wh_link_shared_bytes(const struct wh_link *l);
-/* So many descriptors went with the message, and are unread. */
-void wh_link_items_sent(struct wh_link *l, unsigned n);
+/* Shared memory may not be made here: the answer of a sandbox, or of RLIMIT_FSIZE, which will be the same next time. */
+static inline bool wh_forbidden(int r)
+{
+        return r == -EPERM || r == -EACCES || r == -ENOSYS || r == -EFBIG;
+}
 
 /* ---- wire.c: the socket, as the sending end uses it; under the sending guard ---- */
 
-/* Before the next message of a provisional link: K5. Harmless where a pair cannot be made, or not now. */
-int wh_link_rebind(struct wh_link *l);
 /* Send a frame, counting it where the peer must know that one is there. */
 int wh_link_frame(struct wh_link *l, struct wh_frame *f, const void *data, size_t len, const int *fds, bool cred);
-/* The same with data that lies in two places. */
-int wh_link_frame_parts(struct wh_link *l, struct wh_frame *f, const struct iovec part[2], const int *fds, bool cred);
 void wh_link_bell(struct wh_link *l);
-/* Nothing can be sent any more, for `err`; the first reason stays. */
-void wh_link_tx_end(struct wh_link *l, int err);
-/* Read the frames that wait at the holder's end, unless a thread does so already: replies stay put. */
-void wh_link_heed(struct wh_link *l);
-/* A few of them, on the way of a message. False: there are more. */
-bool wh_link_heed_few(struct wh_link *l);
-/*
- * Without a lane there is no word that tells a sender to look at its socket, such as that its port has moved. So it looks
- * before a message, where it has a pair of its own (it makes one otherwise), but for those that follow another at once: a look
- * finds the receiver's answers, too, and costs as much as a message.
- */
-void wh_link_heed_cold(struct wh_link *l);
 /* Has the owner said what its port takes? An owner knows. */
 bool wh_link_greeted(struct wh_link *l);
-/* Sending goes on in another lane, or in none. */
-void wh_link_leave_lane(struct wh_link *l);
 /* Has the receiver died? Asked of the socket at most once a millisecond; true when it was. */
 bool wh_link_probe(struct wh_link *l, bool now);
 
-/* ---- in.c: receiving; under the receiving guard ---- */
+/* ---- change.c: a lane or a pair ends ---- */
+
+/* Under the sending guard: before the next message of a provisional link (K5). Harmless where a pair cannot be made, or not now. */
+int wh_link_rebind(struct wh_link *l);
+/* Under the sending guard: sending goes on in another lane, or in none. */
+void wh_link_leave_lane(struct wh_link *l);
+/* The other side is gone: what it still publishes in its lane is read no more (a breach). */
+void wh_link_hung_up(struct wh_link *l);
+/* The lane that a held payload lies in: number `n` of this link. NULL: there is none. */
+struct wh_lane_rx *wh_link_lane(struct wh_link *l, uint32_t n);
+/* A payload of that lane was given back: free it, where it was the last of an ended one. */
+void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx);
+
+/* ---- in.c: one message after another; under the receiving guard ---- */
 
 /* The next message of a link, described and not yet taken. */
 struct wh_incoming {
@@ -510,10 +493,10 @@ bool wh_link_still_offered(const struct wh_link *l, const struct wh_incoming *in
 /* Take the offer. False: it was withdrawn; then wh_link_skip() in place of wh_link_took(). */
 bool wh_link_claim(struct wh_link *l, const struct wh_incoming *in);
 void wh_link_skip(struct wh_link *l, const struct wh_incoming *in);
-/* End the link for a breach; an owner says why before it hangs up. Returns `err`. */
-int wh_link_break(struct wh_link *l, int err);
-/* A message that is a sealed memory becomes the stash; takes the descriptor, also on failure. */
-int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, uint32_t call);
+/* The receiver will sleep: announce it, so that the sender rings. False when something is there after all. */
+bool wh_link_arm(struct wh_link *l);
+
+/* ---- pump.c: reading the socket; under the receiving guard ---- */
 
 /* What reads a socket reads it for. */
 enum wh_until {
@@ -531,34 +514,24 @@ enum wh_until {
 int wh_link_read(struct wh_link *l, enum wh_until until, unsigned n);
 /* The same once. 1: something changed; 0: nothing more; WH_LINK_WAITS, WH_LINK_LATER; otherwise as wh_link_next(). */
 int wh_link_pump(struct wh_link *l);
-/* K7: take from the budget. False: it is used up. */
-bool wh_link_spend(struct wh_link *l, uint64_t cost);
 /*
  * The frame that is being read is taken from the socket: from here on it may have effect. 0, also where there is none.
  * On failure nothing has, and may have: it is not what was looked at (-EPROTO), or there still.
  */
 int wh_link_take_frame(struct wh_link *l);
+
+/* ---- stash.c, descriptors.c: what came and is kept; under the receiving guard ---- */
+
+/* A message that is a sealed memory becomes the stash; takes the descriptor, also on failure. */
+int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, uint32_t call);
 /* Stop putting chunks into a buffer that is about to be used otherwise. -ENOMEM ends the link. */
 void wh_link_privatise(struct wh_link *l);
+void wh_stash_done(struct wh_stash *s);
+void wh_items_done(struct wh_items *i);
+
+/* ---- direct.c ---- */
+
 /* A pidfd of the process that made the owner's end's link and holds it. -ESRCH where it is gone or not known. */
 int wh_link_pidfd(struct wh_link *l, int *ret);
-/* The other side is gone: what it still publishes in its lane is read no more (a breach). */
-void wh_link_hung_up(struct wh_link *l);
-/* Drop the beginning of a message that will not be finished. */
-void wh_link_forget_part(struct wh_link *l);
-/* The receiver will sleep: announce it, so that the sender rings. False when something is there after all. */
-bool wh_link_arm(struct wh_link *l);
-
-/*
- * Delivers a whole message into the user's struct and takes it from the link; see message.c. `with_reply`: a request's
- * answer gets a name. -EOVERFLOW and other failures leave the message where it is. 1: it was an offer, and was
- * withdrawn meanwhile; the link is past it, and nothing was delivered.
- */
-int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder);
-
-/* The lane that a held payload lies in: number `n` of this link. NULL: there is none. */
-struct wh_lane_rx *wh_link_lane(struct wh_link *l, uint32_t n);
-/* A payload of that lane was given back: free it, where it was the last of an ended one. */
-void wh_link_unheld(struct wh_link *l, struct wh_lane_rx *rx);
 
 #endif

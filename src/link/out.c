@@ -9,6 +9,7 @@
 #include "link/direct.h"
 #include "link/grow.h"
 #include "link/record.h"
+#include "link/wire.h"
 
 #include "base/trace.h"
 #include "os/os.h"
@@ -71,14 +72,6 @@ static inline __attribute__((always_inline)) int tx_sent(struct wh_link *l, stru
 {
         o->how = how;
         return tx_done(l);
-}
-
-void wh_link_items_sent(struct wh_link *l, unsigned n)
-{
-        if (n == 0)
-                return;
-        l->out.items_unread += n;
-        l->out.items_record = l->out.lane ? l->out.lane->ring.records : 0;
 }
 
 /* ---- capacity zero ---- */

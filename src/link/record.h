@@ -39,6 +39,14 @@ static inline struct wh_record wh_record_of(const struct wh_outgoing *o, enum wh
 
 /* The ITEMS frame of the next record: `n` descriptors. */
 int wh_record_items(struct wh_link *l, struct wh_outgoing *o, unsigned n);
+/* So many descriptors went with the message, and are unread. */
+static inline void wh_link_items_sent(struct wh_link *l, unsigned n)
+{
+        if (n == 0)
+                return;
+        l->out.items_unread += n;
+        l->out.items_record = l->out.lane ? l->out.lane->ring.records : 0;
+}
 /* No block is to be had for its bytes, for `r`; as wh_record_place(). */
 int wh_record_blockless(struct wh_link *l, const struct wh_record *p, int r, uint32_t *ret_lacks);
 /*

@@ -1,15 +1,11 @@
 /*
- * The socket of a link, as its sending end uses it: frames and doorbells, what they find out about the other side, and the
- * pair that the holder makes (K5).
+ * wire - the socket of a link, as its sending end uses it: frames and doorbells, and what they find out about the other side.
  */
-#include "link/link.h"
+#include "link/wire.h"
 
-#include "os/closer.h"
 #include "os/os.h"
-#include "task/why.h"
 
 #include <errno.h>
-#include <string.h>
 
 void wh_link_tx_end(struct wh_link *l, int err)
 {
@@ -101,112 +97,6 @@ void wh_link_bell(struct wh_link *l)
 {
         if (wh_frame_bell(l->sock) == -EPIPE)
                 wh_link_probe(l, true);
-}
-
-/* ---- a pair of its own ---- */
-
-/* What the receiver has not taken counts against the next one's capacity. */
-void wh_link_leave_lane(struct wh_link *l)
-{
-        wh_ring_refresh(&l->out.lane->ring);
-        uint64_t unread = wh_ring_unread(&l->out.lane->ring);
-        l->out.known_taken = l->out.seq - (unread < l->out.seq ? unread : l->out.seq);
-        /* The next one numbers its records from the messages on, and what is remembered of them goes along. */
-        uint64_t more = l->out.lane->ring.records - l->out.seq;
-        l->out.items_record -= more < l->out.items_record ? more : l->out.items_record;
-        if (l->out.later)
-                l->out.later = more < l->out.later ? l->out.later - more : 1;
-        l->out.lane = wh_lane_tx_free(l->out.lane);
-        l->end->shared(l);
-}
-
-/*
- * Not the first pair of this link: what the owner wrote, or will write before it knows of the new one, is read first.
- * Not now, where a thread sleeps on the old pair and would hear nothing of the new one: it will see to it when it
- * wakes; nor inside a message in pieces, nor while the user writes into a lent block of the lane.
- */
-static bool rebind_again_waits(const struct wh_link *l)
-{
-        return l->in.leader || l->out.busy || l->in.old_sock >= 0 || l->in.greeting_awaited ||
-               (l->out.lane && wh_lane_lent_any(l->out.lane));
-}
-
-/* A pair whose owner's end has the kernel say with each frame who sent it (I2), from the first on. */
-static int own_pair(int sv[2])
-{
-        const int on = 1;
-        int r = wh_os_socketpair(sv);
-        if (r == 0 && (r = wh_os_setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on)) < 0) {
-                wh_os_close(sv[0]);
-                wh_os_close(sv[1]);
-        }
-        return r;
-}
-
-int wh_link_rebind(struct wh_link *l)
-{
-        if (!l->provisional)
-                return 0;
-        bool again = l->out.detour & WH_DETOUR_REBIND;
-        if (again && rebind_again_waits(l))
-                return 0;
-        l->in.sock_ready = true;
-        wh_link_read(l, WH_UNTIL_EMPTY, 0); /* the greeting lies there already */
-        if (l->over || l->out.over)
-                return l->out.over ? l->out.over : l->over;
-        int sv[2];
-        int r = own_pair(sv);
-        if (r < 0) {
-                /* Forbidden in this sandbox, or no descriptors left: the link works as it is, and nobody knows whose. */
-                if (r != -EMFILE && r != -ENFILE && r != -ENOMEM) {
-                        l->provisional = false;
-                        l->out.detour &= (uint8_t)~WH_DETOUR_REBIND;
-                }
-                wh_set_why(
-                        "sent, but the receiver cannot know who has sent it: no pair of sockets can be made here (%s)",
-                        strerrorname_np(-r));
-                return 0;
-        }
-        wh_os_fd_private(sv[0]);
-        int old = l->sock;
-        /* Both are watched until it is clear which one stays: whoever asked is told, come what may (N1). */
-        if (l->end->watch(l, sv[0], true) < 0) {
-                wh_os_close(sv[0]);
-                wh_os_close(sv[1]);
-                return 0; /* as where there are no descriptors */
-        }
-        struct wh_frame f = {
-                .type = WH_FRAME_REBIND, .n_fds = 1, .seq = l->out.seq, .arg = again ? WH_CHANGE_AWAITED : 0};
-        if (l->out.lane) {
-                f.arg |= WH_CHANGE_LANE;
-                f.total = l->out.lane->ring.records;
-        }
-        const struct wh_origin said = wh_origin_put(l->greeted ? l->hello.port_id : 0, &l->given);
-        r = wh_link_frame(l, &f, &said, sizeof said, &sv[1], true);
-        wh_os_close_end(sv[1], WH_END_SHARED); /* its receiver may have it, and be gone, by now */
-        if (r < 0) {
-                l->end->watch(l, sv[0], false);
-                wh_os_close(sv[0]);
-                return again && r != -EPIPE && !l->out.over ? 0
-                                                            : r; /* the old way works, until the new one can be had */
-        }
-        l->end->watch(l, old, false);
-        l->sock = sv[0];
-        if (again) {
-                l->in.old_sock = old;
-                l->in.greeting_awaited = true;
-        } else {
-                wh_os_close_end(old, WH_END_SHARED); /* whoever gave it to us may have put something there */
-        }
-        l->end->sock_changed(l); /* the old pair goes out of what watches it when it is closed */
-        l->out.later_end = 0;
-        if (l->out.lane)
-                wh_link_leave_lane(l);
-        l->out.detour &=
-                (uint8_t) ~(WH_DETOUR_ABORT | WH_DETOUR_REBIND); /* a change ends a message in pieces as well */
-        l->provisional = false;
-        l->in.sock_ready = true;
-        return 0;
 }
 
 void wh_link_heed(struct wh_link *l)

@@ -1,5 +1,6 @@
 #include "message/carrier.h"
 
+#include "message/message.h"
 #include "right/right.h"
 #include "port/port.h"
 #include "task/why.h"

@@ -14,4 +14,10 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
 /* A failed call says which limit of the receiver's it was; the link is locked. */
 void wh_link_failed(struct wh_link *l, int err);
 
+/*
+ * Delivers a whole message into the user's struct and takes it from the link. -EOVERFLOW and other failures leave the
+ * message where it is. 1: it was an offer, and was withdrawn meanwhile; the link is past it, and nothing was delivered.
+ */
+int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m, wharf_name holder);
+
 #endif

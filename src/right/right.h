@@ -17,6 +17,31 @@ struct wh_link wh_single_link(wharf_task *t, int sock);
 
 int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name);
 
+/* What the receiver had given back at some moment: a sender without room waits until that differs. */
+struct wh_room {
+        uint64_t records, lines;
+        uint64_t claim; /* of the offer that stands, or how many cold messages were taken */
+        uint32_t released;
+};
+struct wh_room wh_room_now(const struct wh_link *l);
+/* Between the last two looks of one that waits for room: longer than the receiver's store waits to be seen (ring.R9). */
+static inline void wh_room_moment(void)
+{
+        for (unsigned i = 0; i < 64; i++) /* a microsecond or so */
+                wh_relax();
+}
+
+/*
+ * Send, waiting for room until `deadline_ns`; the lock is given up while it waits. At the holder's end only: replies
+ * never wait.
+ */
+int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns);
+/*
+ * Leave a message that found the queue full (for `full`, an errno, which stays the answer where nothing can be left):
+ * 1; -EBUSY when another waits there still.
+ */
+int wh_link_leave(struct wh_link *l, struct wh_outgoing *o, int full);
+
 /*
  * Sleep until the link may have room, or a reply, or is over; the lock is given up meanwhile. 0, -EAGAIN for deadline
  * 0, -ETIMEDOUT. `seen` is NULL to wait for a reply; to wait for room it is what wh_room_now() said before the attempt
