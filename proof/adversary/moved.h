@@ -1,4 +1,4 @@
-/* moved - what the carrier of a moved port says, as the adversary writes it (src/message/move.c has it for itself). */
+/* moved - what the carrier of a moved port says, as the adversary writes it (src/message/state.h has it for itself). */
 #ifndef ADVERSARY_MOVED_H
 #define ADVERSARY_MOVED_H
 

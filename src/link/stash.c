@@ -164,7 +164,7 @@ int wh_link_stash_memory(struct wh_link *l, int fd, uint64_t len, uint32_t id, u
 }
 
 /*
- * Room for all of a message that was begun elsewhere (move.c), which is about to go on. Nothing of what there is is copied, if it
+ * Room for all of a message that was begun elsewhere (move.h), which is about to go on. Nothing of what there is is copied, if it
  * is much: it is mapped once more, below the rest.
  */
 int wh_stash_grow(struct wh_link *l)

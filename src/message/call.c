@@ -1,6 +1,8 @@
 #include "link/direct.h"
 #include "message/call.h"
-#include "message/message.h"
+#include "message/deliver.h"
+#include "message/receive.h"
+#include "message/send.h"
 #include "right/calls.h"
 #include "right/right.h"
 #include "task/why.h"
@@ -43,30 +45,23 @@ static int call_link_error(const struct wh_link *l)
         return l->over == -EPIPE ? -ECONNRESET : l->over;
 }
 
-/* Deliver the reply that was kept. */
+/* Deliver the reply that was kept. What is left of it then goes with the call. */
 static int call_take_kept(struct wh_link *l, struct wh_call *c, struct wharf_msg *m)
 {
-        struct wh_stash stash = l->in.stash;
-        struct wh_items items = l->in.items;
-        bool direct = l->in.direct;
-        /* The same code as for a message from the link itself: lend it the call's. */
-        l->in.stash = c->reply;
-        l->in.items = c->items;
-        l->in.direct = false;
+        struct wh_stash *s = &c->reply;
+        const struct wh_kept_reply kept = {s, &c->items};
         struct wh_incoming in = {.where = WH_IN_STASH,
-                                 .bytes = c->reply.bytes,
-                                 .len = c->reply.len,
-                                 .id = c->reply.id,
-                                 .how = c->reply.how,
+                                 .bytes = s->bytes,
+                                 .len = s->len,
+                                 .id = s->id,
+                                 .how = s->how,
                                  .n_items = c->items.n};
-        uint64_t seq = l->in.seq;
-        int r = wh_deliver(l->task, l, &in, m, atomic_load_explicit(&l->o.name, memory_order_relaxed));
-        l->in.seq = seq; /* it was counted when it came */
-        c->reply = l->in.stash;
-        c->items = l->in.items;
-        l->in.stash = stash;
-        l->in.items = items;
-        l->in.direct = direct;
+        int r = wh_deliver(l->task, l, &in, &kept, m, atomic_load_explicit(&l->o.name, memory_order_relaxed));
+        if (r == 0 && s->mapped && s->how == WHARF_HOW_DIRECT) {
+                wh_window_give(l, s->bytes, s->room);
+                s->mapped = false;
+                s->bytes = NULL;
+        }
         return r;
 }
 
@@ -138,7 +133,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                 if (r == 1) {
                         struct wh_call *for_call = wh_call_find(l, in.call);
                         if (for_call == c && !in.dropped && !c->done) {
-                                r = wh_deliver(l->task, l, &in, m, right);
+                                r = wh_deliver(l->task, l, &in, NULL, m, right);
                                 if (r == 0) {
                                         wh_link_told(l, c->seq);
                                         wh_call_answered(c, m->how, in.refused);

@@ -1,6 +1,7 @@
 #include "message/carrier.h"
+#include "message/deliver.h"
 
-#include "message/message.h"
+#include "message/send.h"
 #include "right/right.h"
 #include "port/port.h"
 #include "task/why.h"
@@ -58,7 +59,7 @@ int wh_carrier_unpack(wharf_task *t, int sock, struct wharf_msg *m)
         l.answer = true;
         int r = wh_link_next(&l, &in);
         if (r == 1)
-                r = in.call || in.dropped ? -EPROTO : wh_deliver(t, &l, &in, m, WHARF_NONE);
+                r = in.call || in.dropped ? -EPROTO : wh_deliver(t, &l, &in, NULL, m, WHARF_NONE);
         else if (r == 0 || r == -EPIPE)
                 r = -ENODATA;
         l.sock = -1;

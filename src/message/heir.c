@@ -1,11 +1,18 @@
 #include "message/heir.h"
 
-#include "message/move.h"
 #include "os/os.h"
 #include "port/port.h"
 #include "task/why.h"
 
 #include <errno.h>
+
+/* Without waiting. On failure the port is as it was. */
+static int move_to(wharf_task *t, wharf_name port, wharf_name to)
+{
+        struct wharf_item item = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+        struct wharf_msg m = {.size = sizeof m, .id = WHARF_ID_PORT_DESTROYED, .items = &item, .n_items = 1};
+        return wharf_sendmsg(t, to, &m, 0);
+}
 
 bool wh_port_inherited(wharf_task *t, struct wh_object *o, wharf_name name)
 {
@@ -24,7 +31,7 @@ bool wh_port_inherited(wharf_task *t, struct wh_object *o, wharf_name name)
         wh_unlock(&in->lock);
         if (!heir)
                 return false;
-        return wh_move_to(t, name, heir, WHARF_ID_PORT_DESTROYED) == 0;
+        return move_to(t, name, heir) == 0;
 }
 
 WHARF_API int wharf_port_heir(wharf_task *t, wharf_name port, wharf_name right)

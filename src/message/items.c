@@ -279,34 +279,33 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
  * answer nothing counts but who wrote the very frame that the port came in: the port may have another owner than the one
  * who said before who it is (WHO), and the call may have been passed on.
  */
-static bool own_mover(const struct wh_link *l)
+static bool own_mover(const struct wh_link *l, const struct wh_items *from)
 {
         const struct wh_accounts *a = &l->task->accounts;
         if (l->answer)
                 return true;
         if (a->equal)
                 return false;
-        return l->owner ? wh_known_surely(l->who.known) && l->cred.uid == a->self : l->in.items.own;
+        return l->owner ? wh_known_surely(l->who.known) && l->cred.uid == a->self : from->own;
 }
 
-int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n)
+int wh_items_open(wharf_task *t, struct wh_link *l, struct wh_items *from, unsigned n)
 {
         if (n > WHARF_ITEMS_MAX)
                 return wh_trace(-EPROTO);
-        struct wh_mover by = {.given = wh_link_giver(l), .own = own_mover(l), .over = l};
+        struct wh_mover by = {.given = wh_link_giver(l), .own = own_mover(l, from), .over = l};
         by.payer = l->owner && !l->answer ? wh_owned(l)->bill.payer : t->accounts.self;
         if (!by.own && by.payer == t->accounts.self)
                 by.payer = (uid_t)-1; /* a right that we made and gave away, or an answer: nobody is known */
         int r;
         do { /* only an owner has many to serve */
-                r = wh_moving_open(t, &l->in.items, n, &by);
+                r = wh_moving_open(t, from, n, &by);
         } while (r == WH_LINK_LATER && !l->owner);
         return r;
 }
 
-int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_item *to)
+int wh_items_accept(wharf_task *t, struct wh_link *l, const struct wh_items *from, unsigned n, struct wharf_item *to)
 {
-        struct wh_items *from = &l->in.items;
         const struct wharf_introducer given = wh_link_giver(l);
         struct wharf_item got[WHARF_ITEMS_MAX];
         unsigned i = 0;
@@ -363,12 +362,21 @@ void wh_items_unaccept(wharf_task *t, const struct wharf_item *got, unsigned n)
         }
 }
 
-void wh_items_take(wharf_task *t, struct wh_link *l, const struct wharf_item *got, unsigned n)
+void wh_items_take(wharf_task *t, struct wh_items *from, const struct wharf_item *got, unsigned n)
 {
-        struct wh_items *from = &l->in.items;
         for (unsigned i = 0; i < n; i++)
                 if (from->kind[i] == WH_ITEM_RECEIVE)
                         wh_move_start(t, got[i].name, from->fd[i]);
         wh_moving_done(from);
         from->n = 0;
+}
+
+void wh_items_drop(wharf_task *t, const struct wharf_item *items, unsigned n)
+{
+        for (unsigned i = 0; i < n; i++) {
+                if (items[i].kind == WHARF_GOT_FD)
+                        wh_os_close_theirs(items[i].fd);
+                else if (items[i].kind)
+                        wharf_drop(t, items[i].name);
+        }
 }

@@ -27,17 +27,17 @@ int wh_items_prepare(wharf_task *t, const struct wharf_msg *m, struct wh_outgoin
 void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_out *out, bool sent);
 
 /*
- * Opens the ports among the first `n` kept descriptors of a link, which comes before anything else of their message is
- * delivered. 0; WH_LINK_LATER: the budget is used up, and the next call goes on; WH_LINK_WAITS; other failures leave nothing.
+ * Opens the ports among the first `n` descriptors of `from`, which came over that link, before anything else of their message
+ * is delivered. 0; WH_LINK_LATER: the budget is used up, and the next call goes on; WH_LINK_WAITS; other failures leave nothing.
  */
-int wh_items_open(wharf_task *t, struct wh_link *l, unsigned n);
+int wh_items_open(wharf_task *t, struct wh_link *l, struct wh_items *from, unsigned n);
 /*
- * Names and descriptors of the user for the first `n` kept descriptors of a link, of which none is taken from it yet. On failure
- * nothing has changed but that ports which were opened are to be undone (wh_moving_undo()).
+ * Names and descriptors of the user for the first `n` of them, of which none is taken yet. On failure nothing has changed but
+ * that ports which were opened are to be undone (wh_moving_undo()).
  */
-int wh_items_accept(wharf_task *t, struct wh_link *l, unsigned n, struct wharf_item *to);
-/* Then one of these: they are the user's, for good; or the names go again, and all is the link's as before. */
-void wh_items_take(wharf_task *t, struct wh_link *l, const struct wharf_item *got, unsigned n);
+int wh_items_accept(wharf_task *t, struct wh_link *l, const struct wh_items *from, unsigned n, struct wharf_item *to);
+/* Then one of these: they are the user's, for good; or the names go again, and all is as before. */
+void wh_items_take(wharf_task *t, struct wh_items *from, const struct wharf_item *got, unsigned n);
 void wh_items_unaccept(wharf_task *t, const struct wharf_item *got, unsigned n);
 
 /* Gives back what was received and is of no use, of whatever kind it is; what was taken has kind 0. */

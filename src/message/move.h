@@ -82,10 +82,4 @@ void wh_move_start(wharf_task *t, wharf_name port, int carrier);
 /* A receive looks at a link that came with a port for the first time: it is ours alone now, and its holder is asked anew (K5). */
 void wh_link_arrive(struct wh_link *l);
 
-/*
- * Send the receive right `port` in an otherwise empty message `id` over the send right `to`, without waiting: what a
- * port that is dropped may do instead of ending. On failure it is as it was.
- */
-int wh_move_to(wharf_task *t, wharf_name port, wharf_name to, uint32_t id);
-
 #endif

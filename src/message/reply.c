@@ -7,7 +7,7 @@
  */
 #include "link/direct.h"
 #include "right/calls.h"
-#include "message/message.h"
+#include "message/send.h"
 #include "message/call.h"
 #include "message/items.h"
 #include "right/right.h"

@@ -1,3 +1,4 @@
+#include "message/sender.h"
 #include "names/announce.h"
 
 #include "base/trace.h"

@@ -7,6 +7,7 @@
 #include "os/lock.h"
 #include "os/os.h"
 #include "message/items.h"
+#include "message/sender.h"
 #include "right/kept.h"
 #include "right/right.h"
 #include "task/task.h"

@@ -15,7 +15,7 @@
  *
  * Newer than Linux 5.15, which is promised; what is done without each is in docs/design/kernels.md:
  *      MFD_NOEXEC_SEAL       6.3   wh_os_memfd()
- *      SO_PEERPIDFD          6.5   message/message.c, by way of wh_os_getsockopt()
+ *      SO_PEERPIDFD          6.5   link/direct.c, by way of wh_os_getsockopt()
  *      SCM_PIDFD             6.5   os/receive.c: closed where it comes
  *      numbers in pidfs      6.9   os/task.c
  * Whoever adds one adds it there, and to `newer` in proof/matrix/sandboxes.c.

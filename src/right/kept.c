@@ -2,21 +2,13 @@
 
 #include "base/trace.h"
 #include "os/os.h"
-#include "port/branch.h"
 #include "right/right.h"
-#include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
 #include "task/why.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
-
-#ifndef SO_PEERGROUPS
-#define SO_PEERGROUPS 59
-#endif
 
 int wh_right_keep(wharf_task *t, wharf_name right, int *ret_fd, struct wh_kept *ret)
 {
@@ -105,96 +97,6 @@ uint32_t wh_right_unread(wharf_task *t, wharf_name right)
         const uint32_t n = wh_frames_unread(l->sock);
         wh_unlock(&l->o.lock);
         return n;
-}
-
-/* Lock and return the inbox of the port that the sender `id` sends to; NULL when there is none such. */
-static struct wh_inbox *sender_lock(wharf_task *t, uint64_t id, struct wh_link **ret)
-{
-        struct wh_link *l = id <= UINT32_MAX ? (struct wh_link *)wh_table_find(&t->links, (uint32_t)id) : NULL;
-        struct wh_owned *o = wh_owned(l);
-        while (l && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id) {
-                struct wh_inbox *in = o->inbox;
-                if (!in)
-                        return NULL;
-                wh_lock(&in->lock);
-                if (o->inbox == in && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id && o->port) {
-                        *ret = l;
-                        return in;
-                }
-                bool moved = o->inbox != in;
-                wh_unlock(&in->lock);
-                if (!moved)
-                        return NULL;
-        }
-        return NULL;
-}
-
-bool wh_sender_lives(wharf_task *t, uint64_t sender_id)
-{
-        struct wh_link *l;
-        struct wh_inbox *in = wh_task_ours(t) ? sender_lock(t, sender_id, &l) : NULL;
-        bool lives = in && !l->in.hung_up && !l->over;
-        if (lives) { /* of a death that the port has not looked at yet */
-                struct pollfd p = {.fd = l->sock, .events = POLLRDHUP};
-                lives = wh_os_poll(&p, 1, 0) == 0;
-        }
-        if (in)
-                wh_unlock(&in->lock);
-        return lives;
-}
-
-uint64_t wh_sender_introducer(wharf_task *t, uint64_t sender_id)
-{
-        struct wh_link *l;
-        if (!wh_task_ours(t))
-                return 0;
-        struct wh_inbox *in = sender_lock(t, sender_id, &l);
-        if (!in)
-                return 0;
-        uint64_t id = wh_owned(l)->branch && wh_owned(l)->branch->up ? wh_owned(l)->branch->up->id : 0;
-        wh_unlock(&in->lock);
-        return id;
-}
-
-WHARF_API int wharf_sender_introducers(wharf_task *t, uint64_t sender_id, struct wharf_introducer *ret, unsigned max)
-{
-        struct wh_link *l;
-        if (!ret && max)
-                return wh_fail_null("ret");
-        if (!wh_task_ours(t))
-                return wh_fail(-ESTALE, NULL);
-        struct wh_inbox *in = sender_lock(t, sender_id, &l);
-        if (!in)
-                return wh_fail(-ENOENT, "%" PRIu64 " is no sender here, or not any more", sender_id);
-        unsigned n = wh_link_introducers(l, ret, max);
-        wh_unlock(&in->lock);
-        return (int)n;
-}
-
-void wh_sender_groups(wharf_task *t, uint64_t sender_id, gid_t *groups, unsigned *n)
-{
-        struct wh_link *l;
-        unsigned room = *n;
-        *n = 0;
-        struct wh_inbox *in = sender_lock(t, sender_id, &l);
-        if (!in)
-                return;
-        /* Only of a socket that accept() made: of a pair, the kernel knows who made it, not who sends. */
-        if (l->connected) {
-                socklen_t len = room * (socklen_t)sizeof *groups;
-                int r = wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERGROUPS, groups, &len);
-                if (r == 0) {
-                        *n = len / (socklen_t)sizeof *groups;
-                } else if (r == -ERANGE) { /* `len` says how many: take as many as there is room for */
-                        gid_t *all = wh_os_malloc(len);
-                        if (all && wh_os_getsockopt(l->sock, SOL_SOCKET, SO_PEERGROUPS, all, &len) == 0) {
-                                memcpy(groups, all, room * sizeof *groups);
-                                *n = room;
-                        }
-                        free(all);
-                }
-        }
-        wh_unlock(&in->lock);
 }
 
 enum { SHARE_MIN = 8 }; /* links that a user may always have */

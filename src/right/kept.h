@@ -1,5 +1,5 @@
 /*
- * kept - send rights that outlive the process that holds them; and who stands behind a link.
+ * kept - send rights that outlive the process that holds them.
  *
  * Why: a server that is killed and started again must go on with the rights it was given, without asking anybody. A
  * link in use has state in private memory (numbers, positions, a lane) that dies with its user. So a kept right is
@@ -58,15 +58,6 @@ uint32_t wh_right_unread(wharf_task *task, wharf_name right);
 
 /* wharf_right_new() that also tells the id by which the port knows the sender. */
 int wh_right_new_id(wharf_task *task, wharf_name port, wharf_name *ret, uint64_t *ret_id);
-/* Is there (still) a sender of that id? */
-bool wh_sender_lives(wharf_task *task, uint64_t sender_id);
-/* Who introduced this sender: the id of a link of the same port; 0 for nobody, and for what is no sender (any more). */
-uint64_t wh_sender_introducer(wharf_task *task, uint64_t sender_id);
-/*
- * Supplementary groups of a sender that connected to the port's socket, as they were then; of others none are known.
- * `groups` has room for *n, which becomes how many there are in it. Groups beyond that are left out.
- */
-void wh_sender_groups(wharf_task *task, uint64_t sender_id, gid_t *groups, unsigned *n);
 
 /*
  * Of the links to `port` there may be `total` in all, of which each user has a share, this task's own too, but always a

@@ -41,7 +41,7 @@ struct wharf_task {
         struct wh_list waiting;       /* ports with links that wait for others to end (places.h); guard: notices */
         uint32_t freed;               /* changes whenever a link ends; guard: notices */
         _Atomic uint32_t n_placeless; /* links: places.h */
-        struct wh_list gone;          /* ports that were not to be had after all (move.c, M8); guard: notices */
+        struct wh_list gone;          /* ports that were not to be had after all (move.h, M8); guard: notices */
         _Atomic uint32_t n_gone;      /* so many, also while a thread is at one; a hint */
         _Atomic uint32_t n_waiting;   /* ports in `waiting`; beside its guard a hint */
         struct wh_lock own_lock;      /* making them; taken before all others */
@@ -54,7 +54,7 @@ struct wharf_task {
         void *service;
         void (*service_free)(void *);
         struct wh_waits waits; /* what it says about itself to others */
-        void *inherited;       /* what this process was given at its start: pattern/inherited.c, which has a lock for it */
+        void *inherited; /* what this process was given at its start: pattern/inherited.c, which has a lock for it */
         void (*inherited_free)(void *);
         struct wh_accounts accounts; /* what all its ports share, between the users of its senders */
         struct wh_lock lingers;      /* guards the next; before those of the books */

@@ -1,6 +1,7 @@
 /*
  * requests - one request: who asks, whether it may, and what is done (S2, S8, S11, S12).
  */
+#include "message/sender.h"
 #include "wharfd/server_impl.h"
 
 #include "base/trace.h"

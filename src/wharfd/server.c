@@ -4,6 +4,7 @@
 #include "base/trace.h"
 #include "os/os.h"
 #include "message/items.h"
+#include "message/sender.h"
 #include "right/kept.h"
 #include "task/task.h"
 #include "names/domain.h"

@@ -1,6 +1,7 @@
 /*
  * turns - what waits is answered in parts, for each user in turn (S10): lists, and look-ups that are due.
  */
+#include "message/sender.h"
 #include "wharfd/server_impl.h"
 
 #include "base/trace.h"

@@ -9,7 +9,7 @@
 #include "link/frame.h"
 #include "right/kept.h"
 #include "link/link.h"
-#include "message/memory.h"
+#include "link/payload.h"
 #include "message/move.h"
 #include "port/owned.h"
 #include "port/port.h"
@@ -23,7 +23,7 @@
 
 /* ---- a state by hand ---- */
 
-/* As struct move_head, move_link and move_datagram in message/move.c, which says what the words are. */
+/* As struct wh_move_head, wh_move_link and wh_move_datagram in message/state.h, which says what the words are. */
 struct head {
         uint64_t magic;
         uint32_t version, n_links;

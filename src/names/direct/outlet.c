@@ -1,7 +1,7 @@
 /*
  * outlet - sending to a peer by its name: the right that is kept of it, and the hello that moves its port there.
  */
-#include "message/message.h"
+#include "message/send.h"
 #include "names/direct/direct.h"
 
 #include "base/trace.h"

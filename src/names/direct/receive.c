@@ -2,7 +2,7 @@
  * receive - receiving from one peer by its name, or from anyone. One thread at a time does (D3), for a bounded time
  * between two looks at its deadline (D5).
  */
-#include "message/message.h"
+#include "message/receive.h"
 #include "names/direct/direct.h"
 
 #include "right/right.h"
