@@ -20,62 +20,74 @@
 #include <errno.h>
 #include <string.h>
 
+/*
+ * The first fragment of a message, or all of it as a memory of its own (then the stash is full). What it takes is had first,
+ * then the frame.
+ */
+static int message_begins(struct wh_link *l, const struct wh_frame *f, const uint8_t *kinds, const int *fds,
+                          const struct wh_cred *cred, bool *ret_kept)
+{
+        wh_link_forget_part(l); /* what was begun and not finished was given up */
+        int r = wh_items_keep(l, f, kinds, fds, cred);
+        if (r < 0)
+                return r;
+        *ret_kept = true;
+        const int memory = wh_items_take_memory(l);
+        if (!!(f->arg & WH_MSG_MEMORY) != (memory >= 0)) {
+                wh_os_close_theirs(memory);
+                return -EPROTO;
+        }
+        if (memory >= 0) {
+                r = wh_stash_memory(l, memory, f->total, f->id, f->call);
+                wh_stash_memory_keep(l, memory);
+        } else {
+                const uint64_t n = f->len - f->n_fds;
+                r = wh_stash_begin(l, f->total, f->id, f->call, WHARF_HOW_COLD);
+                if (r == 0 && (n > l->in.stash.len || (f->arg & WH_MSG_LAST && n != l->in.stash.len)))
+                        r = -EPROTO;
+        }
+        if (r == 0)
+                r = wh_link_take_frame(l);
+        if (r < 0) {
+                wh_items_done(&l->in.items); /* the frame still has them, or it was another */
+                wh_stash_done(&l->in.stash);
+                wh_stash_gone(l);
+                return r;
+        }
+        l->in.stash.n_items = l->in.items.n;
+        l->in.stash.tell = f->arg & WH_MSG_TELL;
+        l->in.stash.refused = (uint16_t)(f->arg >> WH_MSG_REFUSED_SHIFT);
+        return 0;
+}
+
+/* One more fragment. */
+static int message_goes_on(struct wh_link *l, const struct wh_frame *f)
+{
+        const struct wh_stash *s = &l->in.stash;
+        const uint64_t n = f->len;
+        if (!s->building || f->n_fds)
+                return -EPROTO;
+        if (n > s->len - s->have)
+                return -EPROTO;
+        int r = wh_stash_grow(l);
+        return r < 0 ? r : wh_link_take_frame(l);
+}
+
 static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, const int *fds,
                          const struct wh_cred *cred, bool *ret_kept)
 {
-        const unsigned n_items = f->n_fds;
-        if (l->in.lane || f->seq != l->in.seq || f->len < n_items)
+        struct wh_stash *s = &l->in.stash;
+        if (l->in.lane || f->seq != l->in.seq || f->len < f->n_fds)
                 return -EPROTO;
         /* A send-once right: one frame, the first one, that asks for no answer. */
         if (l->once && l->owner && (l->in.seq || (~f->arg & (WH_MSG_FIRST | WH_MSG_LAST)) || f->call))
                 return -EPROTO;
-        if (f->arg & WH_MSG_FIRST) {
-                wh_link_forget_part(l); /* what was begun and not finished was given up */
-                int r = wh_items_keep(l, f, data, fds, cred);
-                if (r < 0)
-                        return r;
-                *ret_kept = true;
-                int memory = wh_items_take_memory(l);
-                if (!!(f->arg & WH_MSG_MEMORY) != (memory >= 0)) {
-                        wh_os_close_theirs(memory);
-                        return -EPROTO;
-                }
-                if (memory >= 0) {
-                        r = wh_stash_memory(l, memory, f->total, f->id, f->call);
-                        wh_stash_memory_keep(l, memory);
-                } else {
-                        r = wh_stash_begin(l, f->total, f->id, f->call, WHARF_HOW_COLD);
-                }
-                const uint64_t n = f->len - n_items;
-                if (r == 0 && memory < 0 && (n > l->in.stash.len || (f->arg & WH_MSG_LAST && n != l->in.stash.len)))
-                        r = -EPROTO;
-                if (r == 0)
-                        r = wh_link_take_frame(l);
-                if (r < 0) {
-                        wh_items_done(&l->in.items); /* the frame still has them, or it was another */
-                        wh_stash_done(&l->in.stash);
-                        wh_stash_gone(l);
-                        return r;
-                }
-                l->in.stash.n_items = l->in.items.n;
-                l->in.stash.tell = f->arg & WH_MSG_TELL;
-                l->in.stash.refused = (uint16_t)(f->arg >> WH_MSG_REFUSED_SHIFT);
-                if (memory >= 0)
-                        return 0;
-        } else if (!l->in.stash.building || n_items) {
-                return -EPROTO;
-        }
-        struct wh_stash *s = &l->in.stash;
-        uint64_t n = f->len - n_items;
-        if (n > s->len - s->have)
-                return -EPROTO;
-        int r = wh_stash_grow(l);
-        if (r == 0)
-                r = wh_link_take_frame(l);
-        if (r < 0)
+        int r = f->arg & WH_MSG_FIRST ? message_begins(l, f, data, fds, cred, ret_kept) : message_goes_on(l, f);
+        if (r < 0 || s->full)
                 return r;
+        const uint64_t n = f->len - f->n_fds;
         if (n)
-                memcpy(s->bytes + s->have, data + n_items, n);
+                memcpy(s->bytes + s->have, data + f->n_fds, n);
         s->have += n;
         if (f->arg & WH_MSG_LAST) {
                 if (s->have != s->len)
@@ -95,62 +107,54 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
         struct wh_lane_rx *rx;
         int r = wh_lane_rx_open(fds[0], fds[1], (uint64_t)room, &rx);
         wh_budget_mapped(l, r < 0 ? WH_RING_LINES_MAX * WH_LINE : rx->mapped_bytes);
-        if (r == 0 && (r = wh_link_take_frame(l)) < 0)
+        if (r < 0)
+                return r;
+        r = wh_link_take_frame(l);
+        if (r < 0) {
                 wh_lane_rx_free(rx);
-        if (r == 0) {
-                wh_link_forget_part(l); /* a cold message that was begun was given up */
-                l->in.lane = rx;
-                if ((*ret_kept = l->movable)) {
-                        wh_os_fd_private(l->in.lane->out_fd = fds[0]);
-                        wh_os_fd_private(l->in.lane->back_fd = fds[1]);
-                }
-                l->in.lane->number = l->in.lanes++;
-                l->in.frames_got = 0;
-                l->in.lane->ring.records = l->in.seq; /* all that came cold is read */
-                wh_link_lines_end(l);
-                if (wh_ring_publish_taken(&l->in.lane->ring))
-                        wh_link_bell(l);
-                l->end->mapped(l);
+                return r;
         }
-        return r;
+        wh_link_forget_part(l); /* a cold message that was begun was given up */
+        l->in.lane = rx;
+        if ((*ret_kept = l->movable)) {
+                wh_os_fd_private(rx->out_fd = fds[0]);
+                wh_os_fd_private(rx->back_fd = fds[1]);
+        }
+        rx->number = l->in.lanes++;
+        l->in.frames_got = 0;
+        rx->ring.records = l->in.seq; /* all that came cold is read */
+        wh_link_lines_end(l);
+        if (wh_ring_publish_taken(&rx->ring))
+                wh_link_bell(l);
+        l->end->mapped(l);
+        return 0;
 }
 
-static int frame_section(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
+/* One memory more for the lane: a section, or the ring that follows. */
+static int frame_memory(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
 {
-        if (!l->in.lane || f->n_fds != 1)
+        const bool ring = f->type == WH_FRAME_RING;
+        struct wh_lane_rx *rx = l->in.lane;
+        if (!rx || f->n_fds != 1)
                 return -EPROTO;
         int64_t room = l->end->may_map(l);
         if (room < 0)
                 return (int)room;
-        const uint64_t before = l->in.lane->mapped_bytes;
-        int r = wh_lane_rx_add_section(l->in.lane, fds[0], (uint64_t)room);
+        const uint64_t before = rx->mapped_bytes;
+        int r = ring ? wh_lane_rx_add_ring(rx, fds[0], (uint64_t)room)
+                     : wh_lane_rx_add_section(rx, fds[0], (uint64_t)room);
         wh_budget_added(l, before, r);
-        if (r == 0 && (r = wh_link_take_frame(l)) < 0)
-                wh_lane_rx_drop_section(l->in.lane);
-        if (r == 0 && (*ret_kept = l->movable))
-                wh_os_fd_private(l->in.lane->section[l->in.lane->n_sections - 1].fd = fds[0]);
-        if (r == 0)
-                l->end->mapped(l);
-        return r;
-}
-
-static int frame_ring(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
-{
-        if (!l->in.lane || f->n_fds != 1)
-                return -EPROTO;
-        int64_t room = l->end->may_map(l);
-        if (room < 0)
-                return (int)room;
-        const uint64_t before = l->in.lane->mapped_bytes;
-        int r = wh_lane_rx_add_ring(l->in.lane, fds[0], (uint64_t)room);
-        wh_budget_added(l, before, r);
-        if (r == 0 && (r = wh_link_take_frame(l)) < 0)
-                wh_lane_rx_drop_ring(l->in.lane);
-        if (r == 0 && (*ret_kept = l->movable))
-                wh_os_fd_private(l->in.lane->next_fd = fds[0]);
-        if (r == 0)
-                l->end->mapped(l);
-        return r;
+        if (r < 0)
+                return r;
+        r = wh_link_take_frame(l);
+        if (r < 0) {
+                ring ? wh_lane_rx_drop_ring(rx) : wh_lane_rx_drop_section(rx);
+                return r;
+        }
+        if ((*ret_kept = l->movable))
+                wh_os_fd_private(*(ring ? &rx->next_fd : &rx->section[rx->n_sections - 1].fd) = fds[0]);
+        l->end->mapped(l);
+        return 0;
 }
 
 static int frame_taken(struct wh_link *l, const struct wh_frame *f)
@@ -299,9 +303,8 @@ int wh_frames_dispatch(struct wh_link *l, const struct wh_frame *f, const uint8_
         case WH_FRAME_ATTACH:
                 return frame_attach(l, f, fds, ret_kept);
         case WH_FRAME_SECTION:
-                return frame_section(l, f, fds, ret_kept);
         case WH_FRAME_RING:
-                return frame_ring(l, f, fds, ret_kept);
+                return frame_memory(l, f, fds, ret_kept);
         case WH_FRAME_ADOPT:
                 if (!l->owner || f->n_fds != 1)
                         return -EPROTO;
