@@ -195,12 +195,16 @@ int wh_frame_take(int sock, const struct wh_frame *f, const int *looked)
 /* The pair that a holder sends is among its first frames. */
 enum { REFUSED_LOOKS = 4 };
 
+void wh_frame_refusal(int sock, int err, enum wh_refusal which, uint64_t limit)
+{
+        struct wh_frame f = {
+                .type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-err, .id = which, .total = limit};
+        wh_frame_send(sock, &f, NULL, 0, NULL, false);
+}
+
 void wh_frame_refuse(int sock, int err, enum wh_refusal which, uint64_t limit)
 {
-        const struct wh_frame no = {
-                .type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-err, .id = which, .total = limit};
-        struct wh_frame f = no;
-        wh_frame_send(sock, &f, NULL, 0, NULL, false);
+        wh_frame_refusal(sock, err, which, limit);
         for (unsigned i = 0; i < REFUSED_LOOKS; i++) {
                 struct wh_frame head;
                 struct iovec iov = {&head, sizeof head};
@@ -212,9 +216,8 @@ void wh_frame_refuse(int sock, int err, enum wh_refusal which, uint64_t limit)
                 const bool pair = r >= (ssize_t)sizeof head && c.n == 1 && head.magic == WH_FRAME_MAGIC &&
                                   head.version == WH_FRAME_VERSION && head.to == WH_TO_OWNER &&
                                   head.type == WH_FRAME_REBIND && wh_frame_check_socket(fds[0]) == 0;
-                f = no;
                 if (pair)
-                        wh_frame_send(fds[0], &f, NULL, 0, NULL, false);
+                        wh_frame_refusal(fds[0], err, which, limit);
                 for (unsigned k = 0; k < c.n; k++)
                         wh_os_close_theirs(fds[k]);
                 if (pair)

@@ -182,9 +182,11 @@ int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
  */
 int wh_frame_take(int sock, const struct wh_frame *f, const int *looked);
 
+/* Tell the holder that its link ends here: for the errno `err`, which limit, and how much that is. */
+void wh_frame_refusal(int sock, int err, enum wh_refusal which, uint64_t limit);
 /*
- * Tell the holder whose link ends here before anything of it was read: for the errno `err`, which limit, and how much that is. It
- * may have sent a pair of its own already, and listens there then, so it is told there as well.
+ * The same before anything of the link was read. The holder may have sent a pair of its own already, and listens there then,
+ * so it is told there as well.
  */
 void wh_frame_refuse(int sock, int err, enum wh_refusal which, uint64_t limit);
 

@@ -35,10 +35,8 @@ void wh_link_end(struct wh_link *l, int err)
 int wh_link_break(struct wh_link *l, int err)
 {
         if (l->owner && !l->over) {
-                struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = (uint32_t)-err};
-                f.id = err == -EDQUOT ? l->in.refusal : WH_REFUSAL_PLAIN;
-                f.total = l->end->limit(l, err, (enum wh_refusal)f.id);
-                wh_frame_send(l->sock, &f, NULL, 0, NULL, false);
+                const enum wh_refusal which = err == -EDQUOT ? l->in.refusal : WH_REFUSAL_PLAIN;
+                wh_frame_refusal(l->sock, err, which, l->end->limit(l, err, which));
         }
         wh_link_end(l, err);
         if (l->out.over == 0 && !l->owner)
