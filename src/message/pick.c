@@ -28,79 +28,86 @@ static bool takes_no(const struct wh_port *p, const struct wh_link *l, const str
         return false;
 }
 
+/*
+ * What is in the running receive's buffer stays there only where it is this very message. False: there was no memory for
+ * it, which ended the link.
+ */
+static bool direct_settled(struct wh_inbox *in, struct wh_link *l, const struct wharf_msg *m, struct wh_incoming *inc)
+{
+        /* Another link's chunks are in the buffer that this message needs; or ours in another thread's. */
+        if (in->direct != l || !l->in.stash.full || l->in.stash.bytes != m->data)
+                wh_link_privatise(in->direct);
+        in->direct = NULL;
+        if (inc->where != WH_IN_STASH)
+                return true;
+        inc->bytes = l->in.stash.bytes;
+        return l->in.stash.full;
+}
+
+/* What it means that it could not be delivered, for `err`: as wh_pick_link(). */
+static int not_delivered(struct wh_link *l, int err)
+{
+        switch (err) {
+        case WH_LINK_LATER:
+        case WH_LINK_WAITS:
+                wh_link_privatise(l); /* it will be another call's */
+                return 0;
+        case -EPROTO:
+        case -EDQUOT:
+        case -EPROTONOSUPPORT:
+                /*
+                 * A right inside is none, so nobody will ever be able to take this message: its sender lied. Or it is one
+                 * call more than may wait for an answer.
+                 */
+                wh_link_break(l, err);
+                wh_port_remove_link(l);
+                return WH_PICK_GONE;
+        default:
+                wh_link_privatise(l);
+                return err;
+        }
+}
+
 int wh_pick_link(struct wh_inbox *in, struct wh_link *l, struct wharf_msg *m, struct wh_incoming *inc)
 {
-        unsigned skipped = 0;
         inc->direct = NULL;
         if (in->direct == NULL && !(m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC))) {
                 inc->direct = m->data;
                 inc->direct_room = m->cap_bytes;
         }
-        int r;
         if (wh_unlikely(l->came))
                 wh_link_arrive(l);
-next:
-        r = wh_link_next(l, inc);
-        if (wh_unlikely(l->in.direct))
-                in->direct = l;
-        if (wh_likely(r == 1)) {
-                struct wh_port *p = wh_owned(l)->port;
-                if (wh_unlikely(in->direct)) {
-                        /*
-                         * Another link's chunks are in the buffer that this message needs; or ours in another thread's.
-                         */
-                        if (in->direct != l || !l->in.stash.full || l->in.stash.bytes != m->data)
-                                wh_link_privatise(in->direct);
-                        in->direct = NULL;
-                        if (inc->where == WH_IN_STASH) {
-                                if (!l->in.stash.full) /* no memory for it: that ended the link */
-                                        return 0;
-                                inc->bytes = l->in.stash.bytes;
-                        }
+        for (unsigned skipped = 0;; skipped++) {
+                int r = wh_link_next(l, inc);
+                if (wh_unlikely(l->in.direct))
+                        in->direct = l;
+                if (wh_unlikely(r < 0 && l->over)) {
+                        wh_port_remove_link(l);
+                        return WH_PICK_GONE;
                 }
+                if (wh_unlikely(r < 0))
+                        m->sender = l->who; /* something of this one cannot be taken now */
+                if (r != 1 || (wh_unlikely(in->direct) && !direct_settled(in, l, m, inc)))
+                        return r < 0 ? r : 0;
+                struct wh_port *p = wh_owned(l)->port;
                 m->sender = l->who;
                 m->port = atomic_load_explicit(&p->o.name, memory_order_relaxed);
                 r = wh_unlikely(inc->n_items && p->kinds_refused) && takes_no(p, l, inc)
                             ? wh_trace(-EPROTO)
                             : wh_deliver(in->task, l, inc, NULL, m, WHARF_NONE);
-                if (wh_unlikely(r > 0)) {
-                        /* Withdrawn: to the next one, though others shall have their turn. */
-                        if (wh_link_spend(l, 1 + inc->len / WH_COST_BYTES) && skipped++ < SKIPS_MAX)
-                                goto next;
+                if (wh_likely(r == 0)) {
+                        p->received_messages++;
+                        p->received_bytes += m->len_bytes;
+                        in->since_look++;
+                        wh_owned(l)->empty = 0;
+                        return 1;
+                }
+                if (r < 0)
+                        return not_delivered(l, r);
+                /* Withdrawn: to the next one, though others shall have their turn. */
+                if (!wh_link_spend(l, 1 + inc->len / WH_COST_BYTES) || skipped == SKIPS_MAX)
                         return 0;
-                }
-                if (wh_unlikely(r == WH_LINK_LATER || r == WH_LINK_WAITS)) {
-                        wh_link_privatise(l); /* it will be another call's */
-                        return 0;
-                }
-                if (wh_unlikely(r == -EPROTO || r == -EDQUOT || r == -EPROTONOSUPPORT)) {
-                        /*
-                         * A right inside is none, so nobody will ever be able to take this message: its sender lied. Or
-                         * it is one call more than may wait for an answer.
-                         */
-                        wh_link_break(l, r);
-                        wh_port_remove_link(l);
-                        return WH_PICK_GONE;
-                }
-                if (wh_unlikely(r < 0)) {
-                        wh_link_privatise(l);
-                        return r;
-                }
-                p->received_messages++;
-                p->received_bytes += m->len_bytes;
-                in->since_look++;
-                wh_owned(l)->empty = 0;
-                return 1;
         }
-        if (wh_unlikely(r < 0)) {
-                if (!l->over) {
-                        m->sender = l->who; /* something of this one cannot be taken now */
-                        return r;
-                }
-                wh_port_remove_link(l);
-                return WH_PICK_GONE;
-        }
-        return 0;
 }
 
 int wh_pick_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming *inc)

@@ -139,45 +139,86 @@ static bool wait_for_more(struct wh_inbox *in, const struct wh_port *p, wharf_na
         return true;
 }
 
+/* One look at all that there may be, or at the link that was asked for: 1 delivered, 0 none; negative: none, and why. */
+static int look(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming *inc, bool *chosen_seen)
+{
+        if (wh_unlikely(in->at_door))
+                wh_inbox_open_doors(in);
+        if (wh_likely(!m->from)) {
+                if (wh_unlikely(!wh_list_empty(&in->notices))) {
+                        deliver_notice(in, m);
+                        return 1;
+                }
+                if (wh_unlikely(in->unfit))
+                        wh_pick_others_first(in);
+                if (wh_unlikely((in->since_look & ~(uint32_t)WH_LOOK_MIXED) >= in->look_at) && !in->leader &&
+                    wh_inbox_look_due(in))
+                        wh_inbox_look(in);
+                return wh_pick_hot(in, m, inc);
+        }
+        struct wh_link *l = wh_pick_chosen(in, m);
+        if (!l)
+                return *chosen_seen ? -ENOTCONN : -ENOENT;
+        *chosen_seen = true;
+        int r = wh_pick_link(in, l, m, inc);
+        return r == WH_PICK_GONE || (r == 0 && !wh_pick_chosen(in, m)) ? -ENOTCONN : r;
+}
+
+/* What came in the last moment counts. */
+static int last_look(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming *inc)
+{
+        struct wh_link *l = m->from ? wh_pick_chosen(in, m) : NULL;
+        int r = !m->from ? wh_pick_hot(in, m, inc) : l ? wh_pick_link(in, l, m, inc) : 0;
+        return r == 0 || r == WH_PICK_GONE ? -ETIMEDOUT : r;
+}
+
+/* Until something may have come: 0, or as look(). *ret_armed: nothing is there, and whatever comes rings. */
+static int wait_for_any(struct wh_inbox *in, const struct wh_port *p, wharf_name name, struct wharf_msg *m,
+                        struct wh_incoming *inc, int64_t deadline_ns, bool *ret_armed)
+{
+        bool more = false;
+        if (wh_ports_gone(in->task)) { /* they are of no inbox that anybody waits for */
+                wh_unlock(&in->lock);
+                more = wh_ports_clear(in->task);
+                wh_lock(&in->lock);
+        }
+        int r = wh_inbox_wait(in, m->from ? wh_pick_chosen(in, m) : NULL, more && deadline_ns ? PAST : deadline_ns);
+        if (wh_unlikely(more && r == -ETIMEDOUT && wh_os_now_ns() < deadline_ns))
+                r = 0;
+        if (wh_unlikely(!still_there(in, p, name)))
+                return -ECANCELED;
+        *ret_armed = r == -EAGAIN && !more;
+        return wh_unlikely(r == -ETIMEDOUT) ? last_look(in, m, inc) : r;
+}
+
+/* Nothing of this receive stays in the inbox. */
+static void leave(struct wh_inbox *in, struct wh_port *p, bool received, bool armed)
+{
+        if (wh_unlikely(!wh_list_empty(&in->aside)))
+                wh_pick_aside_back(in);
+        if (wh_unlikely(in->direct)) {
+                if (in->direct->in.direct)
+                        wh_link_privatise(in->direct);
+                in->direct = NULL;
+        }
+        if (wh_unlikely(p && p->status && received))
+                wh_port_tell_received(p);
+        wh_inbox_leave(in, armed);
+}
+
 static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, struct wharf_msg *m, int64_t deadline_ns)
 {
         struct wh_incoming inc;
         bool chosen_seen = false, armed = false;
         unsigned looks = 0;
         unsigned spins = deadline_ns && in->spin_us && in->task->spin_us_max ? SPINS_IN_PLACE : 0;
-        int r;
-        int short_of = 0;
+        int r, short_of = 0;
         if (wh_unlikely(!wh_list_empty(&in->aside)))
                 wh_pick_aside_back(in);
         if (wh_unlikely(atomic_load_explicit(&in->task->n_waiting, memory_order_relaxed)))
                 wh_places_limits(in->task); /* places.G1 */
         in->budget = WH_BUDGET;             /* link.K7: filled again only where the deadline is looked at */
-        for (;;) {
-                if (wh_unlikely(in->at_door))
-                        wh_inbox_open_doors(in);
-                if (wh_unlikely(!wh_list_empty(&in->notices)) && !m->from) {
-                        deliver_notice(in, m);
-                        r = 0;
-                        break;
-                }
-                if (wh_likely(!m->from)) {
-                        if (wh_unlikely(in->unfit))
-                                wh_pick_others_first(in);
-                        if (wh_unlikely((in->since_look & ~(uint32_t)WH_LOOK_MIXED) >= in->look_at) && !in->leader &&
-                            wh_inbox_look_due(in))
-                                wh_inbox_look(in);
-                        r = wh_pick_hot(in, m, &inc);
-                } else {
-                        struct wh_link *l = wh_pick_chosen(in, m);
-                        if (!l) {
-                                r = chosen_seen ? -ENOTCONN : -ENOENT;
-                                break;
-                        }
-                        chosen_seen = true;
-                        r = wh_pick_link(in, l, m, &inc);
-                        if (r == WH_PICK_GONE || (r == 0 && !wh_pick_chosen(in, m)))
-                                continue;
-                }
+        while ((r = look(in, m, &inc, &chosen_seen)) <= 0) {
                 if (wh_unlikely(r < 0 && r != -EOVERFLOW && !m->from)) {
                         if (!short_of) {
                                 short_of = r; /* of the others, those too that have sent since epoll was last asked */
@@ -186,14 +227,10 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         if (r == -EMFILE)
                                 r = 0;
                 }
-                if (wh_likely(r != 0)) {
-                        r = r == 1 ? 0 : r;
-                        break;
-                }
-                if (wh_unlikely(!m->from && deserted(in))) {
+                if (r == 0 && wh_unlikely(!m->from && deserted(in)))
                         r = -ENOTCONN;
+                if (r < 0)
                         break;
-                }
                 if (spins && in->budget && !m->from && !in->leader) {
                         /* As in wharf_recv(): a while right here, for as long as there is a budget for what is no message. */
                         while (spins && !wh_inbox_has_message(in)) {
@@ -215,44 +252,13 @@ static int receive(struct wh_inbox *in, struct wh_port *p, wharf_name name, stru
                         r = -EAGAIN; /* something comes all the time, and none of it is a message */
                         break;
                 }
-                bool more = false;
-                if (wh_ports_gone(in->task)) { /* they are of no inbox that anybody waits for */
-                        wh_unlock(&in->lock);
-                        more = wh_ports_clear(in->task);
-                        wh_lock(&in->lock);
-                }
-                r = wh_inbox_wait(in, m->from ? wh_pick_chosen(in, m) : NULL, more && deadline_ns ? PAST : deadline_ns);
-                if (wh_unlikely(more && r == -ETIMEDOUT && wh_os_now_ns() < deadline_ns))
-                        r = 0;
-                if (wh_unlikely(!still_there(in, p, name))) {
-                        r = -ECANCELED;
+                r = wait_for_any(in, p, name, m, &inc, deadline_ns, &armed);
+                if (wh_unlikely(r != 0))
                         break;
-                }
-                if (wh_unlikely(r == -ETIMEDOUT)) {
-                        /* What came in the last moment counts. */
-                        r = m->from ? 0 : wh_pick_hot(in, m, &inc);
-                        if (r == 0 && m->from && wh_pick_chosen(in, m))
-                                r = wh_pick_link(in, wh_pick_chosen(in, m), m, &inc);
-                        r = r == WH_PICK_GONE ? 0 : r;
-                        r = r == 1 ? 0 : r == 0 ? -ETIMEDOUT : r;
-                        break;
-                }
-                if (wh_unlikely(r < 0)) {
-                        armed = r == -EAGAIN && !more;
-                        break;
-                }
                 in->budget = WH_BUDGET;
         }
-        if (wh_unlikely(!wh_list_empty(&in->aside)))
-                wh_pick_aside_back(in);
-        if (wh_unlikely(in->direct)) {
-                if (in->direct->in.direct)
-                        wh_link_privatise(in->direct);
-                in->direct = NULL;
-        }
-        if (wh_unlikely(p && p->status && r == 0))
-                wh_port_tell_received(p);
-        wh_inbox_leave(in, armed);
+        r = r > 0 ? 0 : r;
+        leave(in, p, r == 0, armed);
         return r;
 }
 

@@ -84,34 +84,80 @@ int wh_message_check(const struct wharf_msg *m)
         return 0;
 }
 
-int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns)
+/* What the message says of its payload, and how it is to go. */
+static int outgoing_of(const struct wharf_msg *m, wharf_name right, struct wh_outgoing *o)
 {
-        int err, r = wh_message_check(m);
-        if (r < 0)
-                return r;
-        const bool later = m->flags & WHARF_SEND_LATER;
-        if (wh_unlikely(later && call))
-                return wh_fail(-EINVAL, "a call is not left to be sent later");
-        struct wh_object *named = wh_table_find(&t->names, right);
-        if (wh_unlikely(named && named->kind == WHARF_KIND_REPLY && wh_task_ours(t)))
-                return call ? wh_fail(-EPERM, "a send-once right takes no calls") : wharf_replymsg(t, right, m);
-        for (uint32_t i = 0; wh_unlikely(call) && i < m->n_items && i < WHARF_ITEMS_MAX; i++)
+        wh_outgoing_init(o, m->data, m->len_bytes);
+        o->id = m->id;
+        o->asked = m->how;
+        o->whole = m->flags & WHARF_SEND_LATER;
+        if (m->held[0] != WH_HELD_RESERVED)
+                return 0;
+        if (m->held[1] != right)
+                return wh_fail(-EINVAL, "the payload was reserved on another right");
+        if (m->len_bytes > m->held[3])
+                return wh_fail(-EINVAL, "%zu bytes, but only %zu were reserved", m->len_bytes, (size_t)m->held[3]);
+        o->slot = (int)m->held[2];
+        return 0;
+}
+
+/* The reply of a call comes over its right: that stays. */
+static int right_stays(const struct wharf_msg *m, wharf_name right)
+{
+        for (uint32_t i = 0; i < m->n_items && i < WHARF_ITEMS_MAX; i++)
                 if (m->items[i].kind == WHARF_MOVE_SEND && m->items[i].name == right)
                         return wh_fail(-EINVAL, "items[%u] moves the right that the reply comes to", i);
+        return 0;
+}
+
+/* On the link, which is locked. 0, or 1 for a message that was left. *ret_obstacle: why it could not be direct. */
+static int send_locked(struct wh_link *l, const struct wharf_msg *m, struct wh_outgoing *o, struct wh_call *call,
+                       int64_t deadline_ns, int *ret_obstacle)
+{
+        int r = 0, obstacle = 0;
+        if (wh_unlikely(l->once)) /* another thread may have used it up just now */
+                r = call ? -EPERM : l->out.seq ? -EBADF : 0;
+        if (r == 0 && call) {
+                wh_call_add(l, call);
+                o->call = call->number;
+                if (call->window_asked)
+                        r = wh_call_announce(l, call, deadline_ns);
+        }
+        if (wh_unlikely(o->asked == WHARF_HOW_DIRECT) && r == 0 &&
+            (obstacle = wh_direct_obstacle(l, o, deadline_ns)) < 0)
+                o->asked = WHARF_HOW_AUTO;
+        if (r == 0)
+                r = wh_link_send(l, o, deadline_ns);
+        if (wh_unlikely(m->flags & WHARF_SEND_LATER) && (r == -EAGAIN || r == -ETIMEDOUT))
+                r = wh_link_leave(l, o, r);
+        if (wh_unlikely(m->how == WHARF_HOW_DIRECT) && obstacle == 0)
+                obstacle = l->out.direct_refused ? l->out.direct_refused : -EOPNOTSUPP;
+        if (r < 0 && call && o->call)
+                wh_call_unsent(l, call, r);
+        else if (call)
+                call->seq = l->out.seq;
+        if (wh_unlikely(r < 0))
+                wh_link_failed(l, r);
+        *ret_obstacle = obstacle;
+        return r;
+}
+
+int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns)
+{
+        int err, obstacle, r = wh_message_check(m);
+        if (r < 0)
+                return r;
+        struct wh_object *named = wh_table_find(&t->names, right);
+        if (wh_unlikely(call) && m->flags & WHARF_SEND_LATER)
+                return wh_fail(-EINVAL, "a call is not left to be sent later");
+        if (wh_unlikely(named && named->kind == WHARF_KIND_REPLY && wh_task_ours(t)))
+                return call ? wh_fail(-EPERM, "a send-once right takes no calls") : wharf_replymsg(t, right, m);
+        if (wh_unlikely(call) && (r = right_stays(m, right)) < 0)
+                return r;
         struct wh_outgoing o;
         struct wh_items_out items;
-        wh_outgoing_init(&o, m->data, m->len_bytes);
-        o.id = m->id;
-        o.asked = m->how;
-        o.whole = later;
-        if (m->held[0] == WH_HELD_RESERVED) {
-                if (m->held[1] != right)
-                        return wh_fail(-EINVAL, "the payload was reserved on another right");
-                o.slot = (int)m->held[2];
-                if (m->len_bytes > m->held[3])
-                        return wh_fail(-EINVAL, "%zu bytes, but only %zu were reserved", m->len_bytes,
-                                       (size_t)m->held[3]);
-        }
+        if ((r = outgoing_of(m, right, &o)) < 0)
+                return r;
         items.n_moves = 0;
         if (m->n_items == 0)
                 items.o = &o;
@@ -128,31 +174,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 return wh_fail_at(t, err, right);
         }
         const bool once = l->once;
-        r = 0;
-        if (wh_unlikely(once)) /* another thread may have used it up just now */
-                r = call ? -EPERM : l->out.seq ? -EBADF : 0;
-        if (r == 0 && call) {
-                wh_call_add(l, call);
-                o.call = call->number;
-                if (call->window_asked)
-                        r = wh_call_announce(l, call, deadline_ns);
-        }
-        int obstacle = 0;
-        if (wh_unlikely(o.asked == WHARF_HOW_DIRECT) && r == 0 &&
-            (obstacle = wh_direct_obstacle(l, &o, deadline_ns)) < 0)
-                o.asked = WHARF_HOW_AUTO;
-        if (r == 0)
-                r = wh_link_send(l, &o, deadline_ns);
-        if (wh_unlikely(later) && (r == -EAGAIN || r == -ETIMEDOUT))
-                r = wh_link_leave(l, &o, r);
-        if (wh_unlikely(m->how == WHARF_HOW_DIRECT) && obstacle == 0)
-                obstacle = l->out.direct_refused ? l->out.direct_refused : -EOPNOTSUPP;
-        if (r < 0 && call && o.call)
-                wh_call_unsent(l, call, r);
-        else if (call)
-                call->seq = l->out.seq;
-        if (wh_unlikely(r < 0))
-                wh_link_failed(l, r);
+        r = send_locked(l, m, &o, call, deadline_ns, &obstacle);
         wh_unlock(&l->o.lock);
         if (r < 0 && items.n_moves && o.items_gone)
                 r = 0; /* it is on its way, even if the receiver was found to be dying: there must not be two owners */
