@@ -1,3 +1,11 @@
+/*
+ * Calls: a request, and the wait for its reply.
+ *
+ * Always true:
+ *   - A call is found anew, by its number, after each sleep: another thread may have ended it.
+ *   - One thread reads the link, and what it finds for other calls it keeps there (wh_call_file()). A reply that is there is
+ *     lost by no failure to deliver it: it is kept, and wharf_call_finish() can be called again.
+ */
 #include "link/direct.h"
 #include "message/call.h"
 #include "message/deliver.h"
@@ -65,6 +73,37 @@ static int call_take_kept(struct wh_link *l, struct wh_call *c, struct wharf_msg
         return r;
 }
 
+/* The call has ended: with a reply that was kept, or for what `result` says. */
+static int call_take(struct wh_link *l, struct wh_call *c, struct wharf_msg *m)
+{
+        const int refused = c->reply.refused;
+        int r = c->result ? c->result : call_take_kept(l, c, m);
+        if (r == 0)
+                wh_call_answered(c, m->how, refused);
+        if (r == 0 || c->result < 0)
+                wh_call_free(l, c, true);
+        return r;
+}
+
+/* Its reply is what is next in the link. */
+static int call_deliver(struct wh_link *l, struct wh_call *c, struct wh_incoming *in, struct wharf_msg *m,
+                        wharf_name right)
+{
+        int r = wh_deliver(l->task, l, in, NULL, m, right);
+        if (r == 0) {
+                wh_link_told(l, c->seq);
+                wh_call_answered(c, m->how, in->refused);
+                wh_call_free(l, c, true);
+                return 0;
+        }
+        /* It does not fit, and the next one in the queue must not wait; but nothing is lost. */
+        if (wh_call_keep(l, c, in) == 0)
+                wh_link_took(l, in);
+        else
+                wh_link_privatise(l);
+        return r;
+}
+
 WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, struct wharf_msg *m,
                                 int64_t deadline_ns)
 {
@@ -98,6 +137,7 @@ WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, 
         return r;
 }
 
+/* In one piece: whichever way it ends, it says right there what becomes of the call, and of the user's buffer. */
 int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct wharf_msg *m, int64_t deadline_ns)
 {
         struct wh_call *c;
@@ -115,13 +155,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         return wh_fail(-EINVAL, "call %u is not outstanding on this right", call);
                 }
                 if (c->done) {
-                        int r = c->result, refused = c->reply.refused;
-                        if (r == 0)
-                                r = call_take_kept(l, c, m);
-                        if (r == 0)
-                                wh_call_answered(c, m->how, refused);
-                        if (r == 0 || (r < 0 && c->result < 0))
-                                wh_call_free(l, c, true);
+                        int r = call_take(l, c, m);
                         wh_link_privatise(l);
                         return r;
                 }
@@ -132,21 +166,8 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                 int r = l->in.leader ? 0 : wh_link_next(l, &in);
                 if (r == 1) {
                         struct wh_call *for_call = wh_call_find(l, in.call);
-                        if (for_call == c && !in.dropped && !c->done) {
-                                r = wh_deliver(l->task, l, &in, NULL, m, right);
-                                if (r == 0) {
-                                        wh_link_told(l, c->seq);
-                                        wh_call_answered(c, m->how, in.refused);
-                                        wh_call_free(l, c, true);
-                                        return 0;
-                                }
-                                /* It does not fit, and the next one in the queue must not wait; but nothing is lost. */
-                                if (wh_call_keep(l, c, &in) == 0)
-                                        wh_link_took(l, &in);
-                                else
-                                        wh_link_privatise(l);
-                                return r;
-                        }
+                        if (for_call == c && !in.dropped && !c->done)
+                                return call_deliver(l, c, &in, m, right);
                         r = wh_call_file(l, &in);
                         if (r == 0 && l->in.budget)
                                 continue; /* otherwise the deadline is looked at, in the wait */

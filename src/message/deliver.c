@@ -119,6 +119,7 @@ static int does_not_fit(wharf_task *t, struct wh_link *l, struct wh_incoming *in
         return -EOVERFLOW;
 }
 
+/* In one piece: what a step has done is undone by those below it, when they fail, and that is seen only side by side. */
 int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, const struct wh_kept_reply *kept,
                struct wharf_msg *m, wharf_name holder)
 {

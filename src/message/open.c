@@ -171,6 +171,19 @@ static struct wh_notice *unused_notice(struct wh_port *p)
         return wh_notice_new(p->task, WHARF_NOTICE_ONCE_UNUSED, name, name);
 }
 
+/* A send-once right, which tells when it goes unused. */
+static int once_open(struct wh_port *p, struct wh_owned *w)
+{
+        w->link.once = true;
+        p->n_once++;
+        if (w->link.in.seq)
+                return 0;
+        if (!(w->once_notice = unused_notice(p)))
+                return wh_trace(-ENOMEM);
+        w->once_notice->sender = atomic_load_explicit(&w->link.o.name, memory_order_relaxed);
+        return 0;
+}
+
 static int link_open(struct wh_moving *mv, struct wh_opening *op, const struct wh_move_link *m, struct wh_link **ret)
 {
         struct wh_port *p = op->p;
@@ -213,15 +226,8 @@ static int link_open(struct wh_moving *mv, struct wh_opening *op, const struct w
         w->lane_ended = m->tx_ended;
         l->out.detour = WH_DETOUR_RENEW;
         *ret = l;
-        if (m->flags & WH_MOVE_ONCE) {
-                l->once = true;
-                p->n_once++;
-                if (l->in.seq == 0 && !(w->once_notice = unused_notice(p)))
-                        return wh_trace(-ENOMEM);
-                if (w->once_notice)
-                        w->once_notice->sender = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        }
-        if (m->flags & WH_MOVE_LANE)
+        r = m->flags & WH_MOVE_ONCE ? once_open(p, w) : 0;
+        if (r == 0 && m->flags & WH_MOVE_LANE)
                 r = lane_open(l, o, m);
         if (r == 0 && m->flags & (WH_MOVE_FULL | WH_MOVE_BUILDING))
                 r = stash_open(l, o, m);

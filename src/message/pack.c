@@ -107,6 +107,23 @@ static int stash_pack(const struct wh_link *l, struct packed *k, struct wh_move_
         return 0;
 }
 
+static void lane_pack(const struct wh_lane_rx *rx, struct packed *k, struct wh_move_link *m)
+{
+        m->flags |= WH_MOVE_LANE;
+        m->n_sections = rx->n_sections;
+#define NUMBER(word, member) m->word = rx->member;
+        WH_MOVE_LANE_NUMBERS(NUMBER)
+#undef NUMBER
+        fd_pack(k, rx->out_fd);
+        fd_pack(k, rx->back_fd);
+        for (unsigned i = 0; i < rx->n_sections; i++)
+                fd_pack(k, rx->section[i].fd);
+        if (rx->next) {
+                m->flags |= WH_MOVE_NEXT;
+                fd_pack(k, rx->next_fd);
+        }
+}
+
 static int link_pack(const struct wh_link *l, struct packed *k, struct wh_move_link *m)
 {
         const struct wh_cred cred = cred_of(l);
@@ -130,22 +147,8 @@ static int link_pack(const struct wh_link *l, struct packed *k, struct wh_move_l
                         m->known_taken = l->out.seq - (unread < l->out.seq ? unread : l->out.seq);
                 }
         }
-        if (l->in.lane) {
-                const struct wh_lane_rx *rx = l->in.lane;
-                m->flags |= WH_MOVE_LANE;
-                m->n_sections = rx->n_sections;
-#define NUMBER(word, member) m->word = rx->member;
-                WH_MOVE_LANE_NUMBERS(NUMBER)
-#undef NUMBER
-                fd_pack(k, rx->out_fd);
-                fd_pack(k, rx->back_fd);
-                for (unsigned i = 0; i < rx->n_sections; i++)
-                        fd_pack(k, rx->section[i].fd);
-                if (rx->next) {
-                        m->flags |= WH_MOVE_NEXT;
-                        fd_pack(k, rx->next_fd);
-                }
-        }
+        if (l->in.lane)
+                lane_pack(l->in.lane, k, m);
         if (l->in.stash.full || l->in.stash.building) {
                 int r = stash_pack(l, k, m);
                 if (r < 0)
