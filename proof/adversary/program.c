@@ -26,11 +26,21 @@ const char *const program_types[WH_FRAME_TYPES + 1] = {
         [WH_FRAME_VIA] = "via",       [WH_FRAME_DROPPED] = "dropped", [WH_FRAME_RENEW] = "renew",
         [WH_FRAME_RING] = "ring",     [WH_FRAME_TAKEN] = "taken",     [WH_FRAME_WHO] = "who",
         [WH_FRAME_GIVEN] = "given",   [WH_FRAME_TYPES] = NULL};
-const char *const program_records[WH_REC_KINDS + 1] = {
-        [WH_REC_PAD] = "pad",     [WH_REC_PLAIN] = "plain",      [WH_REC_INLINE] = "inline", [WH_REC_BLOCK] = "block",
-        [WH_REC_CHUNK] = "chunk", [WH_REC_DROPPED] = "rdropped", [WH_REC_END] = "end",       [WH_REC_MEMORY] = "memory",
-        [WH_REC_ABORT] = "abort", [WH_REC_OFFER] = "offer",      [WH_REC_DIRECT] = "direct", [WH_REC_NEXT] = "next",
-        [WH_REC_PIECE] = "piece", [WH_REC_WINDOW] = "window",    [WH_REC_KINDS] = NULL};
+const char *const program_records[WH_REC_KINDS + 1] = {[WH_REC_PAD] = "pad",
+                                                       [WH_REC_PLAIN] = "plain",
+                                                       [WH_REC_INLINE] = "inline",
+                                                       [WH_REC_BLOCK] = "block",
+                                                       [WH_REC_CHUNK] = "chunk",
+                                                       [WH_REC_DROPPED] = "rdropped",
+                                                       [7] = "end",
+                                                       [WH_REC_MEMORY] = "memory",
+                                                       [WH_REC_ABORT] = "abort",
+                                                       [WH_REC_OFFER] = "offer",
+                                                       [WH_REC_DIRECT] = "direct",
+                                                       [WH_REC_NEXT] = "next",
+                                                       [WH_REC_PIECE] = "piece",
+                                                       [WH_REC_WINDOW] = "window",
+                                                       [WH_REC_KINDS] = NULL};
 
 #define NUMBERS(...) ((const int[]){__VA_ARGS__, -1})
 const struct move_def program_defs[MOVE_OPS] = {

@@ -58,7 +58,7 @@ enum wh_rec_kind {
         WH_REC_BLOCK = 4,   /* ext, then struct wh_rec_block: the payload lies in a section */
         WH_REC_CHUNK = 5,   /* ext, then struct wh_rec_block: a part of a payload, in order */
         WH_REC_DROPPED = 6, /* ext: the call ext.call ends without a reply, for the reason ext.arg (an errno) */
-        WH_REC_END = 7,     /* the sender will write no more here */
+        /* 7 is no kind */
         WH_REC_MEMORY = 8,  /* ext, block: the payload is the last descriptor of the ITEMS frame */
         WH_REC_ABORT = 9,   /* ext: the message in pieces that was begun will not be finished */
         WH_REC_OFFER = 10,  /* ext, and what a record of the kind ext.arg has: taken only by changing `claim` */

@@ -39,7 +39,7 @@ void wh_link_hung_up(struct wh_link *l)
 }
 
 /* The present lane has ended: it goes, or stays for as long as the user holds payloads in it. */
-void wh_link_retire(struct wh_link *l)
+static void lane_retire(struct wh_link *l)
 {
         struct wh_lane_rx *rx = l->in.lane;
         l->in.lane = NULL;
@@ -91,7 +91,7 @@ int wh_link_change(struct wh_link *l)
         if (r < 0)
                 return r;
         wh_link_forget_part(l); /* a message that was begun and not finished was given up */
-        wh_link_retire(l);
+        lane_retire(l);
         c->due = false;
         l->in.sock_ready = true;
         return 1;

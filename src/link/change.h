@@ -9,8 +9,6 @@
  * of it begins a whole ring behind what is taken now (ring.R3).
  */
 void wh_link_lines_end(struct wh_link *l);
-/* The present lane has ended: it goes, or stays for as long as the user holds payloads in it. */
-void wh_link_retire(struct wh_link *l);
 /* K6: go over, if everything before was taken. 1: done; 0: not yet; negative: a breach, or no memory for it now. */
 int wh_link_change(struct wh_link *l);
 

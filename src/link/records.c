@@ -245,13 +245,6 @@ int wh_records_take(struct wh_link *l, struct wh_incoming *in)
         struct wh_rec_block b = {0};
         const struct wh_rec *rec = &in->rec;
 
-        if (rec->kind == WH_REC_END) {
-                if (l->in.stash.building)
-                        return wh_trace(-EPROTO);
-                wh_link_retire(l);
-                l->in.sock_ready = true;
-                return 0;
-        }
         if (rec->kind == WH_REC_NEXT)
                 return record_next(l, rec);
         if (rec->len < sizeof ext)

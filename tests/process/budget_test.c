@@ -90,6 +90,23 @@ static void put_block(struct wh_lane_tx *lane, enum wh_rec_kind kind, uint64_t l
         wh_ring_publish(&lane->ring, kind, sizeof rec);
 }
 
+/* A pair of the holder's own, which is returned: its lane ends here, and no message was sent before. */
+static int rebind_by_hand(int sock, const struct wh_lane_tx *lane)
+{
+        const struct wh_origin said = {.known = WHARF_KNOWN_NOBODY};
+        struct wh_frame f = {.type = WH_FRAME_REBIND,
+                             .to = WH_TO_OWNER,
+                             .n_fds = 1,
+                             .arg = WH_CHANGE_LANE,
+                             .total = lane->ring.records};
+        int sv[2], on = 1;
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        CHECK_EQ(setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on), 0);
+        CHECK_EQ(wh_frame_send(sock, &f, &said, sizeof said, &sv[1], true), 0);
+        close(sv[1]);
+        return sv[0];
+}
+
 /* The other end of a right, by hand: who owns its port. */
 static int owner_new(wharf_task *t, wharf_name *ret)
 {
@@ -277,7 +294,7 @@ TEST(sections_that_are_refused_are_looked_through_a_few_at_a_time)
 
 /*
  * Goal:   the same of a lane that ends and begins anew on one link.
- * Method: as many ends and new lanes as a socket and their rings hold, with a section each.
+ * Method: one new pair after another, each with a lane that has a section and ends with the next pair.
  */
 TEST(lanes_that_end_and_begin_anew_are_mapped_a_few_at_a_time)
 {
@@ -289,15 +306,14 @@ TEST(lanes_that_end_and_begin_anew_are_mapped_a_few_at_a_time)
         unsigned begun = 0;
         int fd = memory_new(LEN, OUT_SEALS, false);
         CHECK_EQ(wharf_right_new(h.task, h.port, &bad), 0);
-        const int sock = holder(h.task, bad)->sock;
+        int sock[LANES + 1] = {holder(h.task, bad)->sock};
         for (int i = 0; i < LANES; i++) {
-                lane[i] = attach(sock, WH_TO_OWNER, 128);
-                send_frame(sock, WH_FRAME_SECTION, WH_TO_OWNER, &fd, 1);
+                lane[i] = attach(sock[i], WH_TO_OWNER, 128);
+                send_frame(sock[i], WH_FRAME_SECTION, WH_TO_OWNER, &fd, 1);
                 /* Without a record that names it the section would be left for its first use. */
                 put_block(lane[i], WH_REC_CHUNK, 1, 2);
                 put_block(lane[i], WH_REC_ABORT, 0, 0);
-                CHECK(wh_ring_reserve(&lane[i]->ring, 0));
-                wh_ring_publish(&lane[i]->ring, WH_REC_END, 0);
+                sock[i + 1] = rebind_by_hand(sock[i], lane[i]);
         }
         while (begun < LANES) {
                 unsigned now = 0;
@@ -309,8 +325,10 @@ TEST(lanes_that_end_and_begin_anew_are_mapped_a_few_at_a_time)
                 CHECK_LE(now - begun, FEW);
                 begun = now;
         }
-        for (int i = 0; i < LANES; i++)
+        for (int i = 0; i < LANES; i++) {
                 wh_lane_tx_free(lane[i]);
+                close(sock[i + 1]);
+        }
         close(fd);
         hub_close(&h);
 }

@@ -564,7 +564,7 @@ TEST(memory_cut_while_examined)
 
 /*
  * Goal:   a payload that is read in place stays mapped, whatever the sender says.
- * Method: the sender ends its lane while the receiver holds a block of it.
+ * Method: the sender ends its lane, by a pair of its own, while the receiver holds a block of it.
  */
 TEST(end_of_a_lane_with_a_block_held)
 {
@@ -576,7 +576,12 @@ TEST(end_of_a_lane_with_a_block_held)
         struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_IN_PLACE};
         CHECK_EQ(wharf_recvmsg(t, port, &m, WHARF_FOREVER), 0);
         CHECK_EQ(m.how, WHARF_HOW_SECTION);
-        put_record(holder(t, right), WH_REC_END, "", 0);
+        struct wh_link *l = holder(t, right);
+        wh_lock(&l->o.lock);
+        l->provisional = true;
+        CHECK_EQ(wh_link_rebind(l), 0);
+        CHECK(!l->out.lane);
+        wh_unlock(&l->o.lock);
         CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
         CHECK_EQ(*(volatile char *)m.data, 'x');
         struct wharf_port_stat st = {.size = sizeof st};
@@ -585,7 +590,30 @@ TEST(end_of_a_lane_with_a_block_held)
         wharf_release(t, &m);
         CHECK_EQ(wharf_port_stat(t, port, &st), 0);
         CHECK_EQ(st.mapped_bytes, 0);
+        still_serves(t, port, right);
         still_serves(t, port, good);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   a record of a kind that does not exist ends its link.
+ * Method: the one number among the kinds that none has, with a head's worth of bytes behind it and without.
+ */
+TEST(a_record_of_no_kind_ends_its_link)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), good = right_new(t, port);
+        for (uint32_t len = 0; len <= sizeof(struct wh_rec_ext); len += sizeof(struct wh_rec_ext)) {
+                wharf_name bad = right_attached(t, port);
+                struct wharf_right_stat st = {.size = sizeof st};
+                char buf[16];
+                put_record(holder(t, bad), (enum wh_rec_kind)7, &(struct wh_rec_ext){0}, len);
+                CHECK_EQ(wharf_recv(t, port, buf, sizeof buf, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+                CHECK_EQ(wharf_right_stat(t, bad, &st), 0);
+                CHECK(st.dead);
+                still_serves(t, port, good);
+                wharf_drop(t, bad);
+        }
         wharf_task_close(t);
 }
 
