@@ -25,7 +25,6 @@
 #define WH_LANE_BYTES_MAX                                                  \
         (WH_PAGE + 2 * (WH_PAGE + (uint64_t)WH_RING_LINES_MAX * WH_LINE) + \
          (uint64_t)WH_SECTIONS_MAX * WH_SECTION_BYTES_MAX)
-#define WH_SECTION_MAGIC 0x7463657366726877u
 #ifndef WH_LANE_VERSION /* proof/matrix/later.h */
 #define WH_LANE_VERSION 2u
 #endif
@@ -107,10 +106,9 @@ struct wh_out {
         /* [lane-frames] Frames other than doorbells that were, or are about to be, sent on the socket. */
         _Atomic uint32_t frames;
         uint8_t pad2[WH_LINE - 4];
-        /* Statistics, for `wharf ls`; never decided upon. */
+        /* A statistic, for `wharf ls`; never decided upon. */
         _Atomic uint64_t sent_messages;
-        _Atomic uint64_t sent_bytes;
-        uint8_t pad3[WH_PAGE - 2 * WH_LINE - 16];
+        uint8_t pad3[WH_PAGE - 2 * WH_LINE - 8];
 };
 static_assert(sizeof(struct wh_out) == WH_PAGE, "the ring starts on the second page");
 
