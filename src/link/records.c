@@ -59,14 +59,7 @@ static int parts_begin(struct wh_link *l, struct wh_incoming *in, const struct w
         if (in->direct && total <= in->direct_room && total <= DIRECT_MAX && total <= wh_stash_max(l)) {
                 if ((r = wh_stash_charge(l, total)) < 0)
                         return r;
-                *s = (struct wh_stash){.bytes = in->direct,
-                                       .len = total,
-                                       .room = total,
-                                       .id = ext->id,
-                                       .call = ext->call,
-                                       .how = WHARF_HOW_CHUNKS,
-                                       .building = true};
-                l->in.direct = true;
+                wh_stash_begin_in(l, in->direct, total, ext->id, ext->call, WHARF_HOW_CHUNKS);
         } else if ((r = wh_stash_begin(l, total, ext->id, ext->call, WHARF_HOW_CHUNKS)) < 0) {
                 return r;
         }
@@ -91,21 +84,22 @@ static int part_add(struct wh_link *l, uint64_t total, const void *bytes, uint64
 }
 
 /* A part in a block. */
-static int record_chunk(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext,
-                        const struct wh_rec_block *b)
+static int record_chunk(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext)
 {
+        struct wh_rec_block b;
         const void *bytes;
-        if (b->len > WH_CHUNK)
+        wh_shm_copy(&b, in->rec.body + sizeof *ext, sizeof b);
+        if (b.len > WH_CHUNK)
                 return wh_trace(-EPROTO); /* one part is copied in one go */
-        int r = block_at(l, b, &bytes);
+        int r = block_at(l, &b, &bytes);
         if (r == 0 && !l->in.stash.building)
-                r = parts_begin(l, in, ext, b->total);
+                r = parts_begin(l, in, ext, b.total);
         if (r == 0)
-                r = part_add(l, b->total, bytes, b->len);
+                r = part_add(l, b.total, bytes, b.len);
         if (r < 0)
                 return r;
         wh_records_done(l, &in->rec);
-        if (wh_lane_release(l->in.lane, b->slot))
+        if (wh_lane_release(l->in.lane, b.slot))
                 wh_link_bell(l);
         if (l->in.stash.have == l->in.stash.len)
                 wh_stash_finish(l);
@@ -116,8 +110,6 @@ static int record_chunk(struct wh_link *l, struct wh_incoming *in, const struct 
 static int record_piece(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext)
 {
         uint64_t total;
-        if (in->rec.len < sizeof *ext + sizeof total)
-                return wh_trace(-EPROTO);
         wh_shm_copy(&total, in->rec.body + sizeof *ext, sizeof total);
         int r = l->in.stash.building ? 0 : parts_begin(l, in, ext, total);
         if (r == 0)
@@ -141,17 +133,10 @@ static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct
         struct wh_rec_direct d;
         int r;
         wh_shm_copy(&d, in->rec.body + sizeof *ext, sizeof d);
-        if (!l->owner || ext->n_items || d.len == 0 || d.at + d.len < d.at)
+        if (ext->n_items || d.len == 0 || d.at + d.len < d.at)
                 return wh_trace(-EPROTO);
         if (in->direct && d.len <= in->direct_room && d.len <= wh_stash_max(l)) {
-                *s = (struct wh_stash){.bytes = in->direct,
-                                       .len = d.len,
-                                       .room = d.len,
-                                       .id = ext->id,
-                                       .call = ext->call,
-                                       .how = WHARF_HOW_DIRECT,
-                                       .building = true};
-                l->in.direct = true;
+                wh_stash_begin_in(l, in->direct, d.len, ext->id, ext->call, WHARF_HOW_DIRECT);
         } else if ((r = wh_stash_begin(l, d.len, ext->id, ext->call, WHARF_HOW_DIRECT)) < 0) {
                 return r;
         }
@@ -176,7 +161,7 @@ static int record_window(struct wh_link *l, const struct wh_rec *rec, const stru
 {
         struct wh_rec_direct d;
         wh_shm_copy(&d, rec->body + sizeof *ext, sizeof d);
-        if (!l->owner || l->once || ext->n_items || !ext->call || d.len == 0 || d.at + d.len < d.at)
+        if (l->once || ext->n_items || !ext->call || d.len == 0 || d.at + d.len < d.at)
                 return wh_trace(-EPROTO);
         l->in.window.call = ext->call;
         l->in.window.at = d.at;
@@ -216,17 +201,13 @@ static int record_written(struct wh_link *l, struct wh_incoming *in, const struc
 }
 
 /* The ring ends: the next one's frame was sent before the record that says so. */
-static int record_next(struct wh_link *l, const struct wh_rec *rec)
+static int record_next(struct wh_link *l, const struct wh_rec *rec, const struct wh_rec_ext *ext)
 {
-        struct wh_rec_ext ext;
-        if (rec->len != sizeof ext || l->in.stash.building)
-                return wh_trace(-EPROTO);
-        wh_shm_copy(&ext, rec->body, sizeof ext);
         int r = wh_link_read(l, WH_UNTIL_RING, 0);
         if (r < 0)
                 return r;
         const uint64_t before = l->in.lane->mapped_bytes;
-        r = wh_lane_rx_switch(l->in.lane, ext.arg & WH_NEXT_NO_SECTIONS);
+        r = wh_lane_rx_switch(l->in.lane, ext->arg & WH_NEXT_NO_SECTIONS);
         if (r < 0)
                 return r;
         wh_budget_mapped(l, before - l->in.lane->mapped_bytes);
@@ -239,100 +220,76 @@ static int record_next(struct wh_link *l, const struct wh_rec *rec)
         return 0;
 }
 
-int wh_records_take(struct wh_link *l, struct wh_incoming *in)
+/* A payload that lies in a block. */
+static int message_block(struct wh_link *l, struct wh_incoming *in)
 {
-        struct wh_rec_ext ext;
-        struct wh_rec_block b = {0};
-        const struct wh_rec *rec = &in->rec;
-
-        if (rec->kind == WH_REC_NEXT)
-                return record_next(l, rec);
-        if (rec->len < sizeof ext)
+        struct wh_rec_block b;
+        const void *bytes;
+        wh_shm_copy(&b, in->rec.body + sizeof(struct wh_rec_ext), sizeof b);
+        int r = block_at(l, &b, &bytes);
+        if (r < 0)
+                return r;
+        if (b.total != b.len || b.len > WH_BLOCK_MAX)
                 return wh_trace(-EPROTO);
-        wh_shm_copy(&ext, rec->body, sizeof ext);
-        enum wh_rec_kind kind = rec->kind;
-        bool offered = kind == WH_REC_OFFER;
+        in->where = WH_IN_BLOCK;
+        in->bytes = bytes;
+        in->len = b.len;
+        in->slot = b.slot;
+        in->how = WHARF_HOW_SECTION;
+        return 0;
+}
+
+/* A payload in a memory of its own: the stash has it from here on, and the record is taken. */
+static int message_memory(struct wh_link *l, const struct wh_rec *rec, const struct wh_rec_ext *ext, bool offered)
+{
+        struct wh_rec_block b;
+        wh_shm_copy(&b, rec->body + sizeof *ext, sizeof b);
+        int fd = wh_items_take_memory(l);
+        if (fd < 0)
+                return wh_trace(-EPROTO);
+        int r = wh_stash_memory(l, fd, b.total, ext->id, ext->call);
+        if (r == -ENOMEM) {
+                l->in.items.n++; /* kept, for another try */
+                return r;
+        }
+        wh_stash_memory_keep(l, fd);
+        l->in.stash.n_items = l->in.items.n;
+        l->in.stash.refused = (uint16_t)ext->arg;
+        if (r < 0)
+                return r;
         if (offered) {
-                kind = (enum wh_rec_kind)ext.arg;
-                if (!l->owner || (kind != WH_REC_INLINE && kind != WH_REC_BLOCK && kind != WH_REC_MEMORY))
-                        return wh_trace(-EPROTO);
+                l->in.stash.how |= WH_HOW_OFFERED;
+                l->in.offer = l->in.lane->ring.records + 1;
         }
-        bool block = kind == WH_REC_BLOCK || kind == WH_REC_CHUNK || kind == WH_REC_MEMORY;
-        if ((block && rec->len != sizeof ext + sizeof b) ||
-            ((kind == WH_REC_DIRECT || kind == WH_REC_WINDOW) && rec->len != sizeof ext + sizeof(struct wh_rec_direct)))
-                return wh_trace(-EPROTO);
-        if (block)
-                wh_shm_copy(&b, rec->body + sizeof ext, sizeof b);
-        if (kind == WH_REC_ABORT) {
-                wh_link_forget_part(l);
-                wh_records_done(l, rec);
-                return 0;
-        }
-        if (l->in.stash.building && kind != WH_REC_CHUNK && kind != WH_REC_PIECE)
-                return wh_trace(-EPROTO);
-        if (ext.n_items > WHARF_ITEMS_MAX + 1 || ext.zero)
-                return wh_trace(-EPROTO);
-        if (kind == WH_REC_CHUNK)
-                return record_chunk(l, in, &ext, &b);
-        if (kind == WH_REC_PIECE)
-                return record_piece(l, in, &ext);
-        if (kind == WH_REC_DIRECT)
-                return l->owner ? record_direct(l, in, &ext) : record_written(l, in, &ext);
-        if (kind == WH_REC_WINDOW)
-                return record_window(l, rec, &ext);
+        wh_records_done(l, rec);
+        return 0;
+}
 
+/* All of a message, or the end of a call that has no answer. */
+static int record_message(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext,
+                          enum wh_rec_kind kind, bool offered)
+{
         in->dropped = 0;
-        in->id = ext.id;
-        in->call = ext.call;
-        in->refused = (int)(ext.arg & 4095);
-        in->n_items = ext.n_items;
-        int r = ext.n_items ? record_items(l, ext.n_items, kind == WH_REC_MEMORY) : 0;
+        in->id = ext->id;
+        in->call = ext->call;
+        in->refused = (int)(ext->arg & 4095);
+        in->n_items = ext->n_items;
+        int r = ext->n_items ? record_items(l, ext->n_items, kind == WH_REC_MEMORY) : 0;
         if (r < 0)
                 return r;
         switch (kind) {
         case WH_REC_INLINE:
                 in->where = WH_IN_RECORD;
-                in->bytes = rec->body + sizeof ext;
-                in->len = rec->len - sizeof ext;
+                in->bytes = in->rec.body + sizeof *ext;
+                in->len = in->rec.len - sizeof *ext;
                 in->how = WHARF_HOW_INLINE;
                 break;
-        case WH_REC_BLOCK: {
-                const void *bytes;
-                r = block_at(l, &b, &bytes);
-                if (r < 0)
-                        return r;
-                if (b.total != b.len || b.len > WH_BLOCK_MAX)
-                        return wh_trace(-EPROTO);
-                in->where = WH_IN_BLOCK;
-                in->bytes = bytes;
-                in->len = b.len;
-                in->slot = b.slot;
-                in->how = WHARF_HOW_SECTION;
+        case WH_REC_BLOCK:
+                r = message_block(l, in);
                 break;
-        }
-        case WH_REC_MEMORY: {
-                int fd = wh_items_take_memory(l);
-                if (fd < 0)
-                        return wh_trace(-EPROTO);
-                r = wh_stash_memory(l, fd, b.total, ext.id, ext.call);
-                if (r == -ENOMEM) {
-                        l->in.items.n++; /* kept, for another try */
-                        return r;
-                }
-                wh_stash_memory_keep(l, fd);
-                l->in.stash.n_items = l->in.items.n;
-                l->in.stash.refused = (uint16_t)ext.arg;
-                if (r == 0 && offered) {
-                        l->in.stash.how |= WH_HOW_OFFERED;
-                        l->in.offer = l->in.lane->ring.records + 1;
-                }
-                if (r == 0)
-                        wh_records_done(l, rec);
-                return r;
-        }
+        case WH_REC_MEMORY:
+                return message_memory(l, &in->rec, ext, offered);
         case WH_REC_DROPPED:
-                if (l->owner)
-                        return wh_trace(-EPROTO);
                 in->where = WH_IN_RECORD;
                 in->bytes = NULL;
                 in->len = 0;
@@ -341,9 +298,77 @@ int wh_records_take(struct wh_link *l, struct wh_incoming *in)
         default:
                 return wh_trace(-EPROTO);
         }
+        if (r < 0)
+                return r;
         if (in->len > wh_stash_max(l))
                 return wh_trace(-EPROTO);
         if (offered)
                 in->how |= WH_HOW_OFFERED;
         return 1;
+}
+
+/* What an honest sender's record of each kind is like. */
+enum { OWNER = 1, HOLDER = 2, BOTH = OWNER | HOLDER };
+static const struct {
+        uint8_t to;     /* by whom it is read; 0: no such record comes here */
+        uint8_t least;  /* so many bytes follow its struct wh_rec_ext, at least, */
+        bool exactly;   /* ... or exactly so many */
+        bool amid;      /* it may come in the middle of a message in parts */
+        bool offerable; /* an owner may be offered it */
+} kinds[WH_REC_KINDS] = {
+        [WH_REC_INLINE] = {.to = BOTH, .offerable = true},
+        [WH_REC_BLOCK] = {.to = BOTH, .least = sizeof(struct wh_rec_block), .exactly = true, .offerable = true},
+        [WH_REC_MEMORY] = {.to = BOTH, .least = sizeof(struct wh_rec_block), .exactly = true, .offerable = true},
+        [WH_REC_CHUNK] = {.to = BOTH, .least = sizeof(struct wh_rec_block), .exactly = true, .amid = true},
+        [WH_REC_PIECE] = {.to = BOTH, .least = sizeof(uint64_t), .amid = true},
+        [WH_REC_ABORT] = {.to = BOTH, .amid = true},
+        [WH_REC_NEXT] = {.to = BOTH, .exactly = true},
+        [WH_REC_DIRECT] = {.to = BOTH, .least = sizeof(struct wh_rec_direct), .exactly = true},
+        [WH_REC_WINDOW] = {.to = OWNER, .least = sizeof(struct wh_rec_direct), .exactly = true},
+        [WH_REC_DROPPED] = {.to = HOLDER},
+};
+
+static bool kind_fits(const struct wh_link *l, uint32_t kind, bool offered, uint64_t behind)
+{
+        if (kind >= WH_REC_KINDS || !(kinds[kind].to & (l->owner ? OWNER : HOLDER)))
+                return false;
+        if (behind < kinds[kind].least || (kinds[kind].exactly && behind != kinds[kind].least))
+                return false;
+        if (l->in.stash.building && !kinds[kind].amid)
+                return false;
+        return !offered || (kinds[kind].offerable && l->owner);
+}
+
+int wh_records_take(struct wh_link *l, struct wh_incoming *in)
+{
+        const struct wh_rec *rec = &in->rec;
+        struct wh_rec_ext ext;
+        if (rec->len < sizeof ext)
+                return wh_trace(-EPROTO);
+        wh_shm_copy(&ext, rec->body, sizeof ext);
+        const bool offered = rec->kind == WH_REC_OFFER;
+        const uint32_t kind = offered ? ext.arg : rec->kind;
+        if (!kind_fits(l, kind, offered, rec->len - sizeof ext))
+                return wh_trace(-EPROTO);
+        if (kind == WH_REC_NEXT)
+                return record_next(l, rec, &ext);
+        if (kind == WH_REC_ABORT) {
+                wh_link_forget_part(l);
+                wh_records_done(l, rec);
+                return 0;
+        }
+        if (ext.n_items > WHARF_ITEMS_MAX + 1 || ext.zero)
+                return wh_trace(-EPROTO);
+        switch (kind) {
+        case WH_REC_CHUNK:
+                return record_chunk(l, in, &ext);
+        case WH_REC_PIECE:
+                return record_piece(l, in, &ext);
+        case WH_REC_DIRECT:
+                return l->owner ? record_direct(l, in, &ext) : record_written(l, in, &ext);
+        case WH_REC_WINDOW:
+                return record_window(l, rec, &ext);
+        default:
+                return record_message(l, in, &ext, (enum wh_rec_kind)kind, offered);
+        }
 }

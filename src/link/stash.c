@@ -46,9 +46,14 @@ int wh_stash_charge(struct wh_link *l, uint64_t total)
         return total > WH_COLD_MAX ? l->end->hold_bytes(l, total) : 0;
 }
 
+static void begins(struct wh_link *l, uint8_t *bytes, uint64_t total, uint32_t id, uint32_t call, enum wharf_how how)
+{
+        l->in.stash = (struct wh_stash){
+                .bytes = bytes, .len = total, .room = total, .id = id, .call = call, .how = how, .building = true};
+}
+
 int wh_stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t call, enum wharf_how how)
 {
-        struct wh_stash *s = &l->in.stash;
         if (total > wh_stash_max(l))
                 return -EMSGSIZE;
         if (!wh_stash_parts_allowed(l, total))
@@ -59,9 +64,15 @@ int wh_stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t call
                 return r;
         if (total && !(bytes = wh_os_malloc_payload(total)))
                 return -ENOMEM;
-        *s = (struct wh_stash){
-                .bytes = bytes, .len = total, .room = total, .id = id, .call = call, .how = how, .building = true};
+        begins(l, bytes, total, id, call, how);
         return 0;
+}
+
+void wh_stash_begin_in(struct wh_link *l, uint8_t *bytes, uint64_t total, uint32_t id, uint32_t call,
+                       enum wharf_how how)
+{
+        begins(l, bytes, total, id, call, how);
+        l->in.direct = true;
 }
 
 void wh_stash_finish(struct wh_link *l)

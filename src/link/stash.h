@@ -14,6 +14,9 @@ static inline uint64_t wh_stash_max(const struct wh_link *l)
 bool wh_stash_parts_allowed(const struct wh_link *l, uint64_t total);
 /* Room for a message of `total` bytes, or -EMSGSIZE, -ENOMEM, -EDQUOT. */
 int wh_stash_begin(struct wh_link *l, uint64_t total, uint32_t id, uint32_t call, enum wharf_how how);
+/* The same in a buffer of `total` bytes that is the user's, of the receive that is running. Charges nothing. */
+void wh_stash_begin_in(struct wh_link *l, uint8_t *bytes, uint64_t total, uint32_t id, uint32_t call,
+                       enum wharf_how how);
 /* A message of `total` bytes is charged as long as it is not whole, wherever it is put together. 0, -EDQUOT, -ENOMEM */
 int wh_stash_charge(struct wh_link *l, uint64_t total);
 /* Room for all of a message that was begun elsewhere (move.c), and is about to go on. 0 or -ENOMEM */
