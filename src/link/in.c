@@ -33,11 +33,89 @@ static void from_stash(struct wh_link *l, struct wh_incoming *in)
         in->dropped = s->how == WHARF_HOW_AUTO ? (int)s->have : 0;
 }
 
+enum { LOOK_AGAIN = 2 }; /* beside what wh_link_next() returns: something was taken, or the link is over */
+
+/* The record that is next is none of the common ones. */
+static int next_record(struct wh_link *l, struct wh_incoming *in, struct wh_budget_turn *turn)
+{
+        int r = wh_records_take(l, in);
+        if (r > 0)
+                return 1;
+        if (r == 0) { /* a chunk, a memory, an end: it is taken, look again */
+                wh_link_spend(l, 1);
+                return l->in.stash.full || wh_budget_goes_on(l, turn) ? LOOK_AGAIN : 0;
+        }
+        if (r == WH_LINK_LATER)
+                return 0;
+        if (r == WH_LINK_WAITS)
+                return LOOK_AGAIN;
+        if (wh_shortage(r) || (r == -EMFILE && !l->over))
+                return r; /* the record is where it was */
+        wh_link_break(l, r);
+        return LOOK_AGAIN;
+}
+
+/* The lane was just seen to be empty, so what is missing before the change that is due never comes. */
+static int next_change(struct wh_link *l)
+{
+        int r = wh_link_change(l);
+        if (wh_shortage(r))
+                return r;
+        if (r <= 0 && r != WH_LINK_WAITS)
+                wh_link_break(l, r ? r : -EPROTO);
+        return LOOK_AGAIN;
+}
+
+/* Is there nothing on the socket that is to be read now? Doorbells are not, and nothing behind descriptors of a later record. */
+static bool next_is_no_frame(struct wh_link *l)
+{
+        const struct wh_lane_rx *rx = l->in.lane;
+        if (!rx || l->in.hung_up)
+                return false;
+        if (l->in.items.n) /* those of the next record: what follows them is not for now */
+                return true;
+        /* [lane-frames] Acquire, pairs with the release in wh_link_frame_parts(). */
+        return atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->in.frames_got &&
+               (l->in.arms < BELLS_MAX || wh_pump_bells(l) >= 0) && wh_pump_only_rung(l);
+}
+
+/* The lane has nothing, or there is none: what the socket has. */
+static int next_frames(struct wh_link *l, struct wh_budget_turn *turn)
+{
+        if (wh_unlikely(l->in.change.due))
+                return next_change(l);
+        if (next_is_no_frame(l) || !wh_budget_goes_on(l, turn))
+                return 0;
+        int r = wh_link_pump(l);
+        if (wh_unlikely(r == WH_LINK_LATER))
+                return 0;
+        if (wh_unlikely(r == WH_LINK_WAITS))
+                return LOOK_AGAIN;
+        if (r == 0 && l->once && l->owner && l->in.seq)
+                wh_link_end(l, -EPIPE); /* its one message was taken, and no second one lies there */
+        else if (r == 0 || (r < 0 && !l->over))
+                return r;
+        return LOOK_AGAIN;
+}
+
+/* Bytes, and nothing else. */
+static inline void plain(struct wh_incoming *in)
+{
+        in->where = WH_IN_RECORD;
+        in->bytes = in->rec.body;
+        in->len = in->rec.len;
+        in->id = in->call = 0;
+        in->n_items = 0;
+        in->dropped = 0;
+        in->how = WHARF_HOW_INLINE;
+}
+
 int wh_link_next(struct wh_link *l, struct wh_incoming *in)
 {
         bool last_look = false;
         struct wh_budget_turn turn = {0};
-        for (;;) {
+        int r = LOOK_AGAIN;
+        while (r == LOOK_AGAIN) {
                 if (wh_unlikely(l->in.stash.full)) {
                         from_stash(l, in);
                         return 1;
@@ -50,82 +128,37 @@ int wh_link_next(struct wh_link *l, struct wh_incoming *in)
                         return 0;
                 struct wh_lane_rx *rx = l->in.lane;
                 if (wh_likely(rx)) {
-                        int r = wh_ring_peek(&rx->ring, &in->rec);
+                        r = wh_ring_peek(&rx->ring, &in->rec);
                         if (wh_unlikely(l->in.hung_up) && r > 0 && rx->ring.pos >= l->in.last_line)
                                 r = wh_trace(-EPROTO); /* its writer goes on, and nobody could make it stop */
                         if (wh_likely(r > 0)) {
                                 if (wh_likely(in->rec.kind == WH_REC_PLAIN && !l->in.stash.building &&
                                               in->rec.len <= wh_stash_max(l))) {
-                                        in->where = WH_IN_RECORD;
-                                        in->bytes = in->rec.body;
-                                        in->len = in->rec.len;
-                                        in->id = in->call = 0;
-                                        in->n_items = 0;
-                                        in->dropped = 0;
-                                        in->how = WHARF_HOW_INLINE;
+                                        plain(in);
                                         return 1;
                                 }
-                                r = wh_records_take(l, in);
-                                if (r > 0)
-                                        return 1;
-                                if (r == 0) { /* a chunk, a memory, an end: it is taken, look again */
-                                        wh_link_spend(l, 1);
-                                        if (l->in.stash.full || wh_budget_goes_on(l, &turn))
-                                                continue;
-                                        return 0;
-                                }
-                                if (r == WH_LINK_LATER)
-                                        return 0;
-                                if (r == WH_LINK_WAITS)
-                                        continue;
-                                if (wh_shortage(r) || (r == -EMFILE && !l->over))
-                                        return r; /* the record is where it was */
+                                r = next_record(l, in, &turn);
+                                continue;
                         }
                         if (wh_unlikely(r < 0)) {
                                 wh_link_break(l, r);
+                                r = LOOK_AGAIN;
                                 continue;
                         }
                 }
-                if (l->in.sock_ended) {
+                if (wh_unlikely(l->in.sock_ended)) {
                         /* What was published before the end is visible now; only then is the end the end. */
-                        if (!last_look) {
-                                last_look = true;
-                                continue;
-                        }
-                        wh_link_end(l, l->out.over && l->out.over != -EPIPE ? l->out.over : -EPIPE);
+                        if (last_look)
+                                wh_link_end(l, l->out.over && l->out.over != -EPIPE ? l->out.over : -EPIPE);
+                        last_look = true;
+                        r = LOOK_AGAIN;
                         continue;
                 }
                 if (wh_likely(!l->in.sock_ready))
                         return 0;
-                if (wh_unlikely(l->in.change.due)) {
-                        /* The lane was just seen to be empty, so what is missing before the change never comes. */
-                        int r = wh_link_change(l);
-                        if (r == WH_LINK_WAITS)
-                                continue;
-                        if (wh_shortage(r))
-                                return r;
-                        if (r <= 0)
-                                wh_link_break(l, r ? r : -EPROTO);
-                        continue;
-                }
-                /* [lane-frames] Acquire, pairs with the release in wh_link_frame_parts(). */
-                if (rx && !l->in.hung_up &&
-                    (l->in.items.n || /* those of the next record: what follows them is not for now */
-                     (atomic_load_explicit(&rx->ring.out->frames, memory_order_acquire) == l->in.frames_got &&
-                      (l->in.arms < BELLS_MAX || wh_pump_bells(l) >= 0) && wh_pump_only_rung(l))))
-                        return 0;
-                if (!wh_budget_goes_on(l, &turn))
-                        return 0;
-                int r = wh_link_pump(l);
-                if (wh_unlikely(r == WH_LINK_LATER))
-                        return 0;
-                if (wh_unlikely(r == WH_LINK_WAITS))
-                        continue;
-                if (r == 0 && l->once && l->owner && l->in.seq)
-                        wh_link_end(l, -EPIPE); /* its one message was taken, and no second one lies there */
-                else if (r == 0 || (r < 0 && !l->over))
-                        return r;
+                r = next_frames(l, &turn);
         }
+        return r;
 }
 
 /* The sender counts its cold messages. One that does not even read this is let go of, for it would wait for ever. */
