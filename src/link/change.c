@@ -219,6 +219,17 @@ static int own_pair(int sv[2])
         return r;
 }
 
+/* Forbidden in this sandbox, or no descriptors left: the link works as it is, and nobody knows whose. */
+static void no_pair(struct wh_link *l, int err)
+{
+        if (err != -EMFILE && err != -ENFILE && err != -ENOMEM) {
+                l->provisional = false;
+                l->out.detour &= (uint8_t)~WH_DETOUR_REBIND;
+        }
+        wh_set_why("sent, but the receiver cannot know who has sent it: no pair of sockets can be made here (%s)",
+                   strerrorname_np(-err));
+}
+
 int wh_link_rebind(struct wh_link *l)
 {
         if (!l->provisional)
@@ -233,14 +244,7 @@ int wh_link_rebind(struct wh_link *l)
         int sv[2];
         int r = own_pair(sv);
         if (r < 0) {
-                /* Forbidden in this sandbox, or no descriptors left: the link works as it is, and nobody knows whose. */
-                if (r != -EMFILE && r != -ENFILE && r != -ENOMEM) {
-                        l->provisional = false;
-                        l->out.detour &= (uint8_t)~WH_DETOUR_REBIND;
-                }
-                wh_set_why(
-                        "sent, but the receiver cannot know who has sent it: no pair of sockets can be made here (%s)",
-                        strerrorname_np(-r));
+                no_pair(l, r);
                 return 0;
         }
         wh_os_fd_private(sv[0]);
