@@ -5,6 +5,9 @@
  * queued in one end of a pair of sockets, the *carrier*, and the message carries the other end only: so the port moves
  * with the message or not at all, and whoever kills which process when, it has one owner or none.
  *
+ * What a carrier says stands in state.h. pack.c fills one; look.c and state.c look into one and check it, open.c makes the port,
+ * and moving.c goes on where the budget ended, and undoes.
+ *
  * Always true:
  *   M1  From wh_move_pack() to wh_move_end() the port is frozen: nobody here takes a message, sends a reply or makes a
  *       right, so what was packed stays true. Senders notice nothing: what they send waits where it is.
