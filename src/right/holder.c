@@ -91,7 +91,7 @@ static bool holder_found(struct wh_link *l, const struct wh_room *seen)
         return seen ? room_came(l, seen) : reply_there(l);
 }
 
-static bool holder_spin(struct wh_link *l, const struct wh_room *seen)
+static bool holder_spin(struct wh_link *l, const struct wh_room *seen, int64_t deadline_ns)
 {
         struct wh_held *h = wh_held(l);
         wharf_task *t = l->task;
@@ -123,6 +123,8 @@ static bool holder_spin(struct wh_link *l, const struct wh_room *seen)
                                 return false; /* the slow way reads it */
                         if (forever && l->over)
                                 return true;
+                        if (forever && deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns)
+                                return false;
                 }
                 if (!forever && now - start > limit)
                         break;
@@ -211,7 +213,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 r = r == -ETIMEDOUT ? r : 0;
         } else {
                 l->in.leader = true;
-                bool found = !late && holder_spin(l, seen), woken = false;
+                bool found = !late && holder_spin(l, seen, deadline_ns), woken = false;
                 if (!found && !late) {
                         /* Announce what we wait for, look once more, then sleep (as in wh_inbox_wait()). */
                         if (l->in.lane && wh_ring_sleep(&l->in.lane->ring))

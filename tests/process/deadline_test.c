@@ -313,3 +313,26 @@ TEST(a_far_deadline_is_waited_for)
         CHECK_EQ(test_wait(pid), 0);
         hub_close(&h);
 }
+
+/* Goal: who spins for ever does so until its deadline: for a reply, for room, and for a message. */
+TEST(a_task_that_spins_for_ever_looks_at_its_deadlines)
+{
+        struct wharf_task_opts o = {.size = sizeof o, .spin_us_max = WHARF_SPIN};
+        struct wharf_port_opts few = {.size = sizeof few, .flags = WHARF_PORT_STAYS, .capacity_records = 4};
+        wharf_task *t;
+        wharf_name port, right;
+        char c;
+        CHECK_EQ(wharf_task_open(&o, &t), 0);
+        CHECK_EQ(wharf_port_new(t, &few, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        CHECK_EQ(wharf_recv(t, port, &c, 1, NULL, wharf_in_ms(5)), -ETIMEDOUT);
+        for (int i = 0; i < 30; i++) { /* until it has a lane */
+                CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0);
+                CHECK_EQ(wharf_recv(t, port, &c, 1, NULL, 0), 1);
+        }
+        CHECK_EQ(wharf_call(t, right, "x", 1, &c, 1, wharf_in_ms(5)), -ETIMEDOUT);
+        while (wharf_send(t, right, "x", 1, 0) == 0)
+                ;
+        CHECK_EQ(wharf_send(t, right, "x", 1, wharf_in_ms(5)), -ETIMEDOUT);
+        wharf_task_close(t);
+}
