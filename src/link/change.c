@@ -172,7 +172,7 @@ int wh_change_rebind_now(struct wh_link *l, const struct wh_frame *f, const uint
                 return r;
         }
         r = wh_link_change(l);
-        if (r <= 0 && (l->in.looked || !wh_later(r))) {
+        if (r <= 0 && (l->in.looked || !wh_awaited(r))) {
                 l->in.change.due = false;
                 wh_os_close_end(wh_steal_fd(&l->in.change.sock), WH_END_SHARED);
         }

@@ -118,7 +118,7 @@ static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t
 {
         if (f->type == WH_FRAME_REBIND && l->owner && !l->once && wh_change_expected(l) && !l->in.lane) {
                 int r = wh_change_rebind_now(l, f, data, fds, cred);
-                return r > 0 || wh_later(r) ? r : wh_link_break(l, r);
+                return r > 0 || wh_awaited(r) ? r : wh_link_break(l, r);
         }
         const struct wh_cred was = l->cred;
         const struct wharf_sender who = l->who;
@@ -137,7 +137,7 @@ static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t
                 if (ours)
                         l->end->not_taken(l, payer);
         }
-        if (wh_later(r))
+        if (wh_awaited(r))
                 return r; /* nothing of it was kept, and it is there for another try */
         if (r < 0)
                 return wh_link_break(l, r);
@@ -205,7 +205,7 @@ static int link_pump(struct wh_link *l)
                 return 0; /* what follows belongs to the ring that is not yet reached */
         if (wh_unlikely(l->in.change.due)) {
                 int r = l->over ? 0 : wh_link_change(l);
-                if (r < 0 && !wh_later(r))
+                if (r < 0 && !wh_awaited(r))
                         return wh_link_break(l, r);
                 if (r <= 0)
                         return r;

@@ -13,7 +13,7 @@ static inline bool wh_shortage(int r)
 }
 
 /* ... or a place is awaited: nothing has changed, and it can be tried again. */
-static inline bool wh_later(int r)
+static inline bool wh_awaited(int r)
 {
         return wh_shortage(r) || r == WH_LINK_WAITS;
 }

@@ -178,6 +178,123 @@ static bool call_delegated(const struct wh_link *l)
         return false;
 }
 
+/* What a leader has seen when it wakes. */
+struct waking {
+        bool gone;    /* the other side is */
+        bool woken;   /* the socket has something */
+        int short_of; /* something of it stays where it is, for want of that, and would end every sleep */
+};
+
+/* Sleep on `turn`: the leader wakes all. */
+static int follow(struct wh_link *l, const struct wh_room *seen, int64_t deadline_ns)
+{
+        struct wh_held *h = wh_held(l);
+        const uint32_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
+        bool asleep = true;
+        int r = 0;
+        if (seen && l->out.lane) {
+                wh_ring_want(&l->out.lane->ring, true);
+                asleep = !room_soon(l, seen);
+        }
+        struct pollfd p = {.fd = l->sock, .events = POLLOUT};
+        const bool sock_full = seen && l->out.sock_full;
+        unsigned waits = holder_waits(l, seen != NULL, deadline_ns);
+        wh_unlock(&l->o.lock);
+        if (sock_full) /* the leader may not ask for that */
+                r = wh_os_poll(&p, 1, deadline_ns) == 0 ? -ETIMEDOUT : 0;
+        else if (asleep)
+                r = wh_os_futex_wait(&h->turn, turn, deadline_ns, false);
+        wh_waits_end(&l->task->waits, waits);
+        wh_lock(&l->o.lock);
+        return r == -ETIMEDOUT ? r : 0;
+}
+
+/* Announce what is waited for, and look once more before the sleep (as in wh_inbox_wait()). True: it is there. */
+static bool announce(struct wh_link *l, const struct wh_room *seen)
+{
+        if (l->in.lane && wh_ring_sleep(&l->in.lane->ring))
+                wh_link_bell(l);
+        if (wh_held(l)->room_waiters && l->out.lane)
+                wh_ring_want(&l->out.lane->ring, true);
+        return holder_found(l, seen) || (l->over && !call_delegated(l)) || (seen && l->out.lane && room_soon(l, seen));
+}
+
+/* Sleep on all sockets on which something may come: the link's, that of the pair before, and those of delegated replies. */
+static int lead_asleep(struct wh_link *l, bool room, int late, int64_t deadline_ns, struct waking *w)
+{
+        struct wh_held *h = wh_held(l);
+        struct pollfd few[2 + VIAS_FEW], *p = few;
+        unsigned vias = 0, n = 2;
+        wh_list_for (k, &h->calls)
+                vias += wh_container(k, struct wh_call, node)->via >= 0;
+        if (vias > VIAS_FEW && !(p = wh_os_malloc((2 + vias) * sizeof *p)))
+                return wh_trace(-ENOMEM);
+        /* A socket that is over would end every sleep: what is waited for comes by another. */
+        p[0] = (struct pollfd){.fd = l->over ? -1 : l->sock,
+                               .events = (short)(POLLIN | (l->out.sock_full ? POLLOUT : 0))};
+        p[1] = (struct pollfd){.fd = l->over ? -1 : l->in.old_sock, .events = POLLIN};
+        wh_list_for (k, &h->calls) {
+                struct wh_call *c = wh_container(k, struct wh_call, node);
+                if (c->via >= 0 && !c->done)
+                        p[n++] = (struct pollfd){.fd = c->via, .events = POLLIN};
+        }
+        unsigned waits = late ? WH_WAITS_NONE : holder_waits(l, room, deadline_ns);
+        wh_unlock(&l->o.lock);
+        const int k = wh_os_poll(p, n, late ? 0 : deadline_ns);
+        wh_waits_end(&l->task->waits, waits);
+        wh_lock(&l->o.lock);
+        if (k > 0 && p[0].revents & (POLLHUP | POLLERR)) {
+                wh_link_hung_up(l);
+                w->gone = true;
+        }
+        w->woken = k > 0 && p[0].revents & POLLIN;
+        if (k > 0 && (p[0].revents & POLLIN || p[1].revents)) {
+                l->in.sock_ready = true;
+                l->in.arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
+        }
+        if (k > 0 && n > 2) {
+                wh_list_for (q, &h->calls) {
+                        struct wh_call *c = wh_container(q, struct wh_call, node);
+                        if (c->via >= 0 && !c->done && wh_call_read_via(l, c) == -ENOMEM)
+                                w->short_of = -ENOMEM;
+                }
+        }
+        if (p != few)
+                free(p);
+        if (late)
+                return late; /* whatever it found: the caller looks once more */
+        return k == 0 ? -ETIMEDOUT : k == -EINTR ? 0 : k < 0 ? k : 0;
+}
+
+/* Spin, sleep, and read the socket for all. */
+static int lead(struct wh_link *l, const struct wh_room *seen, int late, int64_t deadline_ns)
+{
+        struct wh_held *h = wh_held(l);
+        struct waking w = {0};
+        int r = 0;
+        l->in.leader = true;
+        if (late || (!holder_spin(l, seen, deadline_ns) && !announce(l, seen)))
+                r = lead_asleep(l, seen != NULL, late, deadline_ns, &w);
+        if (l->in.lane)
+                wh_ring_awake(&l->in.lane->ring);
+        l->in.leader = false;
+        if (l->in.sock_ready && l->over == 0) {
+                /* Greetings, refusals, the end: whoever waits for room wants to know. Replies stay put. */
+                const uint32_t before = l->in.budget;
+                int pumped = wh_link_read(l, WH_UNTIL_EMPTY, 0);
+                h->blind = w.woken && l->in.budget == before && pumped == 0 ? h->blind + 1 : 0;
+                if (wh_unlikely(h->blind == BLIND_MAX))
+                        holder_blinded(l);
+                if (pumped < 0 && pumped != WH_LINK_LATER && !l->over)
+                        w.short_of = pumped;
+        }
+        if (wh_unlikely(l->out.detour & WH_DETOUR_REBIND) && !w.gone)
+                wh_link_rebind(l); /* nobody else can while we sleep on the pair */
+        if (w.gone && l->out.over == 0)
+                l->out.over = -EPIPE; /* also where the end itself is still behind an unread reply */
+        return r == 0 ? w.short_of : r;
+}
+
 int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room *seen)
 {
         struct wh_held *h = wh_held(l);
@@ -188,107 +305,11 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
         if (late && (seen || l->in.leader))
                 return late;
         l->in.budget = WH_BUDGET;
-        bool room = seen != NULL, gone = false;
-        int short_of = 0;
-        h->room_waiters += room;
+        h->room_waiters += seen != NULL;
         h->waiters++;
-        int r = 0;
-        if (l->in.leader) {
-                uint32_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
-                bool asleep = true;
-                if (room && l->out.lane) {
-                        wh_ring_want(&l->out.lane->ring, true);
-                        asleep = !room_soon(l, seen);
-                }
-                struct pollfd p = {.fd = l->sock, .events = POLLOUT};
-                bool sock_full = room && l->out.sock_full;
-                unsigned waits = holder_waits(l, room, deadline_ns);
-                wh_unlock(&l->o.lock);
-                if (sock_full) /* the leader may not ask for that */
-                        r = wh_os_poll(&p, 1, deadline_ns) == 0 ? -ETIMEDOUT : 0;
-                else if (asleep)
-                        r = wh_os_futex_wait(&h->turn, turn, deadline_ns, false);
-                wh_waits_end(&l->task->waits, waits);
-                wh_lock(&l->o.lock);
-                r = r == -ETIMEDOUT ? r : 0;
-        } else {
-                l->in.leader = true;
-                bool found = !late && holder_spin(l, seen, deadline_ns), woken = false;
-                if (!found && !late) {
-                        /* Announce what we wait for, look once more, then sleep (as in wh_inbox_wait()). */
-                        if (l->in.lane && wh_ring_sleep(&l->in.lane->ring))
-                                wh_link_bell(l);
-                        if (h->room_waiters && l->out.lane)
-                                wh_ring_want(&l->out.lane->ring, true);
-                        found = holder_found(l, seen) || (l->over && !call_delegated(l)) ||
-                                (room && l->out.lane && room_soon(l, seen));
-                }
-                struct pollfd few[2 + VIAS_FEW], *p = few;
-                unsigned vias = 0;
-                wh_list_for (k, &h->calls)
-                        vias += wh_container(k, struct wh_call, node)->via >= 0;
-                if (!found && vias > VIAS_FEW && !(p = wh_os_malloc((2 + vias) * sizeof *p))) {
-                        found = true;
-                        r = wh_trace(-ENOMEM);
-                }
-                if (!found) {
-                        unsigned n = 2;
-                        /* A socket that is over would end every sleep: what is waited for comes by another. */
-                        p[0] = (struct pollfd){.fd = l->over ? -1 : l->sock,
-                                               .events = (short)(POLLIN | (l->out.sock_full ? POLLOUT : 0))};
-                        p[1] = (struct pollfd){.fd = l->over ? -1 : l->in.old_sock, .events = POLLIN};
-                        wh_list_for (k, &h->calls) {
-                                struct wh_call *c = wh_container(k, struct wh_call, node);
-                                if (c->via >= 0 && !c->done)
-                                        p[n++] = (struct pollfd){.fd = c->via, .events = POLLIN};
-                        }
-                        unsigned waits = late ? WH_WAITS_NONE : holder_waits(l, room, deadline_ns);
-                        wh_unlock(&l->o.lock);
-                        int k = wh_os_poll(p, n, late ? 0 : deadline_ns);
-                        wh_waits_end(&l->task->waits, waits);
-                        wh_lock(&l->o.lock);
-                        r = k == 0 ? -ETIMEDOUT : k == -EINTR ? 0 : k < 0 ? k : 0;
-                        if (k > 0 && p[0].revents & (POLLHUP | POLLERR)) {
-                                wh_link_hung_up(l);
-                                gone = true;
-                        }
-                        woken = k > 0 && p[0].revents & POLLIN;
-                        if (k > 0 && (p[0].revents & POLLIN || p[1].revents)) {
-                                l->in.sock_ready = true;
-                                l->in.arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
-                        }
-                        r = late ? late : r; /* whatever it found: the caller looks once more */
-                        if (k > 0 && n > 2) {
-                                wh_list_for (q, &h->calls) {
-                                        struct wh_call *c = wh_container(q, struct wh_call, node);
-                                        if (c->via >= 0 && !c->done)
-                                                short_of = wh_call_read_via(l, c) == -ENOMEM ? -ENOMEM : short_of;
-                                }
-                        }
-                }
-                if (p != few)
-                        free(p);
-                if (l->in.lane)
-                        wh_ring_awake(&l->in.lane->ring);
-                l->in.leader = false;
-                if (l->in.sock_ready && l->over == 0) {
-                        /* Greetings, refusals, the end: whoever waits for room wants to know. Replies stay put. */
-                        const uint32_t before = l->in.budget;
-                        int pumped = wh_link_read(l, WH_UNTIL_EMPTY, 0);
-                        h->blind = woken && l->in.budget == before && pumped == 0 ? h->blind + 1 : 0;
-                        if (wh_unlikely(h->blind == BLIND_MAX))
-                                holder_blinded(l);
-                        if (pumped < 0 && pumped != WH_LINK_LATER && !l->over)
-                                short_of = pumped; /* it stays in the socket, and would end every sleep */
-                }
-                r = r == 0 ? short_of : r;
-                if (wh_unlikely(l->out.detour & WH_DETOUR_REBIND) && !gone)
-                        wh_link_rebind(l); /* nobody else can while we sleep on the pair */
-                if (gone && l->out.over == 0)
-                        l->out.over = -EPIPE; /* also where the end itself is still behind an unread reply */
-        }
+        int r = l->in.leader ? follow(l, seen, deadline_ns) : lead(l, seen, late, deadline_ns);
         h->waiters--;
-        h->room_waiters -= room;
+        h->room_waiters -= seen != NULL;
         if (l->out.lane && h->room_waiters == 0 && !l->out.room_asked &&
             atomic_load_explicit(&l->out.lane->ring.back->want, memory_order_relaxed))
                 wh_ring_want(&l->out.lane->ring, false);
