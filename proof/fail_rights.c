@@ -547,7 +547,7 @@ static int offer_directly(struct proof *p)
 {
         memset(direct_bytes, 'd', sizeof direct_bytes);
         wh_outgoing_init(&direct, direct_bytes, sizeof direct_bytes);
-        direct.how = WHARF_HOW_DIRECT;
+        direct.asked = WHARF_HOW_DIRECT;
         int r = port_offer(p, st(p)->right, &direct);
         return r == -EAGAIN ? 0 : r;
 }

@@ -347,7 +347,7 @@ static int send_directly(struct proof *p)
                 struct wh_outgoing o;
                 memset(bytes, 'a' + i, sizeof bytes);
                 wh_outgoing_init(&o, bytes, sizeof bytes);
-                o.how = WHARF_HOW_DIRECT;
+                o.asked = WHARF_HOW_DIRECT;
                 int r = port_offer(p, sender, &o);
                 proof_next_call();
                 if (r != -EAGAIN)
