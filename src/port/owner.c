@@ -363,6 +363,7 @@ static bool owner_written(struct wh_link *l, uint32_t call, const struct wh_rec_
         return *ret_given_up = false;
 }
 
+/* Never asked: windows are the holder's (in.c). */
 static void owner_window_read(struct wh_link *l, void *map, uint64_t map_len)
 {
         (void)l;
