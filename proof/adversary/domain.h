@@ -25,6 +25,8 @@ const char *domain_socket(void);
 pid_t domain_start(void);
 /* Ends it, its keeper first, and removes what it leaves. */
 void domain_end(void);
+/* How many names and watches it has; it is asked by a process that ends then. */
+unsigned domain_entries(void);
 /* Is the server the one that was started? */
 bool domain_goes_on(void);
 

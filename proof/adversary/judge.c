@@ -149,10 +149,24 @@ static int64_t kept_waiting_ns(int who)
         return waited;
 }
 
-static void compare(int who, const struct stock *before)
+/*
+ * What wharfd was given and goes on keeping: a name or a watch lasts as long as the port that it leads to, whoever asked
+ * for it. One that leads to a port of v or r is a link there, and another that events are sent on; each has its socket,
+ * and a page comes with a name.
+ */
+static struct stock given_to_wharfd(void)
+{
+        enum { ENTRIES_OWN = 1, LINKS_EACH = 2, FDS_EACH = 3 }; /* v's name */
+        const int64_t n = (int64_t)domain_entries() - ENTRIES_OWN;
+        const uint64_t given = n > 0 ? (uint64_t)n : 0;
+        return (struct stock){.links = given * LINKS_EACH, .descriptors = given * FDS_EACH};
+}
+
+static void compare(int who, const struct holdings *held)
 {
         const char *what = NULL;
-        struct stock now;
+        struct stock now, allowed = held->stock[who];
+        const struct stock *before = &held->stock[who];
         const int64_t began = clock_ns();
         int64_t from = began, kept = kept_waiting_ns(who);
         uint64_t turns = turns_of(who), strange = 0;
@@ -168,13 +182,19 @@ static void compare(int who, const struct stock *before)
                         kept = kept_waiting_ns(who);
                         turns = turns_of(who);
                 }
-                what = stock_more(before, &now);
+                what = stock_more(&allowed, &now);
                 const int64_t now_ns = clock_ns();
                 const bool late = now_ns - began > READ_MS * 1000000ll ||
                                   now_ns - from - (kept_waiting_ns(who) - kept) > AFTER_MS * 1000000ll;
                 if (!what || (late && (turns_of(who) - turns > AFTER_RECEIVES || board->pid[PARTY_CALLER] <= 0)))
                         break;
                 usleep(10000);
+        }
+        if (what && held->n > PEER_W) {
+                const struct stock given = given_to_wharfd();
+                allowed.links += given.links;
+                allowed.descriptors += given.descriptors;
+                what = stock_more(&allowed, &now);
         }
         if (!what)
                 return;
@@ -204,5 +224,5 @@ void judge_after(const struct holdings *before)
         }
         for (int i = 0; i < before->n; i++)
                 if (i == PEER_W || board->pid[i] > 0)
-                        compare(i, &before->stock[i]);
+                        compare(i, before);
 }

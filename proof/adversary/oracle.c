@@ -146,6 +146,9 @@ void oracle_told(enum party to, const struct told *by, uint32_t id, const void *
                                       names[to], by->uid, outside->uid);
                 return;
         }
+        /* wharfd: its events go over the right that came with the request, whoever's port that leads to. */
+        if (board->wharfd > 0 && by->pid == board->wharfd && by->introduced)
+                return;
         oracle_broken("identity: of nobody here", "%s was told that pid %d, uid %d sent message %u '%.*s'", names[to],
                       by->pid, (int)by->uid, id, len < 40 ? (int)len : 40, (const char *)bytes);
 }
@@ -205,6 +208,59 @@ int64_t oracle_stolen_since(uint64_t before)
         return (int64_t)(atomic_load(&board->stolen_ns) - before);
 }
 
+/* The first line of a file, appended to `at`; what is there is a text of at most `cap`. */
+static size_t append_line(char *at, size_t cap, const char *path)
+{
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? 0 : read(fd, at, cap - 1);
+        if (fd >= 0)
+                close(fd);
+        at[n < 0 ? 0 : n] = 0;
+        at[strcspn(at, "\n")] = 0;
+        return strlen(at);
+}
+
+/* What all threads of a process do: where each sleeps in the kernel, and in which system call, "-" if in none. */
+static void look_at_threads(pid_t pid, char *text, size_t cap)
+{
+        char path[400], line[64];
+        snprintf(path, sizeof path, "/proc/%d/task", pid);
+        DIR *d = opendir(path);
+        size_t n = 0;
+        for (struct dirent *e; d && (e = readdir(d));) {
+                if (*e->d_name == '.')
+                        continue;
+                snprintf(path, sizeof path, "/proc/%d/task/%s/wchan", pid, e->d_name);
+                append_line(line, sizeof line, path);
+                n += (size_t)snprintf(text + n, cap - n, " %s", line);
+                snprintf(path, sizeof path, "/proc/%d/task/%s/syscall", pid, e->d_name);
+                append_line(line, sizeof line, path);
+                line[strcspn(line, " ")] = 0;
+                n += n < cap ? (size_t)snprintf(text + n, cap - n, "/%s", line) : 0;
+                if (n >= cap)
+                        break;
+        }
+        if (d)
+                closedir(d);
+}
+
+/* Of each that is late: three looks, each later than the one before by as much again. */
+static void look_who_is_late(int64_t now)
+{
+        for (enum party p = 0; p < PARTIES; p++) {
+                const int64_t deadline = atomic_load(&board->deadline_ns[p]);
+                const uint32_t n = atomic_load(&board->n_seen[p]);
+                if (!deadline || n == SEEN_MAX || board->pid[p] <= 0 ||
+                    now - deadline < (int64_t)(LOOK_LATE_MS << n) * 1000000ll)
+                        continue;
+                char *text = board->seen[p][n];
+                const int k = snprintf(text, SEEN_TEXT, " [%+d ms:", (int)((now - deadline) / 1000000));
+                look_at_threads(board->pid[p], text + k, SEEN_TEXT - (size_t)k - 2);
+                strcat(text, "]");
+                atomic_store(&board->n_seen[p], n + 1);
+        }
+}
+
 static _Atomic uint64_t looks_for_gaps;
 
 static void *watch_for_gaps(void *arg)
@@ -218,6 +274,7 @@ static void *watch_for_gaps(void *arg)
                 if (clock_ns() - from - (int64_t)(waited_ns(0) - waited) > (LOOK_MS + GAP_MS) * 1000000ll)
                         atomic_store(&board->gap, 1);
                 atomic_store(&board->stolen_ns, stolen_ns());
+                look_who_is_late(clock_ns());
                 atomic_fetch_add(&looks_for_gaps, 1);
         }
         return NULL;
@@ -250,18 +307,30 @@ static uint64_t waited_before(int64_t now_ns)
         return waited;
 }
 
-void guard_begin(struct guard *g, int64_t deadline_ns)
+void guard_begin(struct guard *g, enum party who, int64_t deadline_ns)
 {
         g->began_ns = clock_ns();
         g->waited_ns = waited_before(g->began_ns);
         g->cpu_ns = cpu_ns();
         g->stolen_ns = atomic_load(&board->stolen_ns);
         g->deadline_ns = deadline_ns ? deadline_ns : g->began_ns;
+        atomic_store(&board->n_seen[who], 0);
+        atomic_store(&board->deadline_ns[who], g->deadline_ns);
+}
+
+/* What was seen of it, in one text. */
+static void append_seen(enum party who, char *text, size_t cap)
+{
+        const uint32_t n = atomic_load(&board->n_seen[who]);
+        *text = 0;
+        for (uint32_t i = 0; i < n; i++)
+                strncat(text, board->seen[who][i], cap - strlen(text) - 1);
 }
 
 void guard_end(const struct guard *g, enum party who, const char *what)
 {
         const int64_t now = clock_ns(), over = now - g->deadline_ns;
+        atomic_store(&board->deadline_ns[who], 0);
         if (over < LATE_CPU_MS * 1000000ll)
                 return;
         /* What can be shown to lie behind the deadline: before it there was no more than the time on the clock. */
@@ -270,16 +339,17 @@ void guard_end(const struct guard *g, enum party who, const char *what)
         const uint64_t waited_now = waited_ns(0);
         const int64_t waited = (int64_t)(waited_now - g->waited_ns);
         const int64_t asleep = now - g->began_ns - cpu - waited;
-        char kind[48];
+        char kind[48], seen[SEEN_MAX * SEEN_TEXT];
+        append_seen(who, seen, sizeof seen);
         if (cpu - before > LATE_CPU_MS * 1000000ll) {
                 snprintf(kind, sizeof kind, "late: %s, busy", what);
-                oracle_broken(kind, "%s: %s with %.0f ms to go took %.0f ms, %.0f of them busy", names[who], what,
-                              (double)before / 1e6, (double)(now - g->began_ns) / 1e6, (double)cpu / 1e6);
+                oracle_broken(kind, "%s: %s with %.0f ms to go took %.0f ms, %.0f of them busy%s", names[who], what,
+                              (double)before / 1e6, (double)(now - g->began_ns) / 1e6, (double)cpu / 1e6, seen);
         } else if (g->waited_ns && waited_now && asleep - before > LATE_ASLEEP_MS * 1000000ll &&
                    asleep - before - oracle_stolen_since(g->stolen_ns) > LATE_ASLEEP_MS * 1000000ll) {
                 snprintf(kind, sizeof kind, "late: %s, asleep", what);
-                oracle_broken(kind, "%s: %s with %.0f ms to go took %.0f ms, %.0f of them asleep", names[who], what,
-                              (double)before / 1e6, (double)(now - g->began_ns) / 1e6, (double)asleep / 1e6);
+                oracle_broken(kind, "%s: %s with %.0f ms to go took %.0f ms, %.0f of them asleep%s", names[who], what,
+                              (double)before / 1e6, (double)(now - g->began_ns) / 1e6, (double)asleep / 1e6, seen);
         }
 }
 

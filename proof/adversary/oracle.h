@@ -34,6 +34,7 @@ enum {
         LATE_CPU_MS = 50,
         LATE_ASLEEP_MS = 500,
         LATE_CALL_MS = 1000,
+        LOOK_LATE_MS = 80,       /* so long after its deadline it is looked at what it does */
         GAP_MS = 200,            /* nobody had a processor for so long, nor waited for one: all of us were stopped */
         MAPPED_BYTES = 8 << 20,  /* at a port with small limits, for all senders */
         REPLY_BYTES = 4 << 20,   /* ... and for answers: kept, and once more unread */
@@ -44,6 +45,8 @@ enum {
         VIOLATIONS_MAX = 6,
         SAID_MAX = 1 << 15,
         STATES_MAX = 1 << 20,
+        SEEN_MAX = 3,
+        SEEN_TEXT = 160,
 };
 
 /* Where each honest party has its secret: known to the adversary, which has to read it to know what it says. */
@@ -56,7 +59,7 @@ struct stock {
 
 struct violation {
         char kind[48]; /* which promise, and how: what tells one defect from another */
-        char text[200];
+        char text[600];
 };
 
 enum said {
@@ -77,14 +80,17 @@ struct board {
         _Atomic uint32_t stock_asked[PARTIES], stock_done[PARTIES];
         struct stock stock[PARTIES];
         pid_t wharfd;
-        _Atomic uint32_t quiet;             /* the caller looks nothing up: what is held does not change */
-        _Atomic uint64_t rounds;            /* of the caller */
-        _Atomic uint32_t adversary_over;    /* it is dead: what was kept for it is let go of */
-        _Atomic uint64_t received[PARTIES]; /* receives that came back */
-        _Atomic uint64_t strange[PARTIES];  /* ... with a message of none of the honest */
-        _Atomic uint32_t closing[PARTIES];  /* descriptors that it was given, and has yet to close */
-        _Atomic uint32_t gap;               /* all of us were stopped */
-        _Atomic uint64_t stolen_ns;         /* the machine below has kept our processors from us, so long in all */
+        _Atomic uint32_t quiet;                  /* the caller looks nothing up: what is held does not change */
+        _Atomic uint64_t rounds;                 /* of the caller */
+        _Atomic uint32_t adversary_over;         /* it is dead: what was kept for it is let go of */
+        _Atomic uint64_t received[PARTIES];      /* receives that came back */
+        _Atomic uint64_t strange[PARTIES];       /* ... with a message of none of the honest */
+        _Atomic uint32_t closing[PARTIES];       /* descriptors that it was given, and has yet to close */
+        _Atomic uint32_t gap;                    /* all of us were stopped */
+        _Atomic uint64_t stolen_ns;              /* the machine below has kept our processors from us, so long in all */
+        _Atomic int64_t deadline_ns[PARTIES];    /* of the call that it is in, when it was, or 0 */
+        _Atomic uint32_t n_seen[PARTIES];        /* texts, since that call began */
+        char seen[PARTIES][SEEN_MAX][SEEN_TEXT]; /* what its threads did when it was late */
         _Atomic uint32_t introduces[PARTIES];
         _Atomic uint32_t n_violations;
         struct violation violation[VIOLATIONS_MAX];
@@ -135,12 +141,15 @@ struct told {
 };
 void oracle_told(enum party to, const struct told *by, uint32_t id, const void *bytes, size_t len);
 
-/* Around a call with a deadline (0: it never waits). */
+/*
+ * Around a call with a deadline (0: it never waits). While it is late, it is looked at what all threads of its process
+ * do, and that is said with it.
+ */
 struct guard {
         int64_t began_ns, deadline_ns;
         uint64_t cpu_ns, waited_ns, stolen_ns;
 };
-void guard_begin(struct guard *g, int64_t deadline_ns);
+void guard_begin(struct guard *g, enum party who, int64_t deadline_ns);
 void guard_end(const struct guard *g, enum party who, const char *what);
 
 /*

@@ -103,7 +103,7 @@ static void keep(struct service *s, wharf_name right, const struct wharf_msg *m)
         struct wharf_msg out = {.size = sizeof out, .data = bytes, .len_bytes = len};
         oracle_says(s->who, SAID_DEPUTY, 0, bytes, len);
         const int64_t deadline = aside(s);
-        guard_begin(&s->guard, deadline);
+        guard_begin(&s->guard, s->who, deadline);
         wharf_sendmsg(s->task, right, &out, deadline);
         guard_end(&s->guard, s->who, "send");
         free(bytes);
@@ -125,7 +125,7 @@ static void call_kept(struct service *s, const struct wharf_msg *m, uint32_t fla
         struct wharf_msg back = {.size = sizeof back, .flags = WHARF_RECV_ALLOC | WHARF_RECV_NO_ITEMS};
         oracle_says(s->who, SAID_DEPUTY, 0, bytes, len);
         const int64_t deadline = aside(s);
-        guard_begin(&s->guard, deadline);
+        guard_begin(&s->guard, s->who, deadline);
         int r = wharf_callmsg(s->task, s->kept, &req, &back, deadline);
         guard_end(&s->guard, s->who, "call");
         if (r == 0)
@@ -142,7 +142,7 @@ static void give(struct service *s, const char *word, uint32_t id, struct wharf_
                 .size = sizeof out, .id = id, .data = bytes, .len_bytes = len, .items = &item, .n_items = 1};
         oracle_says(s->who, SAID_MESSAGE, id, bytes, len);
         const int64_t deadline = aside(s);
-        guard_begin(&s->guard, deadline);
+        guard_begin(&s->guard, s->who, deadline);
         int r = wharf_sendmsg(s->task, s->other, &out, deadline);
         guard_end(&s->guard, s->who, "send");
         if (r == 0 && item.kind == WHARF_MOVE_RECEIVE)
@@ -167,7 +167,7 @@ static void look_into(struct service *s, wharf_name port)
         for (int i = 0; i < 4; i++) {
                 struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_ALLOC | WHARF_RECV_NO_ITEMS};
                 const int64_t deadline = aside(s);
-                guard_begin(&s->guard, deadline);
+                guard_begin(&s->guard, s->who, deadline);
                 int r = wharf_recvmsg(s->task, port, &m, deadline);
                 guard_end(&s->guard, s->who, "receive");
                 if (r < 0)
@@ -208,7 +208,7 @@ static void answer(struct service *s, struct wharf_msg *m)
                 out.len_bytes = SECRET_BYTES;
         }
         oracle_says(s->who, SAID_ANSWER, m->id, out.data, out.len_bytes);
-        guard_begin(&s->guard, 0);
+        guard_begin(&s->guard, s->who, 0);
         int r = wharf_replymsg(s->task, m->reply, &out);
         if (r < 0 && wharf_name_kind(s->task, m->reply) > 0)
                 wharf_drop(s->task, m->reply);
@@ -299,7 +299,7 @@ static void spin_ms(int ms)
 static int receive(struct service *s, struct wharf_msg *m)
 {
         const int64_t deadline = wharf_in_ms(RECEIVE_MS);
-        guard_begin(&s->guard, deadline);
+        guard_begin(&s->guard, s->who, deadline);
         int r = wharf_recvmsg(s->task, s->inbox, m, deadline);
         if (s->n_strange && !s->dawdled && party_toy == TOY_SLOW)
                 spin_ms(RECEIVE_MS + 2 * LATE_CPU_MS);

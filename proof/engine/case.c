@@ -476,10 +476,11 @@ bool proof_sampled(uint64_t i, uint64_t n, uint64_t cap, uint64_t seed)
 {
         if (n <= cap || i == 0 || i + 1 == n)
                 return true;
-        /* One of each stretch of n / cap; the seed says which. */
-        uint64_t stretch = (n + cap - 1) / cap;
-        uint64_t pick = (seed ^ (i / stretch) * 0x9e3779b97f4a7c15u) % stretch;
-        return i % stretch == pick;
+        /* One of each of cap stretches that differ by one at most; the seed says which. So cap are taken whatever n is,
+         * and a program that makes one call more is not looked at half as often. */
+        uint64_t stretch = i * cap / n, begins = (stretch * n + cap - 1) / cap,
+                 ends = ((stretch + 1) * n + cap - 1) / cap;
+        return i == begins + (seed ^ stretch * 0x9e3779b97f4a7c15u) % (ends - begins);
 }
 
 bool proof_set_add(struct proof_set *s, uint64_t hash)
