@@ -174,6 +174,16 @@ int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
         return frame_recv(sock, f, data, fds, cred, MSG_PEEK);
 }
 
+int wh_frame_peek_first(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
+{
+        static const int nowhere = -1;
+        const int r = wh_frame_peek(sock, f, data, fds, cred);
+        if (r != 0 || wh_os_inq(sock) <= 0)
+                return r;
+        wh_os_setsockopt(sock, SOL_SOCKET, SO_PEEK_OFF, &nowhere, sizeof nowhere);
+        return wh_frame_peek(sock, f, data, fds, cred);
+}
+
 int wh_frame_take(int sock, const struct wh_frame *f, const int *looked)
 {
         struct wh_frame head;

@@ -177,6 +177,11 @@ int wh_frame_recv(int sock, struct wh_frame *f, void *data, int *fds, struct wh_
  */
 int wh_frame_peek(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
 /*
+ * The same; and where others have us look behind what there is (SO_PEEK_OFF), so that there seems to be nothing, it is
+ * looked at from the beginning.
+ */
+int wh_frame_peek_first(int sock, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred);
+/*
  * Take what was looked at; `looked` has its descriptors, which stay the caller's, or is NULL. 0; -ENOMEM, -ENOBUFS: it is
  * still there; -EPROTO: something else came, and is lost.
  */

@@ -1162,6 +1162,48 @@ TEST(a_pair_with_an_owner_at_each_end_ends)
         }
 }
 
+/*
+ * Goal:   a pair with an owner at each end ends although a copy of each has us look behind all that lies there.
+ * Method: by hand, at two tasks; the offset is set before the pair is introduced, and again after it was.
+ */
+TEST(what_is_hidden_in_an_end_is_found)
+{
+        for (int again = 0; again < 2; again++) {
+                struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+                wharf_task *other;
+                wharf_name bad, port, bad_there;
+                const int behind = 2048;
+                char got[8];
+                int sv[2];
+                CHECK_EQ(wharf_task_open(NULL, &other), 0);
+                CHECK_EQ(wharf_port_new(other, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+                CHECK_EQ(wharf_right_new(h.task, h.port, &bad), 0);
+                CHECK_EQ(wharf_right_new(other, port, &bad_there), 0);
+                const unsigned before = count_fds();
+                CHECK_EQ(wh_os_socketpair(sv), 0);
+                for (int k = 0; k < 2; k++)
+                        CHECK_EQ(setsockopt(sv[k], SOL_SOCKET, SO_PEEK_OFF, &behind, sizeof behind), 0);
+                struct wh_frame f = {.type = WH_FRAME_ADOPT, .to = WH_TO_OWNER, .n_fds = 1};
+                CHECK_EQ(wh_frame_send(holder(h.task, bad)->sock, &f, NULL, 0, &sv[0], false), 0);
+                CHECK_EQ(wharf_recv(h.task, h.port, got, sizeof got, NULL, 0), -EAGAIN);
+                f = (struct wh_frame){.type = WH_FRAME_ADOPT, .to = WH_TO_OWNER, .n_fds = 1};
+                CHECK_EQ(wh_frame_send(holder(other, bad_there)->sock, &f, NULL, 0, &sv[1], false), 0);
+                for (int k = 0; again && k < 2; k++)
+                        CHECK_EQ(setsockopt(sv[k], SOL_SOCKET, SO_PEEK_OFF, &behind, sizeof behind), 0);
+                close(sv[0]);
+                close(sv[1]);
+                for (int i = 0; i < 3; i++) {
+                        CHECK_EQ(wharf_recv(other, port, got, sizeof got, NULL, 0), -EAGAIN);
+                        CHECK_EQ(wharf_recv(h.task, h.port, got, sizeof got, NULL, 0), -EAGAIN);
+                }
+                CHECK_EQ(senders(h.task, h.port), 1);
+                CHECK_EQ(senders(other, port), 1);
+                CHECK_EQ(count_fds(), before);
+                wharf_task_close(other);
+                hub_close(&h);
+        }
+}
+
 /* `text` as the first message of a link. */
 static void message_by_hand(int sock, const char *text)
 {
