@@ -5,7 +5,7 @@
  *      identity   wharf_sender names a process that said these very bytes as a message, or nobody; and somebody who
  *                 introduced it, where it said them over a right that a stranger gave it
  *      receive    a receive answers with a message or with its deadline
- *      late       ... and is back soon: 50 ms of its own processor time after it, or 500 ms asleep
+ *      late       ... and is back soon: 50 ms of its own processor time after it, or 500 ms asleep, more than once
  *      call       an honest call is answered, in time: within a second in which its server did not wait for a processor
  *      answer     ... with its own bytes
  *      private    no byte of an honest party's memory comes to the adversary, and none is changed
@@ -41,7 +41,7 @@ enum {
         SHARE_BYTES = 192 << 20, /* ... and, with private memory, two payloads for each link that there may be */
         SECRET_BYTES = 64,
         SECRET_PAGE = 4096,
-        ADVERSARY_PIDS = 64,
+        ADVERSARY_PIDS = 1024,
         VIOLATIONS_MAX = 6,
         SAID_MAX = 1 << 15,
         STATES_MAX = 1 << 20,
