@@ -46,9 +46,8 @@ static void forget_held(struct wh_held *h)
         forget_link(&h->link);
         wh_list_for_safe (n, &h->calls)
                 free(wh_container(n, struct wh_call, node));
-        free(h->watch_notice);
-        for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
-                free(h->room[i].notice);
+        for (unsigned i = 0; i < WH_ASKED; i++)
+                free(h->asked[i].notice);
 }
 
 static void forget(struct wh_object *o, void *arg)

@@ -21,7 +21,7 @@
 static bool untouched(const struct wh_link *l)
 {
         return l->provisional && !l->greeted && l->out.seq == 0 && l->in.seq == 0 && l->out.over == 0 && !l->out.lane &&
-               !wh_held(l)->watch && wh_list_empty(&wh_held(l)->calls);
+               !wh_held(l)->asked[WH_ASKED_DEAD].inbox && wh_list_empty(&wh_held(l)->calls);
 }
 
 /* Whoever is told that we gave it this right is to know from whom we had it (I4). */

@@ -10,7 +10,6 @@
 #include "link/link.h"
 
 struct wh_inbox;
-struct wh_port;
 struct wh_notice;
 
 /* Memory of the caller's own, into which one reply may be written: direct.h. */
@@ -38,7 +37,13 @@ struct wh_call {
         int window_refused;    /* why the request went without */
 };
 
-enum { WH_ROOM_POSSIBLE = 0, WH_ROOM_LATER = 1, WH_ROOM_NOTICES = 2 };
+/* What a right was asked to tell (asked.c): that its port died, and of room (room.c). */
+enum { WH_ASKED_DEAD = 0, WH_ASKED_POSSIBLE = 1, WH_ASKED_LATER = 2, WH_ASKED };
+struct wh_asked {
+        struct wh_inbox *inbox;   /* to which the notice goes, while it is armed */
+        struct wh_notice *notice; /* NULL: nothing was asked for, or it was told */
+        wharf_name port;
+};
 
 struct wh_held {
         struct wh_link link; /* the first */
@@ -49,15 +54,8 @@ struct wh_held {
         _Atomic uint32_t turn; /* futex: changes whenever a waiter should look again */
         uint32_t spin_us;      /* what spinning is worth, as learned */
         uint32_t spin_misses;
-        uint8_t blind;                  /* so many times the socket had something, and nothing was found in it */
-        wharf_name watch_port;          /* dead-name notice is for this port: */
-        struct wh_inbox *watch;         /* it is to go there, */
-        struct wh_notice *watch_notice; /* ... and is this one */
-        struct wh_room_asked {
-                struct wh_inbox *inbox; /* while it is armed (Q2) */
-                struct wh_notice *notice;
-                wharf_name port;
-        } room[WH_ROOM_NOTICES];         /* room.c */
+        uint8_t blind; /* so many times the socket had something, and nothing was found in it */
+        struct wh_asked asked[WH_ASKED];
         struct wh_window *window_spare;  /* given back, with its pages, for the next call */
         struct wh_window *windows_aside; /* of calls that were given up (D4) */
 };
@@ -87,28 +85,31 @@ static inline unsigned wh_spins_in_place(const struct wh_link *l, int64_t deadli
         return deadline_ns && wh_held(l)->spin_us && l->out.lane && !l->in.leader ? 256 : 0;
 }
 
-/* ---- watch.c ---- */
+/* ---- asked.c: what is to be told of a right; the link is locked, but where that is said ---- */
 
-/* Rights are watched for this port from here on; its inbox is locked. */
-void wh_watches(struct wh_port *p);
-/* Put the socket of a watched send right into the epoll of the watching inbox, or take it out. */
-int wh_watch_socket(struct wh_link *l, bool add);
-/* The same for all that is watched for there, after that has changed. */
-int wh_watch_update(struct wh_link *l, struct wh_inbox *in);
+/* A notice of what is asked of rights, WHARF_NOTICE_*; nothing is locked. */
+int wh_right_ask(wharf_task *t, uint32_t what, wharf_name right, wharf_name port);
+/* Not any more: *ret is the notice, to be freed, or NULL. Nothing is locked. */
+int wh_right_unask(wharf_task *t, uint32_t what, wharf_name right, struct wh_notice **ret);
+/* The link's socket is in the epoll of that inbox for all that is armed there, or not in it; an edge comes again. */
+int wh_asked_watch(struct wh_link *l, struct wh_inbox *in);
+int wh_asked_arm(struct wh_link *l, struct wh_asked *a);
+/* Neither armed nor asked for any more: the notice. */
+struct wh_notice *wh_asked_end(struct wh_link *l, struct wh_asked *a);
+void wh_asked_fire(struct wh_link *l, struct wh_asked *a);
+/* The right is dropped. */
+void wh_asked_forget(struct wh_link *l);
 
-/* ---- room.c: notices of room; at the holder's end, which is locked ---- */
+/* ---- room.c: notices of room ---- */
 
-/* WHARF_NOTICE_SEND_POSSIBLE or _SENT_LATER; the link is not locked. */
-int wh_room_ask(wharf_task *t, uint32_t what, wharf_name right, wharf_name port);
-/* Not any more: the notice, to be freed, or NULL. */
-struct wh_notice *wh_room_unask(struct wh_link *l, uint32_t what);
-/* Look whether there is room, tell, and announce that more is wanted. */
+bool wh_room_armed(const struct wh_link *l);
+/* Look, and tell what is due. */
+void wh_room_tell(struct wh_link *l);
+/* The same, and announce that more is wanted. */
 void wh_room_settle(struct wh_link *l);
 /* The socket of an armed link has something. */
 void wh_room_event(struct wh_link *l);
-/* The right is dropped. */
-void wh_room_forget(struct wh_link *l);
-/* The port `port` receives from the inbox `to` now, or is closed. */
-void wh_room_move(struct wh_link *l, wharf_name port, struct wh_inbox *to);
+/* Another pair, or an edge that is to come again. */
+void wh_room_watch(struct wh_link *l);
 
 #endif

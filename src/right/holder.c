@@ -24,7 +24,6 @@ struct wh_held *wh_held_new(wharf_task *t, int sock)
                 return NULL;
         struct wh_held *h = wh_held(l);
         h->spin_us = t->spin_us_max;
-        h->watch_port = WHARF_NONE;
         wh_list_init(&h->calls);
         return h;
 }
@@ -482,22 +481,20 @@ static int holder_renew(struct wh_link *l)
         return 0;
 }
 
+/* The death of the pair that is left is nobody's death; but room may be told of there still. */
 static int holder_watch(struct wh_link *l, int sock, bool add)
 {
-        if (!wh_held(l)->watch)
-                return 0;
+        struct wh_asked *dead = &wh_held(l)->asked[WH_ASKED_DEAD];
+        struct wh_inbox *in = dead->inbox;
         const int of_link = l->sock;
+        if (!in)
+                return 0;
         l->sock = sock;
-        const int r = wh_watch_socket(l, add);
+        dead->inbox = add ? in : NULL;
+        const int r = wh_asked_watch(l, in);
+        dead->inbox = in;
         l->sock = of_link;
         return r;
-}
-
-static void holder_sock_changed(struct wh_link *l)
-{
-        for (unsigned i = 0; i < WH_ROOM_NOTICES; i++)
-                if (wh_held(l)->room[i].inbox)
-                        wh_watch_update(l, wh_held(l)->room[i].inbox);
 }
 
 static int holder_fly(struct wh_link *l, unsigned fds)
@@ -561,7 +558,7 @@ const struct wh_end_ops wh_holder_end = {
         .memory_unsent = holder_memory_unsent,
         .renew = holder_renew,
         .watch = holder_watch,
-        .sock_changed = holder_sock_changed,
+        .sock_changed = wh_room_watch,
 };
 
 /* ---- what a link for one message answers: no call waits on it, and nothing watches it ---- */

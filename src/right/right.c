@@ -263,12 +263,7 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
                 wh_unlock(&o->lock);
                 return -EBADF;
         }
-        if (h->watch)
-                wh_watch_socket(l, false);
-        h->watch = NULL;
-        wh_notice_free(t, h->watch_notice);
-        h->watch_notice = NULL;
-        wh_room_forget(l);
+        wh_asked_forget(l);
         wh_table_remove(&t->names, o);
         wh_waits_hold(&t->waits, l->hello.port_id, -1);
         wh_link_end(l, -ECANCELED);
