@@ -36,7 +36,7 @@ int wh_items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t *ki
                 if (kinds[i] != WH_ITEM_MEMORY && i >= WHARF_ITEMS_MAX)
                         return -EPROTO; /* more than any receiver has room for */
         }
-        int r = l->end->hold_rights(l, f->n_fds);
+        int r = l->end->hold(l, WH_SHARE_RIGHTS, f->n_fds);
         if (r < 0)
                 return r;
         l->in.items.seq = f->seq;

@@ -16,5 +16,10 @@ int wh_items_keep(struct wh_link *l, const struct wh_frame *f, const uint8_t *ki
                   const struct wh_cred *cred);
 /* The last kept item, if it is a payload in a memory of its own. -1 otherwise. */
 int wh_items_take_memory(struct wh_link *l);
+/* Of the descriptors that were read ahead, those that are here count as unread still. */
+static inline void wh_items_left(struct wh_link *l)
+{
+        l->end->hold(l, WH_SHARE_RIGHTS, l->in.items.n);
+}
 
 #endif

@@ -8,6 +8,7 @@
  */
 #include "link/budget.h"
 #include "link/change.h"
+#include "link/descriptors.h"
 #include "link/pump.h"
 #include "link/records.h"
 #include "link/stash.h"
@@ -212,7 +213,7 @@ void wh_link_took(struct wh_link *l, const struct wh_incoming *in)
         l->in.seq++;
         if (wh_likely(!tell))
                 return;
-        l->end->rights_left(l);
+        wh_items_left(l);
         if (wh_ring_publish_taken(&l->in.lane->ring))
                 wh_link_bell(l);
 }
@@ -254,7 +255,7 @@ void wh_link_hold(struct wh_link *l, const struct wh_incoming *in)
 {
         l->in.lane->blocks_held++;
         wh_records_done(l, &in->rec);
-        l->end->rights_left(l);
+        wh_items_left(l);
         l->in.seq++;
 }
 

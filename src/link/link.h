@@ -32,6 +32,7 @@
 #include "os/closer.h"
 #include "link/frame.h"
 #include "link/identity.h"
+#include "task/account.h"
 #include "task/task.h"
 #include "wharf/message.h"
 
@@ -184,11 +185,11 @@ struct wh_end_ops {
         /* May this link map more? The bytes it may, or -EDQUOT / -ENOBUFS when none. Then: what it maps has changed. */
         int64_t (*may_map)(struct wh_link *l);
         void (*mapped)(struct wh_link *l);
-        /* So many bytes are held for a large message while it comes; 0: no more. 0 or -EDQUOT, -ENOMEM */
-        int (*hold_bytes)(struct wh_link *l, uint64_t len);
-        /* Descriptors were read for a message that is not received yet: 0 or -EDQUOT; and what of them is left. */
-        int (*hold_rights)(struct wh_link *l, unsigned n);
-        void (*rights_left)(struct wh_link *l);
+        /*
+         * So much is held from now on, and no less or more: BYTES of a large message while it comes; RIGHTS, descriptors
+         * that were read for messages not received yet. 0 or -EDQUOT, -ENOMEM, where it is more than before.
+         */
+        int (*hold)(struct wh_link *l, enum wh_share share, uint64_t n);
         /* The limit for which a link is refused with `err`, or 0 where it is none. */
         uint64_t (*limit)(const struct wh_link *l, int err, enum wh_refusal which);
 
@@ -197,12 +198,12 @@ struct wh_end_ops {
         /* So much memory may be shared with it, what there is included. Then: the lane or its sections have changed. */
         uint64_t (*may_share)(struct wh_link *l);
         void (*shared)(struct wh_link *l);
-        /* A message in a memory of its own. -EDQUOT: its user has its share, unread; -ENOMEM. And it was not sent after all. */
-        int (*memory)(struct wh_link *l, uint64_t bytes);
-        void (*memory_unsent)(struct wh_link *l, uint64_t bytes);
-        /* A frame with descriptors. -ETOOMANYREFS: its user has its share, unread; -ENOMEM. And it was not sent after all. */
-        int (*fly)(struct wh_link *l, unsigned fds);
-        void (*fly_unsent)(struct wh_link *l, unsigned fds);
+        /*
+         * So much goes to it in the next frame: bytes, in a memory of their own (REPLIES), or descriptors (FLYING). -EDQUOT or
+         * -ETOOMANYREFS: its user has its share, unread; -ENOMEM. And it was not sent after all.
+         */
+        int (*sends)(struct wh_link *l, enum wh_share share, uint64_t n);
+        void (*unsent)(struct wh_link *l, enum wh_share share, uint64_t n);
         /* Tell the other side that the port has moved; owed, where that is not possible now. */
         int (*renew)(struct wh_link *l);
         /* The pair of which `sock` is an end is watched like the link's, or no more; and the link's is another now. */

@@ -17,12 +17,12 @@ int wh_record_items(struct wh_link *l, struct wh_outgoing *o, unsigned n)
 
 int wh_payload_memory(struct wh_link *l, struct wh_outgoing *o, uint32_t *ret_lacks)
 {
-        int r = l->end->memory(l, o->len);
+        int r = l->end->sends(l, WH_SHARE_REPLIES, o->len);
         if (r < 0)
                 return r;
         r = wh_payload_of(o->data, o->len, &o->fd[o->n_items]);
         if (r < 0) {
-                l->end->memory_unsent(l, o->len);
+                l->end->unsent(l, WH_SHARE_REPLIES, o->len);
                 if (wh_forbidden(r))
                         *ret_lacks = WH_IF_NO_SHARED;
                 return r;
@@ -35,7 +35,7 @@ int wh_payload_sent(struct wh_link *l, struct wh_outgoing *o, int r, uint32_t *r
 {
         wh_os_close(o->fd[o->n_items]);
         if (r < 0)
-                l->end->memory_unsent(l, o->len);
+                l->end->unsent(l, WH_SHARE_REPLIES, o->len);
         if (r == -ETOOMANYREFS && l->owner && o->n_items == 0) /* a reply that fails is lost; others wait */
                 *ret_lacks = WH_IF_NO_SHARED;
         return r;

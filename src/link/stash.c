@@ -15,6 +15,7 @@
 #include "base/trace.h"
 #include "lane/sealed.h"
 #include "link/budget.h"
+#include "link/descriptors.h"
 #include "link/payload.h"
 #include "os/closer.h"
 #include "os/os.h"
@@ -43,7 +44,7 @@ bool wh_stash_parts_allowed(const struct wh_link *l, uint64_t total)
 
 int wh_stash_charge(struct wh_link *l, uint64_t total)
 {
-        return total > WH_COLD_MAX ? l->end->hold_bytes(l, total) : 0;
+        return total > WH_COLD_MAX ? l->end->hold(l, WH_SHARE_BYTES, total) : 0;
 }
 
 static void begins(struct wh_link *l, uint8_t *bytes, uint64_t total, uint32_t id, uint32_t call, enum wharf_how how)
@@ -83,8 +84,8 @@ void wh_stash_finish(struct wh_link *l)
 
 void wh_stash_gone(struct wh_link *l)
 {
-        l->end->hold_bytes(l, 0);
-        l->end->rights_left(l);
+        l->end->hold(l, WH_SHARE_BYTES, 0);
+        wh_items_left(l);
 }
 
 void wh_link_forget_part(struct wh_link *l)

@@ -65,7 +65,7 @@ int wh_link_frame_parts(struct wh_link *l, struct wh_frame *f, const struct iove
 {
         _Atomic uint32_t *count = l->out.lane ? &l->out.lane->ring.out->frames : NULL;
         uint32_t n = 0;
-        int r = f->n_fds ? l->end->fly(l, f->n_fds) : 0;
+        int r = f->n_fds ? l->end->sends(l, WH_SHARE_FLYING, f->n_fds) : 0;
         if (r < 0)
                 return r;
         if (count) {
@@ -78,7 +78,7 @@ int wh_link_frame_parts(struct wh_link *l, struct wh_frame *f, const struct iove
         if (r < 0 && count)
                 atomic_store_explicit(count, n, memory_order_release);
         if (r < 0 && f->n_fds)
-                l->end->fly_unsent(l, f->n_fds);
+                l->end->unsent(l, WH_SHARE_FLYING, f->n_fds);
         if (r == -EAGAIN)
                 l->out.sock_full = true;
         else if (r == -EPIPE && wh_link_probe(l, true) && !l->out.over && !l->owner)

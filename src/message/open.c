@@ -93,7 +93,7 @@ static int stash_open(struct wh_link *l, struct wh_opened *o, const struct wh_mo
                 r = wh_trace(-EPROTO);
         /* One that came as a memory takes nothing of ours, and any other what it takes over a link. */
         if (r == 0 && how != WHARF_HOW_MEMORY && m->len > WH_COLD_MAX)
-                r = l->end->hold_bytes(l, m->len);
+                r = l->end->hold(l, WH_SHARE_BYTES, m->len);
         if (r < 0)
                 return wh_os_close_theirs(fd), r;
         if (memory) {
@@ -127,7 +127,7 @@ static int stash_open(struct wh_link *l, struct wh_opened *o, const struct wh_mo
 
 static int items_open(struct wh_link *l, struct wh_opened *o, const struct wh_move_link *m)
 {
-        int r = m->n_items ? l->end->hold_rights(l, m->n_items) : 0;
+        int r = m->n_items ? l->end->hold(l, WH_SHARE_RIGHTS, m->n_items) : 0;
         if (r < 0)
                 return r;
         l->in.items.seq = m->items_seq;

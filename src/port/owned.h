@@ -83,10 +83,8 @@ void wh_owned_done(struct wh_owned *o);
 
 uint64_t wh_reply_room(struct wh_link *l);
 void wh_reply_kept(struct wh_link *l);
-int wh_reply_memory(struct wh_link *l, uint64_t bytes);
-void wh_reply_memory_unsent(struct wh_link *l, uint64_t bytes);
-int wh_reply_fly(struct wh_link *l, unsigned fds);
-void wh_reply_fly_unsent(struct wh_link *l, unsigned fds);
+int wh_reply_sends(struct wh_link *l, enum wh_share share, uint64_t n);
+void wh_reply_unsent(struct wh_link *l, enum wh_share share, uint64_t n);
 /* Look what was read on all links of the port; nothing is locked. True: so there is more to be had for this one. */
 bool wh_replies_settle(struct wh_link *l);
 /*

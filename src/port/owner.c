@@ -136,41 +136,28 @@ static void owner_not_taken(struct wh_link *l, uid_t payer)
                 wh_turn_payer(l);
 }
 
-static int owner_hold_rights(struct wh_link *l, unsigned n)
-{
-        wharf_task *t = l->task;
-        int r = wh_bill_charge(&wh_owned(l)->bill, WH_SHARE_RIGHTS, n, false);
-        if (r == -EDQUOT) {
-                wh_places_limits(t);
-                r = wh_bill_charge(&wh_owned(l)->bill, WH_SHARE_RIGHTS, n, false);
-        }
-        if (r == -EDQUOT)
-                l->in.refusal = WH_REFUSAL_RIGHTS;
-        return r;
-}
-
-static void owner_rights_left(struct wh_link *l)
-{
-        const uint64_t held = wh_owned(l)->bill.of[WH_SHARE_RIGHTS];
-        if (wh_unlikely(held))
-                wh_bill_give(&wh_owned(l)->bill, WH_SHARE_RIGHTS, held > l->in.items.n ? held - l->in.items.n : 0);
-}
-
-static int owner_hold_bytes(struct wh_link *l, uint64_t len)
+static int owner_hold(struct wh_link *l, enum wh_share share, uint64_t n)
 {
         struct wh_owned *o = wh_owned(l);
-        struct wh_port *p = o->port;
-        if (!p || (len && o->bill.payer == p->accounts.self))
+        const bool bytes = share == WH_SHARE_BYTES;
+        const uint64_t held = bytes ? o->stash_held : o->bill.of[share];
+        if (wh_likely(n == held) || !o->port)
+                return 0;
+        if (n && bytes && o->bill.payer == o->port->accounts.self)
                 return 0; /* the task's own user takes of its own memory */
-        uint64_t was = o->stash_held;
-        int r = len > was ? wh_bill_charge(&o->bill, WH_SHARE_BYTES, len - was, false) : 0;
+        int r = n > held ? wh_bill_charge(&o->bill, share, n - held, false) : 0;
+        if (r == -EDQUOT && !bytes) {
+                wh_places_limits(l->task);
+                r = wh_bill_charge(&o->bill, share, n - held, false);
+        }
         if (r == -EDQUOT)
-                l->in.refusal = WH_REFUSAL_BYTES;
+                l->in.refusal = bytes ? WH_REFUSAL_BYTES : WH_REFUSAL_RIGHTS;
         if (r < 0)
                 return r;
-        if (len < was)
-                wh_bill_give(&o->bill, WH_SHARE_BYTES, was - len);
-        o->stash_held = len;
+        if (n < held)
+                wh_bill_give(&o->bill, share, held - n);
+        if (bytes)
+                o->stash_held = n;
         return 0;
 }
 
@@ -401,16 +388,12 @@ const struct wh_end_ops wh_owner_end = {
         .budget = owner_budget,
         .may_map = owner_may_map,
         .mapped = owner_mapped,
-        .hold_bytes = owner_hold_bytes,
-        .hold_rights = owner_hold_rights,
-        .rights_left = owner_rights_left,
+        .hold = owner_hold,
         .limit = owner_limit,
         .may_share = wh_reply_room,
         .shared = wh_reply_kept,
-        .memory = wh_reply_memory,
-        .memory_unsent = wh_reply_memory_unsent,
-        .fly = wh_reply_fly,
-        .fly_unsent = wh_reply_fly_unsent,
+        .sends = wh_reply_sends,
+        .unsent = wh_reply_unsent,
         .renew = owner_renew,
         .watch = owner_watch,
         .sock_changed = owner_nothing,

@@ -81,43 +81,30 @@ static void settle_all(struct wh_link *l)
         settle(l, &wh_owned(l)->flying, WH_SHARE_FLYING);
 }
 
+static struct wh_unread *unread_of(struct wh_link *l, enum wh_share share)
+{
+        return share == WH_SHARE_FLYING ? &wh_owned(l)->flying : &wh_owned(l)->replies;
+}
+
 /* What is charged now is not sent yet: of the other kind there may be something like that, and it is not looked at. */
-static int unread_charge(struct wh_link *l, struct wh_unread *u, enum wh_share share, uint64_t of, bool force)
-{
-        settle(l, u, share);
-        int r = unread_add(u, of);
-        if (r == 0 && (r = wh_bill_charge(&wh_owned(l)->bill, share, of, force)) < 0)
-                u->n--;
-        return r;
-}
-
-static void unread_unsent(struct wh_link *l, struct wh_unread *u, enum wh_share share, uint64_t of)
-{
-        u->n--;
-        wh_bill_give(&wh_owned(l)->bill, share, of);
-}
-
-int wh_reply_memory(struct wh_link *l, uint64_t bytes)
-{
-        return unread_charge(l, &wh_owned(l)->replies, WH_SHARE_REPLIES, bytes, false);
-}
-
-void wh_reply_memory_unsent(struct wh_link *l, uint64_t bytes)
-{
-        unread_unsent(l, &wh_owned(l)->replies, WH_SHARE_REPLIES, bytes);
-}
-
-int wh_reply_fly(struct wh_link *l, unsigned fds)
+int wh_reply_sends(struct wh_link *l, enum wh_share share, uint64_t n)
 {
         const struct wh_accounts *a = &l->task->accounts;
-        const bool own = wh_owned(l)->bill.payer == a->self && !a->equal; /* what there is for it the kernel says */
-        int r = unread_charge(l, &wh_owned(l)->flying, WH_SHARE_FLYING, fds, own);
-        return r == -EDQUOT ? wh_trace(-ETOOMANYREFS) : r;
+        const bool flies = share == WH_SHARE_FLYING;
+        const bool own =
+                flies && wh_owned(l)->bill.payer == a->self && !a->equal; /* what there is for it the kernel says */
+        struct wh_unread *u = unread_of(l, share);
+        settle(l, u, share);
+        int r = unread_add(u, n);
+        if (r == 0 && (r = wh_bill_charge(&wh_owned(l)->bill, share, n, own)) < 0)
+                u->n--;
+        return r == -EDQUOT && flies ? wh_trace(-ETOOMANYREFS) : r;
 }
 
-void wh_reply_fly_unsent(struct wh_link *l, unsigned fds)
+void wh_reply_unsent(struct wh_link *l, enum wh_share share, uint64_t n)
 {
-        unread_unsent(l, &wh_owned(l)->flying, WH_SHARE_FLYING, fds);
+        unread_of(l, share)->n--;
+        wh_bill_give(&wh_owned(l)->bill, share, n);
 }
 
 /* ---- ends that are over, and unread ---- */

@@ -141,7 +141,7 @@ static const struct wh_watcher watcher = {.event = watch_event, .move = watches_
 
 static struct wh_asked *asked_of(struct wh_link *l, uint32_t what)
 {
-        return &wh_held(l)->asked[what == WHARF_NOTICE_DEAD_NAME   ? WH_ASKED_DEAD
+        return &wh_held(l)->asked[what == WHARF_NOTICE_DEAD_NAME    ? WH_ASKED_DEAD
                                   : what == WHARF_NOTICE_SENT_LATER ? WH_ASKED_LATER
                                                                     : WH_ASKED_POSSIBLE];
 }

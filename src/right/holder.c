@@ -446,14 +446,14 @@ static void holder_nothing(struct wh_link *l)
 {
 }
 
-static int holder_hold_bytes(struct wh_link *l, uint64_t len)
+/* Nothing is on anybody's account here: whoever sends to a port chose it, and is told when it is full. */
+static int holder_takes(struct wh_link *l, enum wh_share share, uint64_t n)
 {
         return 0;
 }
 
-static int holder_hold_rights(struct wh_link *l, unsigned n)
+static void holder_unsent(struct wh_link *l, enum wh_share share, uint64_t n)
 {
-        return 0;
 }
 
 static uint64_t holder_limit(const struct wh_link *l, int err, enum wh_refusal which)
@@ -465,15 +465,6 @@ static uint64_t holder_may_share(struct wh_link *l)
 {
         enum { BEFORE_GREETING = 80 << 20 };
         return l->greeted ? l->hello.link_mapped_bytes_max : BEFORE_GREETING;
-}
-
-static int holder_memory(struct wh_link *l, uint64_t bytes)
-{
-        return 0;
-}
-
-static void holder_memory_unsent(struct wh_link *l, uint64_t bytes)
-{
 }
 
 static int holder_renew(struct wh_link *l)
@@ -495,15 +486,6 @@ static int holder_watch(struct wh_link *l, int sock, bool add)
         dead->inbox = in;
         l->sock = of_link;
         return r;
-}
-
-static int holder_fly(struct wh_link *l, unsigned fds)
-{
-        return 0; /* whoever sends to a port chose it, and is told when it is full */
-}
-
-static void holder_fly_unsent(struct wh_link *l, unsigned fds)
-{
 }
 
 /* The reply right was passed on once more: see wh_call_read_via(). */
@@ -530,39 +512,6 @@ static void holder_via(struct wh_link *l, uint32_t call, int sock)
                 wh_call_via(l, call, sock);
 }
 
-const struct wh_end_ops wh_holder_end = {
-        .owner = false,
-        .size = sizeof(struct wh_held),
-        .sender = holder_sender,
-        .not_taken = holder_not_taken,
-        .introduced = holder_introduced,
-        .fly = holder_fly,
-        .fly_unsent = holder_fly_unsent,
-        .greet = holder_greet,
-        .change = holder_change,
-        .written = wh_call_written,
-        .via = holder_via,
-        .window_read = wh_window_give,
-        .introducers = wh_given_see,
-        .drained = wh_room_settle,
-        .budget = holder_budget,
-        .may_map = holder_may_map,
-        .mapped = holder_nothing,
-        .hold_bytes = holder_hold_bytes,
-        .hold_rights = holder_hold_rights,
-        .rights_left = holder_nothing,
-        .limit = holder_limit,
-        .may_share = holder_may_share,
-        .shared = holder_nothing,
-        .memory = holder_memory,
-        .memory_unsent = holder_memory_unsent,
-        .renew = holder_renew,
-        .watch = holder_watch,
-        .sock_changed = wh_room_watch,
-};
-
-/* ---- what a link for one message answers: no call waits on it, and nothing watches it ---- */
-
 static bool single_written(struct wh_link *l, uint32_t call, const struct wh_rec_direct *d, bool *ret_given_up)
 {
         *ret_given_up = true;
@@ -574,35 +523,25 @@ static int single_watch(struct wh_link *l, int sock, bool add)
         return 0;
 }
 
+/* What a send right's link and one for a single message answer alike. */
+#define HOLDERS_ANSWERS                                                                                          \
+        .owner = false, .sender = holder_sender, .not_taken = holder_not_taken, .introduced = holder_introduced, \
+        .greet = holder_greet, .change = holder_change, .introducers = wh_given_see, .budget = holder_budget,    \
+        .may_map = holder_may_map, .mapped = holder_nothing, .hold = holder_takes, .limit = holder_limit,        \
+        .may_share = holder_may_share, .shared = holder_nothing, .sends = holder_takes, .unsent = holder_unsent, \
+        .renew = holder_renew
+
+const struct wh_end_ops wh_holder_end = {
+        HOLDERS_ANSWERS,       .size = sizeof(struct wh_held), .written = wh_call_written,
+        .via = holder_via,     .window_read = wh_window_give,  .drained = wh_room_settle,
+        .watch = holder_watch, .sock_changed = wh_room_watch,
+};
+
+/* No call waits on it, and nothing watches it. */
 const struct wh_end_ops wh_single_end = {
-        .owner = false,
-        .size = sizeof(struct wh_link),
-        .sender = holder_sender,
-        .not_taken = holder_not_taken,
-        .introduced = holder_introduced,
-        .fly = holder_fly,
-        .fly_unsent = holder_fly_unsent,
-        .greet = holder_greet,
-        .change = holder_change,
-        .written = single_written,
-        .via = single_via,
-        .window_read = single_window_read,
-        .introducers = wh_given_see,
-        .drained = holder_nothing,
-        .budget = holder_budget,
-        .may_map = holder_may_map,
-        .mapped = holder_nothing,
-        .hold_bytes = holder_hold_bytes,
-        .hold_rights = holder_hold_rights,
-        .rights_left = holder_nothing,
-        .limit = holder_limit,
-        .may_share = holder_may_share,
-        .shared = holder_nothing,
-        .memory = holder_memory,
-        .memory_unsent = holder_memory_unsent,
-        .renew = holder_renew,
-        .watch = single_watch,
-        .sock_changed = holder_nothing,
+        HOLDERS_ANSWERS,       .size = sizeof(struct wh_link),    .written = single_written,
+        .via = single_via,     .window_read = single_window_read, .drained = holder_nothing,
+        .watch = single_watch, .sock_changed = holder_nothing,
 };
 
 struct wh_link wh_single_link(wharf_task *t, int sock)
