@@ -194,13 +194,14 @@ static void check(uint32_t killed)
 /* ---- offers (ring.R7) ---- */
 
 static bool impatient; /* the sender's deadline is now */
+static bool refuses;   /* the receiver, the first one */
 static enum wh_claim outcome[4];
 static unsigned delivered[4], passed;
 
 static void init_offers(void)
 {
         init_with(16, LINES, 2);
-        impatient = false;
+        impatient = refuses = false;
         passed = 0;
         memset(outcome, 0, sizeof outcome);
         memset(delivered, 0, sizeof delivered);
@@ -213,14 +214,21 @@ static void init_impatient(void)
         impatient = true;
 }
 
-/* Until it is taken; or withdrawn, where nobody is there any more. */
+static void init_refused(void)
+{
+        init_offers();
+        refuses = true;
+}
+
+/* Until it is taken or refused; or withdrawn, where nobody is there any more. */
 static enum wh_claim offer_wait(uint64_t number)
 {
         enum wh_claim c;
+        int refused;
         do {
                 wh_ring_want(tx, true);
-                c = wh_ring_offer_state(tx, number);
-                EXPLORE_CHECK(c != 0);
+                c = wh_ring_offer_state(tx, number, &refused);
+                EXPLORE_CHECK(c != 0 && (c != WH_CLAIM_REFUSED || (refuses && number == 0 && refused == -1)));
                 if (c == WH_CLAIM_OFFERED) {
                         if (explore_over(RECEIVER))
                                 c = wh_ring_withdraw(tx, number);
@@ -245,9 +253,9 @@ static void offerer(void)
                 wh_ring_offer(tx, 16);
                 published();
                 outcome[n] = impatient ? wh_ring_withdraw(tx, number) : offer_wait(number);
-                EXPLORE_CHECK(outcome[n] == WH_CLAIM_TAKEN || outcome[n] == WH_CLAIM_WITHDRAWN);
+                EXPLORE_CHECK(outcome[n] != 0 && outcome[n] != WH_CLAIM_OFFERED);
                 /* Taken: its place is used again, which is a race if it is still being read. */
-                block += outcome[n] == WH_CLAIM_WITHDRAWN;
+                block += outcome[n] != WH_CLAIM_TAKEN;
         }
 }
 
@@ -267,7 +275,10 @@ static bool take_one(void)
                 EXPLORE_CHECK(is[0] == number && is[1] < 4);
                 wh_shm_copy(bytes, mem.block[is[1]], sizeof bytes);
                 uint64_t again = atomic_load_explicit(&mem.again, memory_order_relaxed);
-                if (wh_ring_claim(rx, number)) {
+                if (refuses && number == 0) {
+                        wh_ring_refuse(rx, number, -1);
+                        gave(wh_ring_wanted(rx));
+                } else if (wh_ring_claim(rx, number)) {
                         delivered[number]++;
                         EXPLORE_CHECK(bytes[0] == number && bytes[1] == ~number && again == number);
                         gave(wh_ring_wanted(rx));
@@ -290,14 +301,15 @@ static void check_offers(uint32_t killed)
         for (unsigned n = 0; n < messages; n++) {
                 EXPLORE_CHECK(delivered[n] <= 1);
                 EXPLORE_CHECK(outcome[n] != WH_CLAIM_TAKEN || delivered[n] == 1);
-                EXPLORE_CHECK(outcome[n] != WH_CLAIM_WITHDRAWN || delivered[n] == 0);
+                EXPLORE_CHECK((outcome[n] != WH_CLAIM_WITHDRAWN && outcome[n] != WH_CLAIM_REFUSED) ||
+                              delivered[n] == 0);
                 /* Of one that its sender knows nothing about only the sender's death is the reason. */
                 EXPLORE_CHECK(outcome[n] != 0 || killed & 1 << SENDER);
                 EXPLORE_CHECK(impatient || killed & 1 << RECEIVER || outcome[n] != WH_CLAIM_WITHDRAWN);
                 all += delivered[n];
         }
         /* A sender that died while it offered has withdrawn nothing. */
-        EXPLORE_CHECK(impatient || killed & 1 << RECEIVER || all == passed);
+        EXPLORE_CHECK(impatient || refuses || killed & 1 << RECEIVER || all == passed);
         EXPLORE_CHECK(killed || passed == messages);
 }
 
@@ -512,6 +524,7 @@ static const struct explore protocols[] = {
         {.name = "killed", .init = init_roomy, .preemptions = 2, .stale = 1, .kills = 1, .mortal = 3, BOTH},
         {.name = "killed-tight", .init = init_tight, .preemptions = 1, .stale = 1, .kills = 1, .mortal = 3, BOTH},
         {.name = "offer", .init = init_offers, .preemptions = 2, .stale = 2, .spurious = 1, OFFERS},
+        {.name = "refuse", .init = init_refused, .preemptions = 2, .stale = 1, .spurious = 1, OFFERS},
         {.name = "withdraw", .init = init_impatient, .preemptions = 3, .stale = 1, .spurious = 1, OFFERS},
         {.name = "offer-killed", .init = init_offers, .preemptions = 1, .stale = 1, .kills = 1, .mortal = 3, OFFERS},
         {.name = "withdraw-killed", .init = init_impatient, .preemptions = 2, .kills = 1, .mortal = 3, OFFERS},

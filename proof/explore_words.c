@@ -1,103 +1,22 @@
 /*
- * The words of src/link and src/port that are shared without a lock, each with the code that reads and writes them: the word of a
- * direct transfer, the page on which a task says what it waits for, and the table of names, which threads of one
- * process look into while others change it.
+ * The words of src/task that are shared without a lock, each with the code that reads and writes them: the page on which a
+ * task says what it waits for, and the table of names, which threads of one process look into while others change it.
  */
 #include "explore/explore.h"
-#include "lane/lane.h"
-#include "link/direct.h"
 #include "task/table.h"
 #include "task/waits.h"
 #include "wharf/names.h"
 
-#include <errno.h>
 #include <string.h>
 
-enum { READER = 0, WRITER = 1 };
-
 static struct {
-        _Alignas(4096) struct wh_back back;
-        uint64_t payload[2]; /* in the sender's address space */
-        _Atomic uint64_t told;
-        struct wh_task_page page;
+        _Alignas(4096) struct wh_task_page page;
 } mem;
 
 static void share(void *at, size_t len)
 {
         hook_unshare(at, len);
         hook_share(at, len);
-}
-
-/* ---- direct: an offer is taken, or withdrawn; its bytes are read before they change (direct.V1, V2) ---- */
-
-static struct wh_lane_tx lane_tx;
-static struct wh_lane_rx lane_rx;
-static struct wh_link from, to;
-static bool impatient, withdrawn[4], taken[4];
-enum { OFFERS = 2 };
-
-static void init_direct(void)
-{
-        memset(&mem, 0, sizeof mem);
-        share(&mem.back, sizeof mem.back + sizeof mem.payload + sizeof mem.told);
-        lane_tx.ring.back = &mem.back;
-        lane_rx.ring.back = &mem.back;
-        from.out.lane = &lane_tx;
-        to.in.lane = &lane_rx;
-        impatient = false;
-        memset(withdrawn, 0, sizeof withdrawn);
-        memset(taken, 0, sizeof taken);
-}
-
-static void init_impatient(void)
-{
-        init_direct();
-        impatient = true;
-}
-
-static void offerer(void)
-{
-        for (uint64_t n = 1; n <= OFFERS; n++) {
-                mem.payload[0] = n;
-                mem.payload[1] = ~n;
-                wh_direct_offer(&from, n);
-                /* The record that tells of it, as wh_ring_publish() does. */
-                atomic_store_explicit(&mem.told, n, memory_order_release);
-                explore_ring(READER);
-                int refused = 0, r = impatient ? wh_direct_withdraw(&from, n) : wh_direct_look(&from, n, &refused);
-                while (r == -EAGAIN) {
-                        explore_sleep(WRITER);
-                        r = wh_direct_look(&from, n, &refused);
-                }
-                EXPLORE_CHECK(refused == 0 && (r == 0 || (impatient && r == -ECANCELED)));
-                withdrawn[n] = r < 0;
-                if (r < 0) /* the receiver may be reading still, and throws it away: here that would be a race */
-                        return;
-        }
-}
-
-static void taker(void)
-{
-        for (uint64_t n = 1; n <= OFFERS; n++) {
-                while (atomic_load_explicit(&mem.told, memory_order_acquire) != n) {
-                        if (explore_over(WRITER) && atomic_load_explicit(&mem.told, memory_order_acquire) != n)
-                                return;
-                        explore_may_rest();
-                        explore_sleep(READER);
-                }
-                uint64_t bytes[2];
-                wh_shm_copy(bytes, mem.payload, sizeof bytes);
-                if ((taken[n] = wh_direct_claim(&to, n, 0)))
-                        EXPLORE_CHECK(bytes[0] == n && bytes[1] == ~n);
-                explore_ring(WRITER);
-        }
-}
-
-static void check_direct(uint32_t killed)
-{
-        (void)killed;
-        for (unsigned n = 1; n <= OFFERS; n++)
-                EXPLORE_CHECK(!(taken[n] && withdrawn[n]) && (impatient || taken[n]));
 }
 
 /* ---- the page of waits: what is read whole was so at one moment (waits.W3) ---- */
@@ -191,19 +110,6 @@ static void check_table(uint32_t killed)
 }
 
 static const struct explore protocols[] = {
-        {.name = "direct",
-         .init = init_direct,
-         .preemptions = 3,
-         .stale = 2,
-         .spurious = 1,
-         .party = {taker, offerer},
-         .check = check_direct},
-        {.name = "direct-withdrawn",
-         .init = init_impatient,
-         .preemptions = 3,
-         .stale = 2,
-         .party = {taker, offerer},
-         .check = check_direct},
         {.name = "waits", .init = init_waits, .preemptions = 2, .stale = 2, .party = {onlooker, waiter}, .check = NULL},
         {.name = "names",
          .init = init_table,

@@ -327,15 +327,15 @@ static int move_direct(struct adversary *a, const int *arg)
         struct {
                 struct wire_ext ext;
                 struct wire_direct d;
-        } body = {.ext = {.id = 1, .call = (uint32_t)arg[DIRECT_CALL]},
+        } body = {.ext = {.id = 1, .call = (uint32_t)arg[DIRECT_CALL], .arg = arg[DIRECT_WINDOW] ? 0 : WH_REC_DIRECT},
                   .d = {.at = where == WHERE_V     ? SECRET_AT(PARTY_V)
                               : where == WHERE_R   ? SECRET_AT(PARTY_R)
                               : where == WHERE_OWN ? (uintptr_t)own
                                                    : 64,
-                        .len = (uint64_t)arg[DIRECT_LEN],
-                        .number = !arg[DIRECT_WINDOW]}};
-        wire_lane_offer(&e->lane, 1);
-        if (!wire_lane_put(&e->lane, arg[DIRECT_WINDOW] ? WH_REC_WINDOW : WH_REC_DIRECT, &body, sizeof body))
+                        .len = (uint64_t)arg[DIRECT_LEN]}};
+        if (!arg[DIRECT_WINDOW])
+                wire_lane_offer(&e->lane);
+        if (!wire_lane_put(&e->lane, arg[DIRECT_WINDOW] ? WH_REC_WINDOW : WH_REC_OFFER, &body, sizeof body))
                 return -EAGAIN;
         if (arg[DIRECT_WINDOW]) { /* the call that it is for; its answer is as long as it is */
                 uint32_t len = sizeof body.ext + 300;

@@ -215,10 +215,10 @@ bool wire_lane_asleep(struct wire_lane *l)
         return true;
 }
 
-void wire_lane_offer(struct wire_lane *l, uint64_t number)
+void wire_lane_offer(struct wire_lane *l)
 {
-        atomic_store((_Atomic uint64_t *)(void *)(l->back + offsetof(struct wh_back, direct)),
-                     number << 16 | WH_DIRECT_OFFERED);
+        atomic_store((_Atomic uint64_t *)(void *)(l->back + offsetof(struct wh_back, claim)),
+                     l->number << 15 | WH_CLAIM_OFFERED);
 }
 
 /* ---- wharfd ---- */

@@ -127,8 +127,8 @@ uint64_t wire_lane_flood(struct wire_lane *l, unsigned kind, uint32_t len);
 void wire_lane_frame(struct wire_lane *l);
 /* Does the receiver sleep, and was not rung for it? */
 bool wire_lane_asleep(struct wire_lane *l);
-/* The word of a direct transfer: offer `number` as open. */
-void wire_lane_offer(struct wire_lane *l, uint64_t number);
+/* The word of an offer: the next record is one. */
+void wire_lane_offer(struct wire_lane *l);
 
 /* Bodies of records. */
 struct wire_ext {
@@ -144,7 +144,7 @@ struct wire_block {
         uint16_t slot, section;
 };
 struct wire_direct {
-        uint64_t at, len, number;
+        uint64_t at, len;
 };
 
 /*

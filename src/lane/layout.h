@@ -7,7 +7,7 @@
  *
  * Every field has one writer, and all fields of a page have the same one. The exceptions are `want`, and two words
  * where both sides decide by compare-and-swap whether something was taken or withdrawn: `claim` (ring.h,
- * wh_ring_offer()) and `direct`. Fixed-width integers and offsets only. A change here is a new WH_LANE_VERSION, and a
+ * wh_ring_offer()). Fixed-width integers and offsets only. A change here is a new WH_LANE_VERSION, and a
  * peer of another version is refused by name (-EPROTONOSUPPORT), never guessed at.
  */
 #ifndef WH_LANE_LAYOUT_H
@@ -26,7 +26,7 @@
         (WH_PAGE + 2 * (WH_PAGE + (uint64_t)WH_RING_LINES_MAX * WH_LINE) + \
          (uint64_t)WH_SECTIONS_MAX * WH_SECTION_BYTES_MAX)
 #ifndef WH_LANE_VERSION /* proof/matrix/later.h */
-#define WH_LANE_VERSION 2u
+#define WH_LANE_VERSION 3u
 #endif
 
 enum {
@@ -61,8 +61,8 @@ enum wh_rec_kind {
         WH_REC_MEMORY = 8,  /* ext, block: the payload is the last descriptor of the ITEMS frame */
         WH_REC_ABORT = 9,   /* ext: the message in pieces that was begun will not be finished */
         WH_REC_OFFER = 10,  /* ext, and what a record of the kind ext.arg has: taken only by changing `claim` */
-        WH_REC_DIRECT = 11, /* ext, struct wh_rec_direct: the payload is in the sender's address space; of a reply: it
-                               was written into the caller's, where WINDOW said */
+        WH_REC_DIRECT = 11, /* ext, struct wh_rec_direct: the payload is in the sender's address space, and is offered;
+                               of a reply: it was written into the caller's, where WINDOW said */
         WH_REC_NEXT = 12,   /* ext: the ring ends; the records that follow are in that of the next RING frame */
         WH_REC_PIECE = 13,  /* ext, the length of the whole payload (u64), then a part of it: a chunk without a block */
         WH_REC_WINDOW = 14, /* ext, struct wh_rec_direct: where the reply to the call ext.call may be written */
@@ -92,9 +92,8 @@ static_assert(sizeof(struct wh_rec_block) == 24, "both processes rely on this la
 struct wh_rec_direct {
         uint64_t at; /* an address of the sender's */
         uint64_t len;
-        uint64_t number; /* of the offer, as in wh_direct_word() */
 };
-static_assert(sizeof(struct wh_rec_direct) == 24, "both processes rely on this layout");
+static_assert(sizeof(struct wh_rec_direct) == 16, "both processes rely on this layout");
 
 /* First page of `out`. All by the sender. */
 struct wh_out {
@@ -112,7 +111,7 @@ struct wh_out {
 };
 static_assert(sizeof(struct wh_out) == WH_PAGE, "the ring starts on the second page");
 
-/* The one page of `back`. All by the receiver, but `claim`, `direct` and `want`. */
+/* The one page of `back`. All by the receiver, but `claim` and `want`. */
 struct wh_back {
         /* [ring-taken] The receiver has finished with this many lines, and this many records. */
         _Atomic uint64_t taken_lines;
@@ -125,14 +124,9 @@ struct wh_back {
          */
         _Atomic uint32_t renew;
         uint8_t pad1[WH_LINE - 8];
-        /*
-         * [claim] Whether the receiver took what was offered, or the sender withdrew it: a state (bits 0 and 1, enum
-         * wh_claim) and the offer's number. The one word that both change.
-         */
+        /* [claim] What became of what was offered, wh_claim_word(). The one word that both change. */
         _Atomic uint64_t claim;
-        /* [direct] What became of the direct transfer that is under way, wh_direct_word(); see link/direct.h. */
-        _Atomic uint64_t direct;
-        uint8_t pad2[WH_LINE - 16];
+        uint8_t pad2[WH_LINE - 8];
         /* [section-released] How many entries of `released` were ever written. */
         _Atomic uint32_t released_count;
         uint8_t pad3[WH_LINE - 4];
@@ -148,40 +142,27 @@ struct wh_back {
 static_assert(sizeof(struct wh_back) == WH_PAGE, "both processes rely on this layout");
 static_assert(offsetof(struct wh_back, released) == 1024, "both processes rely on this layout");
 
-/*
- * The word of a direct transfer:
- *
- *      bits  0..3   WH_DIRECT_*
- *      bits  4..15  the errno of REFUSED
- *      bits 16..63  the number of the offer, counted up by the sender
- */
-enum wh_direct {
-        WH_DIRECT_OFFERED = 1,
-        WH_DIRECT_TAKEN = 2,
-        WH_DIRECT_REFUSED = 3,
-        WH_DIRECT_WITHDRAWN = 4,
-};
-
-static inline uint64_t wh_direct_word(enum wh_direct state, uint64_t number, int err)
-{
-        return number << 16 | (uint64_t)(err & 4095) << 4 | state;
-}
-
 static inline uint64_t wh_rec_head(enum wh_rec_kind kind, uint32_t len, uint64_t number)
 {
         return (uint64_t)(0x80000000u | (uint32_t)(number & 0x7fffffffu)) << 32 | (uint32_t)kind << 16 | len;
 }
 
+/*
+ * The word of an offer:
+ *
+ *      bits  0..2   enum wh_claim
+ *      bits  3..14  the errno of REFUSED
+ *      bits 15..63  the number of the offer: of its record, of which there are never so many
+ */
 enum wh_claim {
         WH_CLAIM_OFFERED = 1,
         WH_CLAIM_TAKEN = 2,
         WH_CLAIM_WITHDRAWN = 3,
+        WH_CLAIM_REFUSED = 4,
 };
-
-/* Numbers wrap after 2^62 records: never. */
 static inline uint64_t wh_claim_word(enum wh_claim state, uint64_t number)
 {
-        return number << 2 | (uint64_t)state;
+        return number << 15 | (uint64_t)state;
 }
 
 static inline uint32_t wh_rec_lines(uint32_t body_len)

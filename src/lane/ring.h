@@ -216,26 +216,36 @@ static inline void wh_ring_offer(struct wh_ring_tx *tx, uint32_t len)
         wh_ring_publish(tx, WH_REC_OFFER, len);
 }
 
-/* How it stands: OFFERED, TAKEN, or 0 when the word says what no honest receiver writes. */
-static inline enum wh_claim wh_ring_offer_state(const struct wh_ring_tx *tx, uint64_t number)
+/* What a word says of that offer; 0 where no honest receiver writes it. */
+static inline enum wh_claim wh_ring_claim_of(uint64_t word, uint64_t number, int *ret_refused)
+{
+        const enum wh_claim state = (enum wh_claim)(word & 7);
+        const uint64_t err = word >> 3 & 4095;
+        *ret_refused = -(int)err;
+        const bool may_be = err ? state == WH_CLAIM_REFUSED : state == WH_CLAIM_OFFERED || state == WH_CLAIM_TAKEN;
+        return may_be && word - (err << 3) == wh_claim_word(state, number) ? state : (enum wh_claim)0;
+}
+
+/* How it stands: OFFERED, TAKEN, REFUSED for *ret_refused, or 0. */
+static inline enum wh_claim wh_ring_offer_state(const struct wh_ring_tx *tx, uint64_t number, int *ret_refused)
 {
         /* [claim] Acquire, pairs with the exchange in wh_ring_claim(): its reading is over. One load (R5). */
         uint64_t word = atomic_load_explicit(&tx->back->claim, memory_order_acquire);
-        return word == wh_claim_word(WH_CLAIM_TAKEN, number)     ? WH_CLAIM_TAKEN
-               : word == wh_claim_word(WH_CLAIM_OFFERED, number) ? WH_CLAIM_OFFERED
-                                                                 : (enum wh_claim)0;
+        return wh_ring_claim_of(word, number, ret_refused);
 }
 
-/* Take it back: WITHDRAWN; TAKEN when the receiver was first; 0 as above, and it counts as withdrawn. */
+/* Take it back: WITHDRAWN, also where it was refused; TAKEN when the receiver was first; 0 as above. */
 static inline enum wh_claim wh_ring_withdraw(struct wh_ring_tx *tx, uint64_t number)
 {
+        int refused;
         uint64_t word = wh_claim_word(WH_CLAIM_OFFERED, number);
         /* [claim] Acquire on failure: as in wh_ring_offer_state(). */
         if (atomic_compare_exchange_strong_explicit((_Atomic uint64_t *)(uintptr_t)&tx->back->claim, &word,
                                                     wh_claim_word(WH_CLAIM_WITHDRAWN, number), memory_order_acq_rel,
                                                     memory_order_acquire))
                 return WH_CLAIM_WITHDRAWN;
-        return word == wh_claim_word(WH_CLAIM_TAKEN, number) ? WH_CLAIM_TAKEN : (enum wh_claim)0;
+        const enum wh_claim state = wh_ring_claim_of(word, number, &refused);
+        return state == WH_CLAIM_REFUSED ? WH_CLAIM_WITHDRAWN : state;
 }
 
 /* The receiver has the bytes: may it keep them? A sender that waits for this must then be rung: wh_ring_wanted(). */
@@ -245,6 +255,16 @@ static inline bool wh_ring_claim(struct wh_ring_rx *rx, uint64_t number)
         /* [claim] Release: the bytes were read before the sender may use their place again. */
         return atomic_compare_exchange_strong_explicit(&rx->back->claim, &word, wh_claim_word(WH_CLAIM_TAKEN, number),
                                                        memory_order_acq_rel, memory_order_relaxed);
+}
+
+/* It cannot be had, for `err`, a negative errno, and may be sent in another way. */
+static inline void wh_ring_refuse(struct wh_ring_rx *rx, uint64_t number, int err)
+{
+        uint64_t word = wh_claim_word(WH_CLAIM_OFFERED, number);
+        /* [claim] Relaxed: nothing was read, and whoever sees it does nothing with what was offered. */
+        atomic_compare_exchange_strong_explicit(&rx->back->claim, &word,
+                                                wh_claim_word(WH_CLAIM_REFUSED, number) | (uint64_t)(-err & 4095) << 3,
+                                                memory_order_relaxed, memory_order_relaxed);
 }
 
 /* Is there still a point in copying it? */

@@ -46,43 +46,6 @@ const char *wh_direct_why(int err)
         }
 }
 
-static _Atomic uint64_t *tx_word(const struct wh_link *l)
-{
-        /* The ring knows `back` as the receiver's to write; this word has two writers. */
-        return (_Atomic uint64_t *)(uintptr_t)&l->out.lane->ring.back->direct;
-}
-
-void wh_direct_offer(struct wh_link *l, uint64_t number)
-{
-        /* [direct] Relaxed: the release in wh_ring_publish() puts it before the record, and nobody looks earlier. */
-        atomic_store_explicit(tx_word(l), wh_direct_word(WH_DIRECT_OFFERED, number, 0), memory_order_relaxed);
-}
-
-int wh_direct_look(struct wh_link *l, uint64_t number, int *ret_refused)
-{
-        /* [direct] Acquire, pairs with the exchange in wh_direct_claim(): its reading is over. One load (K3). */
-        uint64_t word = atomic_load_explicit(tx_word(l), memory_order_acquire);
-        if (word == wh_direct_word(WH_DIRECT_OFFERED, number, 0))
-                return -EAGAIN;
-        if (word == wh_direct_word(WH_DIRECT_TAKEN, number, 0))
-                return 0;
-        int err = (int)(word >> 4 & 4095);
-        if (err == 0 || word != wh_direct_word(WH_DIRECT_REFUSED, number, err))
-                return wh_trace(-EPROTO);
-        *ret_refused = -err;
-        return 0;
-}
-
-int wh_direct_withdraw(struct wh_link *l, uint64_t number)
-{
-        uint64_t word = wh_direct_word(WH_DIRECT_OFFERED, number, 0);
-        /* [direct] Acquire on failure: as in wh_direct_look(). */
-        if (atomic_compare_exchange_strong_explicit(tx_word(l), &word, wh_direct_word(WH_DIRECT_WITHDRAWN, number, 0),
-                                                    memory_order_acq_rel, memory_order_acquire))
-                return -ECANCELED;
-        return word == wh_direct_word(WH_DIRECT_TAKEN, number, 0) ? 0 : -ECANCELED;
-}
-
 /* ---- the receiver ---- */
 
 enum way { READ, WRITE };
@@ -132,19 +95,6 @@ int wh_direct_read(struct wh_link *l, uint64_t at, void *to, uint64_t len)
 int wh_direct_write(struct wh_link *l, uint64_t at, const void *from, uint64_t len)
 {
         return transfer(l, WRITE, at, (void *)(uintptr_t)from, len);
-}
-
-bool wh_direct_claim(struct wh_link *l, uint64_t number, int err)
-{
-        uint64_t word = wh_direct_word(WH_DIRECT_OFFERED, number, 0);
-        uint64_t to =
-                err ? wh_direct_word(WH_DIRECT_REFUSED, number, -err) : wh_direct_word(WH_DIRECT_TAKEN, number, 0);
-        /*
-         * [direct] Release, pairs with the acquire in wh_direct_look(): the bytes were read before their place is free.
-         */
-        return atomic_compare_exchange_strong_explicit(&l->in.lane->ring.back->direct, &word, to, memory_order_acq_rel,
-                                                       memory_order_relaxed) &&
-               err == 0;
 }
 
 #ifndef SO_PEERPIDFD

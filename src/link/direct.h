@@ -2,22 +2,16 @@
  * direct - payloads read from where they lie in the sender's address space, while the sender waits. Only when asked
  * for.
  *
- * The sender publishes a record that says where its payload lies (OFFERED), and sleeps. The receiver reads it with
- * process_vm_readv(), makes sure of whom it has read from, and only then claims it.
- *
- *   back->direct   from       to          done by
- *                  any        OFFERED     the sender, before it publishes the record
- *                  OFFERED    TAKEN       the receiver, when it has the bytes
- *                  OFFERED    REFUSED     the receiver, when it cannot have them; with an errno that says why
- *                  OFFERED    WITHDRAWN   the sender, when it stops waiting
+ * The sender offers a record that says where its payload lies, as any message of a port of capacity zero is offered
+ * (ring.R7), and sleeps. The receiver reads it with process_vm_readv(), makes sure of whom it has read from, and only then
+ * claims it; or it refuses, with an errno that says why.
  *
  * Always true:
- *   V1  From OFFERED everything goes by compare-and-swap, with the number of the offer in the word: TAKEN and WITHDRAWN
- *       exclude each other, and an old offer is never taken for a new one.
+ *   V1  TAKEN and WITHDRAWN exclude each other, and an old offer is never taken for a new one (R7).
  *   V2  The receiver copies first and claims afterwards. What it read from a buffer that its sender had taken back
  *       already is dropped, and nobody ever sees it.
  *   V3  The receiver names the process by the kernel's word for who made the link, never by the sender's; only when
- * that process has its own user; and believes what it read only if that very process was alive after the reading, and
+ *       that process has its own user; and believes what it read only if that very process was alive after the reading, and
  *       held the link. So a number that passed to another process is harmless.
  *   V4  A sender names addresses of its own memory, and of no other. What it names costs the receiver no more than a
  *       message of that length.
@@ -72,18 +66,7 @@ int wh_direct_obstacle(const struct wh_link *l, const struct wh_outgoing *o, int
 /* The same in words, for wharf_why(). */
 const char *wh_direct_why(int err);
 
-/* Before the record of the offer `number` is published. */
-void wh_direct_offer(struct wh_link *l, uint64_t number);
-/*
- * What became of the offer `number`: 0 TAKEN; -EAGAIN OFFERED still; -EPROTO nonsense; or with *ret_refused, why not.
- */
-int wh_direct_look(struct wh_link *l, uint64_t number, int *ret_refused);
-/* Stop waiting for it. 0: it was taken meanwhile; otherwise it never will be. */
-int wh_direct_withdraw(struct wh_link *l, uint64_t number);
-
 /* At the receiver: read `len` bytes from the process at the other end. -EFAULT, or an errno of wh_direct_why(). */
 int wh_direct_read(struct wh_link *l, uint64_t at, void *to, uint64_t len);
-/* Claim what was read, or say why it was not (`err`). True when it is a message now. */
-bool wh_direct_claim(struct wh_link *l, uint64_t number, int err);
 
 #endif

@@ -222,7 +222,6 @@ struct wh_sending {
         uint64_t known_taken;  /* messages that the receiver was seen to have taken when the last lane ended */
         uint64_t attached_at;  /* messages before the lane */
         uint64_t items_record; /* the last record with items */
-        uint64_t direct_last;  /* number of the last direct offer */
         uint64_t offer;        /* 0, or 1 + the number of the offer that stands */
         uint64_t short_bytes;  /* the last message that was too much for capacity_bytes had so many */
         uint64_t later;        /* 0, or 1 + the number of the message that was left and not told about (room.c) */

@@ -74,26 +74,36 @@ static inline __attribute__((always_inline)) int tx_sent(struct wh_link *l, stru
         return tx_done(l);
 }
 
-/* ---- capacity zero ---- */
+/* ---- offers: where the port's capacity is zero, and direct transfers ---- */
 
 /*
- * The message is offered: published with a claim word that says so, which the receiver changes when it takes it, or we
- * when we give up. Its block stays ours until it is taken. -EAGAIN for as long as the offer stands.
+ * What became of it. The message was published with a claim word that says that it is offered, which the receiver changes
+ * when it takes it, or we when we give up. Its block stays ours until it is taken. -EAGAIN for as long as the offer stands;
+ * 1: it was refused, and goes another way. What was taken counts, also where the receiver has ended since.
  */
 static int offer_look(struct wh_link *l, struct wh_outgoing *o)
 {
-        switch (wh_ring_offer_state(&l->out.lane->ring, l->out.offer - 1)) {
-        case WH_CLAIM_TAKEN:
+        int refused;
+        const enum wh_claim c = wh_ring_offer_state(&l->out.lane->ring, l->out.offer - 1, &refused);
+        if (c == WH_CLAIM_OFFERED)
+                return l->out.over ? l->out.over : l->over ? l->over : -EAGAIN;
+        if (c == WH_CLAIM_TAKEN) {
                 l->out.offer = 0;
                 l->out.seq++;
                 atomic_store_explicit(&l->out.lane->ring.out->sent_messages, l->out.seq, memory_order_relaxed);
                 return 0;
-        case WH_CLAIM_OFFERED:
-                return l->out.over ? l->out.over : l->over ? l->over : -EAGAIN;
-        default:
+        }
+        if (c != WH_CLAIM_REFUSED || o->asked != WHARF_HOW_DIRECT) {
                 l->out.lane->ring.broken = true;
                 return wh_link_no_room(l);
         }
+        l->out.offer = 0;
+        o->started = false;
+        if (refused == -EFAULT)
+                return refused; /* what cannot be read cannot be copied either */
+        l->out.direct_refused = refused;
+        o->asked = WHARF_HOW_AUTO;
+        return 1;
 }
 
 int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err)
@@ -183,44 +193,13 @@ static int send_parts(struct wh_link *l, struct wh_outgoing *o, enum wh_rec_kind
         return tx_sent(l, o, WHARF_HOW_CHUNKS);
 }
 
-/* An offer to read the payload where it is: -EAGAIN, until the receiver has decided. */
+/* An offer to read the payload where it is. */
 static int send_direct(struct wh_link *l, struct wh_outgoing *o)
 {
         struct wh_record p = {.kind = WH_REC_DIRECT, .at = (uintptr_t)o->data, .len = o->len, .slot = -1};
         uint32_t lacks = 0;
         int r = wh_record_place(l, o, &p, &lacks);
-        if (r < 0)
-                return r;
-        p.number = ++l->out.direct_last;
-        wh_direct_offer(l, p.number);
-        wh_record_commit(l, o, &p);
-        o->done = p.number;
-        o->started = true;
-        r = tx_published(l);
-        return r < 0 ? r : -EAGAIN;
-}
-
-/* What became of it. 1: it was refused, and goes another way. What was taken counts, also where the receiver has ended since. */
-static int direct_look(struct wh_link *l, struct wh_outgoing *o)
-{
-        int refused = 0, answer = wh_direct_look(l, o->done, &refused);
-        if (answer == -EAGAIN)
-                return l->out.over ? l->out.over : l->over ? l->over : answer;
-        if (answer < 0) {
-                wh_link_tx_end(l, answer);
-                return answer;
-        }
-        if (refused == 0) {
-                (void)tx_sent(l, o, WHARF_HOW_DIRECT);
-                return 0;
-        }
-        o->started = false;
-        o->done = 0;
-        if (refused == -EFAULT)
-                return refused; /* what cannot be read cannot be copied either */
-        l->out.direct_refused = refused;
-        o->asked = WHARF_HOW_AUTO;
-        return 1;
+        return r < 0 ? r : offer(l, o, &p, WHARF_HOW_DIRECT);
 }
 
 /*
@@ -438,8 +417,8 @@ static int prepare(struct wh_link *l, struct wh_outgoing *o, bool *ret_done)
 {
         int r;
         *ret_done = false;
-        if ((l->out.offer || o->asked == WHARF_HOW_DIRECT) && o->started) {
-                r = l->out.offer ? offer_look(l, o) : direct_look(l, o);
+        if (l->out.offer && o->started) {
+                r = offer_look(l, o);
                 *ret_done = r <= 0;
                 if (*ret_done)
                         return r;

@@ -20,12 +20,11 @@
 
 struct wh_record {
         enum wh_rec_kind kind;
-        bool kept;       /* in the line that every ring keeps (ring.R6) */
-        bool lent;       /* `slot` was lent for this record */
-        int slot;        /* the block with its bytes, or -1 */
-        uint64_t at;     /* of the payload, from here, */
-        uint64_t len;    /* ... so many bytes. DIRECT and WINDOW: an address, and how much lies there */
-        uint64_t number; /* of a direct offer */
+        bool kept;    /* in the line that every ring keeps (ring.R6) */
+        bool lent;    /* `slot` was lent for this record */
+        int slot;     /* the block with its bytes, or -1 */
+        uint64_t at;  /* of the payload, from here, */
+        uint64_t len; /* ... so many bytes. DIRECT and WINDOW: an address, and how much lies there */
         unsigned n_items;
         uint8_t *body;
         uint32_t body_len;
@@ -164,7 +163,7 @@ static inline __attribute__((always_inline)) void wh_record_fill(struct wh_link 
         }
         case WH_REC_DIRECT:
         case WH_REC_WINDOW: {
-                const struct wh_rec_direct d = {.at = p->at, .len = p->len, .number = p->number};
+                const struct wh_rec_direct d = {.at = p->at, .len = p->len};
                 wh_shm_copy(body, &d, sizeof d);
                 return;
         }

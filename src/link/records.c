@@ -140,16 +140,19 @@ static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct
         } else if ((r = wh_stash_begin(l, d.len, ext->id, ext->call, WHARF_HOW_DIRECT)) < 0) {
                 return r;
         }
+        struct wh_ring_rx *ring = &l->in.lane->ring;
         r = wh_direct_read(l, d.at, s->bytes, d.len);
         wh_link_spend(l, d.len / WH_COST_BYTES);
-        if (wh_direct_claim(l, d.number, r)) {
+        if (r < 0)
+                wh_ring_refuse(ring, ring->records, r);
+        if (r == 0 && wh_ring_claim(ring, ring->records)) {
                 s->have = d.len;
                 wh_stash_finish(l);
         } else {
                 wh_link_forget_part(l);
         }
         wh_records_done(l, &in->rec);
-        if (wh_ring_publish_taken(&l->in.lane->ring)) /* the sender waits for this one */
+        if (wh_ring_publish_taken(ring)) /* the sender waits for this one */
                 wh_link_bell(l);
         return 0;
 }
@@ -323,7 +326,7 @@ static const struct {
         [WH_REC_PIECE] = {.to = BOTH, .least = sizeof(uint64_t), .amid = true},
         [WH_REC_ABORT] = {.to = BOTH, .amid = true},
         [WH_REC_NEXT] = {.to = BOTH, .exactly = true},
-        [WH_REC_DIRECT] = {.to = BOTH, .least = sizeof(struct wh_rec_direct), .exactly = true},
+        [WH_REC_DIRECT] = {.to = BOTH, .least = sizeof(struct wh_rec_direct), .exactly = true, .offerable = true},
         [WH_REC_WINDOW] = {.to = OWNER, .least = sizeof(struct wh_rec_direct), .exactly = true},
         [WH_REC_DROPPED] = {.to = HOLDER},
 };
@@ -365,7 +368,9 @@ int wh_records_take(struct wh_link *l, struct wh_incoming *in)
         case WH_REC_PIECE:
                 return record_piece(l, in, &ext);
         case WH_REC_DIRECT:
-                return l->owner ? record_direct(l, in, &ext) : record_written(l, in, &ext);
+                if (offered != l->owner)
+                        return wh_trace(-EPROTO);
+                return offered ? record_direct(l, in, &ext) : record_written(l, in, &ext);
         case WH_REC_WINDOW:
                 return record_window(l, rec, &ext);
         default:

@@ -385,14 +385,10 @@ int wh_link_send(struct wh_link *l, struct wh_outgoing *o, int64_t deadline_ns)
                 r = l->out.over;
         if (mine) {
                 l->out.busy = false;
-                if (r < 0 && o->asked == WHARF_HOW_DIRECT && o->started) {
-                        if (wh_direct_withdraw(l, o->done) == 0)
-                                r = wh_link_try_send(l, o); /* taken in the last moment */
-                } else if (r < 0 && l->out.offer) {
+                if (r < 0 && l->out.offer)
                         r = wh_link_withdraw(l, o, r);
-                } else if (r < 0 && o->started) {
+                else if (r < 0 && o->started)
                         l->out.detour |= WH_DETOUR_ABORT;
-                }
                 wh_holder_turn(l);
         }
         return r;

@@ -531,6 +531,12 @@ TEST(other_threads_send_between_direct_messages_of_one_right)
 
 /* ---- liars ---- */
 
+/* Of the offer that stands: both sides' to write. */
+static _Atomic uint64_t *claim_word(const struct wh_link *l)
+{
+        return (_Atomic uint64_t *)(uintptr_t)&l->out.lane->ring.back->claim;
+}
+
 /*
  * Goal:   an offer that makes no sense costs its sender the link; one that is no longer offered is no message.
  * Method: records that no honest sender writes.
@@ -544,16 +550,18 @@ TEST(offers_that_no_honest_sender_makes)
                 uint16_t n_items;
                 uint32_t cut;
                 int dead;
+                enum { OFFERED, NOT_OFFERED, OTHER_OFFERED } word;
         } lies[] = {
-                {{.at = (uintptr_t)mine, .len = 0, .number = 1}, 0, 0, -EPROTO},
-                {{.at = UINT64_MAX - 10, .len = 4096, .number = 1}, 0, 0, -EPROTO},
-                {{.at = (uintptr_t)mine, .len = (1 << 20) + 1, .number = 1}, 0, 0, -EMSGSIZE},
-                {{.at = (uintptr_t)mine, .len = UINT64_MAX, .number = 1}, 0, 0, -EPROTO},
-                {{.at = (uintptr_t)mine, .len = 4096, .number = 1}, 1, 0, -EPROTO},
-                {{.at = (uintptr_t)mine, .len = 4096, .number = 1}, 0, 8, -EPROTO},
-                {{.at = (uintptr_t)mine, .len = 4096, .number = 2}, 0, 0, 0}, /* not what the word offers */
-                {{.at = 0x1000, .len = 4096, .number = 1}, 0, 0, 0},          /* refused */
-                {{.at = (uint64_t)1 << 63, .len = 4096, .number = 1}, 0, 0, 0},
+                {{.at = (uintptr_t)mine, .len = 0}, 0, 0, -EPROTO},
+                {{.at = UINT64_MAX - 10, .len = 4096}, 0, 0, -EPROTO},
+                {{.at = (uintptr_t)mine, .len = (1 << 20) + 1}, 0, 0, -EMSGSIZE},
+                {{.at = (uintptr_t)mine, .len = UINT64_MAX}, 0, 0, -EPROTO},
+                {{.at = (uintptr_t)mine, .len = 4096}, 1, 0, -EPROTO},
+                {{.at = (uintptr_t)mine, .len = 4096}, 0, 8, -EPROTO},
+                {{.at = (uintptr_t)mine, .len = 4096}, 0, 0, -EPROTO, NOT_OFFERED},
+                {{.at = (uintptr_t)mine, .len = 4096}, 0, 0, 0, OTHER_OFFERED},
+                {{.at = 0x1000, .len = 4096}, 0, 0, 0}, /* refused */
+                {{.at = (uint64_t)1 << 63, .len = 4096}, 0, 0, 0},
         };
         for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
                 wharf_name bad;
@@ -566,11 +574,16 @@ TEST(offers_that_no_honest_sender_makes)
                 struct {
                         struct wh_rec_ext ext;
                         struct wh_rec_direct d;
-                } rec = {.ext.n_items = lies[i].n_items, .d = lies[i].d};
-                wh_direct_offer(l, 1);
-                memcpy(wh_ring_reserve(&l->out.lane->ring, sizeof rec), &rec, sizeof rec);
-                wh_ring_publish(&l->out.lane->ring, WH_REC_DIRECT, (uint32_t)sizeof rec - lies[i].cut);
-                if (wh_ring_must_ring(&l->out.lane->ring))
+                } rec = {.ext = {.n_items = lies[i].n_items, .arg = WH_REC_DIRECT}, .d = lies[i].d};
+                struct wh_ring_tx *ring = &l->out.lane->ring;
+                memcpy(wh_ring_reserve(ring, sizeof rec), &rec, sizeof rec);
+                if (lies[i].word == NOT_OFFERED)
+                        wh_ring_publish(ring, WH_REC_DIRECT, sizeof rec);
+                else
+                        wh_ring_offer(ring, (uint32_t)sizeof rec - lies[i].cut);
+                if (lies[i].word == OTHER_OFFERED)
+                        *claim_word(l) = wh_claim_word(WH_CLAIM_OFFERED, ring->records);
+                if (wh_ring_must_ring(ring))
                         wh_frame_bell(l->sock);
                 struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
                 CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, 0), -EAGAIN);
@@ -610,8 +623,8 @@ TEST(an_answer_that_no_honest_receiver_gives)
         struct wh_link *l = holder(h.task, w.right);
         pthread_t thread;
         CHECK_EQ(pthread_create(&thread, NULL, send_and_tell, &w), 0);
-        _Atomic uint64_t *word = (_Atomic uint64_t *)(uintptr_t)&l->out.lane->ring.back->direct;
-        while (*word != wh_direct_word(WH_DIRECT_OFFERED, 1, 0))
+        _Atomic uint64_t *word = claim_word(l);
+        while (*word != wh_claim_word(WH_CLAIM_OFFERED, 1))
                 usleep(100);
         *word = 0xdeadbeef;
         /* Taken for what it is not: the word says nothing of it any more. */
