@@ -358,35 +358,92 @@ static void inbox_tell_taken(struct wh_inbox *in)
         }
 }
 
-int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
+/* A receive that does not wait: 0 or -EAGAIN. */
+static int look_once(struct wh_inbox *in, const struct wh_link *only)
 {
-        if (deadline_ns == 0) {
-                inbox_tell_taken(in);
-                if (in->leader)
-                        return -EAGAIN; /* another thread is there, and will see to it */
-                if (only) {
-                        wh_inbox_look(in);
-                        if (in->pollable) /* P3, for what others sent */
-                                wh_inbox_bell(in,
-                                              !inbox_arm(in, true) || !wh_list_empty(&in->notices) || in->accepts_more);
-                        return wh_link_has_something(only) ? 0 : -EAGAIN;
-                }
-                if (!in->pollable) {
-                        wh_inbox_look(in);
-                        if (!wh_list_empty(&in->notices))
-                                return 0;
-                        wh_list_for (n, &in->hot)
-                                if (wh_link_has_something(&wh_container(n, struct wh_owned, hot)->link))
-                                        return 0;
-                        return -EAGAIN;
-                }
-                wh_inbox_look(in);
+        inbox_tell_taken(in);
+        if (in->leader)
+                return -EAGAIN; /* another thread is there, and will see to it */
+        wh_inbox_look(in);
+        if (only) {
+                if (in->pollable) /* P3, for what others sent */
+                        wh_inbox_bell(in, !inbox_arm(in, true) || !wh_list_empty(&in->notices) || in->accepts_more);
+                return wh_link_has_something(only) ? 0 : -EAGAIN;
+        }
+        if (in->pollable) {
                 if (!inbox_arm(in, false) || !wh_list_empty(&in->notices) || in->accepts_more)
                         return 0;
                 wh_inbox_bell(in, false); /* P3: everything is armed, and nothing was there */
                 inbox_tell_waiting(in);
                 return -EAGAIN;
         }
+        if (!wh_list_empty(&in->notices))
+                return 0;
+        wh_list_for (n, &in->hot)
+                if (wh_link_has_something(&wh_container(n, struct wh_owned, hot)->link))
+                        return 0;
+        return -EAGAIN;
+}
+
+/* Sleep on `turn`: the leader, or whoever leaves, wakes all. */
+static int follow(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
+{
+        /* A leader that waits for one link does not watch the hot ones, so they must ring. */
+        if (in->leader_has_only && !inbox_arm(in, only != NULL) && !only)
+                return 0;
+        if (only && wh_link_has_something(only))
+                return 0;
+        const uint32_t turn = atomic_load_explicit(&in->turn, memory_order_relaxed);
+        unsigned waits = inbox_waits(in, only, deadline_ns);
+        wh_unlock(&in->lock);
+        int r = wh_os_futex_wait(&in->turn, turn, deadline_ns, false);
+        wh_waits_end(&in->task->waits, waits);
+        wh_lock(&in->lock);
+        return r == -ETIMEDOUT ? r : 0;
+}
+
+static int lead_asleep(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
+{
+        struct epoll_event ev[WH_INBOX_EVENTS];
+        if (in->pollable)
+                wh_inbox_bell(in, false);
+        inbox_tell_waiting(in);
+        unsigned waits = inbox_waits(in, only, deadline_ns);
+        wh_unlock(&in->lock);
+        int n = wh_os_epoll_wait(in->ep, ev, WH_INBOX_EVENTS, deadline_ns);
+        wh_waits_end(&in->task->waits, waits);
+        wh_lock(&in->lock);
+        for (int i = 0; i < n; i++)
+                inbox_event(in, &ev[i]);
+        looked(in);
+        return n == 0 ? -ETIMEDOUT : n == -EINTR ? 0 : n < 0 ? n : 0;
+}
+
+/* Spin, sleep, and hear the epoll for all. */
+static int lead(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
+{
+        int r = 0;
+        in->leader = true;
+        in->leader_has_only = only != NULL;
+        bool sleep = only || !inbox_spin(in, deadline_ns);
+        if (sleep)
+                sleep = inbox_arm(in, only != NULL);
+        if (only)
+                sleep = !wh_link_has_something(only);
+        if (wh_unlikely(in->accepts_owed))
+                wh_inbox_accept_owed(in);
+        if (sleep && !in->accepts_more)
+                r = lead_asleep(in, only, deadline_ns);
+        else if (!only)
+                in->looked = wh_os_ticks();
+        in->leader = false;
+        return r;
+}
+
+int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
+{
+        if (deadline_ns == 0)
+                return look_once(in, only);
         if (!only && !wh_list_empty(&in->notices))
                 return 0; /* the look before this has found them */
         /* Here, and not only where we sleep: a sender that wakes us without end must not keep us. */
@@ -395,56 +452,11 @@ int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
                         wh_inbox_look(in);
                 return -ETIMEDOUT;
         }
-        if (in->leader) {
-                /* A leader that waits for one link does not watch the hot ones, so they must ring. */
-                if (in->leader_has_only && !inbox_arm(in, only != NULL) && !only)
-                        return 0;
-                if (only && wh_link_has_something(only))
-                        return 0;
-                uint32_t turn = atomic_load_explicit(&in->turn, memory_order_relaxed);
-                in->waiters++;
-                unsigned waits = inbox_waits(in, only, deadline_ns);
-                wh_unlock(&in->lock);
-                int r = wh_os_futex_wait(&in->turn, turn, deadline_ns, false);
-                wh_waits_end(&in->task->waits, waits);
-                wh_lock(&in->lock);
-                in->waiters--;
-                return r == -ETIMEDOUT ? r : 0;
-        }
-
-        in->leader = true;
-        in->leader_has_only = only != NULL;
         in->waiters++;
-        int r = 0;
-        bool sleep = only || !inbox_spin(in, deadline_ns);
-        if (sleep)
-                sleep = inbox_arm(in, only != NULL);
-        if (only)
-                sleep = !wh_link_has_something(only);
-        if (wh_unlikely(in->accepts_owed))
-                wh_inbox_accept_owed(in);
-        if (wh_unlikely(in->accepts_more))
-                sleep = false;
-        if (sleep) {
-                struct epoll_event ev[WH_INBOX_EVENTS];
-                if (in->pollable)
-                        wh_inbox_bell(in, false);
-                inbox_tell_waiting(in);
-                unsigned waits = inbox_waits(in, only, deadline_ns);
-                wh_unlock(&in->lock);
-                int n = wh_os_epoll_wait(in->ep, ev, WH_INBOX_EVENTS, deadline_ns);
-                wh_waits_end(&in->task->waits, waits);
-                wh_lock(&in->lock);
-                for (int i = 0; i < n; i++)
-                        inbox_event(in, &ev[i]);
-                r = n == 0 ? -ETIMEDOUT : n == -EINTR ? 0 : n < 0 ? n : 0;
-                looked(in);
-        } else if (!only) {
-                in->looked = wh_os_ticks();
-        }
+        const bool leads = !in->leader;
+        int r = leads ? lead(in, only, deadline_ns) : follow(in, only, deadline_ns);
         in->waiters--;
-        in->leader = false;
-        if (only && in->waiters)
+        if (leads && only && in->waiters)
                 wh_inbox_turn(in);
         return r;
 }
