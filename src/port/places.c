@@ -363,71 +363,84 @@ static bool asked_by(const struct wh_link *introducer, const struct wh_frame *f,
         return true;
 }
 
-int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_frame *f, const struct wh_cred *cred)
+/* How it went with one that was introduced. */
+struct admission {
+        struct adopting how;
+        struct wh_link *l;
+        enum wh_refusal which;
+        bool refused; /* G3: its user has all it may wait with */
+        bool given;   /* G2: it was to have its introducer's own place, */
+        bool passes;  /* G4: or to pass */
+};
+
+/* Every way in that there is for it, one after the other. */
+static int admit(struct wh_link *introducer, int sock, bool asked, struct admission *a)
+{
+        const struct wh_owned *o = wh_owned(introducer);
+        const struct wh_port *p = o->port;
+        int r = adopt(introducer, sock, &a->how, &a->l, &a->which);
+        if (asked && (r == -EMLINK || (r == -EDQUOT && a->which == WH_REFUSAL_LINKS))) {
+                a->how.waits = true;
+                r = adopt(introducer, sock, &a->how, &a->l, &a->which);
+        }
+        a->refused = asked && r == -EDQUOT && a->how.payer != p->task->accounts.self;
+        const bool over = ends_by_itself(r) && !a->refused && give_place(introducer);
+        a->given = over && !o->passing && is_gone(p, o->place_to);
+        if (a->given) {
+                a->how.force = true;
+                r = adopt(introducer, sock, &a->how, &a->l, &a->which);
+        }
+        a->passes = over && ends_by_itself(r) && !o->revoked && is_gone(p, o->passes);
+        if (a->passes) {
+                a->how.waits = false;
+                r = adopt_passing(introducer, sock, &a->how, r, &a->l, &a->which);
+        }
+        return r;
+}
+
+static int admitted(struct wh_link *introducer, const struct admission *a, bool had_place, uint32_t freed)
 {
         struct wh_owned *o = wh_owned(introducer);
-        struct wh_link *l;
-        struct adopting how = {.payer = o->bill.payer};
-        const bool asked = asked_by(introducer, f, cred, &how.payer);
-        wh_os_fd_private(sock);
-        int r = wh_frame_check_socket(sock);
+        struct wh_link *l = a->l;
+        int r = wh_link_take_frame(introducer);
         if (r < 0) {
-                wh_os_close_theirs(sock); /* whatever it is, nothing of ours is written to it */
-                return r;
-        }
-        struct wh_port *p = o->port;
-        const uint32_t freed = wh_places_freed(p->task);
-        const bool had_place = !o->placeless;
-        enum wh_refusal which;
-        r = adopt(introducer, sock, &how, &l, &which);
-        if (asked && (r == -EMLINK || (r == -EDQUOT && which == WH_REFUSAL_LINKS))) {
-                how.waits = true;
-                r = adopt(introducer, sock, &how, &l, &which);
-        }
-        const bool refuse = asked && r == -EDQUOT && how.payer != p->task->accounts.self;
-        const bool over = ends_by_itself(r) && !refuse && give_place(introducer);
-        const bool given = over && !o->passing && is_gone(p, o->place_to);
-        if (given) {
-                how.force = true;
-                r = adopt(introducer, sock, &how, &l, &which);
-        }
-        const bool passes = over && ends_by_itself(r) && !o->revoked && is_gone(p, o->passes);
-        if (passes) {
-                how.waits = false;
-                r = adopt_passing(introducer, sock, &how, r, &l, &which);
-        }
-        if (r == 0 && (r = wh_link_take_frame(introducer)) < 0) {
                 l->handed_on = true; /* the frame is there still, and has the end */
                 wh_port_remove_link(l);
                 return r;
         }
-        if (r == 0 && given && !passes)
-                o->place_to = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        if (r == 0 && passes)
+        if (a->passes)
                 o->passes = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        if ((r < 0 || passes) && had_place && o->placeless)
-                wh_place_freed(p); /* given away in vain: another may wait for it */
-        if (r == 0 && !greet(l)) {
+        else if (a->given)
+                o->place_to = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        if (a->passes && had_place)
+                wh_place_freed(o->port); /* given away in vain: another may wait for it */
+        if (!greet(l)) {
                 wh_port_remove_link(l);
                 return 0;
         }
-        if (r == 0)
-                wh_place_pass(l);
-        if (r == 0 && how.waits) {
-                wh_place_wait(l, WH_WAITS_PLACE, how.payer, false, freed);
-                return 0;
-        }
-        if (r == 0) {
+        wh_place_pass(l);
+        if (a->how.waits)
+                wh_place_wait(l, WH_WAITS_PLACE, a->how.payer, false, freed);
+        else
                 wh_port_look_at(l); /* it may have sent already: look, rather than wait for an edge */
-                return 0;
-        }
-        const bool in_vain = refuse || o->revoked || passes || (o->passing && !o->placeless);
-        if (r == -ENOMEM || (ends_by_itself(r) && !in_vain)) {
+        return 0;
+}
+
+/* It waits where it is, in its introducer's queue, or is told that it is refused for `err`. */
+static int not_admitted(struct wh_link *introducer, int sock, const struct admission *a, int err, bool had_place,
+                        uint32_t freed)
+{
+        const struct wh_owned *o = wh_owned(introducer);
+        struct wh_port *p = o->port;
+        if (had_place && o->placeless)
+                wh_place_freed(p); /* given away in vain */
+        const bool in_vain = a->refused || o->revoked || a->passes || (o->passing && !o->placeless);
+        if (err == -ENOMEM || (ends_by_itself(err) && !in_vain)) {
                 wh_os_close_end(sock, WH_END_SHARED);                      /* the frame has another: later */
                 const bool dead = introducer->in.hung_up && !o->placeless; /* too many have given theirs away */
-                return r == -ENOMEM ? r
-                                    : wh_place_wait(introducer, WH_WAITS_INTRODUCTION, how.payer,
-                                                    dead || which == WH_REFUSAL_TASK_LINKS, freed);
+                return err == -ENOMEM ? err
+                                      : wh_place_wait(introducer, WH_WAITS_INTRODUCTION, a->how.payer,
+                                                      dead || a->which == WH_REFUSAL_TASK_LINKS, freed);
         }
         const int taken = wh_link_take_frame(introducer);
         if (taken < 0) {
@@ -435,10 +448,26 @@ int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_fr
                 return taken;
         }
         /* The introduced one is told why; the introducer has done nothing wrong. */
-        if (r != -EDQUOT)
-                which = WH_REFUSAL_PLAIN;
-        wh_frame_refuse(sock, r, which, wh_port_limit(p, r, which));
+        const enum wh_refusal which = err == -EDQUOT ? a->which : WH_REFUSAL_PLAIN;
+        wh_frame_refuse(sock, err, which, wh_port_limit(p, err, which));
         wh_os_close_end(sock, WH_END_OURS);
-        p->refused += r != -EKEYREVOKED;
+        p->refused += err != -EKEYREVOKED;
         return 0;
+}
+
+int wh_place_introduced(struct wh_link *introducer, int sock, const struct wh_frame *f, const struct wh_cred *cred)
+{
+        const struct wh_owned *o = wh_owned(introducer);
+        struct admission a = {.how.payer = o->bill.payer};
+        const bool asked = asked_by(introducer, f, cred, &a.how.payer), had_place = !o->placeless;
+        wh_os_fd_private(sock);
+        int r = wh_frame_check_socket(sock);
+        if (r < 0) {
+                wh_os_close_theirs(sock); /* whatever it is, nothing of ours is written to it */
+                return r;
+        }
+        const uint32_t freed = wh_places_freed(o->port->task);
+        r = admit(introducer, sock, asked, &a);
+        return r == 0 ? admitted(introducer, &a, had_place && o->placeless, freed)
+                      : not_admitted(introducer, sock, &a, r, had_place, freed);
 }
