@@ -220,46 +220,39 @@ static int owner_renew(struct wh_link *l)
         return 0;
 }
 
-static int owner_change(struct wh_link *l)
+/* The holder is who that change says, and its frame is taken; or all is as before. */
+static int change_sender(struct wh_link *l, const struct wh_change *c)
 {
-        struct wh_owned *o = wh_owned(l);
-        struct wh_change *c = &l->in.change;
-        if (c->sock < 0)
-                return wh_trace(-EPROTO);
-        int on = 1;
-        uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-        if (wh_os_setsockopt(c->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0 ||
-            wh_os_epoll_add(o->inbox->ep, c->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id)) < 0)
-                return wh_trace(-ENOMEM);
         /* Of unrelated pid and user namespaces the kernel can say neither: then the sender is nobody, and served as
          * such. */
         const struct wh_cred was = l->cred;
         const struct wharf_sender who = l->who;
         const struct wharf_introducer given = l->given;
-        const uid_t payer = o->bill.payer;
+        const uid_t payer = wh_owned(l)->bill.payer;
         l->given = wh_given_fold(given, c->given);
         wh_link_identify(l, &c->cred, c->known);
         int refused = wh_port_sender_known(l);
         if (refused == 0)
                 refused = wh_link_take_frame(l);
-        if (refused < 0) { /* the frame is there still, so all is as before */
+        if (refused < 0) {
                 l->cred = was;
                 l->who = who;
                 l->given = given;
                 owner_not_taken(l, payer);
-                wh_os_epoll_del(o->inbox->ep, c->sock);
-                return refused;
         }
+        return refused;
+}
+
+/* The new pair is greeted and takes the old one's place; under the sending guard. */
+static int change_pair(struct wh_link *l, struct wh_change *c)
+{
+        struct wh_owned *o = wh_owned(l);
+        struct wh_lingering *kept;
         struct wh_hello h;
         wh_owner_hello(l, &h);
-        wh_lock(&l->o.lock);
-        struct wh_lingering *kept;
         int r = wh_end_keep(l, false, &kept);
-        if (r < 0) {
-                wh_unlock(&l->o.lock);
-                wh_os_epoll_del(o->inbox->ep, c->sock);
+        if (r < 0)
                 return wh_trace(r);
-        }
         /* Nothing is written to the old pair after this greeting, which says where our own lane ends (K6). */
         struct wh_frame f = {.type = WH_FRAME_HELLO, .seq = l->out.seq, .arg = WH_CHANGE_GREETING};
         if (l->out.lane || o->had_lane) {
@@ -270,8 +263,6 @@ static int owner_change(struct wh_link *l)
         /* A holder whose first pair this is waits for no greeting there. */
         if (r < 0 && r != -EPIPE && (l->in.renews || c->awaited)) {
                 wh_end_keep_not(l, kept);
-                wh_unlock(&l->o.lock);
-                wh_os_epoll_del(o->inbox->ep, c->sock);
                 return wh_trace(r == -EAGAIN ? -EPROTO : -ENOMEM);
         }
         if (l->out.lane)
@@ -286,7 +277,29 @@ static int owner_change(struct wh_link *l)
         c->sock = -1;
         if (c->told)
                 owner_renew(l); /* or with the next answer */
-        wh_unlock(&l->o.lock);
+        return 0;
+}
+
+static int owner_change(struct wh_link *l)
+{
+        const int ep = wh_owned(l)->inbox->ep, on = 1;
+        struct wh_change *c = &l->in.change;
+        if (c->sock < 0)
+                return wh_trace(-EPROTO);
+        uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        if (wh_os_setsockopt(c->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0 ||
+            wh_os_epoll_add(ep, c->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id)) < 0)
+                return wh_trace(-ENOMEM);
+        int r = change_sender(l, c);
+        if (r == 0) {
+                wh_lock(&l->o.lock);
+                r = change_pair(l, c);
+                wh_unlock(&l->o.lock);
+        }
+        if (r < 0) {
+                wh_os_epoll_del(ep, c->sock);
+                return r;
+        }
         l->connected = false;
         l->in.hung_up = false;
         wh_place_pass(l);
