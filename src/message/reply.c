@@ -320,6 +320,22 @@ static int reply_failed(int err)
         }
 }
 
+/* Over a send-once right that came in a message answering is sending its one message. False: it is no send right. */
+static bool answered_once(wharf_task *t, wharf_name reply, struct wharf_msg *m, int *ret)
+{
+        const struct wh_object *named = wh_table_find(&t->names, reply);
+        if (!named || named->kind != WHARF_KIND_SEND ||
+            atomic_load_explicit(&named->name, memory_order_relaxed) != reply)
+                return false;
+        int err;
+        struct wh_link *l = wh_holder_lock(t, reply, &err);
+        const bool once = l && l->once;
+        if (l)
+                wh_unlock(&l->o.lock);
+        *ret = once ? wh_send_message(t, reply, m, NULL, 0) : wh_fail_at(t, l ? -EPERM : err, reply);
+        return true;
+}
+
 WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *m)
 {
         int r = wh_message_check(m);
@@ -327,17 +343,8 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
                 return r;
         if (!wh_task_ours(t))
                 return wh_fail(-ESTALE, NULL);
-        struct wh_object *named = wh_table_find(&t->names, reply);
-        if (named && named->kind == WHARF_KIND_SEND &&
-            atomic_load_explicit(&named->name, memory_order_relaxed) == reply) {
-                /* A send-once right that came in a message: answering is sending its one message. */
-                int err;
-                struct wh_link *l = wh_holder_lock(t, reply, &err);
-                bool once = l && l->once;
-                if (l)
-                        wh_unlock(&l->o.lock);
-                return once ? wh_send_message(t, reply, m, NULL, 0) : wh_fail_at(t, l ? -EPERM : err, reply);
-        }
+        if (answered_once(t, reply, m, &r))
+                return r;
         struct wh_outgoing o;
         struct wh_items_out items;
         wh_outgoing_init(&o, m->data, m->len_bytes);
