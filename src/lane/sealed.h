@@ -20,6 +20,9 @@
  * is shared and no write under way exists.
  */
 #define WH_SEALS_IMMUTABLE (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+/* Those of a lane: of its `back`, and of what its sender alone goes on to write. */
+#define WH_SEALS_LANE (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
+#define WH_SEALS_OUT (WH_SEALS_LANE | F_SEAL_FUTURE_WRITE)
 
 /*
  * Is `fd` such a memory, with all of `seals` (which include F_SEAL_SHRINK and F_SEAL_GROW)? 0 with its size in bytes,
