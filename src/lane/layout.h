@@ -5,10 +5,10 @@
  *      back      one page written by the receiver: how far it has read, what it released, whether it is asleep
  *      section   written by the sender, sealed like `out`: larger payloads, read in place
  *
- * Every field has one writer, and all fields of a page have the same one. The exceptions are `want`, and two words
- * where both sides decide by compare-and-swap whether something was taken or withdrawn: `claim` (ring.h,
- * wh_ring_offer()). Fixed-width integers and offsets only. A change here is a new WH_LANE_VERSION, and a
- * peer of another version is refused by name (-EPROTONOSUPPORT), never guessed at.
+ * Every field has one writer, and all fields of a page have the same one. The exceptions are `want`, and `claim`, by which
+ * both sides decide what becomes of an offer, by compare-and-swap (ring.h, wh_ring_offer()). Fixed-width integers and
+ * offsets only. A change here is a new WH_LANE_VERSION, and a peer of another version is refused by name
+ * (-EPROTONOSUPPORT), never guessed at.
  */
 #ifndef WH_LANE_LAYOUT_H
 #define WH_LANE_LAYOUT_H

@@ -148,7 +148,10 @@ TEST(name_of_a_port_that_moved_leads_to_its_new_owner)
                 CHECK_EQ(wharf_send(i ? a : b, right, "m", 1, 0), 0);
                 CHECK_EQ(wharf_recv(b, it.name, &c, 1, NULL, WHARF_FOREVER), 1);
         }
-        wharf_task_close(a);
+        wharf_task_close(a); /* who registered it need not live on */
+        CHECK_EQ(wharf_lookup(b, "moves", 0, &right), 0);
+        CHECK_EQ(wharf_drop(b, it.name), 0);
+        CHECK_EQ(wharf_lookup(b, "moves", 0, &right), -ENOENT);
         wharf_task_close(b);
 }
 
