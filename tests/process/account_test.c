@@ -679,11 +679,11 @@ TEST(what_is_mapped_is_charged_beside_a_large_message)
                 CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, WHARF_FOREVER), 1);
         }
         wh_lock(&p->inbox->lock);
-        CHECK_EQ(link_at(p, 0)->end->hold_bytes(link_at(p, 0), 1 << 20), 0);
+        CHECK_EQ(link_at(p, 0)->end->hold(link_at(p, 0), WH_SHARE_BYTES, 1 << 20), 0);
         link_at(p, 0)->end->mapped(link_at(p, 0)); /* as when it grows */
         CHECK_GE(p->mapped, 1);
         CHECK_EQ(p->accounts.used[WH_SHARE_BYTES], p->mapped + (1 << 20));
-        CHECK_EQ(link_at(p, 0)->end->hold_bytes(link_at(p, 0), 0), 0);
+        CHECK_EQ(link_at(p, 0)->end->hold(link_at(p, 0), WH_SHARE_BYTES, 0), 0);
         wh_unlock(&p->inbox->lock);
         check_settled(p);
         hub_close(&h);
