@@ -211,16 +211,15 @@ int64_t oracle_stolen_since(uint64_t before)
         return (int64_t)(atomic_load(&board->stolen_ns) - before);
 }
 
-/* The first line of a file, appended to `at`; what is there is a text of at most `cap`. */
-static size_t append_line(char *at, size_t cap, const char *path)
+/* The first line of a file, or nothing; in `line`, of `cap` bytes. */
+static void read_line(char *line, size_t cap, const char *path)
 {
         int fd = open(path, O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd < 0 ? 0 : read(fd, at, cap - 1);
+        ssize_t n = fd < 0 ? 0 : read(fd, line, cap - 1);
         if (fd >= 0)
                 close(fd);
-        at[n < 0 ? 0 : n] = 0;
-        at[strcspn(at, "\n")] = 0;
-        return strlen(at);
+        line[n < 0 ? 0 : n] = 0;
+        line[strcspn(line, "\n")] = 0;
 }
 
 /* What all threads of a process do: where each sleeps in the kernel, and in which system call, "-" if in none. */
@@ -234,10 +233,10 @@ static void look_at_threads(pid_t pid, char *text, size_t cap)
                 if (*e->d_name == '.')
                         continue;
                 snprintf(path, sizeof path, "/proc/%d/task/%s/wchan", pid, e->d_name);
-                append_line(line, sizeof line, path);
+                read_line(line, sizeof line, path);
                 n += (size_t)snprintf(text + n, cap - n, " %s", line);
                 snprintf(path, sizeof path, "/proc/%d/task/%s/syscall", pid, e->d_name);
-                append_line(line, sizeof line, path);
+                read_line(line, sizeof line, path);
                 line[strcspn(line, " ")] = 0;
                 n += n < cap ? (size_t)snprintf(text + n, cap - n, "/%s", line) : 0;
                 if (n >= cap)
