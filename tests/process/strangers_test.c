@@ -1022,7 +1022,7 @@ TEST(a_name_that_leads_to_wharfd_itself_goes)
         CHECK_EQ(wharf_register(t, "here", p), 0);
         const pid_t server = test_find_wharfd(dir, true);
         const int before = test_descriptors_of(server);
-        for (unsigned how = 0; how < 4; how++) {
+        for (unsigned how = 0; how < 8; how++) {
                 struct sockaddr_un sa = {.sun_family = AF_UNIX};
                 int sock[2], sv[2];
                 CHECK_EQ(wh_domain_socket_path(dir, sa.sun_path), 0);
@@ -1034,9 +1034,16 @@ TEST(a_name_that_leads_to_wharfd_itself_goes)
                 struct wh_frame adopt = {.type = WH_FRAME_ADOPT, .to = WH_TO_OWNER, .n_fds = 1};
                 if (how & 1)
                         CHECK_EQ(wh_frame_send(sock[0], &adopt, NULL, 0, &sv[0], true), 0);
+                const int itself = how & 1 ? sv[1] : sock[1];
+                if (how & 4) { /* its own greeting would tell it, and somebody has taken that out */
+                        char greeting[256];
+                        struct pollfd there = {.fd = itself, .events = POLLIN};
+                        CHECK_EQ(poll(&there, 1, 60000), 1);
+                        CHECK(recv(itself, greeting, sizeof greeting, MSG_DONTWAIT) > 0);
+                }
                 struct wh_names_request req = {
                         .op = how & 2 ? WH_NAMES_WATCH : WH_NAMES_REGISTER, .name = "itself", .cookie = {{1, 2}}};
-                ask_about(sock[0], &req, how & 1 ? sv[1] : sock[1]);
+                ask_about(sock[0], &req, itself);
                 CHECK_EQ(wharf_lookup(t, "here", wharf_in_ms(60000), &found), 0);
                 CHECK_EQ(wharf_drop(t, found), 0);
                 for (int i = 0; i < 2; i++) {
