@@ -40,10 +40,10 @@ static bool passes(int r)
 
 void wh_answer_right(struct wh_server *s, wharf_name reply, uid_t uid, struct named *e)
 {
-        int r = e->full == s->pass || wh_watches_behind_at(s, e) ? -EAGAIN : wh_users_introduce(s, e);
+        int r = wh_watches_behind_at(s, e) ? -EAGAIN : wh_users_introduce(s, e);
         if (r < 0) {
                 if (r == -EAGAIN)
-                        e->full = s->pass; /* nor has it anything for the others of this pass */
+                        e->full = s->pass;
                 wh_answer(s, reply, WH_NAMES_LOOKUP, r);
                 return;
         }

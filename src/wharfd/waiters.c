@@ -132,7 +132,9 @@ void wh_waiters_part(struct wh_server *s, struct turn *t)
                                 wh_list_push_back(awaited(s, w->name), &w->at);
                                 continue;
                         }
-                        if (e)
+                        if (e && e->full == s->pass) /* nor has it anything for the others who have waited */
+                                wh_answer(s, w->reply, WH_NAMES_LOOKUP, -EAGAIN);
+                        else if (e)
                                 wh_answer_right(s, w->reply, w->uid, e);
                         else
                                 wh_answer(s, w->reply, WH_NAMES_LOOKUP, -ENOENT);
