@@ -2,7 +2,8 @@
  * exhaust shares: one user asks a shared wharfd for all that it can, and another one looks names up beside it.
  *
  *      --quick, --full     4 processes, or 8; 40 connections each, 12 requests outstanding on each: lists, who waits,
- *                          look-ups of names that are not there, that are there, and that are waited for
+ *                          look-ups of names that are not there, that are there, and that are waited for; and 60 watches
+ *                          of all names, one of which is made anew all the time
  *
  * Promised: the median look-up of the other user takes no more than ten times as long as beside as many processes that
  * merely spin. It needs root, for there to be two users; otherwise it says so, and nothing is counted.
@@ -28,6 +29,7 @@ enum {
         CONNS = 40,
         OUT = 12,
         NAMES = 2000,
+        WATCHES = 60,
         LOOKUPS = 400,
         FACTOR_MAX = 10,
         HIS_UID = 61234,
@@ -65,12 +67,27 @@ static void become(uid_t uid)
         OK(setresuid(uid, uid, uid));
 }
 
+/* A watch of all names, or no more. What there is no room for is not asked for again. */
+static void watch(wharf_task *t, wharf_name server, wharf_name events, unsigned k, unsigned i, enum wh_names_op op)
+{
+        struct wh_names_request req = {.op = op, .cookie = {{k + 1, i + 1}}};
+        uint8_t buf[WH_NAMES_REQUEST_MAX], answer[64];
+        struct wharf_item it = {.kind = WHARF_MAKE_SEND, .name = events};
+        struct wharf_msg m = {.size = sizeof m,
+                              .data = buf,
+                              .len_bytes = wh_names_put_request(&req, buf),
+                              .items = &it,
+                              .n_items = op == WH_NAMES_WATCH};
+        struct wharf_msg reply = {.size = sizeof reply, .data = answer, .cap_bytes = sizeof answer};
+        OK(wharf_callmsg(t, server, &m, &reply, wharf_in_ms(60000)));
+}
+
 /* Names to be listed; and then all that one can ask for, without end. */
 static __attribute__((noreturn)) void take_all(unsigned k, int ready)
 {
         become(HIS_UID);
         wharf_task *t;
-        wharf_name port, right[CONNS];
+        wharf_name port, events, right[CONNS];
         struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .links_max = 1 << 18};
         char name[40];
         OK(wharf_task_open(NULL, &t));
@@ -81,9 +98,14 @@ static __attribute__((noreturn)) void take_all(unsigned k, int ready)
         }
         for (unsigned i = 0; i < CONNS; i++)
                 OK(wh_domain_connect(t, dir, true, false, wharf_in_ms(20000), &right[i]));
+        OK(wharf_port_new(t, &o, &events));
+        for (unsigned i = 0; i < WATCHES; i++)
+                watch(t, right[0], events, k, i, WH_NAMES_WATCH);
         OK(write(ready, "", 1));
         for (unsigned round = 0;; round++) {
                 static uint32_t call[CONNS][OUT];
+                watch(t, right[0], events, k, round % WATCHES, WH_NAMES_UNWATCH);
+                watch(t, right[0], events, k, round % WATCHES, WH_NAMES_WATCH);
                 for (unsigned j = 0; j < OUT; j++)
                         for (unsigned i = 0; i < CONNS; i++) {
                                 static const enum wh_names_op ops[] = {WH_NAMES_LIST, WH_NAMES_WAITS, WH_NAMES_LOOKUP,
@@ -112,8 +134,10 @@ static __attribute__((noreturn)) void take_all(unsigned k, int ready)
                                                 wharf_drop(t, got[n].name);
                                 wharf_release(t, &m);
                         }
-                char none;
+                char none, event[512];
                 while (wharf_recv(t, port, &none, 1, NULL, 0) >= 0)
+                        ;
+                while (wharf_recv(t, events, event, sizeof event, NULL, 0) >= 0)
                         ;
         }
 }

@@ -40,7 +40,7 @@ static bool passes(int r)
 
 void wh_answer_right(struct wh_server *s, wharf_name reply, uid_t uid, struct named *e)
 {
-        int r = wh_watches_behind_at(s, e) ? -EAGAIN : wh_users_introduce(s, e);
+        int r = wh_watches_behind_at(s, e) ? -EAGAIN : wh_users_introduce(s, e, uid);
         if (r < 0) {
                 if (r == -EAGAIN)
                         e->full = s->pass;

@@ -122,6 +122,7 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
         wh_list_init(&s->turns);
         s->serial_first = s->serial = (uint64_t)wh_os_now_ns(); /* more than any that an earlier one gave */
         wh_list_init(&s->watches);
+        wh_list_init(&s->watching);
         struct wharf_port_opts o = {
                 .size = sizeof o,
                 .flags = WHARF_PORT_STAYS | WHARF_PORT_FIXED,
@@ -239,6 +240,7 @@ static int wait_for_more(struct wh_server *s, int stop_fd, int64_t wake_ns, unsi
         int n = wh_os_poll(p, n_polls, wake_ns);
         if (n > 0 && p[1].revents)
                 return WH_SERVER_STOPPED;
+        wh_watches_polled(s, p + WH_POLLS_OWN, n < 0 ? 0 : n_polls - WH_POLLS_OWN);
         if (n > 0 && p[2].revents)
                 wh_kept_hear(s);
         if (n > 0 && p[3].revents)

@@ -30,8 +30,9 @@ struct named {
         uint32_t known; /* enum wharf_known: how these two are */
         bool told;      /* to watchers */
         uint64_t full;  /* the last pass in which no more could be introduced to its owner */
-        /* Those who looked it up, and whom its owner has not read of: charged to `uid`, and so many at most. */
+        /* Those who looked it up, and whom its owner has not read of: charged to `uid`, and so many at most, */
         uint32_t introduced;
+        uid_t *askers;              /* ... by the user who asked, the oldest first; NULL where there are none */
         struct wh_list introducing; /* of s->introducing, where there are some */
 };
 
@@ -59,11 +60,11 @@ int wh_users_take(struct users *u, uid_t uid, enum wh_limit what, uint32_t total
 int wh_users_take_fds(struct wh_server *s, uid_t uid, enum wh_limit what);
 void wh_users_give(struct users *u, uid_t uid, enum wh_limit what);
 /*
- * One more is introduced to the owner of `e`, whose end of the pair is on its way until that one reads. -EAGAIN: it has
- * not read so many, or its user has its share of what wharfd may have on its way. Then: it was not introduced after
- * all.
+ * One more, who asked as `uid`, is introduced to the owner of `e`, whose end of the pair is on its way until that one reads.
+ * -EAGAIN: it has not read so many, `uid` has its share of them, or the owner's user has its share of what wharfd may have on
+ * its way. Then: who asked was not answered, so perhaps it was not introduced after all.
  */
-int wh_users_introduce(struct wh_server *s, struct named *e);
+int wh_users_introduce(struct wh_server *s, struct named *e, uid_t uid);
 void wh_users_introduced_not(struct wh_server *s, struct named *e);
 /* `e` is no more. */
 void wh_users_introduce_done(struct wh_server *s, struct named *e);
@@ -136,10 +137,10 @@ struct wh_server {
         struct wh_list turns;          /* users with jobs, or with look-ups that wait */
         uint64_t pass;                 /* of wh_server_run(): a batch of requests, and a part for each user */
         uint64_t all_fds, all_fds_at;  /* RLIMIT_NOFILE, and the pass in which it was asked for */
-        struct wh_list watches;
-        size_t n_watches, n_behind; /* those that are not told everything yet */
-        uint32_t confined;          /* what wh_names_state says of it */
-        int spare[WH_SPARES];       /* S13 */
+        struct wh_list watches, watching; /* and their users */
+        size_t n_watches, n_behind;       /* those that are not told everything yet */
+        uint32_t confined;                /* what wh_names_state says of it */
+        int spare[WH_SPARES];             /* S13 */
         unsigned n_spares;
         unsigned short_tries; /* of what a sender has and there is too little for, in a row */
         bool shortage;        /* of memory or descriptors: try again a little later */
@@ -264,8 +265,9 @@ bool wh_watches_pump(struct wh_server *s);
 bool wh_watches_behind_at(struct wh_server *s, const struct named *e);
 /* Everybody is told everything anew: the rules changed. */
 void wh_watches_anew(struct wh_server *s);
-/* Fills in what to poll for those who have no room; how many. */
+/* Fills in what to poll for those who have no room; how many. Then: what came of it; with `n` 0 they all look again. */
 unsigned wh_watches_poll(struct wh_server *s, struct pollfd *ret);
+void wh_watches_polled(struct wh_server *s, const struct pollfd *polled, unsigned n);
 void wh_watches_done(struct wh_server *s);
 
 #endif

@@ -3,10 +3,13 @@
  */
 #include "wharfd/server_impl.h"
 
+#include "base/trace.h"
 #include "os/os.h"
 #include "right/kept.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 enum {
@@ -76,10 +79,28 @@ static void introduced_settle(struct wh_server *s, struct named *e, uint32_t mos
 {
         if (e->introduced <= most)
                 return;
-        wh_account_give(&s->users.accounts, e->uid, (enum wh_share)INTRODUCTIONS, e->introduced - most);
+        const uint32_t read = e->introduced - most;
+        wh_account_give(&s->users.accounts, e->uid, (enum wh_share)INTRODUCTIONS, read);
         e->introduced = most;
-        if (!most)
-                wh_list_remove(&e->introducing);
+        memmove(e->askers, e->askers + read, most * sizeof *e->askers);
+        if (most)
+                return;
+        wh_list_remove(&e->introducing);
+        free(e->askers);
+        e->askers = NULL;
+}
+
+/*
+ * Has this user as many of the unread as it may have, half of what the others leave, and one in any case? The user of the owner
+ * itself may have all.
+ */
+static bool asker_has_its_share(const struct named *e, uid_t uid)
+{
+        uint32_t has = 0;
+        for (uint32_t i = 0; i < e->introduced; i++)
+                has += e->askers[i] == uid;
+        const uint32_t left = INTRODUCTIONS_MAX - (e->introduced - has);
+        return has && uid != e->uid && has >= left / 2;
 }
 
 /* The same of some names, whosever. */
@@ -93,7 +114,7 @@ static void introduced_look(struct wh_server *s)
         }
 }
 
-int wh_users_introduce(struct wh_server *s, struct named *e)
+int wh_users_introduce(struct wh_server *s, struct named *e, uid_t uid)
 {
         struct wh_accounts *a = &s->users.accounts;
         const enum wh_share share = (enum wh_share)INTRODUCTIONS;
@@ -102,23 +123,32 @@ int wh_users_introduce(struct wh_server *s, struct named *e)
         a->least[share] = SHARE_MIN;
         wh_accounts_limit(a, share, all_fds(s) / 4);
         introduced_settle(s, e, wh_right_unread(s->task, e->right));
-        if (e->introduced >= INTRODUCTIONS_MAX)
+        if (e->introduced >= INTRODUCTIONS_MAX || asker_has_its_share(e, uid))
                 return -EAGAIN;
+        uid_t *askers = e->askers ? e->askers : wh_os_calloc(INTRODUCTIONS_MAX, sizeof *askers);
+        if (!askers)
+                return wh_trace(-ENOMEM);
         int r = wh_account_charge(a, e->uid, share, 1, own);
         if (r == -EDQUOT) {
                 introduced_look(s);
                 r = wh_account_charge(a, e->uid, share, 1, own);
         }
-        if (r < 0)
+        if (r < 0) {
+                if (!e->askers)
+                        free(askers);
                 return r == -EDQUOT ? -EAGAIN : r;
+        }
+        e->askers = askers;
+        e->askers[e->introduced] = uid;
         if (!e->introduced++)
                 wh_list_push_back(&s->introducing, &e->introducing);
         return 0;
 }
 
+/* Only the owner's end knows: the frame that introduces goes before the answer, and lies there where that one failed. */
 void wh_users_introduced_not(struct wh_server *s, struct named *e)
 {
-        introduced_settle(s, e, e->introduced - 1);
+        introduced_settle(s, e, wh_right_unread(s->task, e->right));
 }
 
 void wh_users_introduce_done(struct wh_server *s, struct named *e)

@@ -32,7 +32,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TURN_EVENTS = 256 }; /* told to one watcher before others have their turn */
+/*
+ * In one pass the watchers of a user are told so much, and then requests are served again: a name that is looked at costs one,
+ * and one that is told as much as EVENT_COST. They go on where they were, the one that was last told behind the others.
+ */
+enum { EVENT_COST = 8, TURN_COST = 256 * EVENT_COST };
+
+struct watching {
+        struct wh_list node; /* of s->watching */
+        uid_t uid;
+        uint32_t n_watches;
+        uint64_t pass; /* for which `left` is */
+        uint32_t left;
+};
 
 struct watch {
         struct wh_list node;
@@ -40,10 +52,14 @@ struct watch {
         wharf_name right; /* W4; WHARF_NONE until there was room to introduce it */
         struct wh_cookie cookie;
         struct wh_who who;
+        struct watching *user;
         pid_t pid; /* whose it is, with `who` (W5); 0: not known */
         uint32_t slot;
         bool behind;
         bool begin_owed;
+        bool no_room;    /* ... since it found none it waits for some, */
+        uint32_t polled; /* at that place in what is polled */
+        uint64_t pass;   /* in which it was told something last */
         char cursor[WHARF_NAME_MAX + 1];
         char pattern[WHARF_NAME_MAX + 1];
 };
@@ -52,12 +68,39 @@ static void set_behind(struct wh_server *s, struct watch *w)
 {
         s->n_behind += !w->behind;
         w->behind = w->begin_owed = true;
+        w->no_room = false;
         w->cursor[0] = 0;
+}
+
+static struct watching *watching_of(struct wh_server *s, uid_t uid)
+{
+        wh_list_for (n, &s->watching) {
+                struct watching *u = wh_container(n, struct watching, node);
+                if (u->uid == uid)
+                        return u;
+        }
+        struct watching *u = wh_os_calloc(1, sizeof *u);
+        if (!u)
+                return NULL;
+        u->uid = uid;
+        wh_list_push_back(&s->watching, &u->node);
+        return u;
+}
+
+/* Has it watches? Otherwise it goes. */
+static void watching_put(struct watching *u)
+{
+        if (u->n_watches)
+                return;
+        wh_list_remove(&u->node);
+        free(u);
 }
 
 static void watch_free(struct wh_server *s, struct watch *w)
 {
         wh_list_remove(&w->node);
+        w->user->n_watches--;
+        watching_put(w->user);
         s->n_watches--;
         s->n_behind -= w->behind;
         wh_server_slot_gone(s, w->slot);
@@ -79,14 +122,17 @@ static int watch_new(struct wh_server *s, const struct wh_stored *e, wharf_name 
                 s->polls = more;
                 s->room_polls = room;
         }
-        struct watch *w = wh_os_calloc(1, sizeof *w);
-        if (!w)
-                return wh_trace(-ENOMEM);
-        int r = wharf_watch(s->task, kept, s->port);
+        struct watching *u = watching_of(s, e->who.uid);
+        struct watch *w = u ? wh_os_calloc(1, sizeof *w) : NULL;
+        int r = w ? wharf_watch(s->task, kept, s->port) : wh_trace(-ENOMEM);
         if (r < 0) {
                 free(w);
+                if (u)
+                        watching_put(u);
                 return r;
         }
+        w->user = u;
+        u->n_watches++;
         w->kept = kept;
         w->cookie = e->cookie;
         w->who = e->who;
@@ -280,28 +326,37 @@ bool wh_watches_behind_at(struct wh_server *s, const struct named *e)
         return false;
 }
 
+static bool spend(struct watch *w, uint32_t cost)
+{
+        w->user->left -= cost < w->user->left ? cost : w->user->left;
+        return w->user->left;
+}
+
+static int tell(struct wh_server *s, struct watch *w, enum wharf_name_what what, const struct named *e)
+{
+        spend(w, EVENT_COST);
+        return send_event(s, w, what, e);
+}
+
 /* 1 when it could be told more at once, 0 when not; or what is wrong with it for good. */
 static int catch_up(struct wh_server *s, struct watch *w)
 {
         int r;
         if (w->begin_owed) {
-                if ((r = send_event(s, w, WHARF_NAMES_BEGIN, NULL)) < 0)
+                if ((r = tell(s, w, WHARF_NAMES_BEGIN, NULL)) < 0)
                         return r == -EAGAIN ? 0 : r;
                 w->begin_owed = false;
         }
         bool found;
-        unsigned sent = 0;
         for (size_t i = wh_named_find(s, w->cursor, &found) + found; i < s->n_names; i++) {
                 const struct named *e = s->names[i];
-                if (concerns(s, w, e->name)) {
-                        if (sent++ == TURN_EVENTS)
-                                return 1;
-                        if ((r = send_event(s, w, WHARF_NAME_IS, e)) < 0)
-                                return r == -EAGAIN ? 0 : r;
-                }
+                if (concerns(s, w, e->name) && (r = tell(s, w, WHARF_NAME_IS, e)) < 0)
+                        return r == -EAGAIN ? 0 : r;
                 strcpy(w->cursor, e->name);
+                if (!spend(w, 1))
+                        return 1;
         }
-        if ((r = send_event(s, w, WHARF_NAMES_END, NULL)) < 0)
+        if ((r = tell(s, w, WHARF_NAMES_END, NULL)) < 0)
                 return r == -EAGAIN ? 0 : r;
         w->behind = false;
         s->n_behind--;
@@ -314,11 +369,29 @@ bool wh_watches_pump(struct wh_server *s)
         if (s->n_behind)
                 wh_list_for_safe (n, &s->watches) {
                         struct watch *w = wh_container(n, struct watch, node);
-                        int r = w->behind ? catch_up(s, w) : 0;
-                        if (r < 0)
+                        if (!w->behind)
+                                continue;
+                        struct watching *u = w->user;
+                        if (u->pass != s->pass) {
+                                u->pass = s->pass;
+                                u->left = TURN_COST;
+                        }
+                        if (w->no_room || w->pass == s->pass)
+                                continue;
+                        if (!u->left) {
+                                more = true;
+                                continue;
+                        }
+                        w->pass = s->pass;
+                        int r = catch_up(s, w);
+                        if (r < 0) {
                                 watch_free(s, w);
-                        else
-                                more |= r > 0;
+                                continue;
+                        }
+                        w->no_room = w->behind && r == 0;
+                        more |= r > 0;
+                        wh_list_remove(&w->node); /* behind the others of its user */
+                        wh_list_push_back(&s->watches, &w->node);
                 }
         return more;
 }
@@ -334,12 +407,23 @@ unsigned wh_watches_poll(struct wh_server *s, struct pollfd *ret)
         unsigned k = 0;
         if (s->n_behind)
                 wh_list_for (n, &s->watches) {
-                        const struct watch *w = wh_container(n, struct watch, node);
-                        if (w->behind &&
+                        struct watch *w = wh_container(n, struct watch, node);
+                        w->polled = UINT32_MAX;
+                        if (w->no_room &&
                             wh_right_room(s->task, w->right != WHARF_NONE ? w->right : w->kept, &ret[k]) == 0)
-                                k++;
+                                w->polled = k++;
                 }
         return k;
+}
+
+void wh_watches_polled(struct wh_server *s, const struct pollfd *polled, unsigned n)
+{
+        if (s->n_behind)
+                wh_list_for (at, &s->watches) {
+                        struct watch *w = wh_container(at, struct watch, node);
+                        if (n == 0 || w->polled >= n || polled[w->polled].revents)
+                                w->no_room = false;
+                }
 }
 
 void wh_watches_done(struct wh_server *s)

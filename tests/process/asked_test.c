@@ -3,6 +3,9 @@
  * wharfd, nor at the port of a name, nor at a server that answers with descriptors.
  */
 #include "domain.h"
+#include "inside.h"
+#include "names/domain.h"
+#include "names/proto.h"
 #include "hub.h"
 #include "task/account.h"
 #include "link/frame.h"
@@ -287,6 +290,78 @@ TEST_TIMEOUT(an_owner_that_does_not_read_keeps_nobody_from_names, 60)
         wharf_task_close(t);
         stage_done(&o.there);
         test_stop_wharfd(dir);
+}
+
+/* ---- places at one name ---- */
+
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
+struct places {
+        uid_t uid;
+        bool takes_no_rights; /* so no answer ever comes, and each look-up has introduced somebody all the same */
+        unsigned n, got;
+};
+
+/* As that user: looks "here" up so often, and says how many answers had a right. */
+static int looks_up(void *arg)
+{
+        struct places *p = arg;
+        become(p->uid);
+        wharf_task *t = task();
+        wharf_name c, right;
+        if (p->takes_no_rights) {
+                const int no = 0;
+                CHECK_EQ(wh_domain_connect(t, getenv("WHARF_DOMAIN"), true, true, wharf_in_ms(60000), &c), 0);
+                if (setsockopt(holder(t, c)->sock, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof no) < 0)
+                        return 77;
+        }
+        unsigned got = 0;
+        for (unsigned i = 0; i < p->n; i++) {
+                if (!p->takes_no_rights) {
+                        int r = wharf_lookup(t, "here", 0, &right);
+                        CHECK(r == 0 || r == -EAGAIN);
+                        got += r == 0;
+                        if (r == 0)
+                                CHECK_EQ(wharf_drop(t, right), 0);
+                        continue;
+                }
+                struct wh_names_request req = {.op = WH_NAMES_LOOKUP, .name = "here"};
+                uint8_t buf[WH_NAMES_REQUEST_MAX], answer[64];
+                const size_t len = wh_names_put_request(&req, buf);
+                const ssize_t r = wharf_call(t, c, buf, len, answer, sizeof answer, wharf_in_ms(60000));
+                CHECK(r == -ECANCELED || r > 0); /* "no" takes no right, once there are no places */
+        }
+        wharf_task_close(t);
+        return (int)got;
+}
+
+/*
+ * Goal:   of those that wharfd may introduce to the owner of a name before it reads, one user takes no more than half: others
+ *         find places. Those whose answer did not reach who asked are introduced all the same, and count.
+ * Method: a server that does not read. One user asks without end, then another; and then one who takes no descriptors, so
+ *         that each answer fails.
+ */
+TEST(places_at_a_name_have_shares)
+{
+        struct asking s = asking_open(0, PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        CHECK_EQ(test_wait(test_fork(looks_up, &(struct places){.uid = STRANGER, .n = 100})), 32);
+        CHECK_EQ(test_wait(test_fork(looks_up, &(struct places){.uid = STRANGER + 2, .n = 100})), 16);
+        CHECK_EQ(test_wait(test_fork(looks_up, &(struct places){.uid = STRANGER, .n = 10})), 0);
+        asking_close(&s);
+}
+
+TEST(whoever_was_introduced_counts_though_nobody_was_told)
+{
+        struct asking s = asking_open(0, PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        int r = test_wait(test_fork(looks_up, &(struct places){.uid = STRANGER, .takes_no_rights = true, .n = 50}));
+        if (r == 0)
+                CHECK_EQ(test_wait(test_fork(looks_up, &(struct places){.uid = STRANGER, .n = 10})), 0);
+        asking_close(&s);
+        if (r == 77)
+                test_skip("SO_PASSRIGHTS is not there");
+        CHECK_EQ(r, 0);
 }
 
 /* ---- answers with descriptors ---- */
