@@ -24,6 +24,18 @@ run 1 wharf run --send upper -- sh -c "$child upper hello; exit \$?"
 run 0 wharf run --wrapped --send upper -- sh -c "$child upper hello; exit \$?"
 same "behind a wrapper" HELLO "$out"
 
+# Whoever was given a right by another user may say that one's words: the command is told of nobody.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+        start wharf serve who -- sh -c 'echo "$WHARF_SENDER_UID"'
+        await served who
+        cp "$child" "$dir/bin/run-child"
+        cp "$build/libwharf.so.0" "$dir/bin"
+        run 0 wharf run --wrapped --send who -- env LD_LIBRARY_PATH="$dir/bin" setpriv --reuid 65533 --regid 65533 --clear-groups "$dir/bin/run-child" who x
+        same "given by another user" -1 "$out"
+        run 0 wharf run --wrapped --send who -- env LD_LIBRARY_PATH="$dir/bin" setpriv --reuid 0 --clear-groups "$dir/bin/run-child" who x
+        same "given by the same user" 0 "$out"
+fi
+
 # After the lookup neither wharfd nor its domain is needed.
 run 0 wharf run --wrapped --send upper -- env WHARF_DOMAIN=/nowhere WHARFD=/nowhere "$child" upper again
 same "without wharfd" AGAIN "$out"

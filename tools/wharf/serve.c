@@ -89,8 +89,33 @@ static int command_found(const char *cmd)
         return worst;
 }
 
+static bool surely(uint32_t known)
+{
+        return known == WHARF_KNOWN_OWN || known == WHARF_KNOWN_CONNECTED || known == WHARF_KNOWN_BOUND;
+}
+
+/*
+ * May the command decide by who the sender is? Only where that is sure, and where all who gave it its right are the same user:
+ * with a right from another, which it was told to call back, say, a process speaks that one's words.
+ */
+static bool speaks_for_itself(const struct server *s, const struct wharf_sender *from)
+{
+        enum { MANY = 64 };
+        struct wharf_introducer by[MANY];
+        if (!surely(from->known))
+                return false;
+        if (from->introducer.known == WHARF_KNOWN_NOBODY)
+                return true;
+        int n = wharf_sender_introducers(s->task, from->id, by, MANY);
+        bool same = n >= 0 && n <= MANY;
+        for (int i = 0; same && i < n; i++)
+                same = surely(by[i].known) && by[i].uid == from->uid;
+        return same;
+}
+
 /* In the child; does not return. */
-static void exec_command(const struct server *s, const struct wharf_sender *from, pid_t parent, int in, int out)
+static void exec_command(const struct server *s, const struct wharf_sender *from, /* NULL: nobody who is known */
+                         pid_t parent, int in, int out)
 {
         char text[24];
         prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -102,9 +127,9 @@ static void exec_command(const struct server *s, const struct wharf_sender *from
         dup2(out, STDOUT_FILENO);
         fcntl(STDERR_FILENO, F_SETFD, 0); /* where it was closed, /dev/null rather than the first file it opens */
         setenv("WHARF_SERVED_NAME", s->name, 1);
-        snprintf(text, sizeof text, "%d", (int)from->pid);
+        snprintf(text, sizeof text, "%d", from ? (int)from->pid : 0);
         setenv("WHARF_SENDER_PID", text, 1);
-        snprintf(text, sizeof text, "%u", (unsigned)from->uid);
+        snprintf(text, sizeof text, "%lld", from && from->uid != (uid_t)-1 ? (long long)from->uid : -1);
         setenv("WHARF_SENDER_UID", text, 1);
         execvp(s->cmd[0], s->cmd);
         verb_fail(s->verb, 127, "%s: %s", s->cmd[0], strerror(errno));
@@ -126,13 +151,14 @@ static int job_start(struct server *s, const struct wharf_msg *m)
         if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || fcntl(in[1], F_SETFL, O_NONBLOCK) < 0 ||
             fcntl(out[0], F_SETFL, O_NONBLOCK) < 0)
                 r = -errno;
+        const struct wharf_sender *from = speaks_for_itself(s, &m->sender) ? &m->sender : NULL;
         if (r == 0) {
                 fcntl(in[1], F_SETPIPE_SZ, PIPE_BYTES); /* fewer turns for large messages; refused for some users */
                 fcntl(out[0], F_SETPIPE_SZ, PIPE_BYTES);
                 fflush(NULL);
                 pid = fork();
                 if (pid == 0)
-                        exec_command(s, &m->sender, parent, in[0], out[1]);
+                        exec_command(s, from, parent, in[0], out[1]);
                 r = pid < 0 ? -errno : 0;
         }
         close_fd(&in[0]);
