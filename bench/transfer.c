@@ -204,7 +204,8 @@ int main(int argc, char **argv)
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (getppid() != parent)
                         _exit(1);
-                check(wharf_port_new(task, NULL, &port), "wharf_port_new");
+                struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_DIRECT};
+                check(wharf_port_new(task, &o, &port), "wharf_port_new");
                 check(wharf_port_listen(task, port, listener), "wharf_port_listen");
                 receiver(port, len_max);
                 wharf_task_close(task);

@@ -41,7 +41,11 @@ int main(void)
                 [WHARF_HOW_SECTION] = "a section",     [WHARF_HOW_CHUNKS] = "a section, in pieces",
                 [WHARF_HOW_MEMORY] = "its own memory", [WHARF_HOW_DIRECT] = "read from the sender's address space"};
         wharf_task *task = open_task();
-        wharf_name port = port_named(task, "three-ways");
+        wharf_name port;
+        struct wharf_port_opts o = {.size = sizeof o,
+                                    .flags = WHARF_PORT_DIRECT}; /* its senders are trusted to be read from */
+        MUST(wharf_port_new(task, &o, &port));
+        MUST(wharf_register(task, "three-ways", port));
         if (fork() == 0)
                 return sender();
         for (int i = 0; i < 20 + SENDS; i++) {

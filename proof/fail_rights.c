@@ -32,7 +32,7 @@ static void warm(struct proof *p, wharf_name right, wharf_name port)
 /* A task that has made everything once, and keeps what it keeps. */
 static void setup(struct proof *p)
 {
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_DIRECT};
         st(p)->listener = -1;
         PROOF_EQ(p, wharf_task_open(NULL, &st(p)->task), 0);
         PROOF_EQ(p, wharf_port_new(st(p)->task, &o, &moving), 0);

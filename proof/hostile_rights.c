@@ -88,7 +88,7 @@ static int take_granted(struct proof *p, wharf_name port, wharf_name *ret)
 
 static void setup(struct proof *p)
 {
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_DIRECT};
         st(p)->listener = -1;
         PROOF_EQ(p, wharf_task_open(NULL, &st(p)->task), 0);
         PROOF_EQ(p, wharf_port_new(st(p)->task, &o, &moving), 0);
@@ -273,7 +273,8 @@ static int give_memory(struct proof *p)
 
 static void own_queue(struct proof *p, uint32_t capacity)
 {
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .capacity_records = capacity};
+        struct wharf_port_opts o = {
+                .size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_DIRECT, .capacity_records = capacity};
         setup(p);
         PROOF_EQ(p, wharf_port_new(st(p)->task, &o, &moving), 0);
         PROOF_EQ(p, wharf_right_new(st(p)->task, moving, &sender), 0);
@@ -424,7 +425,7 @@ static int leave_for_later(struct proof *p)
 /* Others are not disturbed: a new port, a new right, and ten messages. */
 static void audit(struct proof *p)
 {
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_DIRECT};
         wharf_name port, right;
         PROOF_EQ(p, wharf_port_new(st(p)->task, &o, &port), 0);
         PROOF_EQ(p, wharf_right_new(st(p)->task, port, &right), 0);

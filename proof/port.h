@@ -80,7 +80,8 @@ static inline void port_own_of(struct proof *p, uint32_t capacity_records)
 {
         struct port_state *s = p->state;
         PROOF_EQ(p, wharf_task_open(NULL, &s->task), 0);
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .capacity_records = capacity_records};
+        struct wharf_port_opts o = {
+                .size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_DIRECT, .capacity_records = capacity_records};
         PROOF_EQ(p, wharf_port_new(s->task, &o, &s->port), 0);
         PROOF_EQ(p, wharf_port_listen(s->task, s->port, s->listener), 0);
 }
@@ -146,7 +147,8 @@ static inline int port_send(struct proof *p, int64_t deadline_ns)
 static inline void port_own_offers(struct proof *p)
 {
         struct port_state *s = p->state;
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .capacity_records = WHARF_RENDEZVOUS};
+        struct wharf_port_opts o = {
+                .size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_DIRECT, .capacity_records = WHARF_RENDEZVOUS};
         PROOF_EQ(p, wharf_port_new(s->task, &o, &s->port), 0);
         PROOF_EQ(p, wharf_right_new(s->task, s->port, &s->right), 0);
         PROOF_EQ(p, wharf_recv(s->task, s->port, (uint8_t[1]){0}, 1, NULL, 0), -EAGAIN); /* which greets */

@@ -8,12 +8,13 @@
  *      SECTION   written by the sender, and read by the receiver, in memory that both map
  *      CHUNKS    larger than a section's block: pieces of a section, one behind the other, while the receiver copies
  *      MEMORY    a sealed memory object of its own, handed over by descriptor (large replies, which must never wait)
- *      DIRECT    read by the receiver from the sender's address space, while the sender waits; only when asked for
+ *      DIRECT    read by the receiver from the sender's address space, while the sender waits; only when the sender asks
+ *                for it, and the port was made for it (WHARF_PORT_DIRECT)
  *
  * DIRECT copies once, where the other ways copy twice, and needs no shared memory; wharf_sendmsg() returns when the
  * receiver has read the message, or takes it back at the deadline. The kernel decides whether the receiver may read
  * (the same user, a process that is dumpable, no Yama in between, no other pid namespace), and wharf never loosens its
- * rules: where the receiver may not read, the message travels in one of the other ways, `how` says which, and
+ * rules: where the receiver may not read, or its port does not take it, the message travels in one of the other ways, `how` says which, and
  * wharf_why() says why. While one thread waits for this on a right, others that send on the same right wait as well.
  *
  * Payloads that are to be handed over or shared without any copy travel beside a message: see wharf/memory.h.
@@ -154,7 +155,9 @@ enum {
         /* wharf_sendmsg(): */
         WHARF_SEND_LATER = 4, /* where the queue stays full, leave the message to be sent later */
         /* wharf_callmsg(), wharf_call_start(), in the request: */
-        WHARF_REPLY_DIRECT = 8, /* the server may write a reply of up to cap_bytes straight into this process */
+        WHARF_REPLY_DIRECT =
+                8, /* the server may write a reply of up to cap_bytes straight into this process, if its port was
+                                   made for it (WHARF_PORT_DIRECT) */
 };
 
 enum {

@@ -92,6 +92,14 @@ enum {
          * each sender whose messages travel in shared memory, and one for each section.
          */
         WHARF_PORT_FIXED = 2,
+        /*
+         * Payloads may go directly, where a sender asks for it: read from its address space (WHARF_HOW_DIRECT), and replies
+         * written into it (WHARF_REPLY_DIRECT). Only senders of this task's own user can, and each of them can then hold up
+         * a receive or a reply here: for as long as a payload takes to be copied, or the kernel to get the sender's pages
+         * from wherever they are, be that a file system that does not answer. So it is for senders that are trusted not
+         * to. Without it what they send comes in another way.
+         */
+        WHARF_PORT_DIRECT = 4,
 };
 
 /*

@@ -108,13 +108,16 @@ WHARF_API int wharf_segment_open(const char *name, uint32_t access, wharf_segmen
  *
  * @fd      Consumed on success.
  * @access  as above; not more than the descriptor was opened for.
- * @flags   WHARF_SEGMENT_SEALED when its sender is not trusted: the size must be sealed and the blocks reserved.
+ * @flags   WHARF_SEGMENT_SEALED when its sender is not trusted: it must be memory (no file of a file system that somebody
+ *          serves, no huge pages), its size sealed, and its blocks reserved (what was never written is read once, to see that). They
+ *          are there for good only where it is sealed against writing as well (F_SEAL_WRITE); otherwise whoever can
+ *          write may punch holes later.
  *
  * Errors: -EINVAL  access or flags cannot be
  *         -EBADF   fd is no open descriptor
  *         -ENODEV  not a regular file
  *         -EACCES  the descriptor does not allow the access
- *         -EPROTO  WHARF_SEGMENT_SEALED was asked for, and it is not sealed
+ *         -EPROTO  WHARF_SEGMENT_SEALED was asked for, and it is not such memory
  *         -ENOMEM
  */
 WHARF_API int wharf_segment_from_fd(int fd, uint32_t access, uint32_t flags, wharf_segment **ret);

@@ -82,6 +82,9 @@ struct wharf_task_opts {
 #define WHARF_SPIN (UINT32_MAX - 1) /* in spin_us_max: never sleep (for cores of their own) */
         uint32_t answers_max;       /* calls that were received and not answered, of all senders of all ports: each user
                                        has a share of it (wharf/port.h); default 65536 */
+        uint32_t reserved;          /* 0 */
+        uint64_t reply_bytes_max;   /* largest reply to a call that is accepted, and largest sum of memories in one;
+                                       default 1 GiB, at most 1 TiB. What is larger ends the right: -EMSGSIZE */
 };
 
 /*

@@ -335,7 +335,7 @@ _Noreturn void party_service(enum party who, int listener, const char *other, co
 {
         struct service s = {.who = who,
                             .flags = world->receive & RECEIVE_IN_PLACE ? WHARF_RECV_IN_PLACE : WHARF_RECV_ALLOC};
-        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS | WHARF_PORT_DIRECT};
         pthread_t thread;
         rlim_t descriptors = world->descriptors && !oracle_same_user ? (rlim_t)world->descriptors : DESCRIPTORS;
         struct rlimit limit;

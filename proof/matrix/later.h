@@ -13,7 +13,7 @@ extern unsigned wh_later[LATER_VERSIONS]; /* 0 or 1 */
 #define WH_LATER_BYTES 24
 #define WH_FRAME_VERSION (2u + wh_later[LATER_FRAME])
 #define WH_LANE_VERSION (3u + wh_later[LATER_LANE])
-#define MOVE_VERSION (2u + wh_later[LATER_MOVE])
+#define MOVE_VERSION (3u + wh_later[LATER_MOVE])
 #define WH_NAMES_VERSION (3u + wh_later[LATER_NAMES])
 #define WH_TASK_PAGE_VERSION (1u + wh_later[LATER_PAGE])
 #define WH_STATUS_VERSION (1u + wh_later[LATER_STATUS])

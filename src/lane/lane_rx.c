@@ -5,7 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/trace.h"
-#include "lane/sealed.h"
+#include "memory/sealed.h"
 #include "os/closer.h"
 #include "os/os.h"
 

@@ -9,10 +9,14 @@
 #include "link/link.h"
 #include "os/os.h"
 
-/* So many bytes of the other side's were mapped, or unmapped. */
+/* What it costs that so many bytes of the other side's are mapped, or unmapped. */
+static inline uint64_t wh_budget_of_mapped(uint64_t bytes)
+{
+        return bytes / (wh_os_holes_asked() ? WH_COST_MAPPED : WH_COST_READ);
+}
 static inline void wh_budget_mapped(struct wh_link *l, uint64_t bytes)
 {
-        wh_link_spend(l, bytes / (wh_os_holes_asked() ? WH_COST_MAPPED : WH_COST_READ));
+        wh_link_spend(l, wh_budget_of_mapped(bytes));
 }
 
 /* A memory was to be added to the lane, which had `before` mapped: what is refused, or has no room now, may be large, too. */

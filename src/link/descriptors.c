@@ -1,6 +1,6 @@
 #include "link/descriptors.h"
 
-#include "lane/sealed.h"
+#include "memory/sealed.h"
 #include "link/budget.h"
 #include "link/stash.h"
 #include "os/closer.h"

@@ -30,6 +30,8 @@ const char *wh_direct_why(int err)
                        "process that is not dumpable, or a sandbox)";
         case -EACCES:
                 return "not sent directly: the receiver is another user";
+        case -ENOPROTOOPT:
+                return "not sent directly: the receiver's port was made without WHARF_PORT_DIRECT";
         case -ESRCH:
                 return "not sent directly: the kernel does not tell the receiver which process this is (another pid "
                        "namespace)";

@@ -16,6 +16,8 @@
  *   V4  A sender names addresses of its own memory, and of no other. What it names costs the receiver no more than a
  *       message of that length.
  *   V5  Only offers that were TAKEN count as messages (K1). After REFUSED the sender sends in another way.
+ *   V6  Nothing is read from a sender, and nothing written to a caller, but where the port's owner has said that it may be
+ *       (WHARF_PORT_DIRECT): the kernel may have to wait for the other side's pages, and so would whoever receives.
  *
  * The other way round, a reply is written into the caller's address space with process_vm_writev(). A write cannot be
  * dropped like what was read, so it goes into memory that the library owns and its user does not know yet: the caller

@@ -307,12 +307,13 @@ struct wh_link {
         bool once;    /* a send-once right: one message and no more */
         bool greeted; /* at the holder: `hello` is what the owner said */
         bool answer;  /* at the reading end of a reply that was passed on (VIA), or of a carrier: also one message */
-        bool movable; /* it may have to be handed on, with all that it has mapped */
-        bool provisional; /* K5; at the holder */
-        bool handed_on;   /* another task has this end now: ours is a copy, and so are those of its items */
-        bool came;        /* with a port, and no receive has looked at it yet (move.h, M8): it is hot until then */
-        bool connected;   /* it came by accept(), and is still that socket */
-        bool kept;        /* its socket stays as it is: kept.h */
+        bool takes_direct; /* at the owner: payloads may go directly (direct.h) */
+        bool movable;      /* it may have to be handed on, with all that it has mapped */
+        bool provisional;  /* K5; at the holder */
+        bool handed_on;    /* another task has this end now: ours is a copy, and so are those of its items */
+        bool came;         /* with a port, and no receive has looked at it yet (move.h, M8): it is hot until then */
+        bool connected;    /* it came by accept(), and is still that socket */
+        bool kept;         /* its socket stays as it is: kept.h */
         struct wh_hello hello;
         struct wh_receiving in;
         struct wh_cred cred;     /* who the other side is: at the owner where `who` says that it is known, */

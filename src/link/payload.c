@@ -1,7 +1,7 @@
 #include "link/payload.h"
 
 #include "base/trace.h"
-#include "lane/sealed.h"
+#include "memory/sealed.h"
 #include "os/left.h"
 #include "os/os.h"
 #include "task/why.h"

@@ -123,34 +123,44 @@ static int record_piece(struct wh_link *l, struct wh_incoming *in, const struct 
         return 0;
 }
 
+/* Of an offer that stands. 1: it was read, and is the receiver's; 0: it was withdrawn; or why it cannot be had. */
+static int direct_take(struct wh_link *l, const struct wh_rec_direct *d)
+{
+        struct wh_ring_rx *ring = &l->in.lane->ring;
+        int r = wh_direct_read(l, d->at, l->in.stash.bytes, d->len);
+        wh_link_spend(l, d->len / WH_COST_BYTES);
+        return r < 0 ? r : wh_ring_claim(ring, ring->records);
+}
+
 /*
  * A payload in the sender's address space: straight into the buffer of the receive that is running, or into private
  * memory. Refused or withdrawn, it is no message.
  */
 static int record_direct(struct wh_link *l, struct wh_incoming *in, const struct wh_rec_ext *ext)
 {
-        struct wh_stash *s = &l->in.stash;
+        struct wh_ring_rx *ring = &l->in.lane->ring;
         struct wh_rec_direct d;
-        int r;
+        int r = 0;
         wh_shm_copy(&d, in->rec.body + sizeof *ext, sizeof d);
         if (ext->n_items || d.len == 0 || d.at + d.len < d.at)
                 return wh_trace(-EPROTO);
-        if (in->direct && d.len <= in->direct_room && d.len <= wh_stash_max(l)) {
-                wh_stash_begin_in(l, in->direct, d.len, ext->id, ext->call, WHARF_HOW_DIRECT);
-        } else if ((r = wh_stash_begin(l, d.len, ext->id, ext->call, WHARF_HOW_DIRECT)) < 0) {
-                return r;
+        if (!l->takes_direct) {
+                r = -ENOPROTOOPT; /* V6 */
+        } else if (wh_ring_still_offered(ring, ring->records)) {
+                if (in->direct && d.len <= in->direct_room && d.len <= wh_stash_max(l))
+                        wh_stash_begin_in(l, in->direct, d.len, ext->id, ext->call, WHARF_HOW_DIRECT);
+                else if ((r = wh_stash_begin(l, d.len, ext->id, ext->call, WHARF_HOW_DIRECT)) < 0)
+                        return r;
+                r = direct_take(l, &d);
         }
-        struct wh_ring_rx *ring = &l->in.lane->ring;
-        r = wh_direct_read(l, d.at, s->bytes, d.len);
-        wh_link_spend(l, d.len / WH_COST_BYTES);
-        if (r < 0)
-                wh_ring_refuse(ring, ring->records, r);
-        if (r == 0 && wh_ring_claim(ring, ring->records)) {
-                s->have = d.len;
+        if (r > 0) {
+                l->in.stash.have = d.len;
                 wh_stash_finish(l);
         } else {
                 wh_link_forget_part(l);
         }
+        if (r < 0)
+                wh_ring_refuse(ring, ring->records, r);
         wh_records_done(l, &in->rec);
         if (wh_ring_publish_taken(ring)) /* the sender waits for this one */
                 wh_link_bell(l);
@@ -303,8 +313,8 @@ static int record_message(struct wh_link *l, struct wh_incoming *in, const struc
         }
         if (r < 0)
                 return r;
-        if (in->len > wh_stash_max(l))
-                return wh_trace(-EPROTO);
+        if (in->len > wh_stash_max(l)) /* a port has said what it takes, and a caller has not */
+                return wh_trace(l->owner ? -EPROTO : -EMSGSIZE);
         if (offered)
                 in->how |= WH_HOW_OFFERED;
         return 1;

@@ -13,7 +13,7 @@
 #include "link/stash.h"
 
 #include "base/trace.h"
-#include "lane/sealed.h"
+#include "memory/sealed.h"
 #include "link/budget.h"
 #include "link/descriptors.h"
 #include "link/payload.h"

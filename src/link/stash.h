@@ -4,10 +4,12 @@
 
 #include "link/link.h"
 
-/* The payload's limit: the port's own for requests; what it says is nothing to hold its replies to. */
+/* The payload's limit: the port's own for requests, and the task's for replies. */
 static inline uint64_t wh_stash_max(const struct wh_link *l)
 {
-        return l->owner && l->hello.payload_bytes_max ? l->hello.payload_bytes_max : (uint64_t)1 << 40;
+        if (!l->owner)
+                return l->task->reply_bytes_max;
+        return l->hello.payload_bytes_max ? l->hello.payload_bytes_max : (uint64_t)1 << 40;
 }
 
 /* A reply that is larger than this comes as a memory: nobody has a caller hold much of what never becomes whole. */

@@ -1,4 +1,5 @@
 #include "memory/segment.h"
+#include "memory/sealed.h"
 #include "base/bits.h"
 #include "base/cleanup.h"
 #include "base/trace.h"
@@ -75,14 +76,36 @@ int wharf_segment_open(const char *name, uint32_t access, wharf_segment **ret)
         return 0;
 }
 
+/*
+ * Are all its blocks there? What was reserved and never written looks like a hole to who asks, so then it is read, and how
+ * many blocks it has must not change by that.
+ */
+static int check_whole(int fd, uint64_t len)
+{
+        int r = wh_sealed_whole(fd, len);
+        if (r != -EPROTO && r != -EOPNOTSUPP)
+                return r;
+        void *map;
+        r = wh_os_mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0, &map);
+        if (r < 0)
+                return r;
+        r = wh_sealed_touch(fd, map, len);
+        wh_os_munmap(map, len);
+        return r;
+}
+
 int wharf_segment_from_fd(int fd, uint32_t access, uint32_t flags, wharf_segment **ret)
 {
         if (wh_unlikely(!ret))
                 return -EINVAL;
         if (!access_valid(access) || flags & ~WHARF_SEGMENT_SEALED)
                 return wh_trace(-EINVAL);
+        /* Sealed: the seals first, since a file system that another user serves may not answer anything else. */
+        const bool sealed = flags & WHARF_SEGMENT_SEALED;
         struct stat st;
-        int r = check_regular(fd, &st);
+        int r = sealed ? wh_sealed_file(fd, F_SEAL_SHRINK | F_SEAL_GROW, &st) : check_regular(fd, &st);
+        if (r == 0 && sealed)
+                r = check_whole(fd, (uint64_t)st.st_size);
         if (r < 0)
                 return wh_trace(r);
         int mode = wh_os_fd_access(fd);
@@ -90,12 +113,7 @@ int wharf_segment_from_fd(int fd, uint32_t access, uint32_t flags, wharf_segment
                 return wh_trace(mode);
         if (mode != O_RDWR && (wh_segment_writes(access) || mode != O_RDONLY))
                 return wh_trace(-EACCES);
-        int seals = wh_os_get_seals(fd);
-        const int wanted = F_SEAL_SHRINK | F_SEAL_GROW;
-        bool whole = (uint64_t)st.st_blocks * 512 >= (uint64_t)st.st_size;
-        if (flags & WHARF_SEGMENT_SEALED && (seals < 0 || (seals & wanted) != wanted || !whole))
-                return wh_trace(-EPROTO);
-
+        const int seals = wh_os_get_seals(fd);
         wharf_segment *seg = wh_segment_new(seals >= 0 && !st.st_nlink ? WHARF_SEGMENT_ANONYMOUS : WHARF_SEGMENT_FILE);
         if (!seg)
                 return wh_trace(-ENOMEM);

@@ -287,6 +287,13 @@ TEST(a_segment_is_sent_as_a_descriptor)
         CHECK_EQ(wharf_segment_create("anon:sparse", 1 << 20, &o, &s), 0);
         CHECK_EQ(wharf_segment_from_fd(wharf_segment_fd(s), WHARF_SEGMENT_READ, WHARF_SEGMENT_SEALED, &t), -EPROTO);
         wharf_segment_close(s);
+        const int hole = memfd_create("hole", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        CHECK_EQ(ftruncate(hole, 1 << 20), 0);
+        CHECK_EQ(fallocate(hole, FALLOC_FL_KEEP_SIZE, 1 << 20, 1 << 20), 0); /* as many blocks, all behind its end */
+        CHECK_EQ(fcntl(hole, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+        CHECK_EQ(wharf_segment_from_fd(hole, WHARF_SEGMENT_READ, WHARF_SEGMENT_SEALED, &t), -EPROTO);
+        close(hole);
+        CHECK_EQ(wharf_segment_from_fd(sv[0], WHARF_SEGMENT_READ, WHARF_SEGMENT_SEALED, &t), -EPROTO);
         CHECK_EQ(wharf_segment_from_fd(sv[0], WHARF_SEGMENT_READ, 0, &t), -ENODEV);
         CHECK_EQ(wharf_segment_from_fd(-1, WHARF_SEGMENT_READ, 0, &t), -EBADF);
         close(sv[0]);

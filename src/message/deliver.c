@@ -52,7 +52,10 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wh_
                                                                             : WH_HELD_MAP;
                         m->held[1] = holder;
                         m->held[2] = s->room;
-                        if (s->mapped)
+                        m->held[3] = UINT64_MAX;
+                        if (s->mapped && s->room > WH_OS_AT_ONCE_BYTES)
+                                m->held[3] = (uint64_t)wh_steal_fd(&s->memory); /* the last of it goes with this */
+                        else if (s->mapped)
                                 wh_os_close_theirs(wh_steal_fd(&s->memory)); /* its mapping may come back */
                         s->bytes = NULL;
                         s->mapped = false;
@@ -79,6 +82,8 @@ static void undeliver_payload(const struct wh_incoming *in, struct wh_stash *s, 
                 if (in->where == WH_IN_STASH) {
                         s->bytes = m->data;
                         s->mapped = m->held[0] != WH_HELD_MALLOC;
+                        if (s->mapped)
+                                s->memory = (int)m->held[3];
                 } else {
                         free(m->data);
                 }
@@ -213,6 +218,8 @@ WHARF_API void wharf_release(wharf_task *t, struct wharf_msg *m)
                 break;
         case WH_HELD_MAP:
                 wh_os_munmap(m->data, m->held[2]);
+                if (wh_task_ours(t)) /* in a forked child the number is somebody else's */
+                        wh_os_close_theirs((int)m->held[3]);
                 break;
         case WH_HELD_WINDOW:
                 l = wh_holder_lock(t, (wharf_name)m->held[1], &err);

@@ -65,7 +65,7 @@ int wh_opening_begin(struct wh_moving *mv, int sock, struct wh_opening *op)
                 r = datagram_look(sock, &d, &state, 1);
         if (r < 0)
                 return r;
-        r = d.index == 0 && d.n_fds == 1 ? wh_move_state_open(state, &op->o) : wh_trace(-EPROTO);
+        r = d.index == 0 && d.n_fds == 1 ? wh_move_state_open(mv, state, &op->o) : wh_trace(-EPROTO);
         if (d.n_fds)
                 wh_os_close_theirs(state);
         if (r == 0 && d.count != wh_move_datagrams(op->o.head->n_fds))

@@ -2,7 +2,8 @@
 
 #include "base/bits.h"
 #include "base/trace.h"
-#include "lane/sealed.h"
+#include "memory/sealed.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "link/link.h"
 #include "link/payload.h"
@@ -124,7 +125,7 @@ int wh_memory_drop(wharf_task *t, struct wh_object *o, wharf_name name)
         }
         wh_table_remove(&t->names, o);
         wh_os_munmap(m->map, m->len);
-        wh_os_close(m->fd);
+        wh_os_close_theirs(m->fd); /* whoever made it may be gone, and leave us what it takes to free it */
         wh_unlock(&o->lock);
         wh_task_give(t, o);
         return 0;

@@ -10,7 +10,9 @@
 
 #include "base/bits.h"
 #include "base/trace.h"
-#include "lane/sealed.h"
+#include "link/budget.h"
+#include "link/stash.h"
+#include "memory/sealed.h"
 #include "os/closer.h"
 #include "os/os.h"
 #include "port/branch.h"
@@ -51,6 +53,7 @@ static int lane_open(struct wh_link *l, struct wh_opened *o, const struct wh_mov
 #define NUMBER(word, member) rx->member = m->word;
         WH_MOVE_LANE_NUMBERS(NUMBER)
 #undef NUMBER
+        rx->number = l->in.lanes++;          /* in our own terms: by that a payload is given back that we hold */
         rx->ring.settled_lines = m->pos - 1; /* whatever was told: it is said anew */
         l->end->mapped(l);
         for (unsigned i = 0; i < m->n_sections; i++) {
@@ -88,8 +91,8 @@ static int stash_open(struct wh_link *l, struct wh_opened *o, const struct wh_mo
         const uint32_t how = m->how & ~(uint32_t)WH_HOW_OFFERED;
         int fd = memory ? wh_opened_take(o) : -1, r = 0;
         if ((memory && fd < 0) || m->have > m->len || m->len > l->hello.payload_bytes_max ||
-            (full && m->have != m->len) || how > WHARF_HOW_DIRECT || how == 0 || m->stash_items > m->n_items ||
-            (how != m->how && (how != WHARF_HOW_MEMORY || !memory)))
+            (full && m->have != m->len) || how > WHARF_HOW_DIRECT || how == 0 ||
+            (m->stash_items && m->stash_items != m->n_items) || (how != m->how && (how != WHARF_HOW_MEMORY || !memory)))
                 r = wh_trace(-EPROTO);
         /* One that came as a memory takes nothing of ours, and any other what it takes over a link. */
         if (r == 0 && how != WHARF_HOW_MEMORY && m->len > WH_COLD_MAX)
@@ -125,8 +128,24 @@ static int stash_open(struct wh_link *l, struct wh_opened *o, const struct wh_mo
         return 0;
 }
 
-static int items_open(struct wh_link *l, struct wh_opened *o, const struct wh_move_link *m)
+/* A memory beside the payload: *beside in all, of which a message of this port has no more than over a link (wh_items_keep()). */
+static int memory_open(const struct wh_moving *mv, const struct wh_link *l, int fd, uint64_t *beside)
 {
+        uint64_t len;
+        int r = wh_sealed_size(fd, WH_SEALS_IMMUTABLE, &len);
+        if (r == 0 && len > wh_stash_max(l) - *beside)
+                r = wh_trace(-EPROTO);
+        if (r < 0)
+                return r;
+        *beside += len;
+        wh_moving_spend(mv, wh_budget_of_mapped(len));
+        r = wh_sealed_whole(fd, len);
+        return r == -EOPNOTSUPP ? 0 : r;
+}
+
+static int items_open(const struct wh_moving *mv, struct wh_link *l, struct wh_opened *o, const struct wh_move_link *m)
+{
+        uint64_t beside = 0;
         int r = m->n_items ? l->end->hold(l, WH_SHARE_RIGHTS, m->n_items) : 0;
         if (r < 0)
                 return r;
@@ -139,7 +158,7 @@ static int items_open(struct wh_link *l, struct wh_opened *o, const struct wh_mo
                     (kind != WH_ITEM_MEMORY && i >= WHARF_ITEMS_MAX) ||
                     ((kind == WH_ITEM_SEND || kind == WH_ITEM_REPLY || kind == WH_ITEM_RECEIVE) &&
                      wh_frame_check_socket(fd) < 0) ||
-                    (kind == WH_ITEM_BESIDE && wh_sealed_check(fd, WH_SEALS_IMMUTABLE, &(uint64_t){0}) < 0))
+                    (kind == WH_ITEM_BESIDE && memory_open(mv, l, fd, &beside) < 0))
                         return wh_os_close_theirs(fd), wh_trace(-EPROTO);
                 l->in.items.kind[i] = kind;
                 l->in.items.fd[l->in.items.n++] = fd;
@@ -197,7 +216,8 @@ static int link_open(struct wh_moving *mv, struct wh_opening *op, const struct w
                 return wh_trace(-ENOMEM);
         }
         struct wh_link *l = &w->link;
-        w->directory = m->flags & WH_MOVE_DIRECTORY;
+        w->directory = m->flags & WH_MOVE_DIRECTORY &&
+                       mv->by.own;     /* whom to believe is our user's to say, and nobody else's */
         l->handed_on = l->came = true; /* what lies in the carrier has this end as well (wh_link_arrive()) */
         if (mv->reserved) {            /* asked for: from here on it stands in the link's bill */
                 wh_account_give(&p->task->accounts, mv->by.payer, WH_SHARE_TASK_LINKS, 1);
@@ -232,7 +252,7 @@ static int link_open(struct wh_moving *mv, struct wh_opening *op, const struct w
         if (r == 0 && m->flags & (WH_MOVE_FULL | WH_MOVE_BUILDING))
                 r = stash_open(l, o, m);
         if (r == 0)
-                r = items_open(l, o, m);
+                r = items_open(mv, l, o, m);
         if (r == 0 && m->flags & WH_MOVE_CHANGE)
                 r = change_open(l, o, m);
         if (r == 0)

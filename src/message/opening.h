@@ -54,8 +54,8 @@ static inline bool wh_moving_spend(const struct wh_moving *mv, uint64_t cost)
 
 /* ---- state.c: the state, as its former owner wrote it ---- */
 
-/* Map the state, if it is immutable, really there, and of the size that it says. */
-int wh_move_state_open(int fd, struct wh_opened *o);
+/* Map the state, if it is immutable, really there, of the size that it says, and no larger than there is a use for here. */
+int wh_move_state_open(const struct wh_moving *mv, int fd, struct wh_opened *o);
 /* May there be such a port here? Counts its links and descriptors. */
 int wh_move_state_check(struct wh_moving *mv, struct wh_opening *op);
 

@@ -143,6 +143,8 @@ static void reply_way(const struct wh_reply *y, struct wh_outgoing *o, int *ret_
                 *ret_refused = EINVAL;
         else if (!y->link)
                 *ret_refused = EOPNOTSUPP;
+        else if (!y->link->takes_direct)
+                *ret_refused = ENOPROTOOPT;
         else if (o->len > y->window_len)
                 *ret_refused = EMSGSIZE;
         else
@@ -258,6 +260,20 @@ struct detaching {
         int result;
 };
 
+/*
+ * The caller could not be told where its reply will come from. Is that its own doing: it does not read, takes no descriptors,
+ * or its user has not read its share of them? Otherwise we are short of something.
+ */
+static bool caller_refuses(struct wh_link *l, int r)
+{
+        if (r != -ETOOMANYREFS)
+                return r != -ENOMEM && r != -ENOBUFS && r != -EMFILE && r != -ENFILE;
+        const bool share = l->end->sends(l, WH_SHARE_FLYING, 1) < 0;
+        if (!share)
+                l->end->unsent(l, WH_SHARE_FLYING, 1);
+        return share;
+}
+
 static void reply_detach(struct wh_object *o, void *arg)
 {
         struct detaching *d = arg;
@@ -272,6 +288,11 @@ static void reply_detach(struct wh_object *o, void *arg)
                 if (r == 0) {
                         wh_lock(&l->o.lock);
                         r = l->out.over ? 0 : tell_via(l, y->call, sv[0]);
+                        if (r < 0 && r != -EPIPE && caller_refuses(l, r)) { /* C3: it keeps no port from moving */
+                                wh_os_shutdown(l->sock, SHUT_RDWR);
+                                l->out.over = -ENOBUFS;
+                                r = -EPIPE;
+                        }
                         wh_unlock(&l->o.lock);
                         wh_os_close_end(sv[0], WH_END_SHARED); /* its caller may have it, and be gone, by now */
                         if (r == 0 || r == -EPIPE) {
@@ -284,7 +305,7 @@ static void reply_detach(struct wh_object *o, void *arg)
                                 wh_os_close(sv[1]);
                         }
                 }
-                d->result = r == -EAGAIN ? -EBUSY : r;
+                d->result = r;
         }
         wh_unlock(&o->lock);
 }

@@ -8,7 +8,8 @@
 
 #include "base/bits.h"
 #include "base/trace.h"
-#include "lane/sealed.h"
+#include "link/budget.h"
+#include "memory/sealed.h"
 #include "os/os.h"
 #include "port/places.h"
 #include "port/port.h"
@@ -17,11 +18,46 @@
 
 enum { OWN_FDS_MAX = 1 << 20 }; /* in a port of our own user's: more than any process has */
 
-int wh_move_state_open(int fd, struct wh_opened *o)
+/* More than this task can ever have is waited for by nobody. */
+static int fds_possible(const struct wh_moving *mv, uint64_t n)
+{
+        if (mv->by.own)
+                return n <= OWN_FDS_MAX ? 0 : wh_trace(-EPROTO);
+        return n <= mv->task->accounts.max[WH_SHARE_TASK_LINKS] ? 0 : wh_trace(-EDQUOT);
+}
+
+/*
+ * Is the memory of the size that its head says, and no larger than the state of a port that can be here? The head is read
+ * and not mapped: where there is a hole in its place that takes no memory, and no signal.
+ */
+static int size_check(const struct wh_moving *mv, int fd, uint64_t len)
+{
+        struct wh_move_head h;
+        ssize_t n = wh_os_read_at(fd, &h, sizeof h, 0);
+        if (n < 0)
+                return wh_trace((int)n);
+        if (n != sizeof h || h.magic != WH_MOVE_MAGIC)
+                return wh_trace(-EPROTO);
+        if (h.version != MOVE_VERSION)
+                return wh_trace(-EPROTONOSUPPORT);
+        const uint64_t links_len = (uint64_t)h.n_links * sizeof(struct wh_move_link);
+        if (h.n_bytes > (uint64_t)h.n_links * WH_MOVE_BYTES_MAX || sizeof h + links_len + h.n_bytes != len ||
+            h.n_fds < h.n_links || h.n_fds > (uint64_t)h.n_links * WH_MOVE_LINK_FDS_MAX)
+                return wh_trace(-EPROTO);
+        return fds_possible(mv, h.n_links);
+}
+
+int wh_move_state_open(const struct wh_moving *mv, int fd, struct wh_opened *o)
 {
         uint64_t len;
-        int r = wh_sealed_check(fd, WH_MOVE_SEALS, &len);
+        int r = wh_sealed_size(fd, WH_MOVE_SEALS, &len);
         if (r < 0 || len < sizeof(struct wh_move_head))
+                return wh_trace(-EPROTO);
+        if ((r = size_check(mv, fd, len)) < 0)
+                return r;
+        wh_moving_spend(mv, wh_budget_of_mapped(len));
+        r = wh_sealed_whole(fd, len);
+        if (r < 0 && r != -EOPNOTSUPP)
                 return wh_trace(-EPROTO);
         void *map;
         r = wh_os_mmap(NULL, (size_t)len, PROT_READ, MAP_SHARED, fd, 0, &map);
@@ -30,15 +66,7 @@ int wh_move_state_open(int fd, struct wh_opened *o)
         wh_os_madvise(map, (size_t)len, MADV_DONTFORK);
         o->head = map;
         o->map_len = (size_t)len;
-        const struct wh_move_head *h = o->head;
-        if (h->magic != WH_MOVE_MAGIC)
-                return wh_trace(-EPROTO);
-        if (h->version != MOVE_VERSION)
-                return wh_trace(-EPROTONOSUPPORT);
-        size_t links_len = (size_t)h->n_links * sizeof(struct wh_move_link);
-        if (h->n_bytes > o->map_len || sizeof *h + links_len + h->n_bytes != o->map_len || h->n_fds < h->n_links ||
-            h->n_fds > (uint64_t)h->n_links * WH_MOVE_LINK_FDS_MAX)
-                return wh_trace(-EPROTO);
+        const struct wh_move_head *h = o->head; /* as it was read: nobody can change it */
         o->links = (const struct wh_move_link *)(const void *)(h + 1);
         o->bytes = (const uint8_t *)(o->links + h->n_links);
         return 0;
@@ -64,20 +92,13 @@ static bool link_has(const struct wh_move_link *m, uint64_t n_bytes, uint64_t *f
         return true;
 }
 
-/* More than this task can ever have is waited for by nobody. */
-static int fds_possible(const struct wh_moving *mv, uint64_t n)
-{
-        if (mv->by.own)
-                return n <= OWN_FDS_MAX ? 0 : wh_trace(-EPROTO);
-        return n <= mv->task->accounts.max[WH_SHARE_TASK_LINKS] ? 0 : wh_trace(-EDQUOT);
-}
-
 /* What a port of another user's may take is what a port takes by default: it was that user who chose the options. */
 static void opts_bound(struct wharf_port_opts *o)
 {
         struct wharf_port_opts most;
         wh_port_opts(NULL, &most);
         const bool meets = o->capacity_records == WHARF_RENDEZVOUS;
+        o->flags &= ~(uint32_t)WHARF_PORT_DIRECT; /* whom to trust with that is this task's to say */
 #define BOUND(option) o->option = o->option < most.option ? o->option : most.option;
         WH_MOVE_OPTS(BOUND)
 #undef BOUND

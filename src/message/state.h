@@ -16,7 +16,7 @@
 
 #define WH_MOVE_MAGIC 0x65766f6d66726877u /* "whrfmove" */
 #ifndef MOVE_VERSION                      /* proof/matrix/later.h */
-#define MOVE_VERSION 2u
+#define MOVE_VERSION 3u
 #endif
 
 enum {
@@ -81,14 +81,14 @@ struct wh_move_link {
         uint32_t flags;
         uint32_t introducer; /* index of the link that introduced it, and 1; 0: none that is here */
         struct wh_move_cred cred;
-        uint32_t frames_got, lanes, renews;
+        uint32_t frames_got, renews, zero2;
         /* sending */
         uint64_t tx_seq, tx_ended, known_taken;
         uint32_t items_unread, cold_sent, cold_bytes;
         /* receiving */
         uint32_t n_sections;
         uint64_t rx_seq, pos, records;
-        uint32_t generation, want_rung, released, number;
+        uint32_t generation, want_rung, released, zero3;
         /* the message in private memory */
         uint64_t len, have, offer;
         uint32_t id, call, stash_items, how;
@@ -122,11 +122,11 @@ static_assert(sizeof(struct wh_move_datagram) == 24, "both processes rely on thi
 
 /* Those that are a number of the link, or of the lane that it receives from, and come as they go: `X(word, member)`. */
 #define WH_MOVE_NUMBERS(X) \
-        X(frames_got, in.frames_got) X(lanes, in.lanes) X(tx_seq, out.seq) X(known_taken, out.known_taken) \
+        X(frames_got, in.frames_got) X(tx_seq, out.seq) X(known_taken, out.known_taken) \
         X(items_unread, out.items_unread) X(cold_sent, out.cold_sent) X(cold_bytes, out.cold_bytes) X(rx_seq, in.seq)
 #define WH_MOVE_LANE_NUMBERS(X) \
         X(pos, ring.pos) X(records, ring.records) X(generation, ring.generation) X(want_rung, ring.want_rung) \
-        X(released, released) X(number, number)
+        X(released, released)
 /* clang-format on */
 
 /* Datagrams in a carrier with so many descriptors beside the state. */

@@ -78,6 +78,7 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
         o->bill.answers_max = p->opts.link_answers_max;
         wh_port_hello(p, &l->hello); /* for the limit of a payload, and the port's id */
         l->movable = !(p->opts.flags & WHARF_PORT_FIXED);
+        l->takes_direct = p->opts.flags & WHARF_PORT_DIRECT;
         int on = 1;
         bool charged = false;
         int r = wh_table_add(&t->links, &l->o);

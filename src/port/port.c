@@ -156,7 +156,7 @@ int wh_port_opts(const struct wharf_port_opts *opts, struct wharf_port_opts *ret
                         return wh_fail(-EINVAL, "wharf_port_opts.size is %u, expected %zu, or more that is 0",
                                        opts->size, sizeof o);
         }
-        if (o.flags & ~(uint32_t)(WHARF_PORT_STAYS | WHARF_PORT_FIXED))
+        if (o.flags & ~(uint32_t)(WHARF_PORT_STAYS | WHARF_PORT_FIXED | WHARF_PORT_DIRECT))
                 return wh_fail(-EINVAL, "wharf_port_opts.flags has unknown bits 0x%x", o.flags);
         if (o.capacity_records > 65536 && o.capacity_records < WHARF_UNBOUNDED)
                 return wh_fail(-EINVAL, "wharf_port_opts.capacity_records is %u, at most 65536", o.capacity_records);

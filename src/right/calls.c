@@ -74,7 +74,8 @@ int wh_call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *in)
                                              .how = in->how,
                                              .refused = (uint16_t)in->refused};
         }
-        if (in->n_items) { /* in a lane nothing is read ahead of a record's own items, so they are all its own */
+        wh_items_done(&c->items); /* of a reply that was begun elsewhere: this one was faster */
+        if (in->n_items) {        /* in a lane nothing is read ahead of a record's own items, so they are all its own */
                 c->items = l->in.items;
                 l->in.items.n = 0;
         }

@@ -6,13 +6,35 @@
 #include "right/held.h"
 #include "right/right.h"
 
+#include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
 
 #include <errno.h>
 
-/* Whoever writes to a holder is the owner of its port, or gave it the right (identity.I1). */
+/*
+ * Whoever writes to a holder is the owner of its port, or gave it the right (identity.I1). A holder that has never called
+ * has no reply to come, so nothing of one is looked at: it may be large, and nobody asked for it.
+ */
 static int holder_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred, uid_t *ret_payer)
+{
+        *ret_payer = (uid_t)-1;
+        switch ((enum wh_frame_type)f->type) {
+        case WH_FRAME_MESSAGE:
+        case WH_FRAME_ITEMS:
+        case WH_FRAME_ATTACH:
+        case WH_FRAME_SECTION:
+        case WH_FRAME_RING:
+        case WH_FRAME_DROPPED:
+        case WH_FRAME_VIA:
+                return wh_held(l)->last_call ? 0 : wh_trace(-EPROTO);
+        default:
+                return 0;
+        }
+}
+
+/* One that lasts for a message is there to read it. */
+static int single_sender(struct wh_link *l, const struct wh_frame *f, const struct wh_cred *cred, uid_t *ret_payer)
 {
         *ret_payer = (uid_t)-1;
         return 0;
@@ -135,24 +157,29 @@ static int single_watch(struct wh_link *l, int sock, bool add)
 }
 
 /* What a send right's link and one for a single message answer alike. */
-#define HOLDERS_ANSWERS                                                                                          \
-        .owner = false, .sender = holder_sender, .not_taken = holder_not_taken, .introduced = holder_introduced, \
-        .greet = holder_greet, .change = holder_change, .introducers = wh_given_see, .budget = holder_budget,    \
-        .may_map = holder_may_map, .mapped = holder_nothing, .hold = holder_takes, .limit = holder_limit,        \
-        .may_share = holder_may_share, .shared = holder_nothing, .sends = holder_takes, .unsent = holder_unsent, \
-        .renew = holder_renew
+#define HOLDERS_ANSWERS                                                                                           \
+        .owner = false, .not_taken = holder_not_taken, .introduced = holder_introduced, .greet = holder_greet,    \
+        .change = holder_change, .introducers = wh_given_see, .budget = holder_budget, .may_map = holder_may_map, \
+        .mapped = holder_nothing, .hold = holder_takes, .limit = holder_limit, .may_share = holder_may_share,     \
+        .shared = holder_nothing, .sends = holder_takes, .unsent = holder_unsent, .renew = holder_renew
 
 const struct wh_end_ops wh_holder_end = {
-        HOLDERS_ANSWERS,       .size = sizeof(struct wh_held), .written = wh_call_written,
-        .via = holder_via,     .window_read = wh_window_give,  .drained = wh_room_settle,
-        .watch = holder_watch, .sock_changed = wh_room_watch,
+        HOLDERS_ANSWERS,
+        .sender = holder_sender,
+        .size = sizeof(struct wh_held),
+        .written = wh_call_written,
+        .via = holder_via,
+        .window_read = wh_window_give,
+        .drained = wh_room_settle,
+        .watch = holder_watch,
+        .sock_changed = wh_room_watch,
 };
 
 /* No call waits on it, and nothing watches it. */
 const struct wh_end_ops wh_single_end = {
-        HOLDERS_ANSWERS,       .size = sizeof(struct wh_link),    .written = single_written,
-        .via = single_via,     .window_read = single_window_read, .drained = holder_nothing,
-        .watch = single_watch, .sock_changed = holder_nothing,
+        HOLDERS_ANSWERS,           .sender = single_sender, .size = sizeof(struct wh_link),
+        .written = single_written, .via = single_via,       .window_read = single_window_read,
+        .drained = holder_nothing, .watch = single_watch,   .sock_changed = holder_nothing,
 };
 
 struct wh_link wh_single_link(wharf_task *t, int sock)

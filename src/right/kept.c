@@ -16,8 +16,10 @@ int wh_right_keep(wharf_task *t, wharf_name right, int *ret_fd, struct wh_kept *
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
                 return wh_fail(err, NULL);
+        const bool was = l->kept;
         int r = l->once || l->out.seq || l->out.lane || l->out.over ? -EPERM : 0;
         if (r == 0) {
+                l->kept = true; /* from the first frame on */
                 l->in.sock_ready = true;
                 l->in.budget = WH_BUDGET;
                 wh_link_read(l, WH_UNTIL_GREETED, 0); /* the greeting lies there already, or never comes */
@@ -34,10 +36,11 @@ int wh_right_keep(wharf_task *t, wharf_name right, int *ret_fd, struct wh_kept *
         }
         if (r == 0) {
                 l->provisional = false; /* E1 */
-                l->kept = true;
                 *ret = (struct wh_kept){.greeted = l->greeted};
                 memcpy(ret->hello, &l->hello, sizeof ret->hello);
                 *ret_fd = l->sock;
+        } else {
+                l->kept = was;
         }
         wh_unlock(&l->o.lock);
         return wh_fail(r, NULL);

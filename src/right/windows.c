@@ -124,6 +124,8 @@ const char *wh_window_why(int err)
                        "namespace)";
         case -ENOSYS:
                 return "not answered directly: the server's kernel or sandbox has no process_vm_writev()";
+        case -ENOPROTOOPT:
+                return "not answered directly: the server's port was made without WHARF_PORT_DIRECT";
         case -EMSGSIZE:
                 return "not answered directly: the reply is larger than the memory that the caller set apart";
         case -EINVAL:

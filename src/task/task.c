@@ -7,6 +7,7 @@
 #include "task/why.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -16,6 +17,8 @@ enum {
         FLYING_LEAST = 8,    /* rights at once to whoever has none on their way, however many others have */
         ANSWERS_MAX = 65536, /* calls received and not answered: the default */
 };
+#define REPLY_BYTES_MAX ((uint64_t)1 << 30)  /* of one reply: the default, as that of a port for a message, */
+#define REPLY_BYTES_MOST ((uint64_t)1 << 40) /* and the most */
 
 struct wh_scratch {
         struct wh_scratch *next;
@@ -76,6 +79,9 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         if (opts && !wh_opts_take(&o, sizeof o, sizeof o.size, opts, opts->size))
                 return wh_fail(-EINVAL, "wharf_task_opts.size is %u, expected %zu, or more that is 0", opts->size,
                                sizeof o);
+        if (o.reply_bytes_max > REPLY_BYTES_MOST)
+                return wh_fail(-EINVAL, "wharf_task_opts.reply_bytes_max is %" PRIu64 ", at most 1 TiB",
+                               o.reply_bytes_max);
 
         wharf_task *t = wh_os_calloc(1, sizeof *t);
         if (!t)
@@ -112,6 +118,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         t->accounts.least[WH_SHARE_RIGHTS] = WH_FDS_MAX;
         t->accounts.least[WH_SHARE_FLYING] = FLYING_LEAST;
         t->accounts.max[WH_SHARE_ANSWERS] = o.answers_max ? o.answers_max : ANSWERS_MAX;
+        t->reply_bytes_max = o.reply_bytes_max ? o.reply_bytes_max : REPLY_BYTES_MAX;
         (void)wh_task_limits(t); /* nobody waits for more yet */
         t->cpus = wh_os_cpus();
         t->ticks_per_us = wh_os_ticks_per_us();

@@ -49,6 +49,7 @@ struct wharf_task {
         pid_t pid;   /* this process's */
         int wake[2]; /* always readable; in every inbox's epoll: see port.h */
         uint32_t spin_us_max;
+        uint64_t reply_bytes_max; /* link/stash.h */
         uint64_t ticks_per_us;
         int cpus;
         void *service;

@@ -7,7 +7,7 @@
 #include "inside.h"
 
 #include "lane/lane.h"
-#include "lane/sealed.h"
+#include "memory/sealed.h"
 #include "os/closer.h"
 #include "os/os.h"
 #include "link/link.h"

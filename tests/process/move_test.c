@@ -625,7 +625,8 @@ TEST_TIMEOUT(two_thousand_links_half_of_them_attached_move_at_once, 120)
         struct hub h = hub_open(NULL);
         struct owner o = {.hub = &h, .run = take_many};
         wharf_task *t = h.task;
-        wharf_name to, p = port_new(t, PORT_OPTS(.capacity_records = 16, .links_max = 2 * LINKS));
+        wharf_name to,
+                p = port_new(t, PORT_OPTS(.flags = WHARF_PORT_DIRECT, .capacity_records = 16, .links_max = 2 * LINKS));
         pid_t pid = owner_start(&o, &to);
         wharf_name *rights = calloc(LINKS, sizeof *rights);
         for (uint16_t i = 0; i < LINKS; i++) {
@@ -1411,7 +1412,7 @@ TEST(a_payload_in_the_senders_address_space_is_read_by_the_new_owner)
         struct hub h = hub_open(NULL);
         struct owner o = {.hub = &h, .run = take_huge};
         struct sender s = {.hub = &h, .run = send_direct};
-        wharf_name to, p = port_new(h.task, NULL);
+        wharf_name to, p = port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_DIRECT));
         pid_t pid = owner_start(&o, &to), sender = sender_start(&s, p);
         await_asleep(sender);
         move(h.task, p, to);

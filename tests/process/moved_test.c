@@ -40,12 +40,14 @@ struct link_state {
         uint32_t id, call, stash_items, how;
         uint64_t items_seq;
         uint32_t n_items;
-        uint8_t rest[124];
+        uint8_t item_kind[68], rest[56];
 };
 static_assert(sizeof(struct link_state) == 288, "as it is there");
 enum {
+        FULL = 4,
         BUILDING = 8,
         IN_MEMORY = 16,
+        DIRECTORY = 4096,
         LINK_BYTES = sizeof(struct link_state),
         SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
         BATCH = 253
@@ -61,7 +63,7 @@ static void datagram_send(int sock, uint32_t index, uint64_t n_fds_in_all, const
                 struct cmsghdr align;
                 char space[CMSG_SPACE(BATCH * sizeof(int))];
         } c = {.align = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int))}};
-        struct datagram d = {0x65766f6d66726877u, 2, index, 1 + (uint32_t)((n_fds_in_all + BATCH - 1) / BATCH), n};
+        struct datagram d = {0x65766f6d66726877u, 3, index, 1 + (uint32_t)((n_fds_in_all + BATCH - 1) / BATCH), n};
         struct iovec iov = {&d, sizeof d};
         struct msghdr m = {
                 .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = CMSG_SPACE(n * sizeof(int))};
@@ -80,7 +82,7 @@ static int carrier_of(struct head h, const struct link_state *each, const int *f
         int sv[2], state = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         const size_t all = sizeof h + (size_t)h.n_links * LINK_BYTES;
         h.magic = 0x65766f6d66726877u;
-        h.version = h.version ? h.version : 2;
+        h.version = h.version ? h.version : 3;
         CHECK_GE(state, 0);
         CHECK_EQ(fchmod(state, 0600), 0);
         len = len ? len : all;
@@ -227,7 +229,7 @@ TEST(a_state_that_does_not_fit_together_is_not_read)
                         .n_links = MANY, .n_fds = hole ? 0 : MANY, .links_max = UINT32_MAX, .port_id = 1};
                 int carrier = carrier_new(h, NULL, sizeof h, sizeof h + (size_t)MANY * LINK_BYTES, &state);
                 CHECK_EQ(fstat(state, &before), 0);
-                CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), -EPROTO);
+                CHECK_EQ(carrier_open(t, carrier, true, 0, &got), -EPROTO);
                 CHECK_EQ(fstat(state, &after), 0);
                 CHECK_EQ(after.st_blocks, before.st_blocks);
                 close(state);
@@ -298,6 +300,57 @@ TEST(messages_in_a_moved_port_are_charged)
         wharf_task_close(t);
 }
 
+static int whole_memory(off_t bytes)
+{
+        int fd = memfd_create("beside", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        CHECK_GE(fd, 0);
+        CHECK_EQ(fchmod(fd, 0600), 0);
+        CHECK_EQ(ftruncate(fd, bytes), 0);
+        void *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+        CHECK_NE(p, MAP_FAILED);
+        munmap(p, (size_t)bytes);
+        CHECK_EQ(fcntl(fd, F_ADD_SEALS, SEALS), 0);
+        return fd;
+}
+
+/*
+ * Goal:   a message in a moved port has no more memory beside its payload than one over a link may have, and all the rights
+ *         that lie there or none.
+ * Method: one memory within the limit, and two of them; then a message that is said to have one of two descriptors, and both.
+ */
+TEST(items_in_a_moved_port_are_as_over_a_link)
+{
+        wharf_task *t;
+        wharf_name got;
+        int sv[2];
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        const int memory = whole_memory(3 << 18), fds[] = {sv[0], memory, memory};
+        for (uint32_t n = 1; n <= 2; n++) {
+                struct link_state each = {.n_items = n, .item_kind = {WH_ITEM_BESIDE, WH_ITEM_BESIDE}};
+                const struct head h = {.port_id = 1, .n_links = 1, .n_fds = 1 + n, .payload_bytes_max = 1 << 20};
+                int carrier = carrier_of(h, &each, fds, 0, 0, NULL);
+                CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), n == 1 ? 0 : -EPROTO);
+                close(carrier);
+                if (n == 1)
+                        CHECK_EQ(wharf_drop(t, got), 0);
+        }
+        for (uint32_t n = 1; n <= 2; n++) {
+                struct link_state each = {.flags = FULL,
+                                          .how = WHARF_HOW_COLD,
+                                          .stash_items = n,
+                                          .n_items = 2,
+                                          .item_kind = {WH_ITEM_FD, WH_ITEM_FD}};
+                int carrier = carrier_of((struct head){.port_id = 1, .n_links = 1, .n_fds = 3}, &each, fds, 0, 0, NULL);
+                CHECK_EQ(carrier_open(t, carrier, false, 1001, &got), n == 2 ? 0 : -EPROTO);
+                close(carrier);
+        }
+        close(memory);
+        close(sv[0]);
+        close(sv[1]);
+        wharf_task_close(t);
+}
+
 /* Moves the port within its task, as another user would. */
 static wharf_name moved_on(wharf_task *t, wharf_name port)
 {
@@ -315,6 +368,53 @@ static struct wh_link *only_link(wharf_task *t, wharf_name port)
         struct wh_port *p = port_of(t, port);
         CHECK_EQ(p->n_links, 1);
         return &wh_container(p->links.next, struct wh_owned, in_port)->link;
+}
+
+/*
+ * Goal:   whose word it is that a link is a directory's, which says for whom it introduces others, is our own user's alone.
+ */
+TEST(a_stranger_makes_nobody_a_directory)
+{
+        wharf_task *t;
+        wharf_name got;
+        int sv[2];
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        const struct link_state each = {.flags = DIRECTORY};
+        for (unsigned own = 0; own < 2; own++) {
+                int carrier = carrier_of((struct head){.port_id = 1, .n_links = 1, .n_fds = 1}, &each, sv, 0, 0, NULL);
+                CHECK_EQ(carrier_open(t, carrier, own, own ? 0 : 1001, &got), 0);
+                CHECK_EQ(wh_owned(only_link(t, got))->directory, own);
+                CHECK_EQ(wharf_drop(t, got), 0);
+                close(carrier);
+        }
+        close(sv[0]);
+        close(sv[1]);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   by which number a payload is given back is not for the former owner to say: two lanes of one number would take the
+ *         memory of a payload away that is still held.
+ * Method: a link whose numbers are what a liar would write; after the move its lane is the first.
+ */
+TEST(a_lane_that_moves_is_numbered_anew)
+{
+        wharf_task *t;
+        wharf_name port, right;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        struct wharf_msg m = MSG(.data = BYTES("x"), .len_bytes = 1, .how = WHARF_HOW_INLINE);
+        CHECK_EQ(wharf_sendmsg(t, right, &m, 0), 0);
+        CHECK_EQ(wharf_recv(t, port, NULL, 0, NULL, 0), -EOVERFLOW);
+        struct wh_link *l = only_link(t, port);
+        CHECK(l->in.lane);
+        l->in.lane->number = l->in.lanes = 7;
+        l = only_link(t, moved_on(t, port));
+        CHECK_EQ(l->in.lane->number, 0);
+        CHECK_EQ(l->in.lanes, 1);
+        wharf_task_close(t);
 }
 
 static void send_part(int sock, const uint8_t *bytes, size_t n, bool last)
@@ -601,18 +701,17 @@ static int sends_what_cannot_be(void *arg)
 {
         const struct hub *h = arg;
         become(1001);
-        enum { MUCH = 600, FULL = 10 };
+        enum { MUCH = 600, FEW = 10 };
         const struct link_state full = {.n_items = WHARF_ITEMS_MAX};
         int sv[2], fds[MUCH];
         CHECK_EQ(wh_os_socketpair(sv), 0);
         for (int i = 0; i < MUCH; i++)
                 fds[i] = sv[0];
         const struct head cannot[] = {
-                {.n_links = FULL,
-                 .n_fds = FULL * (1 + WHARF_ITEMS_MAX)}, /* more descriptors than half of what it has */
+                {.n_links = FEW, .n_fds = FEW * (1 + WHARF_ITEMS_MAX)}, /* more descriptors than half of what it has */
                 {.n_links = MUCH, .n_fds = MUCH, .links_max = UINT32_MAX},           /* more links than that */
                 {.n_links = LIMIT / 4, .n_fds = LIMIT / 4, .links_max = UINT32_MAX}, /* more than the share of a user */
-                {.version = 3},                                                      /* from another time */
+                {.version = 4},                                                      /* from another time */
         };
         const int why[] = {EDQUOT, EDQUOT, EDQUOT, EPROTONOSUPPORT};
         for (unsigned i = 0; i < sizeof cannot / sizeof *cannot; i++) {

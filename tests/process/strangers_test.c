@@ -12,15 +12,19 @@
 #include "os/os.h"
 #include "link/frame.h"
 #include "link/link.h"
+#include "link/wire.h"
+#include "message/call.h"
 #include "message/move.h"
 #include "right/right.h"
 #include "port/port.h"
 #include "names/domain.h"
 #include "names/proto.h"
+#include "wharf/memory.h"
 #include "wharf/names.h"
 #include "wharf/spawn.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -927,6 +931,238 @@ TEST(a_large_memory_is_closed_by_a_thread)
                 CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
                 CHECK_EQ(wh_os_closer_taken() - taken, i);
         }
+}
+
+/* Goal: nor does a receiver that drops a memory, or gives a payload back, free what its maker has left it with. */
+TEST(what_is_given_back_is_freed_by_a_thread)
+{
+        enum { LARGE = 16 << 20 };
+        wharf_task *t;
+        wharf_name port, right, memory;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        CHECK_EQ(wharf_memory_new(t, LARGE, &memory), 0);
+        struct wharf_item it = {.kind = WHARF_MOVE_MEMORY, .name = memory};
+        struct wharf_msg m = MSG(.items = &it, .n_items = 1);
+        CHECK_EQ(wharf_sendmsg(t, right, &m, 0), 0);
+        m = MSG(.items = &it, .cap_items = 1);
+        CHECK_EQ(wharf_recvmsg(t, port, &m, 0), 0);
+        CHECK_EQ(it.kind, WHARF_GOT_MEMORY);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+        uint32_t taken = wh_os_closer_taken();
+        CHECK_EQ(wharf_drop(t, it.name), 0);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+        CHECK_EQ(wh_os_closer_taken() - taken, 1);
+
+        void *bytes = calloc(1, LARGE);
+        m = MSG(.data = bytes, .len_bytes = LARGE, .how = WHARF_HOW_MEMORY);
+        CHECK_EQ(wharf_sendmsg(t, right, &m, 0), 0);
+        free(bytes);
+        m = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(wharf_recvmsg(t, port, &m, 0), 0);
+        CHECK_EQ(m.how, WHARF_HOW_MEMORY);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+        taken = wh_os_closer_taken();
+        wharf_release(t, &m);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+        CHECK_EQ(wh_os_closer_taken() - taken, 1);
+        wharf_task_close(t);
+}
+
+/* ---- replies ---- */
+
+/*
+ * Goal:   nothing of a reply is looked at where there was no call: with it memory may come, and looking through that takes
+ *         time.
+ * Method: at the end of a right that somebody gives lies a message with memories; the right is used to send.
+ */
+TEST(nobody_answers_who_has_not_called)
+{
+        wharf_task *t;
+        wharf_name right;
+        int sv[2], fds[2];
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        fds[0] = fds[1] = memfd_create("beside", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        CHECK_EQ(fchmod(fds[0], 0600), 0);
+        CHECK_EQ(pwrite(fds[0], "", 1, 4095), 1);
+        CHECK_EQ(fcntl(fds[0], F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE), 0);
+        struct wh_frame f = {
+                .type = WH_FRAME_MESSAGE, .to = WH_TO_HOLDER, .n_fds = 2, .call = 1, .arg = WH_MSG_FIRST | WH_MSG_LAST};
+        CHECK_EQ(wh_frame_send(sv[1], &f, (uint8_t[]){WH_ITEM_BESIDE, WH_ITEM_BESIDE}, 2, fds, false), 0);
+        CHECK_EQ(wh_right_from_socket(t, sv[0], true, false, &right), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), -EPROTO);
+        CHECK_EQ(holder(t, right)->in.items.n, 0);
+        close(fds[0]);
+        close(sv[1]);
+        wharf_task_close(t);
+}
+
+/*
+ * Goal:   how much memory a reply may bring is the caller's to say, in its payload and beside it.
+ * Method: a task that takes 1 MiB; replies of that, and of more.
+ */
+TEST(a_reply_brings_no_more_than_its_caller_takes)
+{
+        enum { MIB = 1 << 20 };
+        wharf_task *t;
+        CHECK_EQ(wharf_task_open(&(struct wharf_task_opts){.size = sizeof(struct wharf_task_opts),
+                                                           .reply_bytes_max = ((uint64_t)1 << 40) + 1},
+                                 &t),
+                 -EINVAL);
+        CHECK_EQ(wharf_task_open(
+                         &(struct wharf_task_opts){.size = sizeof(struct wharf_task_opts), .reply_bytes_max = MIB}, &t),
+                 0);
+        void *bytes = calloc(1, MIB + 1);
+        for (unsigned how = 0; how < 4; how++) {
+                wharf_name port, right, memory;
+                uint32_t call;
+                CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+                CHECK_EQ(wharf_right_new(t, port, &right), 0);
+                CHECK_EQ(wharf_call_start(t, right, &MSG(.data = bytes, .len_bytes = 1), 0, &call), 0);
+                struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, 0), 0);
+                wharf_release(t, &m);
+                const size_t len = MIB + (how & 1);
+                struct wharf_item it = {.kind = WHARF_MOVE_MEMORY};
+                struct wharf_msg reply = MSG(.data = bytes, .len_bytes = len);
+                if (how & 2) {
+                        CHECK_EQ(wharf_memory_new(t, len, &memory), 0);
+                        it.name = memory;
+                        reply = MSG(.items = &it, .n_items = 1);
+                }
+                CHECK_EQ(wharf_replymsg(t, m.reply, &reply), 0);
+                m = MSG(.flags = WHARF_RECV_ALLOC, .items = &it, .cap_items = 1);
+                CHECK_EQ(wharf_call_finish(t, right, call, &m, wharf_in_ms(60000)), how & 1 ? -EMSGSIZE : 0);
+                if (!(how & 1)) {
+                        wharf_release(t, &m);
+                        if (m.n_items)
+                                CHECK_EQ(wharf_drop(t, it.name), 0);
+                }
+                CHECK_EQ(wharf_drop(t, right), 0);
+                CHECK_EQ(wharf_drop(t, port), 0);
+        }
+        free(bytes);
+        wharf_task_close(t);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+}
+
+/* The port and the link of that message's sender, both locked. */
+static struct wh_link *sender_of(struct hub *h, const struct wharf_msg *m, struct wh_port **ret)
+{
+        int err;
+        *ret = wh_port_lock(h->task, h->port, &err);
+        CHECK(*ret);
+        struct wh_link *l = (struct wh_link *)wh_table_find(&h->task->links, (uint32_t)m->sender.id);
+        wh_lock(&l->o.lock);
+        return l;
+}
+
+/* Calls often, and has as many descriptors afterwards as before. */
+static int calls_and_counts(void *arg)
+{
+        wharf_name right;
+        char answer[8];
+        wharf_task *t = hub_join(arg, &right);
+        const unsigned before = count_fds();
+        for (unsigned i = 0; i < 4; i++)
+                CHECK_EQ(wharf_call(t, right, "q", 1, answer, sizeof answer, wharf_in_ms(60000)), -EOVERFLOW);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+        const unsigned after = count_fds();
+        wharf_task_close(t);
+        return after > before + 2; /* the lane may have come meanwhile */
+}
+
+/*
+ * Goal:   a server that sends its caller elsewhere for the reply, begins one there, and then answers right here leaves nothing
+ *         in its caller.
+ */
+TEST(a_reply_that_was_begun_elsewhere_leaves_nothing)
+{
+        enum { FDS = 64 };
+        struct hub h = hub_open(NULL);
+        int fds[FDS], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        uint8_t kinds[FDS];
+        memset(kinds, WH_ITEM_FD, sizeof kinds);
+        for (unsigned i = 0; i < FDS; i++)
+                fds[i] = null;
+        pid_t caller = test_fork(calls_and_counts, &h);
+        int pair[4][2];
+        for (unsigned i = 0; i < 4; i++) {
+                struct wh_port *p;
+                char c;
+                int *sv = pair[i];
+                struct wharf_msg m = MSG(.data = &c, .cap_bytes = 1);
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+                CHECK_EQ(wh_os_socketpair(sv), 0);
+                struct wh_link *l = sender_of(&h, &m, &p);
+                const struct wh_reply *y = (const struct wh_reply *)wh_table_find(&h.task->names, m.reply);
+                struct wh_frame via = {.type = WH_FRAME_VIA, .n_fds = 1, .call = y->call};
+                CHECK_EQ(wh_link_frame(l, &via, NULL, 0, &sv[0], false), 0);
+                wh_unlock(&l->o.lock);
+                wh_unlock(&p->inbox->lock);
+                struct wh_frame part = {
+                        .type = WH_FRAME_MESSAGE, .to = WH_TO_ONCE, .n_fds = FDS, .total = 1000, .arg = WH_MSG_FIRST};
+                CHECK_EQ(wh_frame_send(sv[1], &part, kinds, sizeof kinds, fds, false), 0);
+                while (wh_os_inq(sv[1]) < 0 || poll(&(struct pollfd){.fd = sv[0], .events = POLLIN}, 1, 0) == 1)
+                        usleep(1000); /* until it was read */
+                struct wharf_item it = {.kind = WHARF_COPY_FD, .fd = null};
+                CHECK_EQ(wharf_replymsg(h.task, m.reply,
+                                        &MSG(.data = BYTES("answer"), .len_bytes = 6, .items = &it, .n_items = 1)),
+                         0);
+        }
+        CHECK_EQ(test_wait(caller), 0);
+        for (unsigned i = 0; i < 8; i++)
+                close(pair[i / 2][i % 2]);
+        close(null);
+        hub_close(&h);
+}
+
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
+static int calls_and_takes_no_descriptors(void *arg)
+{
+        wharf_name right;
+        wharf_task *t = hub_join(arg, &right);
+        char c;
+        const int no = 0;
+        if (setsockopt(holder(t, right)->sock, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof no) < 0)
+                return 77;
+        const ssize_t r = wharf_call(t, right, "q", 1, &c, 1, WHARF_FOREVER);
+        wharf_task_close(t);
+        return r < 0 ? 0 : 1;
+}
+
+/*
+ * Goal:   a caller that lets nothing in, of which the new owner of a port would need something, keeps nobody from moving it.
+ * Method: one that takes no descriptors, as the kernel lets it since 6.16; it loses its link.
+ */
+TEST(a_caller_keeps_no_port_from_moving)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        pid_t caller = test_fork(calls_and_takes_no_descriptors, &h);
+        char c;
+        struct wharf_msg m = MSG(.data = &c, .cap_bytes = 1);
+        int r;
+        do
+                r = wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(50));
+        while (r == -ETIMEDOUT && running(caller));
+        if (r < 0) {
+                CHECK_EQ(test_wait(caller), 77);
+                hub_close(&h);
+                test_skip("SO_PASSRIGHTS is not there");
+        }
+        wharf_name box, to;
+        CHECK_EQ(wharf_port_new(h.task, NULL, &box), 0);
+        CHECK_EQ(wharf_right_new(h.task, box, &to), 0);
+        CHECK_EQ(wharf_port_listen(h.task, h.port, -1), 0);
+        struct wharf_item it = {.kind = WHARF_MOVE_RECEIVE, .name = h.port};
+        CHECK_EQ(wharf_sendmsg(h.task, to, &MSG(.items = &it, .n_items = 1), 0), 0);
+        CHECK_EQ(test_wait(caller), 0);
+        hub_close(&h);
 }
 
 /* A request to wharfd by hand, with an end of a pair as the right that it is about. */

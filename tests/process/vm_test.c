@@ -6,6 +6,7 @@
 #include "inside.h"
 
 #include "os/os.h"
+#include "port/port.h"
 #include "link/direct.h"
 #include "right/held.h"
 #include "link/link.h"
@@ -341,7 +342,7 @@ static int receive_inside(void *arg)
         CHECK_EQ(bind(h.listen_fd, (struct sockaddr *)&sa, sizeof sa), 0);
         CHECK_EQ(listen(h.listen_fd, 4), 0);
         CHECK_EQ(wharf_task_open(NULL, &h.task), 0);
-        CHECK_EQ(wharf_port_new(h.task, NULL, &h.port), 0);
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_DIRECT), &h.port), 0);
         CHECK_EQ(wharf_port_listen(h.task, h.port, h.listen_fd), 0);
         take_three(&h);
         hub_close(&h);
@@ -945,7 +946,7 @@ TEST(a_reply_by_somebody_else_falls_back)
 {
         struct hub h = hub_open(NULL);
         wharf_name port, right;
-        CHECK_EQ(wharf_port_new(h.task, NULL, &port), 0);
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_DIRECT), &port), 0);
         CHECK_EQ(wharf_right_new(h.task, port, &right), 0);
         pid_t pid = test_fork(call_and_be_passed_on, &h);
         struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
@@ -1184,12 +1185,6 @@ static int announce_lies(void *arg)
         return 0;
 }
 
-static bool running(pid_t pid)
-{
-        siginfo_t si = {0};
-        return waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid == 0;
-}
-
 TEST(windows_that_no_honest_caller_announces)
 {
         struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
@@ -1259,4 +1254,63 @@ TEST(direct_replies_that_no_honest_server_gives)
                 CHECK_EQ(wharf_call_finish(h.task, right, call, &a, WHARF_FOREVER), -EPROTO);
                 hub_close(&h);
         }
+}
+
+/*
+ * Goal:   nothing goes directly but where the receiver's port was made for it, in either direction; it comes in another way,
+ *         and both are told why.
+ */
+TEST(direct_takes_two)
+{
+        enum { LEN = 100000 };
+        wharf_task *t;
+        wharf_name port, right;
+        uint32_t call;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        CHECK_EQ(wharf_right_new(t, port, &right), 0);
+        uint8_t *bytes = pattern_new(LEN, 1);
+        struct wharf_msg req = MSG(.data = bytes, .len_bytes = LEN, .flags = WHARF_REPLY_DIRECT, .cap_bytes = LEN);
+        CHECK_EQ(wharf_call_start(t, right, &req, 0, &call), 0);
+        struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(wharf_recvmsg(t, port, &m, 0), 0);
+        struct wharf_msg reply = MSG(.data = m.data, .len_bytes = LEN, .how = WHARF_HOW_DIRECT);
+        CHECK_EQ(wharf_replymsg(t, m.reply, &reply), 0);
+        CHECK_NE(reply.how, WHARF_HOW_DIRECT);
+        check_why("WHARF_PORT_DIRECT");
+        wharf_release(t, &m);
+        m = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(wharf_call_finish(t, right, call, &m, 0), 0);
+        check_why("WHARF_PORT_DIRECT");
+        wharf_release(t, &m);
+        free(bytes);
+        wharf_task_close(t);
+}
+
+static int sends_to_who_takes_nothing(void *arg)
+{
+        wharf_name hub;
+        wharf_task *t = hub_join(arg, &hub);
+        void *p = pattern_new(MIB, 1);
+        uint32_t how = 0;
+        CHECK_EQ(send_direct(t, hub, p, MIB, WHARF_FOREVER, &how), 0);
+        CHECK_NE(how, WHARF_HOW_DIRECT);
+        check_why("WHARF_PORT_DIRECT");
+        free(p);
+        wharf_task_close(t);
+        return 0;
+}
+
+TEST(nothing_is_read_that_the_port_was_not_made_for)
+{
+        struct hub h = hub_open(NULL);
+        ((struct wh_port *)wh_table_find(&h.task->names, h.port))->opts.flags = 0;
+        pid_t pid = test_fork(sends_to_who_takes_nothing, &h);
+        struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
+        CHECK_EQ(m.len_bytes, MIB);
+        CHECK_NE(m.how, WHARF_HOW_DIRECT);
+        wharf_release(h.task, &m);
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
 }

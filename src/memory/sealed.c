@@ -1,4 +1,4 @@
-#include "lane/sealed.h"
+#include "memory/sealed.h"
 
 #include "base/bits.h"
 #include "base/trace.h"
@@ -13,7 +13,7 @@
 
 int wh_sealed_check(int fd, int seals, uint64_t *ret_len)
 {
-        uint64_t len;
+        uint64_t len = 0;
         int r = wh_sealed_size(fd, seals, &len);
         if (r == 0)
                 r = wh_sealed_whole(fd, len);
@@ -50,6 +50,18 @@ int wh_sealed_touch(int fd, void *map, uint64_t len)
 int wh_sealed_size(int fd, int seals, uint64_t *ret_len)
 {
         struct stat st;
+        const int r = wh_sealed_file(fd, seals, &st);
+        if (r < 0)
+                return r;
+        if ((st.st_mode & 07777) != 0600)
+                return wh_trace(-EPROTO);
+        *ret_len = (uint64_t)st.st_size;
+        return 0;
+}
+
+int wh_sealed_file(int fd, int seals, struct stat *ret)
+{
+        struct stat st;
         uint64_t magic;
         /* Seals first: until they are there the maker can still cut or punch what anything else was asked about. */
         int r = wh_os_get_seals(fd);
@@ -60,7 +72,7 @@ int wh_sealed_size(int fd, int seals, uint64_t *ret_len)
         r = wh_os_fstat(fd, &st);
         if (r < 0)
                 return wh_trace(r);
-        if (!S_ISREG(st.st_mode) || (st.st_mode & 07777) != 0600)
+        if (!S_ISREG(st.st_mode))
                 return wh_trace(-EPROTO);
         r = wh_os_fstatfs(fd, &magic);
         if (r < 0)
@@ -69,6 +81,6 @@ int wh_sealed_size(int fd, int seals, uint64_t *ret_len)
                 return wh_trace(-EPROTO); /* huge pages count otherwise, and other file systems may stall a load */
         if (st.st_size <= 0 || (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size)
                 return wh_trace(-EPROTO);
-        *ret_len = (uint64_t)st.st_size;
+        *ret = st;
         return 0;
 }

@@ -10,10 +10,11 @@
  *       (wh_sealed_whole()). Memory that is sealed against writing can get none later.
  *   S4  Whatever else is promised by the seals that were asked for.
  */
-#ifndef WH_LANE_SEALED_H
-#define WH_LANE_SEALED_H
+#ifndef WH_MEMORY_SEALED_H
+#define WH_MEMORY_SEALED_H
 
 #include <stdint.h>
+#include <sys/stat.h>
 
 /*
  * Seals that say that nobody can ever write again: the kernel grants F_SEAL_WRITE only while no writable mapping that
@@ -34,6 +35,8 @@ int wh_sealed_check(int fd, int seals, uint64_t *ret_len);
  * see first.
  */
 int wh_sealed_size(int fd, int seals, uint64_t *ret_len);
+/* The same for memory that others may open as well, of whatever mode. */
+int wh_sealed_file(int fd, int seals, struct stat *ret);
 /* Has it no hole? 0; -EPROTO: it has; -EOPNOTSUPP: it cannot be asked here, and wh_sealed_touch() finds out. */
 int wh_sealed_whole(int fd, uint64_t len);
 /*
