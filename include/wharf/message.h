@@ -357,6 +357,7 @@ WHARF_API int wharf_sender_pidfd(wharf_task *task, uint64_t sender_id, int *ret)
  *         -ECANCELED   the server dropped the request
  *         -EPERM       `right` is a send-once right, which takes no calls: put one of your own into the message
  *         -EOVERFLOW   the reply is larger than `cap_bytes` and was dropped
+ *         -EMSGSIZE    also: the reply is larger than this task takes (reply_bytes_max, wharf/task.h); the right has ended
  */
 WHARF_API ssize_t wharf_call(wharf_task *task, wharf_name right, const void *req, size_t len_bytes, void *buf,
                              size_t cap_bytes, int64_t deadline_ns);

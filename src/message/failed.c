@@ -73,6 +73,9 @@ void wh_link_failed(struct wh_link *l, int err)
         else if (err == -ETIMEDOUT)
                 wh_fail_plain(err, meets ? "no receiver took it until the deadline"
                                          : "the queue stayed full until the deadline");
+        else if (err == -EMSGSIZE && err == l->over)
+                wh_fail(err, "a reply was larger than this task takes: at most %" PRIu64 " bytes (reply_bytes_max)",
+                        l->task->reply_bytes_max);
         else if (err == -EMSGSIZE)
                 wh_fail(err, "larger than the port takes: at most %" PRIu64 " bytes (payload_bytes_max)",
                         l->hello.payload_bytes_max);

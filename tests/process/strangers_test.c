@@ -1035,6 +1035,8 @@ TEST(a_reply_brings_no_more_than_its_caller_takes)
                 CHECK_EQ(wharf_replymsg(t, m.reply, &reply), 0);
                 m = MSG(.flags = WHARF_RECV_ALLOC, .items = &it, .cap_items = 1);
                 CHECK_EQ(wharf_call_finish(t, right, call, &m, wharf_in_ms(60000)), how & 1 ? -EMSGSIZE : 0);
+                if (how & 1)
+                        CHECK(strstr(wharf_why(), "reply_bytes_max"));
                 if (!(how & 1)) {
                         wharf_release(t, &m);
                         if (m.n_items)
