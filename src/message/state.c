@@ -34,8 +34,8 @@ static int size_check(const struct wh_moving *mv, int fd, uint64_t len)
 {
         struct wh_move_head h;
         ssize_t n = wh_os_read_at(fd, &h, sizeof h, 0);
-        if (n < 0)
-                return wh_trace((int)n);
+        if (n < 0) /* of memory that is sealed: the kernel has none to do it with */
+                return wh_trace(-ENOMEM);
         if (n != sizeof h || h.magic != WH_MOVE_MAGIC)
                 return wh_trace(-EPROTO);
         if (h.version != MOVE_VERSION)

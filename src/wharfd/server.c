@@ -240,7 +240,8 @@ static int wait_for_more(struct wh_server *s, int stop_fd, int64_t wake_ns, unsi
         int n = wh_os_poll(p, n_polls, wake_ns);
         if (n > 0 && p[1].revents)
                 return WH_SERVER_STOPPED;
-        wh_watches_polled(s, p + WH_POLLS_OWN, n < 0 ? 0 : n_polls - WH_POLLS_OWN);
+        if (n != 0 || s->shortage)
+                wh_watches_look_again(s);
         if (n > 0 && p[2].revents)
                 wh_kept_hear(s);
         if (n > 0 && p[3].revents)
@@ -262,8 +263,11 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
         for (;;) {
                 int r = 0;
                 s->pass++;
-                for (unsigned i = 0; i < BATCH_MSGS && r == 0; i++)
+                unsigned n = 0;
+                for (; n < BATCH_MSGS && r == 0; n++)
                         r = serve_one(s);
+                if (n > 1 || r == 0)
+                        wh_watches_look_again(s);
                 if (r == -EAGAIN) {
                         s->short_tries = 0;
                         spares_take(s);

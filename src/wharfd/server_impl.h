@@ -265,9 +265,10 @@ bool wh_watches_pump(struct wh_server *s);
 bool wh_watches_behind_at(struct wh_server *s, const struct named *e);
 /* Everybody is told everything anew: the rules changed. */
 void wh_watches_anew(struct wh_server *s);
-/* Fills in what to poll for those who have no room; how many. Then: what came of it; with `n` 0 they all look again. */
+/* Fills in what to poll for those who have no room; how many. */
 unsigned wh_watches_poll(struct wh_server *s, struct pollfd *ret);
-void wh_watches_polled(struct wh_server *s, const struct pollfd *polled, unsigned n);
+/* Something has happened: those who had no room may have some. */
+void wh_watches_look_again(struct wh_server *s);
 void wh_watches_done(struct wh_server *s);
 
 #endif

@@ -57,9 +57,8 @@ struct watch {
         uint32_t slot;
         bool behind;
         bool begin_owed;
-        bool no_room;    /* ... since it found none it waits for some, */
-        uint32_t polled; /* at that place in what is polled */
-        uint64_t pass;   /* in which it was told something last */
+        bool no_room;  /* ... and found none: not tried again before something has happened */
+        uint64_t pass; /* in which it was tried last */
         char cursor[WHARF_NAME_MAX + 1];
         char pattern[WHARF_NAME_MAX + 1];
 };
@@ -407,23 +406,19 @@ unsigned wh_watches_poll(struct wh_server *s, struct pollfd *ret)
         unsigned k = 0;
         if (s->n_behind)
                 wh_list_for (n, &s->watches) {
-                        struct watch *w = wh_container(n, struct watch, node);
-                        w->polled = UINT32_MAX;
+                        const struct watch *w = wh_container(n, struct watch, node);
                         if (w->no_room &&
                             wh_right_room(s->task, w->right != WHARF_NONE ? w->right : w->kept, &ret[k]) == 0)
-                                w->polled = k++;
+                                k++;
                 }
         return k;
 }
 
-void wh_watches_polled(struct wh_server *s, const struct pollfd *polled, unsigned n)
+void wh_watches_look_again(struct wh_server *s)
 {
         if (s->n_behind)
-                wh_list_for (at, &s->watches) {
-                        struct watch *w = wh_container(at, struct watch, node);
-                        if (n == 0 || w->polled >= n || polled[w->polled].revents)
-                                w->no_room = false;
-                }
+                wh_list_for (n, &s->watches)
+                        wh_container(n, struct watch, node)->no_room = false;
 }
 
 void wh_watches_done(struct wh_server *s)
