@@ -36,7 +36,7 @@
  * In one pass the watchers of a user are told so much, and then requests are served again: a name that is looked at costs one,
  * and one that is told as much as EVENT_COST. They go on where they were, the one that was last told behind the others.
  */
-enum { EVENT_COST = 8, TURN_COST = 256 * EVENT_COST };
+enum { EVENT_COST = 8, TURN_COST = 64 * EVENT_COST };
 
 struct watching {
         struct wh_list node; /* of s->watching */
