@@ -50,15 +50,30 @@ static struct named **id_bucket_of(const struct wh_server *s, uint64_t port_id)
         return &s->by_id[port_id & (s->room_names - 1)];
 }
 
+static void hash(struct wh_server *s, struct named *e)
+{
+        e->at = bucket_of(s, e->right);
+        if ((e->next = *e->at))
+                e->next->at = &e->next;
+        *e->at = e;
+        e->at_by_id = id_bucket_of(s, e->port_id);
+        if ((e->next_by_id = *e->at_by_id))
+                e->next_by_id->at_by_id = &e->next_by_id;
+        *e->at_by_id = e;
+}
+
+static void unhash(struct named *e)
+{
+        if ((*e->at = e->next))
+                e->next->at = e->at;
+        if ((*e->at_by_id = e->next_by_id))
+                e->next_by_id->at_by_id = e->at_by_id;
+}
+
 void wh_named_remove(struct wh_server *s, size_t i)
 {
-        struct named *e = s->names[i], **at = bucket_of(s, e->right);
-        while (*at != e)
-                at = &(*at)->next;
-        *at = e->next;
-        for (at = id_bucket_of(s, e->port_id); *at != e; at = &(*at)->next_by_id)
-                ;
-        *at = e->next_by_id;
+        struct named *e = s->names[i];
+        unhash(e);
         size_t lo = 0, hi = s->n_names;
         while (lo < hi) {
                 size_t mid = lo + (hi - lo) / 2;
@@ -91,15 +106,6 @@ struct named *wh_named_get(struct wh_server *s, const char *name)
                 return s->names[i];
         wh_named_remove(s, i);
         return NULL;
-}
-
-static void hash(struct wh_server *s, struct named *e)
-{
-        struct named **b = bucket_of(s, e->right), **i = id_bucket_of(s, e->port_id);
-        e->next = *b;
-        *b = e;
-        e->next_by_id = *i;
-        *i = e;
 }
 
 int wh_named_insert(struct wh_server *s, struct named *e)

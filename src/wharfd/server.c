@@ -192,6 +192,7 @@ struct wh_server *wh_server_free(struct wh_server *s)
                 wharf_drop(s->task, w->reply);
                 wh_waiter_free(s, w);
         }
+        free(s->deadlines);
         wh_turns_drop(s);
         wh_list_for_safe (pos, &s->tasks)
                 wh_tasked_free(s, wh_container(pos, struct tasked, node));

@@ -17,14 +17,14 @@ struct wh_port_status;
 
 struct named {
         char name[WHARF_NAME_MAX + 1];
-        wharf_name right;                  /* kept (right/kept.h) */
-        struct named *next;                /* of the same bucket by right */
-        struct named *next_by_id;          /* ... by the port's id */
-        uint64_t port_id;                  /* of the port; 0 where it is not known */
-        uint64_t serial;                   /* never that of another one, nor of an earlier wharfd */
-        const struct wh_port_status *page; /* NULL where its owner could not make one */
-        struct wh_cookie cookie;           /* S2 */
-        uint32_t slot;                     /* in the store */
+        wharf_name right;                     /* kept (right/kept.h) */
+        struct named *next, **at;             /* in its bucket by right, */
+        struct named *next_by_id, **at_by_id; /* ... and by the port's id, which many may have */
+        uint64_t port_id;                     /* of the port; 0 where it is not known */
+        uint64_t serial;                      /* never that of another one, nor of an earlier wharfd */
+        const struct wh_port_status *page;    /* NULL where its owner could not make one */
+        struct wh_cookie cookie;              /* S2 */
+        uint32_t slot;                        /* in the store */
         pid_t pid;
         uid_t uid;
         uint32_t known; /* enum wharf_known: how these two are */
@@ -38,10 +38,11 @@ struct named {
 
 /* A lookup that waits. */
 struct waiter {
-        struct wh_list node; /* of s->waiters, the earliest deadline first; of none once its time is over */
+        struct wh_list node; /* of s->waiters, the one whose asker was looked at last behind */
         struct wh_list at;   /* of s->awaited[], by its name; or of turn->due, once it is to be answered */
         struct turn *turn;   /* of its user */
-        bool due;
+        bool due, over;      /* it is to be answered; its time is over, */
+        uint32_t place;      /* ... and until then it is there in s->deadlines */
         wharf_name reply;
         uint64_t link;
         uid_t uid;
@@ -128,7 +129,8 @@ struct wh_server {
         struct wh_list waiters;
         struct wh_list awaited[WH_AWAITED];
         size_t n_waiters;
-        size_t sweep_at; /* waiters at which the dead are looked for next */
+        struct waiter **deadlines; /* those whose time is not over: a heap, the earliest first */
+        uint32_t n_deadlines, room_deadlines;
         struct wh_list tasks;
         size_t n_tasks;
         struct wh_list *tasks_next;    /* whose life is looked at next */
