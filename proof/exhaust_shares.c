@@ -280,7 +280,7 @@ int main(int argc, char **argv)
                 bad("something is left", errno);
         printf("exhaust shares: operations %u, processes %u, median look-up in us beside %.0f, beside spinning ones "
                "%.0f, "
-               "factor %.2f\n",
-               LOOKUPS * 2, n_procs, taken, spun, taken / spun);
+               "factor %.2f%s\n",
+               LOOKUPS * 2, n_procs, taken, spun, taken / spun, taken > spun * FACTOR_MAX ? ", FAILED" : "");
         return taken > spun * FACTOR_MAX;
 }

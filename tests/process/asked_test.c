@@ -42,7 +42,7 @@ static wharf_task *task(void)
 
 struct asking {
         struct hub hub;
-        struct stage asked, go;
+        struct stage asked, go, read;
         unsigned n; /* look-ups */
 };
 
@@ -75,7 +75,7 @@ static struct asking asking_open(unsigned n, const struct wharf_port_opts *opts)
 {
         if (getuid() != 0)
                 test_skip("needs to become another user");
-        struct asking s = {.asked = stage_new(), .go = stage_new(), .n = n};
+        struct asking s = {.asked = stage_new(), .go = stage_new(), .read = stage_new(), .n = n};
         const char *dir = test_domain();
         CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--share", "--linger", "forever", NULL}), 0);
         s.hub = hub_open(opts);
@@ -87,6 +87,7 @@ static void asking_close(struct asking *s)
 {
         stage_done(&s->asked);
         stage_done(&s->go);
+        stage_done(&s->read);
         hub_close(&s->hub);
         test_stop_wharfd(getenv("WHARF_DOMAIN"));
 }
@@ -154,6 +155,7 @@ static int serves_with_few(void *arg)
         CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
         CHECK_EQ(wharf_register(t, "here", port), 0);
         stage_reach(&s->go);
+        stage_await(&s->read);
         for (;;) {
                 char c;
                 struct wharf_msg m = MSG(.data = &c, .cap_bytes = 1, .flags = WHARF_RECV_DROP_UNFIT);
@@ -166,16 +168,19 @@ static int serves_with_few(void *arg)
 
 /*
  * Goal:   beyond the share of all links of the task it is refused, and told so; others are served.
- * Method: a server that may have 32 links, and a stranger with forty rights to it, of which it uses none until then.
+ * Method: a server that may have 32 links, and a stranger with 24 rights to it. It has made a pair of its own for each, and sent
+ *         something there, before the server reads any of it.
  */
 TEST(look_ups_beyond_the_links_of_a_task_are_refused)
 {
-        struct asking s = asking_open(40, NULL);
+        enum { N = 24 };
+        struct asking s = asking_open(N, NULL);
         CHECK_EQ(wharf_unregister(s.hub.task, "here"), 0);
         pid_t server = test_fork(serves_with_few, &s);
         stage_await(&s.go);
         pid_t stranger = test_fork(asks_and_keeps, &s);
         stage_await(&s.asked);
+        stage_reach(&s.read);
         char c;
         for (unsigned i = 0; i < 5; i++) {
                 wharf_name right;
@@ -185,8 +190,8 @@ TEST(look_ups_beyond_the_links_of_a_task_are_refused)
         }
         stage_reach(&s.go);
         int refused = test_wait(stranger);
-        CHECK_GE(refused, 40 - FEW / 4);
-        CHECK_LE(refused, 40 - FEW / 8);
+        CHECK_GE(refused, N - FEW / 4);
+        CHECK_LE(refused, N - FEW / 8);
         kill_hard(server);
         asking_close(&s);
 }

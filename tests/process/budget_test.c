@@ -483,21 +483,16 @@ TEST(a_large_reply_is_freed_where_nobody_waits)
         CHECK_EQ(more[1], more[0] + 1);
 }
 
-/*
- * Goal:   a payload that was about to be the receiver's, and stays for another try, is the link's as before.
- * Method: a payload in a memory of its own, and a memory beside it that cannot be mapped now. Then a descriptor of ours gets
- *         the number that the payload's had, and keeps it when the message is received.
- */
-TEST(a_payload_that_stays_for_another_try_closes_nothing_of_ours)
+/* So long that it is given back by its descriptor, and so short that it is not. */
+static void payload_that_stays(size_t len)
 {
         struct hub h = hub_open(NULL);
         wharf_name right, memory;
-        static uint8_t bytes[4 * WH_PAGE];
+        uint8_t *bytes = calloc(1, len);
         CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
         CHECK_EQ(wharf_memory_new(h.task, WH_PAGE, &memory), 0);
         struct wharf_item it = {.kind = WHARF_MOVE_MEMORY, .name = memory}, got;
-        struct wharf_msg m =
-                MSG(.data = bytes, .len_bytes = sizeof bytes, .how = WHARF_HOW_MEMORY, .items = &it, .n_items = 1);
+        struct wharf_msg m = MSG(.data = bytes, .len_bytes = len, .how = WHARF_HOW_MEMORY, .items = &it, .n_items = 1);
         CHECK_EQ(wharf_sendmsg(h.task, right, &m, 0), 0);
         struct wharf_msg r = MSG(.flags = WHARF_RECV_ALLOC);
         CHECK_EQ(wharf_recvmsg(h.task, h.port, &r, 0), -EOVERFLOW); /* it is read, and stays */
@@ -507,12 +502,25 @@ TEST(a_payload_that_stays_for_another_try_closes_nothing_of_ours)
         wh_os_gate = NULL;
         int ours = dup(h.listen_fd);
         CHECK_EQ(wharf_recvmsg(h.task, h.port, &r, 0), 0);
-        CHECK_EQ(r.len_bytes, sizeof bytes);
-        CHECK_MEM(r.data, bytes, sizeof bytes);
+        CHECK_EQ(r.len_bytes, len);
+        CHECK_MEM(r.data, bytes, len);
         wharf_release(h.task, &r);
         CHECK_GE(fcntl(ours, F_GETFD), 0);
         close(ours);
+        free(bytes);
         hub_close(&h);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+}
+
+/*
+ * Goal:   a payload that was about to be the receiver's, and stays for another try, is the link's as before.
+ * Method: a payload in a memory of its own, and a memory beside it that cannot be mapped now. Then a descriptor of ours gets
+ *         the number that the payload's had, and keeps it when the message is received.
+ */
+TEST(a_payload_that_stays_for_another_try_closes_nothing_of_ours)
+{
+        payload_that_stays(4 * WH_PAGE);
+        payload_that_stays(2 << 20);
 }
 
 /*
