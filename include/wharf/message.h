@@ -14,8 +14,9 @@
  * DIRECT copies once, where the other ways copy twice, and needs no shared memory; wharf_sendmsg() returns when the
  * receiver has read the message, or takes it back at the deadline. The kernel decides whether the receiver may read
  * (the same user, a process that is dumpable, no Yama in between, no other pid namespace), and wharf never loosens its
- * rules: where the receiver may not read, or its port does not take it, the message travels in one of the other ways, `how` says which, and
- * wharf_why() says why. While one thread waits for this on a right, others that send on the same right wait as well.
+ * rules: where the receiver may not read, or its port does not take it, the message travels in one of the other ways,
+ * `how` says which, and wharf_why() says why. While one thread waits for this on a right, others that send on the same
+ * right wait as well.
  *
  * Payloads that are to be handed over or shared without any copy travel beside a message: see wharf/memory.h.
  *
@@ -155,9 +156,11 @@ enum {
         /* wharf_sendmsg(): */
         WHARF_SEND_LATER = 4, /* where the queue stays full, leave the message to be sent later */
         /* wharf_callmsg(), wharf_call_start(), in the request: */
-        WHARF_REPLY_DIRECT =
-                8, /* the server may write a reply of up to cap_bytes straight into this process, if its port was
-                                   made for it (WHARF_PORT_DIRECT) */
+        /*
+         * The server may write a reply of up to cap_bytes straight into this process, if its port was made for it
+         * (WHARF_PORT_DIRECT).
+         */
+        WHARF_REPLY_DIRECT = 8,
 };
 
 enum {

@@ -109,9 +109,9 @@ WHARF_API int wharf_segment_open(const char *name, uint32_t access, wharf_segmen
  * @fd      Consumed on success.
  * @access  as above; not more than the descriptor was opened for.
  * @flags   WHARF_SEGMENT_SEALED when its sender is not trusted: it must be memory (no file of a file system that somebody
- *          serves, no huge pages), its size sealed, and its blocks reserved (what was never written is read once, to see that). They
- *          are there for good only where it is sealed against writing as well (F_SEAL_WRITE); otherwise whoever can
- *          write may punch holes later.
+ *          serves, no huge pages), its size sealed, and its blocks reserved (what was never written is read once, to see
+ *          that). They are there for good only where it is sealed against writing as well (F_SEAL_WRITE); otherwise
+ *          whoever can write may punch holes later.
  *
  * Errors: -EINVAL  access or flags cannot be
  *         -EBADF   fd is no open descriptor
