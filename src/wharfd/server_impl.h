@@ -267,7 +267,7 @@ bool wh_watches_pump(struct wh_server *s);
 bool wh_watches_behind_at(struct wh_server *s, const struct named *e);
 /* Everybody is told everything anew: the rules changed. */
 void wh_watches_anew(struct wh_server *s);
-/* Fills in what to poll for those who have no room; how many. */
+/* Fills in what to poll for those who are behind; how many. */
 unsigned wh_watches_poll(struct wh_server *s, struct pollfd *ret);
 /* Something has happened: those who had no room may have some. */
 void wh_watches_look_again(struct wh_server *s);

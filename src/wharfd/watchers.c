@@ -407,7 +407,7 @@ unsigned wh_watches_poll(struct wh_server *s, struct pollfd *ret)
         if (s->n_behind)
                 wh_list_for (n, &s->watches) {
                         const struct watch *w = wh_container(n, struct watch, node);
-                        if (w->no_room &&
+                        if (w->behind && /* also those that have fallen behind since they were last tried */
                             wh_right_room(s->task, w->right != WHARF_NONE ? w->right : w->kept, &ret[k]) == 0)
                                 k++;
                 }
