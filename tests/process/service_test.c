@@ -1411,6 +1411,18 @@ TEST(those_whose_time_is_over_are_answered_in_parts)
         crowd_close(&c);
 }
 
+/* Reads events until one like this comes. */
+static void await_event(wharf_task *t, wharf_name events, enum wharf_name_what what, const char *name)
+{
+        struct wharf_name_event ev = {0};
+        do {
+                uint8_t buf[512];
+                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
+                CHECK_EQ(wharf_recvmsg(t, events, &m, wharf_in_ms(60000)), 0);
+                CHECK_EQ(wharf_names_event(t, &m, &ev), 0);
+        } while (ev.what != what || strcmp(ev.name, name));
+}
+
 /*
  * Goal:   nothing is done for who has hung up, and cannot read an answer, but what it takes back: it would keep others waiting.
  * Method: while wharfd is stopped somebody asks for more names than its user may wait for, takes one back, and is gone. Then
@@ -1428,6 +1440,7 @@ TEST(who_has_hung_up_is_not_served_but_for_what_it_takes_back)
         uint32_t call = start_by_hand(c.t, c.beside[0], &req, port(c.t));
         CHECK_EQ(finish_by_hand(c.t, c.beside[0], call, WH_NAMES_REGISTER, WHARF_FOREVER, &none), 0);
         CHECK_EQ(wharf_names_watch(c.t, "", events), 0);
+        await_event(c.t, events, WHARF_NAMES_END, ""); /* what it was not told of is not told to be gone */
         const struct wh_names_request state = {.op = WH_NAMES_STATE};
         uint8_t answer[512];
         ask_by_hand(gone, to, &state, answer, sizeof answer);
@@ -1439,14 +1452,7 @@ TEST(who_has_hung_up_is_not_served_but_for_what_it_takes_back)
         start_by_hand(gone, to, &req, WHARF_NONE);
         wharf_task_close(gone);
         CHECK_EQ(kill(c.server, SIGCONT), 0);
-        for (bool back = false; !back;) { /* requests of one link are served in their order */
-                uint8_t buf[512];
-                struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
-                struct wharf_name_event ev;
-                CHECK_EQ(wharf_recvmsg(c.t, events, &m, wharf_in_ms(60000)), 0);
-                CHECK_EQ(wharf_names_event(c.t, &m, &ev), 0);
-                back = ev.what == WHARF_NAME_GONE && !strcmp(ev.name, "back");
-        }
+        await_event(c.t, events, WHARF_NAME_GONE, "back"); /* requests of one link are served in their order */
         wait.timeout_ns = 1;
         call = start_by_hand(c.t, c.beside[0], &wait, WHARF_NONE);
         CHECK_EQ(finish_by_hand(c.t, c.beside[0], call, WH_NAMES_LOOKUP, WHARF_FOREVER, &none), -ENOENT);
