@@ -11,18 +11,6 @@
 #define MADV_POPULATE_READ 22
 #endif
 
-int wh_sealed_check(int fd, int seals, uint64_t *ret_len)
-{
-        uint64_t len = 0;
-        int r = wh_sealed_size(fd, seals, &len);
-        if (r == 0)
-                r = wh_sealed_whole(fd, len);
-        if (r < 0 && r != -EOPNOTSUPP)
-                return r;
-        *ret_len = len;
-        return 0;
-}
-
 int wh_sealed_whole(int fd, uint64_t len)
 {
         uint64_t hole;

@@ -27,12 +27,8 @@
 
 /*
  * Is `fd` such a memory, with all of `seals` (which include F_SEAL_SHRINK and F_SEAL_GROW)? 0 with its size in bytes,
- * never 0; -EPROTO; or what the system says. Reads none of it.
- */
-int wh_sealed_check(int fd, int seals, uint64_t *ret_len);
-/*
- * The same but for holes: asking for those takes time with the size (20 us for each MiB), which the caller may want to
- * see first.
+ * never 0; -EPROTO; or what the system says. Reads none of it. It is asked for holes apart (wh_sealed_whole()), since
+ * that takes time with the size, 20 us for each MiB, which the caller may want to see first.
  */
 int wh_sealed_size(int fd, int seals, uint64_t *ret_len);
 /* The same for memory that others may open as well, of whatever mode. */

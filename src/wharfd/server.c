@@ -122,7 +122,6 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
         wh_list_init(&s->turns);
         s->serial_first = s->serial = (uint64_t)wh_os_now_ns(); /* more than any that an earlier one gave */
         wh_list_init(&s->watches);
-        wh_list_init(&s->watching);
         struct wharf_port_opts o = {
                 .size = sizeof o,
                 .flags = WHARF_PORT_STAYS | WHARF_PORT_FIXED,

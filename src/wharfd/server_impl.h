@@ -96,6 +96,9 @@ struct turn {
         uint32_t n_jobs;
         struct wh_list due; /* waiters that are to be answered, */
         size_t n_waiters;   /* among all that it has */
+        uint32_t n_watches;
+        uint32_t left;      /* what its watchers may still be told, */
+        uint64_t told_pass; /* ... in that pass */
 };
 
 enum {
@@ -136,13 +139,13 @@ struct wh_server {
         struct wh_list *tasks_next;    /* whose life is looked at next */
         int tasks_end;                 /* an epoll of their processes: those that have ended; -1 until there is one */
         uint64_t serial_first, serial; /* of this wharfd; the last one that was given */
-        struct wh_list turns;          /* users with jobs, or with look-ups that wait */
+        struct wh_list turns;          /* users with jobs, with look-ups that wait, or with watches */
         uint64_t pass;                 /* of wh_server_run(): a batch of requests, and a part for each user */
         uint64_t all_fds, all_fds_at;  /* RLIMIT_NOFILE, and the pass in which it was asked for */
-        struct wh_list watches, watching; /* and their users */
-        size_t n_watches, n_behind;       /* those that are not told everything yet */
-        uint32_t confined;                /* what wh_names_state says of it */
-        int spare[WH_SPARES];             /* S13 */
+        struct wh_list watches;
+        size_t n_watches, n_behind; /* those that are not told everything yet */
+        uint32_t confined;          /* what wh_names_state says of it */
+        int spare[WH_SPARES];       /* S13 */
         unsigned n_spares;
         unsigned short_tries; /* of what a sender has and there is too little for, in a row */
         bool shortage;        /* of memory or descriptors: try again a little later */
@@ -196,7 +199,7 @@ void wh_request_serve(struct wh_server *s, struct wharf_msg *m);
 
 /* NULL: there is no memory for it. */
 struct turn *wh_turn_of(struct wh_server *s, uid_t uid);
-/* It is kept only for those who wait. */
+/* It is kept only for those who wait or watch. */
 void wh_turn_put(struct turn *t);
 /* S14: is nobody there who could read the answer? Then the right to it is dropped. */
 bool wh_asker_gone(struct wh_server *s, uint64_t link, wharf_name reply);

@@ -33,7 +33,7 @@ struct turn *wh_turn_of(struct wh_server *s, uid_t uid)
 
 void wh_turn_put(struct turn *t)
 {
-        if (t->n_jobs || t->n_waiters)
+        if (t->n_jobs || t->n_waiters || t->n_watches)
                 return;
         wh_list_remove(&t->node);
         free(t);

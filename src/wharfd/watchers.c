@@ -38,22 +38,14 @@
  */
 enum { EVENT_COST = 8, TURN_COST = 64 * EVENT_COST };
 
-struct watching {
-        struct wh_list node; /* of s->watching */
-        uid_t uid;
-        uint32_t n_watches;
-        uint64_t pass; /* for which `left` is */
-        uint32_t left;
-};
-
 struct watch {
         struct wh_list node;
         wharf_name kept;
         wharf_name right; /* W4; WHARF_NONE until there was room to introduce it */
         struct wh_cookie cookie;
         struct wh_who who;
-        struct watching *user;
-        pid_t pid; /* whose it is, with `who` (W5); 0: not known */
+        struct turn *turn; /* of its user */
+        pid_t pid;         /* whose it is, with `who` (W5); 0: not known */
         uint32_t slot;
         bool behind;
         bool begin_owed;
@@ -71,35 +63,11 @@ static void set_behind(struct wh_server *s, struct watch *w)
         w->cursor[0] = 0;
 }
 
-static struct watching *watching_of(struct wh_server *s, uid_t uid)
-{
-        wh_list_for (n, &s->watching) {
-                struct watching *u = wh_container(n, struct watching, node);
-                if (u->uid == uid)
-                        return u;
-        }
-        struct watching *u = wh_os_calloc(1, sizeof *u);
-        if (!u)
-                return NULL;
-        u->uid = uid;
-        wh_list_push_back(&s->watching, &u->node);
-        return u;
-}
-
-/* Has it watches? Otherwise it goes. */
-static void watching_put(struct watching *u)
-{
-        if (u->n_watches)
-                return;
-        wh_list_remove(&u->node);
-        free(u);
-}
-
 static void watch_free(struct wh_server *s, struct watch *w)
 {
         wh_list_remove(&w->node);
-        w->user->n_watches--;
-        watching_put(w->user);
+        w->turn->n_watches--;
+        wh_turn_put(w->turn);
         s->n_watches--;
         s->n_behind -= w->behind;
         wh_server_slot_gone(s, w->slot);
@@ -121,17 +89,17 @@ static int watch_new(struct wh_server *s, const struct wh_stored *e, wharf_name 
                 s->polls = more;
                 s->room_polls = room;
         }
-        struct watching *u = watching_of(s, e->who.uid);
-        struct watch *w = u ? wh_os_calloc(1, sizeof *w) : NULL;
+        struct turn *t = wh_turn_of(s, e->who.uid);
+        struct watch *w = t ? wh_os_calloc(1, sizeof *w) : NULL;
         int r = w ? wharf_watch(s->task, kept, s->port) : wh_trace(-ENOMEM);
         if (r < 0) {
                 free(w);
-                if (u)
-                        watching_put(u);
+                if (t)
+                        wh_turn_put(t);
                 return r;
         }
-        w->user = u;
-        u->n_watches++;
+        w->turn = t;
+        t->n_watches++;
         w->kept = kept;
         w->cookie = e->cookie;
         w->who = e->who;
@@ -327,8 +295,8 @@ bool wh_watches_behind_at(struct wh_server *s, const struct named *e)
 
 static bool spend(struct watch *w, uint32_t cost)
 {
-        w->user->left -= cost < w->user->left ? cost : w->user->left;
-        return w->user->left;
+        w->turn->left -= cost < w->turn->left ? cost : w->turn->left;
+        return w->turn->left;
 }
 
 static int tell(struct wh_server *s, struct watch *w, enum wharf_name_what what, const struct named *e)
@@ -370,14 +338,14 @@ bool wh_watches_pump(struct wh_server *s)
                         struct watch *w = wh_container(n, struct watch, node);
                         if (!w->behind)
                                 continue;
-                        struct watching *u = w->user;
-                        if (u->pass != s->pass) {
-                                u->pass = s->pass;
-                                u->left = TURN_COST;
+                        struct turn *t = w->turn;
+                        if (t->told_pass != s->pass) {
+                                t->told_pass = s->pass;
+                                t->left = TURN_COST;
                         }
                         if (w->no_room || w->pass == s->pass)
                                 continue;
-                        if (!u->left) {
+                        if (!t->left) {
                                 more = true;
                                 continue;
                         }
