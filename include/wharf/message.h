@@ -320,7 +320,10 @@ WHARF_API ssize_t wharf_recv(wharf_task *task, wharf_name name, void *buf, size_
  */
 WHARF_API int wharf_recvmsg(wharf_task *task, wharf_name name, struct wharf_msg *msg, int64_t deadline_ns);
 
-/* Give back the payload of a message received in place or allocated, or reserved and not sent. Never blocks. */
+/*
+ * Give back the payload of a message received in place or allocated, or reserved and not sent: before wharf_task_close().
+ * Never blocks.
+ */
 WHARF_API void wharf_release(wharf_task *task, struct wharf_msg *msg);
 
 /*
