@@ -44,6 +44,7 @@ run() {
         out=$(cat "$dir/out")
         err=$(cat "$dir/err")
         same "exit code of: $*" "$want" "$rc"
+        [ "$rc" = "$want" ] || printf '  it said |%s|\n' "$err" >&2
 }
 
 start() {
