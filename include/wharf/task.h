@@ -100,7 +100,8 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
 /*
  * Drop every right, close every port and free the task. What its threads wait for ends with -ECANCELED, but they must
  * have left before the memory goes: call this last. NULL is allowed. Returns NULL so that callers can write
- * `t = wharf_task_close(t)`.
+ * `t = wharf_task_close(t)`. Descriptors that others had sent and nobody received are closed by a thread of the library,
+ * since such a close may take time: some may still be open for a moment when this returns.
  */
 WHARF_API wharf_task *wharf_task_close(wharf_task *task);
 
