@@ -192,13 +192,13 @@ struct wh_server *wh_server_free(struct wh_server *s)
                 wh_waiter_free(s, w);
         }
         free(s->deadlines);
-        wh_turns_drop(s);
         wh_list_for_safe (pos, &s->tasks)
                 wh_tasked_free(s, wh_container(pos, struct tasked, node));
         if (s->tasks_end >= 0)
                 wh_os_close(s->tasks_end);
         spares_give(s);
         wh_watches_done(s);
+        wh_turns_drop(s); /* after all that had them */
         while (s->n_names)
                 wh_named_remove(s, s->n_names - 1);
         free(s->names);

@@ -197,23 +197,21 @@ void wh_request_serve(struct wh_server *s, struct wharf_msg *m);
 
 /* ---- turns.c ---- */
 
-/* NULL: there is no memory for it. */
+/* Kept until it is over and has nothing for this user. NULL: there is no memory for it. */
 struct turn *wh_turn_of(struct wh_server *s, uid_t uid);
-/* It is kept only for those who wait or watch. */
-void wh_turn_put(struct turn *t);
 /* S14: is nobody there who could read the answer? Then the right to it is dropped. */
 bool wh_asker_gone(struct wh_server *s, uint64_t link, wharf_name reply);
 /* S10. It is one that waits, and counts as such. */
 void wh_job_add(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m);
 /* One part for each user that waits for one, and then requests again. True: there is more to do. */
 bool wh_turns_run(struct wh_server *s);
+/* The last ones: nobody waits or watches any more. */
 void wh_turns_drop(struct wh_server *s);
 
 /* ---- waiters.c ---- */
 
 /* A look-up that waits, of the message that asks. -EDQUOT, -ENOMEM */
 int wh_waiter_add(struct wh_server *s, const struct wh_names_request *req, const struct wharf_msg *m);
-/* Its turn stays: wh_turn_put(). */
 void wh_waiter_free(struct wh_server *s, struct waiter *w);
 /* The name that they wait for is there. */
 void wh_waiters_wake(struct wh_server *s, const struct named *e);

@@ -1,5 +1,8 @@
 /*
  * turns - what waits is answered in parts, for each user in turn (S10): lists, and look-ups that are due.
+ *
+ * A turn ends here alone, when it is over and its user neither waits nor watches any more: what is done in it may end
+ * watches and look-ups of others, and their turns are still to come.
  */
 #include "message/sender.h"
 #include "wharfd/server_impl.h"
@@ -31,7 +34,8 @@ struct turn *wh_turn_of(struct wh_server *s, uid_t uid)
         return t;
 }
 
-void wh_turn_put(struct turn *t)
+/* Of a user who waits for nothing and watches nothing. */
+static void turn_put(struct turn *t)
 {
         if (t->n_jobs || t->n_waiters || t->n_watches)
                 return;
@@ -69,8 +73,6 @@ void wh_job_add(struct wh_server *s, const struct wh_names_request *req, const s
         if (!j) {
                 wh_users_give(&s->users, uid, WH_LIMIT_WAITS);
                 wh_answer(s, m->reply, req->op, t && t->n_jobs ? -EDQUOT : wh_trace(-ENOMEM));
-                if (t)
-                        wh_turn_put(t);
                 return;
         }
         t->n_jobs++;
@@ -100,7 +102,7 @@ bool wh_turns_run(struct wh_server *s)
                         t->n_jobs--;
                 }
                 more |= t->n_jobs || !wh_list_empty(&t->due);
-                wh_turn_put(t);
+                turn_put(t);
         }
         return more;
 }
@@ -115,11 +117,6 @@ void wh_turns_drop(struct wh_server *s)
                         job_free(s, j);
                         t->n_jobs--;
                 }
-                while (!wh_list_empty(&t->due)) { /* whose time is over */
-                        struct waiter *w = wh_container(t->due.next, struct waiter, at);
-                        wharf_drop(s->task, w->reply);
-                        wh_waiter_free(s, w);
-                }
-                wh_turn_put(t);
+                turn_put(t);
         }
 }

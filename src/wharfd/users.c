@@ -91,16 +91,24 @@ static void introduced_settle(struct wh_server *s, struct named *e, uint32_t mos
 }
 
 /*
- * Has this user as many of the unread as it may have, half of what the others leave, and one in any case? The user of the owner
- * itself may have all.
+ * Has this user as many of the unread as it may have: half of what the others leave, of those at this name and of those
+ * that the owner's user may have, whose other names would be looked up in vain? One in any case. The user of the owner itself
+ * may have all.
  */
-static bool asker_has_its_share(const struct named *e, uid_t uid)
+static bool asker_has_its_share(struct wh_server *s, const struct named *e, uid_t uid, bool own)
 {
-        uint32_t has = 0;
+        uint64_t has = 0;
         for (uint32_t i = 0; i < e->introduced; i++)
                 has += e->askers[i] == uid;
-        const uint32_t left = INTRODUCTIONS_MAX - (e->introduced - has);
-        return has && uid != e->uid && has >= left / 2;
+        uint64_t left = INTRODUCTIONS_MAX - (e->introduced - has);
+        if (!has || uid == e->uid)
+                return false;
+        if (!own) {
+                const uint64_t of_user =
+                        has + wh_account_left(&s->users.accounts, e->uid, (enum wh_share)INTRODUCTIONS);
+                left = left < of_user ? left : of_user;
+        }
+        return has >= left / 2;
 }
 
 /* The same of some names, whosever. */
@@ -123,22 +131,19 @@ int wh_users_introduce(struct wh_server *s, struct named *e, uid_t uid)
         a->least[share] = SHARE_MIN;
         wh_accounts_limit(a, share, all_fds(s) / 4);
         introduced_settle(s, e, wh_right_unread(s->task, e->right));
-        if (e->introduced >= INTRODUCTIONS_MAX || asker_has_its_share(e, uid))
+        if (e->introduced >= INTRODUCTIONS_MAX || asker_has_its_share(s, e, uid, own))
                 return -EAGAIN;
-        uid_t *askers = e->askers ? e->askers : wh_os_calloc(INTRODUCTIONS_MAX, sizeof *askers);
-        if (!askers)
-                return wh_trace(-ENOMEM);
         int r = wh_account_charge(a, e->uid, share, 1, own);
         if (r == -EDQUOT) {
-                introduced_look(s);
+                introduced_look(s); /* which may find that this owner has read meanwhile */
                 r = wh_account_charge(a, e->uid, share, 1, own);
         }
-        if (r < 0) {
-                if (!e->askers)
-                        free(askers);
+        if (r < 0)
                 return r == -EDQUOT ? -EAGAIN : r;
+        if (!e->askers && !(e->askers = wh_os_calloc(INTRODUCTIONS_MAX, sizeof *e->askers))) {
+                wh_account_give(a, e->uid, share, 1);
+                return wh_trace(-ENOMEM);
         }
-        e->askers = askers;
         e->askers[e->introduced] = uid;
         if (!e->introduced++)
                 wh_list_push_back(&s->introducing, &e->introducing);

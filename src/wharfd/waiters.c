@@ -88,16 +88,9 @@ static void waiters_sweep(struct wh_server *s)
         struct wh_list *pos;
         for (unsigned i = 0; i < SWEEP_EACH && (pos = wh_list_pop_front(&s->waiters)); i++) {
                 struct waiter *w = wh_container(pos, struct waiter, node);
-                struct turn *t = w->turn;
                 wh_list_push_back(&s->waiters, pos);
-                int fd, r = wharf_sender_pidfd(s->task, w->link, &fd);
-                if (r == 0)
-                        wh_os_close(fd);
-                if (r == -ENOENT || r == -ESRCH) {
-                        wharf_drop(s->task, w->reply);
+                if (wh_asker_gone(s, w->link, w->reply))
                         wh_waiter_free(s, w);
-                        wh_turn_put(t);
-                }
         }
 }
 
@@ -124,8 +117,6 @@ int wh_waiter_add(struct wh_server *s, const struct wh_names_request *req, const
                         req->timeout_ns >= (uint64_t)(INT64_MAX - now) ? WHARF_FOREVER : now + (int64_t)req->timeout_ns;
         if (!w || deadline_add(s, w) < 0) {
                 free(w);
-                if (t)
-                        wh_turn_put(t);
                 wh_users_give(&s->users, uid, WH_LIMIT_WAITS);
                 return wh_trace(-ENOMEM);
         }

@@ -67,7 +67,6 @@ static void watch_free(struct wh_server *s, struct watch *w)
 {
         wh_list_remove(&w->node);
         w->turn->n_watches--;
-        wh_turn_put(w->turn);
         s->n_watches--;
         s->n_behind -= w->behind;
         wh_server_slot_gone(s, w->slot);
@@ -94,8 +93,6 @@ static int watch_new(struct wh_server *s, const struct wh_stored *e, wharf_name 
         int r = w ? wharf_watch(s->task, kept, s->port) : wh_trace(-ENOMEM);
         if (r < 0) {
                 free(w);
-                if (t)
-                        wh_turn_put(t);
                 return r;
         }
         w->turn = t;

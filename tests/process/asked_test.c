@@ -2,6 +2,7 @@
  * Those who ask: what one user asks for, and does not read or use, keeps nobody else from what they ask for; neither at
  * wharfd, nor at the port of a name, nor at a server that answers with descriptors.
  */
+#include "descriptors.h"
 #include "domain.h"
 #include "inside.h"
 #include "names/domain.h"
@@ -244,18 +245,36 @@ static void copy_program(const char *from, const char *to)
         close(out);
 }
 
+static rlim_t wharfd_may_open = 512;
 static int starts_wharfd(void *arg)
 {
         char program[300];
         snprintf(program, sizeof program, "%s/wharfd", test_dir());
         copy_program(getenv("WHARFD"), program);
         setenv("WHARFD", program, 1);
-        may_open(512);
+        may_open(wharfd_may_open);
         become(SERVER);
         char conf[300];
         snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
         return test_run_wharfd(
                 (const char *[]){"--domain", arg, "--share", "--config", conf, "--linger", "forever", NULL});
+}
+
+/* A wharfd of its own user, with so many descriptors, and of whom everybody may ask everything. */
+static void serve_all(char dir[300], rlim_t descriptors)
+{
+        if (getuid() != 0)
+                test_skip("needs to become several users");
+        char conf[300];
+        snprintf(dir, 300, "%s", test_domain());
+        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
+        int fd = open(conf, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        CHECK_EQ(dprintf(fd, "own * all\nuse * all\n"), 20);
+        close(fd);
+        CHECK_EQ(mkdir(dir, 0755), 0);
+        CHECK_EQ(chown(dir, SERVER, SERVER), 0);
+        wharfd_may_open = descriptors;
+        CHECK_EQ(test_wait(test_fork(starts_wharfd, dir)), 0);
 }
 
 /*
@@ -265,17 +284,8 @@ static int starts_wharfd(void *arg)
  */
 TEST_TIMEOUT(an_owner_that_does_not_read_keeps_nobody_from_names, 60)
 {
-        if (getuid() != 0)
-                test_skip("needs to become several users");
-        char dir[300], conf[300];
-        snprintf(dir, sizeof dir, "%s", test_domain());
-        snprintf(conf, sizeof conf, "%s/wharfd.conf", test_dir());
-        int fd = open(conf, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-        CHECK_EQ(dprintf(fd, "own * all\nuse * all\n"), 20);
-        close(fd);
-        CHECK_EQ(mkdir(dir, 0755), 0);
-        CHECK_EQ(chown(dir, SERVER, SERVER), 0);
-        CHECK_EQ(test_wait(test_fork(starts_wharfd, dir)), 0);
+        char dir[300];
+        serve_all(dir, 512);
         struct owner o = {.there = stage_new(), .n = 10};
         pid_t owner = test_fork(never_reads, &o);
         stage_await(&o.there);
@@ -355,6 +365,161 @@ TEST(places_at_a_name_have_shares)
         CHECK_EQ(test_wait(test_fork(looks_up, &(struct places){.uid = STRANGER + 2, .n = 100})), 16);
         CHECK_EQ(test_wait(test_fork(looks_up, &(struct places){.uid = STRANGER, .n = 10})), 0);
         asking_close(&s);
+}
+
+/* Has two names, and reads at neither. */
+static int has_two_names(void *arg)
+{
+        struct owner *o = arg;
+        wharf_name port[2];
+        become(STRANGER + 3);
+        wharf_task *t = task();
+        for (int i = 0; i < 2; i++) {
+                CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port[i]), 0);
+                CHECK_EQ(wharf_register(t, i ? "here" : "there", port[i]), 0);
+        }
+        stage_reach(&o->there);
+        return pause();
+}
+
+/*
+ * Goal:   one user who looks up a name of another, which that one does not read at, leaves something of what its owner may have
+ *         unread: its other names can be looked up still.
+ * Method: a wharfd of few descriptors, so that an owner may have eight.
+ */
+TEST(whoever_looks_up_one_name_shuts_no_other_of_its_owner)
+{
+        char dir[300];
+        serve_all(dir, 64);
+        struct owner o = {.there = stage_new()};
+        pid_t owner = test_fork(has_two_names, &o);
+        stage_await(&o.there);
+        CHECK_LE(test_wait(test_fork(looks_up, &(struct places){.uid = STRANGER, .n = 30})), 4);
+        wharf_task *t = task();
+        wharf_name right;
+        CHECK_EQ(wharf_lookup(t, "there", 0, &right), 0);
+        wharf_task_close(t);
+        kill_hard(owner);
+        stage_done(&o.there);
+        test_stop_wharfd(dir);
+}
+
+/* Waits for a name, or asks for lists, without end. */
+static int waits_and_lists(void *arg)
+{
+        const bool lists = arg != NULL;
+        become(STRANGER);
+        wharf_task *t = task();
+        for (;;) {
+                wharf_name right;
+                struct wharf_named *all;
+                size_t n;
+                if (lists && wharf_names_list(t, &all, &n) == 0)
+                        free(all);
+                else if (!lists)
+                        wharf_lookup(t, "nobody", wharf_in_ms(60000), &right);
+        }
+        return 0;
+}
+
+/* Has a watch and a name, and lets go of both at once, again and again. */
+static int watches_and_goes(void *arg)
+{
+        (void)arg;
+        become(STRANGER + 2);
+        wharf_task *t = task();
+        for (int64_t end = wharf_in_ms(1500); wharf_now_ns() < end;) {
+                wharf_name watch, port;
+                CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &watch), 0);
+                CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+                CHECK_EQ(wharf_names_watch(t, "*", watch), 0);
+                CHECK_EQ(wharf_register(t, "goes", port), 0);
+                usleep(200);
+                wharf_drop(t, watch);
+                wharf_drop(t, port);
+        }
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   what is found to be gone in one user's turn takes no other user's turn away, which may be the next.
+ * Method: one user has lists made, in which wharfd finds names whose owner is gone, and its watch with it.
+ */
+TEST_TIMEOUT(what_ends_in_one_users_turn_is_no_other_users_turn, 60)
+{
+        char dir[300];
+        serve_all(dir, 512);
+        const pid_t server = test_find_wharfd(dir, true);
+        pid_t waits = test_fork(waits_and_lists, NULL), lists[2];
+        for (int i = 0; i < 2; i++)
+                lists[i] = test_fork(waits_and_lists, &wharfd_may_open);
+        CHECK_EQ(test_wait(test_fork(watches_and_goes, NULL)), 0);
+        kill_hard(waits);
+        for (int i = 0; i < 2; i++)
+                kill_hard(lists[i]);
+        CHECK_EQ(test_find_wharfd(dir, true), server); /* it has not died meanwhile */
+        test_stop_wharfd(dir);
+}
+
+/* ---- a port with many calls that wait ---- */
+
+static int calls_much(void *arg)
+{
+        struct asking *s = arg;
+        wharf_name right;
+        uint32_t call;
+        become(STRANGER);
+        wharf_task *t = hub_join(&s->hub, &right);
+        for (unsigned i = 0; i < s->n; i++)
+                CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("x"), .len_bytes = 1), WHARF_FOREVER, &call), 0);
+        stage_reach(&s->asked);
+        struct wharf_msg m = MSG(); /* reads what it is told meanwhile, as far as it is told */
+        wharf_call_finish(t, right, call, &m, WHARF_FOREVER);
+        return pause();
+}
+
+static unsigned open_descriptors(void)
+{
+        unsigned n = 0;
+        for (int fd = 0; fd < 1024; fd++)
+                n += fcntl(fd, F_GETFD) >= 0;
+        return n;
+}
+
+/*
+ * Goal:   calls of a stranger that nobody has answered keep a port from moving as little as they take its owner's descriptors.
+ * Method: more calls than the owner may have descriptors; the port goes to another task here.
+ */
+TEST(calls_that_wait_keep_no_port_from_moving)
+{
+        if (getuid() != 0)
+                test_skip("needs to become another user");
+        const rlim_t was = limit_descriptors(256);
+        struct asking s = {.hub = hub_open(NULL), .asked = stage_new(), .n = 600};
+        struct hub home = hub_open(NULL);
+        wharf_name to;
+        pid_t caller = test_fork(calls_much, &s);
+        wharf_name reply = WHARF_NONE;
+        for (unsigned i = 0; i < s.n; i++) {
+                char c;
+                struct wharf_msg m = MSG(.data = &c, .cap_bytes = 1);
+                CHECK_EQ(wharf_recvmsg(s.hub.task, s.hub.port, &m, wharf_in_ms(60000)), 0);
+                CHECK(m.reply != WHARF_NONE);
+                reply = m.reply;
+        }
+        stage_await(&s.asked);
+        CHECK_EQ(wharf_port_listen(s.hub.task, s.hub.port, -1), 0);
+        CHECK_EQ(wharf_right_connect(s.hub.task, home.path, &to), 0);
+        struct wharf_item it = {.kind = WHARF_MOVE_RECEIVE, .name = s.hub.port};
+        CHECK_EQ(wharf_sendmsg(s.hub.task, to, &MSG(.items = &it, .n_items = 1), wharf_in_ms(60000)), 0);
+        CHECK_LE(open_descriptors(), 200);
+        CHECK_EQ(wharf_reply(s.hub.task, reply, "x", 1), -EPIPE); /* the stranger had its share, and its link is over */
+        kill_hard(caller);
+        stage_done(&s.asked);
+        hub_close(&s.hub);
+        hub_close(&home);
+        limit_descriptors(was);
 }
 
 TEST(whoever_was_introduced_counts_though_nobody_was_told)
