@@ -87,12 +87,17 @@ static int tmp_path_find(void)
         struct in_tmp in = {.uid = wh_os_geteuid()};
         struct stat st;
         int n = snprintf(domain_path, sizeof domain_path, "/tmp/wharf-%u", (unsigned)in.uid);
-        if (wh_os_lstat(domain_path, &st) < 0 || st.st_uid == in.uid)
+        const bool there = wh_os_lstat(domain_path, &st) == 0;
+        if (!there || (st.st_uid == in.uid && S_ISDIR(st.st_mode))) /* a link to a file of this user anybody can make */
                 return n;
         snprintf(in.prefix, sizeof in.prefix, "wharf-%u.", (unsigned)in.uid);
         size_t len = strlen(domain_aside);
-        snprintf(domain_aside + len, sizeof domain_aside - len, "%s%s belongs to user %u", len ? "; " : "", domain_path,
-                 (unsigned)st.st_uid);
+        if (st.st_uid != in.uid)
+                snprintf(domain_aside + len, sizeof domain_aside - len, "%s%s belongs to user %u", len ? "; " : "",
+                         domain_path, (unsigned)st.st_uid);
+        else
+                snprintf(domain_aside + len, sizeof domain_aside - len, "%s%s is no directory", len ? "; " : "",
+                         domain_path);
         for (int i = 0; i < TMP_ATTEMPTS_MAX; i++) {
                 in.ours = in.last = 0;
                 wh_os_readdir("/tmp", look_in_tmp, &in);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A task and a port: that it owns it, or holds so many rights to it. */
+/* A process and a port: that it owns it, or holds so many rights to it. One of each two, however many pages say so. */
 struct tie {
         uint64_t port_id;
         uint64_t rights;
@@ -21,15 +21,16 @@ struct ties {
 
 struct graph {
         struct ties owners, holders;
-        const struct wharf_named *named;
-        size_t n_named;
+        struct ties named; /* wharfd's rights */
         pid_t wharfd;
 };
 
 static int by_port(const void *a, const void *b)
 {
         const struct tie *x = a, *y = b;
-        return x->port_id < y->port_id ? -1 : x->port_id > y->port_id;
+        if (x->port_id != y->port_id)
+                return x->port_id < y->port_id ? -1 : 1;
+        return x->pid < y->pid ? -1 : x->pid > y->pid;
 }
 
 static int by_pid(const void *a, const void *b)
@@ -68,12 +69,16 @@ static void whom_add(struct wharf_wait *w, pid_t pid)
                 w->flags |= WHARF_WAIT_OTHERS;
 }
 
+/* Nothing that is found after this would be told. */
+static bool is_full(const struct wharf_wait *w)
+{
+        return w->n_whom == WHARF_WHOM_MAX && w->flags & WHARF_WAIT_OTHERS;
+}
+
 static uint64_t rights_of_wharfd(const struct graph *g, uint64_t port_id)
 {
-        uint64_t n = 0;
-        for (size_t i = 0; i < g->n_named; i++)
-                n += g->named[i].id.v == port_id;
-        return n;
+        const struct tie *t = first(&g->named, port_id);
+        return is_to(&g->named, t, port_id) ? t->rights : 0;
 }
 
 /* Whoever can send to the k-th port of this task. */
@@ -85,7 +90,7 @@ static void add_senders(const struct graph *g, const struct wh_task_view *v, uns
         for (unsigned i = 0; i < WH_WAIT_SENDERS_MAX && v->ports[k].senders[i]; i++)
                 if ((pid_t)v->ports[k].senders[i] != g->wharfd)
                         whom_add(w, (pid_t)v->ports[k].senders[i]);
-        for (const struct tie *t = first(&g->holders, id); is_to(&g->holders, t, id); t++) {
+        for (const struct tie *t = first(&g->holders, id); !is_full(w) && is_to(&g->holders, t, id); t++) {
                 accounted += t->rights;
                 if (t->pid != g->wharfd)
                         whom_add(w, t->pid);
@@ -99,7 +104,7 @@ static void resolve(const struct graph *g, const struct wh_task_view *v, unsigne
         if (w->what != WHARF_WAITS_RECEIVE) {
                 uint64_t id = v->waits[i].port_id;
                 w->port.v = id;
-                for (const struct tie *t = first(&g->owners, id); id && is_to(&g->owners, t, id); t++)
+                for (const struct tie *t = first(&g->owners, id); id && !is_full(w) && is_to(&g->owners, t, id); t++)
                         whom_add(w, t->pid);
         } else if (w->flags & WHARF_WAIT_ONE) {
                 if (v->waits[i].peer)
@@ -118,11 +123,33 @@ static void resolve(const struct graph *g, const struct wh_task_view *v, unsigne
                 w->flags |= WHARF_WAIT_OTHERS;
 }
 
-static int ties_new(struct graph *g, const struct wh_names_task *tasks, size_t n)
+/* In order, and what is there twice put together. */
+static void ties_merge(struct ties *t)
+{
+        size_t n = 0;
+        qsort(t->all, t->n, sizeof *t->all, by_port);
+        for (size_t i = 0; i < t->n; i++)
+                if (n && by_port(&t->all[n - 1], &t->all[i]) == 0)
+                        t->all[n - 1].rights += t->all[i].rights;
+                else
+                        t->all[n++] = t->all[i];
+        t->n = n;
+}
+
+static void ties_free(struct graph *g)
+{
+        free(g->owners.all);
+        free(g->holders.all);
+        free(g->named.all);
+}
+
+static int ties_new(struct graph *g, const struct wh_names_task *tasks, size_t n, const struct wharf_named *named,
+                    size_t n_named)
 {
         g->owners.all = wh_os_calloc(n * WH_WAIT_PORTS_MAX + 1, sizeof *g->owners.all);
         g->holders.all = wh_os_calloc(n * WH_WAIT_HELD_MAX + 1, sizeof *g->holders.all);
-        if (!g->owners.all || !g->holders.all)
+        g->named.all = wh_os_calloc(n_named + 1, sizeof *g->named.all);
+        if (!g->owners.all || !g->holders.all || !g->named.all)
                 return wh_trace(-ENOMEM);
         for (size_t i = 0; i < n; i++) {
                 const struct wh_task_view *v = &tasks[i].view;
@@ -134,8 +161,11 @@ static int ties_new(struct graph *g, const struct wh_names_task *tasks, size_t n
                                 g->holders.all[g->holders.n++] =
                                         (struct tie){v->held[k].port_id, v->held[k].rights & INT32_MAX, tasks[i].pid};
         }
-        qsort(g->owners.all, g->owners.n, sizeof *g->owners.all, by_port);
-        qsort(g->holders.all, g->holders.n, sizeof *g->holders.all, by_port);
+        for (size_t i = 0; i < n_named; i++)
+                g->named.all[g->named.n++] = (struct tie){named[i].id.v, 1, g->wharfd};
+        ties_merge(&g->owners);
+        ties_merge(&g->holders);
+        ties_merge(&g->named);
         return 0;
 }
 
@@ -144,15 +174,14 @@ int wh_graph(struct wh_names_task *tasks, size_t n_tasks, const struct wharf_nam
 {
         if (n_tasks == 0)
                 return wh_trace(-EPROTO);
-        struct graph g = {.named = named, .n_named = n_named, .wharfd = tasks[0].pid};
-        int r = ties_new(&g, tasks, n_tasks);
+        struct graph g = {.wharfd = tasks[0].pid};
+        int r = ties_new(&g, tasks, n_tasks, named, n_named);
         size_t n = 0, room = 1;
         for (size_t i = 1; i < n_tasks; i++)
                 room += WH_WAITS_MAX;
         struct wharf_wait *all = r < 0 ? NULL : wh_os_calloc(room, sizeof *all);
         if (!all) {
-                free(g.owners.all);
-                free(g.holders.all);
+                ties_free(&g);
                 return wh_trace(-ENOMEM);
         }
         qsort(tasks + 1, n_tasks - 1, sizeof *tasks, by_pid);
@@ -178,8 +207,7 @@ int wh_graph(struct wh_names_task *tasks, size_t n_tasks, const struct wharf_nam
                 if (n == before)
                         all[n++] = (struct wharf_wait){.pid = tasks[k].pid, .uid = tasks[k].uid};
         }
-        free(g.owners.all);
-        free(g.holders.all);
+        ties_free(&g);
         *ret = all;
         *ret_n = n;
         return 0;

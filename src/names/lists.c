@@ -91,16 +91,9 @@ int wh_names_list_until(wharf_task *t, int64_t deadline_ns, struct wharf_named *
         r = ask_parts(s, &s->domain[0], deadline_ns, &p);
         if (r < 0)
                 return r;
-        struct wharf_named *all = p.all;
-        qsort(all, p.n, sizeof *all, by_name);
-        size_t n = 0;
-        for (size_t i = 0; i < p.n; i++) /* one that was registered anew between two parts is there twice */
-                if (n && !strcmp(all[n - 1].name, all[i].name))
-                        all[n - 1] = all[i];
-                else
-                        all[n++] = all[i];
-        *ret = all;
-        *ret_n = n;
+        qsort(p.all, p.n, sizeof(struct wharf_named), by_name);
+        *ret = p.all;
+        *ret_n = p.n;
         return wh_fail(0, NULL);
 }
 

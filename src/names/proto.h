@@ -13,8 +13,9 @@
  *      any       with the flag WH_NAMES_PAGE: its last item is the page of the task that asks (task/waits.h)
  *
  * LIST and WAITS are answered in parts, so that no request costs wharfd more than another: an answer says after which
- * entry the next part begins, and a client that wants it asks with that number. A number of an earlier wharfd is
- * refused (-ESTALE), and the client reads the list from its beginning.
+ * entry the next part begins, and a client that wants it asks with that number. The newest entries come first, so what is
+ * new while a list is read does not prolong it. A number of an earlier wharfd is refused (-ESTALE), and the client reads
+ * the list from its beginning.
  *
  * A cookie is a number of 128 random bits that a task makes for each name it registers and each watch it asks for. The
  * task that knows it owns the entry: that is how a task takes a name back, and how it is known again after its

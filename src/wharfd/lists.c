@@ -1,5 +1,7 @@
 /*
  * lists - a part of a list: of names, or of tasks and what each waits for. What the asker may not see is left out (S8).
+ *
+ * The newest come first. So what is registered or handed over while a list is read is no part of it, and nobody can prolong it.
  */
 #include "wharfd/server_impl.h"
 
@@ -39,38 +41,37 @@ static struct wharf_named named_stat(struct wh_server *s, const struct named *e)
 void wh_part_of_names(struct wh_server *s, const struct job *j)
 {
         uint8_t *buf = wh_os_malloc(WH_NAMES_LIST_MAX);
-        size_t len = sizeof(struct wh_names_reply_head), lo = 0, hi = s->n_names, left = WH_NAMES_LOOKED_MAX;
+        size_t len = sizeof(struct wh_names_reply_head), n = 0, hi = s->n_names, left = WH_NAMES_LOOKED_MAX;
         if (!buf) {
                 wh_answer(s, j->reply, WH_NAMES_LIST, wh_trace(-ENOMEM));
                 return;
         }
         uint32_t count = 0, line;
-        uint64_t after = j->after;
-        while (lo < hi) {
-                size_t mid = lo + (hi - lo) / 2;
-                if (s->by_serial[mid]->serial <= after)
-                        lo = mid + 1;
+        uint64_t last = j->after;
+        while (j->after && n < hi) { /* how many come before it by number: those are still to be told of */
+                size_t mid = n + (hi - n) / 2;
+                if (s->by_serial[mid]->serial < j->after)
+                        n = mid + 1;
                 else
                         hi = mid;
         }
-        while (lo < s->n_names && left-- > 0 && len + WH_NAMES_ENTRY_MAX <= WH_NAMES_LIST_MAX) {
-                struct named *e = s->by_serial[lo];
+        n = j->after ? n : s->n_names;
+        while (n > 0 && left-- > 0 && len + WH_NAMES_ENTRY_MAX <= WH_NAMES_LIST_MAX) {
+                struct named *e = s->by_serial[--n];
                 bool found;
+                last = e->serial;
                 if (!wh_named_alive(s, e)) {
                         wh_named_remove(s, wh_named_find(s, e->name, &found));
                         continue;
                 }
-                after = e->serial;
-                lo++;
                 if (!wh_rules_allow(s->rules, WH_SEE, e->name, &j->who, &line))
                         continue;
-                struct wharf_named n = named_stat(s, e);
-                len += wh_names_put_entry(&n, buf + len);
+                struct wharf_named one = named_stat(s, e);
+                len += wh_names_put_entry(&one, buf + len);
                 count++;
         }
         struct wh_names_reply_head h = wh_names_reply(WH_NAMES_LIST, 0, count);
-        if (lo < s->n_names)
-                h.next = after > s->serial_first ? after : s->serial_first; /* where all that was looked at is dead */
+        h.next = n ? last : 0;
         memcpy(buf, &h, sizeof h);
         int r = wharf_reply(s->task, j->reply, buf, len);
         free(buf);
@@ -129,11 +130,12 @@ void wh_part_of_waits(struct wh_server *s, const struct job *j)
                         view_hide(s, &one->view, &j->who);
                 h.count++;
         }
-        uint64_t last = s->serial_first;
-        wh_list_for_safe (pos, &s->tasks) {
+        uint64_t last = 0;
+        for (struct wh_list *pos = s->tasks.prev, *next; pos != &s->tasks; pos = next) {
                 struct tasked *k = wh_container(pos, struct tasked, node);
                 bool own = k->uid == j->who.uid && k->uid != (uid_t)-1;
-                if (k->serial <= j->after || !(own || others))
+                next = pos->prev;
+                if ((j->after && k->serial >= j->after) || !(own || others))
                         continue;
                 if (!wh_tasked_alive(k)) {
                         wh_tasked_free(s, k);

@@ -78,7 +78,12 @@ void wh_tasks_add(struct wh_server *s, const struct wharf_msg *m, int fd)
                 return;
         wh_list_for (pos, &s->tasks) {
                 struct tasked *k = wh_container(pos, struct tasked, node);
-                if (k->pid == m->sender.pid && k->page->id == page->id) { /* again, on another link */
+                if (k->pid == m->sender.pid && k->page->id == page->id) {    /* again, on another link */
+                        if (k->uid == m->sender.uid && wh_tasked_alive(k)) { /* it keeps its place in lists */
+                                wh_task_page_close(k->page);
+                                k->page = page;
+                                return;
+                        }
                         wh_tasked_free(s, k);
                         break;
                 }

@@ -1202,6 +1202,35 @@ TEST(many_tasks_are_listed_in_parts_and_no_more_than_a_share_of_them)
 }
 
 /*
+ * Goal:   a list ends, whatever comes while it is read.
+ * Method: ten tasks more hand their pages over between one part and the next.
+ */
+TEST(what_comes_while_a_list_is_read_does_not_prolong_it)
+{
+        enum { TASKS = 20, MORE = 10, PARTS_MAX = 8 };
+        static uint8_t answer[1 << 18];
+        const char *dir = test_domain();
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, NULL}), 0);
+        wharf_task *t[TASKS + PARTS_MAX * MORE];
+        unsigned n = 0, parts = 0;
+        for (; n < TASKS; n++)
+                CHECK_EQ(many_listed(t[n] = task()), 0); /* hands its page over */
+        wharf_name right;
+        struct wh_names_request req = {.op = WH_NAMES_WAITS};
+        CHECK_EQ(wh_domain_connect(t[0], dir, true, false, WH_NEVER, &right), 0);
+        do {
+                ask_by_hand(t[0], right, &req, answer, sizeof answer);
+                req.after = wh_names_get_next(answer);
+                for (unsigned i = 0; i < MORE && parts < PARTS_MAX; i++)
+                        CHECK_EQ(many_listed(t[n++] = task()), 0);
+        } while (++parts < PARTS_MAX && req.after);
+        CHECK_EQ(req.after, 0);
+        while (n > 0)
+                wharf_task_close(t[--n]);
+        UNTIL(!test_find_wharfd(dir, false) && !test_find_wharfd(dir, true));
+}
+
+/*
  * Goal:   nobody has wharfd keep more lists to be made than a stated number; what is more is refused, and lost is none.
  * Method: many are asked for over several connections while wharfd is stopped; then they come faster than a part of one is made
  *         each turn.
@@ -2454,7 +2483,7 @@ static int squatted(void *arg)
         wharf_task_close(t);
         return 0;
 }
-TEST(a_squatted_directory_in_tmp_locks_nobody_out)
+static void squat(bool of_ours)
 {
         if (geteuid())
                 test_skip("other users need root");
@@ -2465,8 +2494,11 @@ TEST(a_squatted_directory_in_tmp_locks_nobody_out)
         test_wharfd_for_all();
         for (int i = 0; i < 2; i++) { /* the one that everybody expects, and the next one */
                 snprintf(dir, sizeof dir, i ? "/tmp/wharf-%u.1" : "/tmp/wharf-%u", (unsigned)uid);
-                CHECK_EQ(mkdir(dir, 0700), 0);
+                CHECK_EQ(of_ours && i == 0 ? mknod(dir, S_IFREG | 0666, 0) : mkdir(dir, 0700), 0);
         }
+        snprintf(dir, sizeof dir, "/tmp/wharf-%u", (unsigned)uid);
+        if (of_ours) /* as a link to some file of that user, which anybody can make who may write to it */
+                CHECK_EQ(chown(dir, uid, uid), 0);
         pid_t a = test_fork(squatted, &first), b = test_fork(squatted, &second);
         CHECK_EQ(test_wait(b), 0);
         CHECK_EQ(test_wait(a), 0);
@@ -2476,6 +2508,14 @@ TEST(a_squatted_directory_in_tmp_locks_nobody_out)
         CHECK_EQ(unlink(path), 0);
         for (int i = 0; i < 3; i++) {
                 snprintf(dir, sizeof dir, i ? "/tmp/wharf-%u.%d" : "/tmp/wharf-%u", (unsigned)uid, i);
-                CHECK_EQ(rmdir(dir), 0);
+                CHECK_EQ(of_ours && i == 0 ? unlink(dir) : rmdir(dir), 0);
         }
+}
+TEST(a_squatted_directory_in_tmp_locks_nobody_out)
+{
+        squat(false);
+}
+TEST(a_link_to_a_file_of_ours_in_tmp_locks_us_not_out)
+{
+        squat(true);
 }
