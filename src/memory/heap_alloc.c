@@ -16,7 +16,7 @@ uint64_t wh_heap_flush(struct wharf_heap *h)
                 while (h->n_cache[k]) {
                         struct span s = {.u = h->cache[k][--h->n_cache[k]]};
                         if (heap_tag_load(h, s.u, &s.tag) && s.tag.state == TAG_CACHED && s.tag.owner == h->owner &&
-                            s.tag.small == k && !wh_heap_promised(h, &s))
+                            s.tag.small == k && heap_inside(h, &s) && !wh_heap_promised(h, &s))
                                 given += wh_heap_give_back(h, &s);
                 }
         atomic_store_explicit(&h->mine->cached, 0, memory_order_relaxed);
@@ -29,7 +29,7 @@ static void spill(struct wharf_heap *h, uint32_t order)
         for (uint32_t i = 0; i < HEAP_CACHE_BATCH; i++) {
                 struct span s = {.u = h->cache[order][i]};
                 if (heap_tag_load(h, s.u, &s.tag) && s.tag.state == TAG_CACHED && s.tag.owner == h->owner &&
-                    s.tag.small == order && !wh_heap_promised(h, &s))
+                    s.tag.small == order && heap_inside(h, &s) && !wh_heap_promised(h, &s))
                         wh_heap_give_back(h, &s);
         }
         h->n_cache[order] -= HEAP_CACHE_BATCH;
@@ -107,17 +107,18 @@ void wh_heap_serve(struct wharf_heap *h, bool look_for_dead)
                             (!first || w->ticket < first->ticket))
                                 first = w;
                 }
-                uint32_t owner = first ? first->owner : 0, u;
-                bool nonsense = first &&
-                                (!owner || owner > h->head.owners_max || !first->bytes || first->bytes > h->bytes_max ||
-                                 first->align > h->head.align_max || (first->align && !wh_is_pow2(first->align)));
+                const uint32_t owner = first ? first->owner : 0;
+                const uint64_t bytes = first ? first->bytes : 0, align = first ? first->align : 0;
+                const bool nonsense = !owner || owner > h->head.owners_max || !bytes || bytes > h->bytes_max ||
+                                      align > h->head.align_max || (align && !wh_is_pow2(align));
+                uint32_t u;
                 if (!first || nonsense || (look_for_dead && wh_heap_owner_dead(h, owner))) {
                         if (first)
                                 wh_heap_waiter_drop(h, first);
                         wh_heap_count_waiting(h);
                         continue;
                 }
-                if (take(h, first->bytes, first->align, owner, TAG_CACHED, &u) < 0)
+                if (take(h, bytes, align, owner, TAG_CACHED, &u) < 0)
                         return;
                 first->unit = u;
                 /* [waiter] Release, pairs with the acquire in wait_in_queue(). */
@@ -132,9 +133,9 @@ static struct heap_waiter *waiter_place(struct wharf_heap *h)
         for (int round = 0; round < 2; round++)
                 for (uint32_t i = 0; i < h->head.waiters_max; i++) {
                         struct heap_waiter *w = &h->waiters[i];
+                        const uint32_t owner = w->owner;
                         if (atomic_load_explicit(&w->state, memory_order_relaxed) == WAITER_FREE ||
-                            (round &&
-                             (!w->owner || w->owner > h->head.owners_max || wh_heap_owner_dead(h, w->owner)))) {
+                            (round && (!owner || owner > h->head.owners_max || wh_heap_owner_dead(h, owner)))) {
                                 wh_heap_waiter_drop(h, w);
                                 return w;
                         }
@@ -142,12 +143,18 @@ static struct heap_waiter *waiter_place(struct wharf_heap *h)
         return NULL;
 }
 
-/* The block that was granted becomes the waiter's. False: it was lost on the way, so wait on. Both locks are held. */
-static bool accept_grant(struct wharf_heap *h, struct heap_waiter *w, uint32_t owner, uint32_t *ret_u)
+/*
+ * The block that was granted becomes the waiter's. False: it was lost on the way, or is not what was asked for, so wait on.
+ * Both locks are held.
+ */
+static bool accept_grant(struct wharf_heap *h, struct heap_waiter *w, uint64_t bytes, uint64_t align, uint32_t owner,
+                         uint32_t *ret_u)
 {
         struct span s = {.u = w->unit};
         if (s.u >= h->n_tags || !heap_tag_load(h, s.u, &s.tag) || s.tag.state != TAG_CACHED ||
-            s.tag.owner != h->owner || !wh_heap_retag(h, &s, s.tag.value, owner, TAG_USED, s.tag.small))
+            s.tag.owner != h->owner || !heap_inside(h, &s) || heap_units_of(h, &s) < heap_units_for(h, bytes) ||
+            (align && heap_start(h, s.u) & (align - 1)) ||
+            !wh_heap_retag(h, &s, s.tag.value, owner, TAG_USED, s.tag.small))
                 return false;
         *ret_u = s.u;
         return true;
@@ -173,7 +180,7 @@ static int wait_in_queue(struct wharf_heap *h, uint64_t bytes, uint64_t align, u
         for (unsigned rounds = 0;; rounds++) {
                 /* [waiter] Acquire, pairs with the release in wh_heap_serve(). */
                 uint32_t state = atomic_load_explicit(&w->state, memory_order_acquire);
-                if (state == WAITER_GRANTED && accept_grant(h, w, owner, ret_u))
+                if (state == WAITER_GRANTED && accept_grant(h, w, bytes, align, owner, ret_u))
                         break;
                 if (state != WAITER_WAITING) {
                         atomic_store_explicit(&w->state, WAITER_WAITING, memory_order_relaxed);
@@ -188,9 +195,12 @@ static int wait_in_queue(struct wharf_heap *h, uint64_t bytes, uint64_t align, u
                 }
                 wh_heap_both_unlock(h);
                 int slept = wh_os_futex_wait(&w->state, WAITER_WAITING, wh_sleep_until(rounds, deadline_ns), true);
-                int locked = wh_heap_both_lock(h);
-                assert(locked == 0); /* it can only fail with -EDEADLK, and we have just given it back */
-                (void)locked;
+                const int locked = wh_heap_both_lock(h);
+                if (locked < 0) { /* somebody else wrote there that we have it: as our caller believes, too */
+                        wh_lock(&h->cache_lock);
+                        atomic_store_explicit(&w->state, WAITER_FREE, memory_order_relaxed);
+                        return locked;
+                }
                 /* Whoever should have served us, or waits before us, may have died. */
                 if (slept < 0 && slept != -EAGAIN && slept != -EINTR)
                         wh_heap_serve(h, true);
@@ -235,10 +245,7 @@ static void guard_set(struct wharf_heap *h, uint32_t u, uint64_t bytes)
 uint64_t wh_heap_requested(const struct wharf_heap *h, const struct span *s)
 {
         uint32_t slack = h->policy == &wh_heap_fit ? s->tag.small : s->tag.value;
-        uint32_t n = h->starts                     ? h->starts[s->u + 1] - h->starts[s->u]
-                     : h->policy == &wh_heap_buddy ? (uint32_t)1 << s->tag.small
-                                                   : s->tag.value;
-        uint64_t room = heap_payload(h, n);
+        uint64_t room = heap_payload(h, heap_units_of(h, s));
         return slack < room ? room - slack : 0;
 }
 
@@ -351,13 +358,7 @@ static __attribute__((noinline)) int find_used(struct wharf_heap *h, uint32_t u,
                         return wh_heap_fault(h, WHARF_FAULT_DOUBLE_FREE, u, s.tag.owner, -EALREADY);
                 return wh_heap_fault(h, WHARF_FAULT_HEADER, u, good ? s.tag.owner : 0, -EUCLEAN);
         }
-        /* The check is 14 bits: whatever slips through must still lie inside. */
-        bool inside =
-                h->starts || (h->policy == &wh_heap_buddy
-                                      ? s.tag.small < h->map.n_orders && !(u & (((uint32_t)1 << s.tag.small) - 1)) &&
-                                                wh_inside(u, (uint64_t)1 << s.tag.small, h->head.units)
-                                      : s.tag.value && wh_inside(u, s.tag.value, h->head.units));
-        if (wh_unlikely(!inside))
+        if (wh_unlikely(!heap_inside(h, &s)))
                 return wh_heap_fault(h, WHARF_FAULT_HEADER, u, s.tag.owner, -EUCLEAN);
         if (wh_unlikely(guard_broken(h, &s)))
                 return wh_heap_fault(h, WHARF_FAULT_OVERFLOW, u, s.tag.owner, -EUCLEAN);
@@ -406,8 +407,8 @@ static inline bool free_to_cache(struct wharf_heap *h, uint32_t u)
         bool good = heap_tag_load(h, u, &t);
         uint32_t order = t.small;
         if (wh_unlikely(!good || t.state != TAG_USED || t.owner == HEAP_OWNER_DAMAGED || order >= h->cache_orders ||
-                        u & (((uint32_t)1 << order) - 1) || h->guard_bytes ||
-                        atomic_load_explicit(&h->live->waiting, memory_order_relaxed)))
+                        u & (((uint32_t)1 << order) - 1) || !wh_inside(u, (uint64_t)1 << order, h->head.units) ||
+                        h->guard_bytes || atomic_load_explicit(&h->live->waiting, memory_order_relaxed)))
                 return false;
         if (wh_unlikely(h->n_cache[order] == HEAP_CACHE_DEPTH)) {
                 cache_relief(h, order, true);
@@ -458,10 +459,7 @@ int wharf_heap_usable(wharf_heap *heap, uint64_t offset, uint64_t *ret_bytes)
                 return r;
         r = find_used(h, u, &s);
         if (r == 0) {
-                uint32_t n = h->starts                     ? h->starts[u + 1] - h->starts[u]
-                             : h->policy == &wh_heap_buddy ? (uint32_t)1 << s.tag.small
-                                                           : s.tag.value;
-                *ret_bytes = h->guard_bytes ? wh_heap_requested(h, &s) : heap_payload(h, n);
+                *ret_bytes = h->guard_bytes ? wh_heap_requested(h, &s) : heap_payload(h, heap_units_of(h, &s));
         }
         wh_heap_both_unlock(h);
         return r;

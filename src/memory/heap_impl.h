@@ -258,6 +258,26 @@ static inline uint64_t heap_payload(const struct wharf_heap *h, uint32_t n)
         return ((uint64_t)n << h->head.unit_log2) - h->inside_bytes - h->guard_bytes;
 }
 
+/* Units of a block with that tag. Only of use if it lies inside. */
+static inline uint32_t heap_units_of(const struct wharf_heap *h, const struct span *s)
+{
+        return h->starts                     ? h->starts[s->u + 1] - h->starts[s->u]
+               : h->policy == &wh_heap_buddy ? (uint32_t)1 << (s->tag.small & 31)
+                                             : s->tag.value;
+}
+
+/* The check of a tag is 14 bits, and whoever maps the heap can make it: what the tag says must still lie inside. */
+static inline bool heap_inside(const struct wharf_heap *h, const struct span *s)
+{
+        if (h->starts)
+                return s->u < h->n_tags;
+        if (h->policy == &wh_heap_buddy &&
+            (s->tag.small >= h->map.n_orders || s->u & (((uint32_t)1 << s->tag.small) - 1)))
+                return false;
+        const uint32_t n = heap_units_of(h, s);
+        return n && wh_inside(s->u, n, h->head.units);
+}
+
 static inline uint32_t heap_saturate(uint64_t v)
 {
         return v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;

@@ -111,7 +111,7 @@ void wh_heap_waiter_drop(struct wharf_heap *h, struct heap_waiter *w)
         struct span s = {.u = w->unit};
         atomic_store_explicit(&w->state, WAITER_FREE, memory_order_relaxed);
         if (was == WAITER_GRANTED && s.u < h->n_tags && heap_tag_load(h, s.u, &s.tag) && s.tag.state == TAG_CACHED &&
-            s.tag.owner == w->owner)
+            s.tag.owner == w->owner && heap_inside(h, &s))
                 wh_heap_give_back(h, &s);
 }
 

@@ -392,3 +392,59 @@ TEST_TIMEOUT(no_wake_up_is_lost_between_cache_and_queue, 60)
         CHECK_EQ(test_wait(pid), 0);
         wharf_heap_close(h);
 }
+
+/* ---- a party that writes what it likes ---- */
+
+static int waits_for_a_block(void *arg)
+{
+        wharf_heap *h = arg;
+        uint64_t off;
+        while (wharf_heap_alloc(h, 60000, 0, 0, 0, &off) == 0)
+                ;
+        next_step();
+        /* Granted a block of one unit, at the very end: it is none of what was asked for. */
+        if (wharf_heap_alloc(h, 60000, 0, WHARF_ALLOC_ZERO, wh_os_now_ns() + 300 * 1000000, &off) != -ETIMEDOUT)
+                return 1;
+        /* The word of the lock says that we have it: no more than an error. */
+        next_step();
+        int r = wharf_heap_alloc(h, 60000, 0, 0, wh_os_now_ns() + 10000 * (int64_t)1000000, &off);
+        return r == -EDEADLK ? 0 : 2;
+}
+
+static void await_waiter(struct wharf_heap *h)
+{
+        while (atomic_load(&h->waiters[0].state) != WAITER_WAITING)
+                usleep(1000);
+        usleep(20000); /* and asleep, most likely */
+}
+
+/* Goal: whatever a party writes where it waits, nobody writes outside of the heap, or ends. */
+TEST(a_false_grant_leads_nobody_out_of_the_heap)
+{
+        enum { ALL = 1 << 20 };
+        struct wharf_heap_opts o = {.size = sizeof o, .policy = WHARF_HEAP_BUDDY};
+        char *mem = mmap(NULL, ALL + 2 * WH_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        CHECK(mem != MAP_FAILED);
+        CHECK_EQ(mprotect(mem + ALL, 2 * WH_PAGE, PROT_NONE), 0);
+        CHECK_EQ(wharf_heap_format(mem, ALL, &o), 0);
+        sh = test_shared(sizeof *sh);
+        wharf_heap *h;
+        CHECK_EQ(wharf_heap_open(mem, ALL, &h), 0);
+        pid_t pid = test_fork(waits_for_a_block, h);
+        wait_for_step(1);
+        await_waiter(h);
+        struct heap_waiter *w = &h->waiters[0];
+        const uint32_t u = h->head.units - 1;
+        heap_tag_store(h, u, 0, w->owner, TAG_CACHED, 0);
+        w->unit = u;
+        atomic_store(&w->state, WAITER_GRANTED);
+        wh_os_futex_wake((_Atomic uint32_t *)&w->state, 1, true);
+        wait_for_step(2);
+        await_waiter(h);
+        const uint64_t task = atomic_load(&h->owners[w->owner - 1].task);
+        atomic_store(&h->live->lock.thread, (task & ~(uint64_t)UINT32_MAX) | (uint32_t)pid);
+        atomic_store(&h->live->lock.word, task);
+        wh_os_futex_wake((_Atomic uint32_t *)&w->state, 1, true);
+        CHECK_EQ(test_wait(pid), 0);
+        munmap(mem, ALL + 2 * WH_PAGE);
+}
