@@ -147,9 +147,9 @@ struct wh_lane_rx *wh_lane_rx_free(struct wh_lane_rx *lane)
                 wh_os_munmap((void *)(uintptr_t)lane->ring.out, lane->map_len);
         if (lane->ring.back)
                 wh_os_munmap(lane->ring.back, WH_PAGE);
-        wh_os_close(lane->next_fd);
-        wh_os_close(lane->out_fd);
-        wh_os_close(lane->back_fd);
+        wh_os_close_theirs(lane->next_fd);
+        wh_os_close_theirs(lane->out_fd);
+        wh_os_close_theirs(lane->back_fd);
         free(lane);
         return NULL;
 }
@@ -194,7 +194,7 @@ int wh_lane_rx_switch(struct wh_lane_rx *lane, bool end_sections)
         /* The size was checked against that of the memory: no need to believe the page a second time. */
         wh_ring_rx_continue(&lane->ring, lane->next, (uint32_t)((lane->next_len - WH_PAGE) / WH_LINE));
         lane->next = NULL;
-        wh_os_close(lane->out_fd);
+        wh_os_close_theirs(lane->out_fd);
         lane->out_fd = wh_steal_fd(&lane->next_fd);
         return 0;
 }

@@ -66,7 +66,7 @@ int wh_payload_of(const void *data, uint64_t len, int *ret)
                 }
                 done += k > 0 ? (uint64_t)k : 0;
         }
-        r = wh_os_seal(fd, WH_SEALS_IMMUTABLE);
+        r = wh_sealed_make(fd, WH_SEALS_IMMUTABLE);
         if (r < 0) {
                 wh_os_close(fd);
                 return wh_trace(r);

@@ -11,11 +11,24 @@
 #define MADV_POPULATE_READ 22
 #endif
 
+/* What a huge page at its end has behind it. More is none of it, and would be freed with it. */
+enum { BEHIND_BYTES_MAX = 2 << 20 };
+
+int wh_sealed_make(int fd, int seals)
+{
+        enum { TRIES = 8 };
+        int r = -EBUSY;
+        /* Each try waits for as long as the kernel thinks that it may be busy with a page: 75 ms. */
+        for (int i = 0; r == -EBUSY && i < TRIES; i++)
+                r = wh_os_seal(fd, seals);
+        return r == -EBUSY ? -ENOMEM : r;
+}
+
 int wh_sealed_whole(int fd, uint64_t len)
 {
-        uint64_t hole;
-        int r = wh_os_first_hole(fd, &hole);
-        return r < 0 ? r : hole == len ? 0 : wh_trace(-EPROTO);
+        uint64_t there;
+        int r = wh_os_bytes_there(fd, len, &there);
+        return r < 0 ? r : there >= len ? 0 : wh_trace(-EPROTO);
 }
 
 int wh_sealed_touch(int fd, void *map, uint64_t len)
@@ -43,6 +56,10 @@ int wh_sealed_size(int fd, int seals, uint64_t *ret_len)
                 return r;
         if ((st.st_mode & 07777) != 0600)
                 return wh_trace(-EPROTO);
+        /* As it was made: of a descriptor that only reads it is not everybody who may ask for holes. */
+        const int access = wh_os_fd_access(fd);
+        if (access != O_RDWR)
+                return wh_trace(access < 0 ? access : -EPROTO);
         *ret_len = (uint64_t)st.st_size;
         return 0;
 }
@@ -67,7 +84,8 @@ int wh_sealed_file(int fd, int seals, struct stat *ret)
                 return wh_trace(r);
         if (magic != TMPFS_MAGIC)
                 return wh_trace(-EPROTO); /* huge pages count otherwise, and other file systems may stall a load */
-        if (st.st_size <= 0 || (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size)
+        const uint64_t size = st.st_size > 0 ? (uint64_t)st.st_size : 0, blocks = (uint64_t)st.st_blocks * 512;
+        if (!size || blocks < size || blocks - size > BEHIND_BYTES_MAX)
                 return wh_trace(-EPROTO);
         *ret = st;
         return 0;

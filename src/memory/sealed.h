@@ -7,7 +7,8 @@
  *   S2  Its size is what was answered and can never change, so no load from it can fault (SIGBUS).
  *   S3  Its blocks are there: reading a hole would make the reader pay for the page, and get SIGBUS where it cannot.
  *       How many blocks it has says little, since some may lie behind its end; so it is asked for holes
- *       (wh_sealed_whole()). Memory that is sealed against writing can get none later.
+ *       (wh_sealed_whole()). Memory that is sealed against writing can get none later. Behind its end there are no more
+ *       than a huge page has there, so that it costs what its size says to be rid of it.
  *   S4  Whatever else is promised by the seals that were asked for.
  */
 #ifndef WH_MEMORY_SEALED_H
@@ -28,11 +29,16 @@
 /*
  * Is `fd` such a memory, with all of `seals` (which include F_SEAL_SHRINK and F_SEAL_GROW)? 0 with its size in bytes,
  * never 0; -EPROTO; or what the system says. Reads none of it. It is asked for holes apart (wh_sealed_whole()), since
- * that takes time with the size, 20 us for each MiB, which the caller may want to see first.
+ * that takes time with the size, 25 us for each MiB, which the caller may want to see first.
  */
 int wh_sealed_size(int fd, int seals, uint64_t *ret_len);
 /* The same for memory that others may open as well, of whatever mode. */
 int wh_sealed_file(int fd, int seals, struct stat *ret);
+/*
+ * Seals for memory that this process has made, and that nobody else has yet. The kernel refuses them while it has a page in hand
+ * itself, to move or to age it: then they are asked for again. -ENOMEM: it had one each time
+ */
+int wh_sealed_make(int fd, int seals);
 /* Has it no hole? 0; -EPROTO: it has; -EOPNOTSUPP: it cannot be asked here, and wh_sealed_touch() finds out. */
 int wh_sealed_whole(int fd, uint64_t len);
 /*

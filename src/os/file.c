@@ -106,17 +106,20 @@ int wh_os_fstatfs(int fd, uint64_t *ret_magic)
 
 bool wh_os_holes_asked(void)
 {
-        return wh_os_kernel_since(6, 16);
+        return wh_os_kernel_since(6, 5);
 }
 
-int wh_os_first_hole(int fd, uint64_t *ret)
+int wh_os_bytes_there(int fd, uint64_t len, uint64_t *ret)
 {
-        if (!wh_os_holes_asked())
-                return -EOPNOTSUPP;
-        off_t at = OS_CALL(lseek, lseek(fd, 0, SEEK_HOLE));
-        if (at < 0)
+        struct {
+                uint64_t at, len;
+        } range = {0, len};
+        struct {
+                uint64_t cached, dirty, written_back, evicted, recently;
+        } pages = {0};
+        if (!wh_os_holes_asked() || OS_CALL(cachestat, syscall(WH_OS_SYS_CACHESTAT, fd, &range, &pages, 0)) < 0)
                 return -EOPNOTSUPP; /* whatever forbids it */
-        *ret = (uint64_t)at;
+        *ret = (pages.cached + pages.evicted) * (uint64_t)sysconf(_SC_PAGESIZE);
         return 0;
 }
 

@@ -45,7 +45,7 @@
         /* fd.c */                                                                                                     \
         X(close) X(dup) X(read) X(write) X(getfl)                                                                      \
         /* file.c */                                                                                                   \
-        X(memfd_create) X(ftruncate) X(fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(lseek)                    \
+        X(memfd_create) X(ftruncate) X(fallocate) X(seal) X(get_seals) X(fstat) X(fstatfs) X(cachestat)                \
         X(fchmod) X(fchown) X(flock) X(lock_byte) X(byte_locked)                                                       \
         /* path.c */                                                                                                   \
         X(open) X(unlink) X(mkdir) X(chmod) X(rename) X(stat) X(lstat) X(access) X(linkat) X(readdir)                  \
@@ -161,12 +161,13 @@ int wh_os_fstat(int fd, struct stat *ret);
 /* The magic number of the file system that `fd` lives on. */
 int wh_os_fstatfs(int fd, uint64_t *ret_magic);
 /*
- * Where the first hole of a memfd that is sealed against writing is: its size when it has none. -EOPNOTSUPP where this
- * cannot be asked. It takes a lock of the file, and before Linux 6.16 whoever calls write(2) has that lock while the kernel
- * waits for a page of the writer's own: sealed or not, for as long as a writer likes whose page comes by FUSE.
+ * How many of the first `len` bytes of a file of tmpfs have a page, here or on a swap device. -EOPNOTSUPP where this cannot
+ * be asked. It takes no lock of the file, unlike SEEK_HOLE: whoever made the file holds that for as long as a fallocate() takes, or,
+ * before Linux 6.16, a write() of its own pages that come by FUSE.
  */
-int wh_os_first_hole(int fd, uint64_t *ret);
-bool wh_os_holes_asked(void); /* is it asked? */
+int wh_os_bytes_there(int fd, uint64_t len, uint64_t *ret);
+bool wh_os_holes_asked(void);       /* can it be asked? */
+enum { WH_OS_SYS_CACHESTAT = 451 }; /* on every machine; headers older than Linux 6.5 do not say */
 /* To a file or memfd, at an offset; -EFBIG rather than SIGXFSZ where RLIMIT_FSIZE is less. */
 ssize_t wh_os_write_at(int fd, const void *buf, size_t len, off_t at);
 int wh_os_fchmod(int fd, mode_t mode);

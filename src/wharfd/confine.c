@@ -1,6 +1,7 @@
 #include "wharfd/confine.h"
 
 #include "os/confine.h"
+#include "os/os.h"
 #include "names/proto.h"
 
 #include <sched.h>
@@ -45,7 +46,7 @@ static const struct wh_call_rule calls[] = {
         CALL_IF(kill, 1, UINT32_MAX, 0), /* does it live? */
         CALL(fstat),
         CALL(fstatfs),
-        CALL(lseek),
+        {.nr = WH_OS_SYS_CACHESTAT, .name = "cachestat"},
         /* memory, none of which can be executed */
         CALL_IF(mmap, 2, PROT_EXEC, 0),
         CALL_IF(mprotect, 2, PROT_EXEC, 0),
@@ -102,7 +103,6 @@ static const struct wh_call_rule calls[] = {
         CALL_IF(clone, 0, CLONE_THREAD, CLONE_THREAD),
         CALL(set_robust_list),
         CALL(rseq),
-        CALL(kcmp),
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
         /* what a sanitizer asks for where such a thread begins and ends */
         CALL(sched_getaffinity),

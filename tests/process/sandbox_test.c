@@ -8,6 +8,8 @@
  */
 #include "hub.h"
 
+#include "os/os.h"
+
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -59,7 +61,7 @@ static const struct {
 #define CALL(name) {#name, SYS_##name}
         CALL(bind), CALL(brk), CALL(clock_gettime), CALL(close), CALL(epoll_ctl), CALL(epoll_pwait), CALL(epoll_pwait2),
         CALL(exit_group), CALL(fallocate), CALL(fchmod), CALL(fcntl), CALL(fstat), CALL(fstatfs), CALL(ftruncate), CALL(futex),
-        CALL(getgid), CALL(getpid), CALL(getsockname), CALL(getsockopt), CALL(getuid), CALL(ioctl), CALL(lseek), CALL(madvise),
+        CALL(getgid), CALL(getpid), CALL(getsockname), CALL(getsockopt), CALL(getuid), CALL(ioctl), {"cachestat", WH_OS_SYS_CACHESTAT}, CALL(madvise),
         CALL(memfd_create), CALL(mmap), CALL(mremap), CALL(munmap), CALL(ppoll), CALL(prlimit64), CALL(recvmmsg), CALL(recvmsg),
         CALL(restart_syscall), CALL(rt_sigprocmask), CALL(sendmsg), CALL(sendto), CALL(setsockopt), CALL(shutdown), CALL(socketpair),
 #ifdef SYS_newfstatat
