@@ -137,11 +137,11 @@ struct wharf_introducer {
  * namespace has no number are unknown.
  */
 struct wharf_sender {
-        uint64_t id;                        /* of its link, unique in this task for as long as it runs */
-        pid_t pid;                          /* 0 where unknown */
-        uid_t uid;                          /* (uid_t)-1 where unknown */
-        gid_t gid;                          /* likewise */
-        uint32_t known;                     /* enum wharf_known */
+        uint64_t id;    /* of its link, unique in this task for as long as it runs, and below 2^53 */
+        pid_t pid;      /* 0 where unknown */
+        uid_t uid;      /* (uid_t)-1 where unknown */
+        gid_t gid;      /* likewise */
+        uint32_t known; /* enum wharf_known */
         struct wharf_introducer introducer; /* the nearest; wharf_sender_introducers() tells of all */
         pid_t told_pid; /* with WHARF_KNOWN_TOLD: who the sender is by the introducer's word, and by nothing else */
         uid_t told_uid;
@@ -385,8 +385,9 @@ WHARF_API int wharf_callmsg(wharf_task *task, wharf_name right, struct wharf_msg
 
 /*
  * The two halves of a call, so that one thread can have many outstanding. Every call that was started must be finished
- * or cancelled. After -EAGAIN, -ETIMEDOUT, -EOVERFLOW, -ENOMEM or -EMFILE (none for what comes with the reply) the call
- * is still outstanding; any other result ends it. Cancelling forgets the call; a reply that still comes is dropped.
+ * or cancelled. After -EAGAIN, -ETIMEDOUT, -EOVERFLOW, and where there is too little for what comes with the reply (-ENOMEM,
+ * -ENOBUFS, -EMFILE, -ENFILE), the call is still outstanding; any other result ends it. Cancelling forgets the call; a reply
+ * that still comes is dropped.
  */
 WHARF_API int wharf_call_start(wharf_task *task, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
                                uint32_t *ret_call);

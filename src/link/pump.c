@@ -57,7 +57,8 @@ int wh_link_take_frame(struct wh_link *l)
 static int link_look(struct wh_link *l, struct wh_frame *f, void *data, int *fds, struct wh_cred *cred)
 {
         l->in.looked_sock = l->sock;
-        if (l->owner) /* a link whose frames are hidden for good would be a place that nobody uses and nobody frees */
+        /* A link whose frames are hidden for good would be a place that nobody uses and nobody frees; an answer, no sleep. */
+        if (l->owner || l->answer)
                 return wh_frame_peek_first(l->sock, f, data, fds, cred);
         if (wh_unlikely(l->in.old_sock >= 0)) {
                 int r = wh_frame_peek(l->in.old_sock, f, data, fds, cred);

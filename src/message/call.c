@@ -7,6 +7,7 @@
  *     lost by no failure to deliver it: it is kept, and wharf_call_finish() can be called again.
  */
 #include "link/direct.h"
+#include "link/pump.h"
 #include "message/call.h"
 #include "message/deliver.h"
 #include "message/receive.h"
@@ -47,6 +48,13 @@ WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg
         return r < 0 ? r : 0;
 }
 
+/* After which the call is still outstanding: its reply has not come, or can be had by another try. */
+static bool is_outstanding(int r)
+{
+        return r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW || wh_shortage(r) || r == -EMFILE ||
+               r == WH_LINK_LATER;
+}
+
 /* What the end of a link means to a call that still waits. */
 static int call_link_error(const struct wh_link *l)
 {
@@ -80,7 +88,7 @@ static int call_take(struct wh_link *l, struct wh_call *c, struct wharf_msg *m)
         int r = c->result ? c->result : call_take_kept(l, c, m);
         if (r == 0)
                 wh_call_answered(c, m->how, refused);
-        if (r == 0 || c->result < 0)
+        if (r == 0 || c->result < 0 || !is_outstanding(r))
                 wh_call_free(l, c, true);
         return r;
 }
@@ -97,11 +105,29 @@ static int call_deliver(struct wh_link *l, struct wh_call *c, struct wh_incoming
                 return 0;
         }
         /* It does not fit, and the next one in the queue must not wait; but nothing is lost. */
-        if (wh_call_keep(l, c, in) == 0)
+        if (wh_call_keep(l, c, in) == 0) {
                 wh_link_took(l, in);
-        else
+                if (!is_outstanding(r))
+                        wh_call_free(l, c, true);
+        } else {
                 wh_link_privatise(l);
+                if (!is_outstanding(r))
+                        wh_call_free(l, c, false);
+        }
         return r;
+}
+
+/* A port in the reply is opened bit by bit (M8 in move.h). What is done of it stays with the call: 0, or it is late. */
+static int go_on_later(struct wh_link *l, wharf_name right, int64_t deadline_ns)
+{
+        if (deadline_ns == 0)
+                return -EAGAIN;
+        if (deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns)
+                return -ETIMEDOUT;
+        wh_unlock(&l->o.lock); /* for others that use this right */
+        wh_lock(&l->o.lock);
+        l->in.budget = WH_BUDGET;
+        return atomic_load_explicit(&l->o.name, memory_order_relaxed) == right ? 0 : -ECANCELED;
 }
 
 WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, struct wharf_msg *m,
@@ -157,6 +183,8 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                 if (c->done) {
                         int r = call_take(l, c, m);
                         wh_link_privatise(l);
+                        if (r == WH_LINK_LATER && (r = go_on_later(l, right, deadline_ns)) == 0)
+                                continue;
                         return r;
                 }
                 /*
@@ -166,8 +194,14 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                 int r = l->in.leader ? 0 : wh_link_next(l, &in);
                 if (r == 1) {
                         struct wh_call *for_call = wh_call_find(l, in.call);
-                        if (for_call == c && !in.dropped && !c->done)
-                                return call_deliver(l, c, &in, m, right);
+                        if (for_call == c && !in.dropped && !c->done) {
+                                r = call_deliver(l, c, &in, m, right);
+                                if (r != WH_LINK_LATER)
+                                        return r;
+                                if ((r = go_on_later(l, right, deadline_ns)) < 0)
+                                        return r;
+                                continue;
+                        }
                         r = wh_call_file(l, &in);
                         if (r == 0 && l->in.budget)
                                 continue; /* otherwise the deadline is looked at, in the wait */
@@ -200,8 +234,8 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         c = wh_call_find(l, call);
                         if (!c || c->done)
                                 continue;
-                        if (!late && (r == -EAGAIN || r == -ETIMEDOUT)) {
-                                late = r; /* what came in the last moment counts */
+                        if (!late && l->in.budget && (r == -EAGAIN || r == -ETIMEDOUT)) {
+                                late = r; /* what came in the last moment counts, where there was not too much already */
                                 continue;
                         }
                         wh_link_privatise(l);
@@ -234,8 +268,8 @@ WHARF_API int wharf_callmsg(wharf_task *t, wharf_name right, struct wharf_msg *r
         if (r < 0)
                 return r;
         r = wharf_call_finish(t, right, call, reply, deadline_ns);
-        if (r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW || r == -ENOMEM || r == -EMFILE)
-                wharf_call_cancel(t, right, call); /* it is still outstanding */
+        if (is_outstanding(r))
+                wharf_call_cancel(t, right, call);
         return r;
 }
 

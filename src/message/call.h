@@ -14,7 +14,8 @@ struct wh_reply {
         struct wh_link *link; /* a reference; NULL once the reply goes over `via` */
         uint32_t call;
         uint64_t window_at, window_len; /* where the caller lets it be written (direct.h); 0 bytes: nowhere */
-        int via; /* -1; after the port has moved, the socket on which its caller expects the reply (VIA) */
+        int via;         /* -1; after the port has moved, the socket on which its caller expects the reply (VIA): */
+        uid_t via_payer; /* charged to this one for a link */
 };
 
 int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name);

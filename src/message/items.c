@@ -297,11 +297,7 @@ int wh_items_open(wharf_task *t, struct wh_link *l, struct wh_items *from, unsig
         by.payer = l->owner && !l->answer ? wh_owned(l)->bill.payer : t->accounts.self;
         if (!by.own && by.payer == t->accounts.self)
                 by.payer = (uid_t)-1; /* a right that we made and gave away, or an answer: nobody is known */
-        int r;
-        do { /* only an owner has many to serve */
-                r = wh_moving_open(t, from, n, &by);
-        } while (r == WH_LINK_LATER && !l->owner);
-        return r;
+        return wh_moving_open(t, from, n, &by);
 }
 
 int wh_items_accept(wharf_task *t, struct wh_link *l, const struct wh_items *from, unsigned n, struct wharf_item *to)

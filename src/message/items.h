@@ -13,7 +13,7 @@ struct wh_items_out {
         struct wh_outgoing *o;
         bool close[WHARF_ITEMS_MAX];      /* o->fd[i] was made for this message */
         bool itself[WHARF_ITEMS_MAX];     /* ... as a copy of the socket of the right that is moved */
-        uint32_t minted[WHARF_ITEMS_MAX]; /* the owner's half of a right made for this message */
+        uint64_t minted[WHARF_ITEMS_MAX]; /* the owner's half of a right made for this message */
         int via[WHARF_ITEMS_MAX];         /* -1, or the other end of a delegated reply */
         unsigned n_moves;                 /* receive rights among them */
 };

@@ -92,9 +92,10 @@ static int stash_open(struct wh_link *l, struct wh_opened *o, const struct wh_mo
         int fd = memory ? wh_opened_take(o) : -1, r = 0;
         if ((memory && fd < 0) || m->have > m->len || m->len > l->hello.payload_bytes_max ||
             (full && m->have != m->len) || how > WHARF_HOW_DIRECT || how == 0 ||
-            (m->stash_items && m->stash_items != m->n_items) || (how != m->how && (how != WHARF_HOW_MEMORY || !memory)))
+            (m->stash_items && m->stash_items != m->n_items) || (how != m->how && how != WHARF_HOW_MEMORY) ||
+            (how == WHARF_HOW_MEMORY && !(full && memory)))
                 r = wh_trace(-EPROTO);
-        /* One that came as a memory takes nothing of ours, and any other what it takes over a link. */
+        /* One that came as a memory, in one piece, takes nothing of ours, and any other what it takes over a link. */
         if (r == 0 && how != WHARF_HOW_MEMORY && m->len > WH_COLD_MAX)
                 r = l->end->hold(l, WH_SHARE_BYTES, m->len);
         if (r < 0)
@@ -199,7 +200,7 @@ static int once_open(struct wh_port *p, struct wh_owned *w)
                 return 0;
         if (!(w->once_notice = unused_notice(p)))
                 return wh_trace(-ENOMEM);
-        w->once_notice->sender = atomic_load_explicit(&w->link.o.name, memory_order_relaxed);
+        w->once_notice->sender = w->link.who.id;
         return 0;
 }
 

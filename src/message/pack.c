@@ -12,6 +12,7 @@
 #include "base/bits.h"
 #include "base/trace.h"
 #include "link/payload.h"
+#include "memory/sealed.h"
 #include "os/os.h"
 #include "port/branch.h"
 #include "port/owned.h"
@@ -178,10 +179,8 @@ static uint32_t introducer_of(const struct wh_port *p, const struct wh_link *l)
         const struct wh_branch *b = wh_owned(l)->branch ? wh_owned(l)->branch->up : NULL;
         while (b && b->gone)
                 b = b->up;
-        struct wh_link *by = b ? (struct wh_link *)wh_table_find(&p->task->links, (uint32_t)b->id) : NULL;
-        return by && atomic_load_explicit(&by->o.name, memory_order_relaxed) == b->id && wh_owned(by)->port == p
-                       ? wh_owned(by)->served + 1
-                       : 0;
+        const struct wh_link *by = b ? wh_port_sender(p, b->id) : NULL;
+        return by ? wh_owned(by)->served + 1 : 0;
 }
 
 static int port_pack(struct wh_port *p, struct packed *k)
@@ -261,7 +260,7 @@ static int state_new(const struct packed *k, int *ret)
         if (r == 0)
                 r = write_all(fd, k->bytes, k->n_bytes, &at);
         if (r == 0)
-                r = wh_os_seal(fd, WH_MOVE_SEALS);
+                r = wh_sealed_make(fd, WH_MOVE_SEALS);
         if (r < 0) {
                 wh_os_close(fd);
                 return r == -EFBIG ? wh_fail(-EOPNOTSUPP, "RLIMIT_FSIZE leaves no room for what a port is")

@@ -104,6 +104,7 @@ static int reply_take(wharf_task *t, wharf_name name, struct wh_reply *ret)
         ret->link = y->link;
         ret->call = y->call;
         ret->via = y->via;
+        ret->via_payer = y->via_payer;
         reply_unlock(t, y, true);
         return 0;
 }
@@ -122,9 +123,12 @@ static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
 }
 
 /* The right was used: nothing of it stays. */
-static void reply_done(struct wh_reply *y)
+static void reply_done(wharf_task *t, struct wh_reply *y)
 {
-        wh_os_close_end(y->via, WH_END_SHARED);
+        if (y->via >= 0) {
+                wh_os_close_end(y->via, WH_END_SHARED);
+                wh_account_give(&t->accounts, y->via_payer, WH_SHARE_TASK_LINKS, 1);
+        }
         reply_link_drop(y->link);
 }
 
@@ -161,7 +165,7 @@ static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoin
         struct wh_link *l = y->link;
         reply_way(y, o, ret_refused);
         if (!l) {
-                int r = reply_send_via(t, y->via, o);
+                int r = y->via < 0 ? -EPIPE : reply_send_via(t, y->via, o);
                 *ret_over = r == -EPIPE || r == -ENOBUFS;
                 return r;
         }
@@ -187,7 +191,7 @@ void wh_reply_forget(wharf_task *t, wharf_name name)
 {
         struct wh_reply y;
         if (reply_take(t, name, &y) == 0)
-                reply_done(&y);
+                reply_done(t, &y);
 }
 
 int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name)
@@ -210,7 +214,7 @@ int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name)
                 y.link->out.over = -ENOBUFS;
                 wh_unlock(&y.link->o.lock);
         }
-        reply_done(&y);
+        reply_done(t, &y);
         return 0;
 }
 
@@ -229,7 +233,7 @@ void wh_reply_via(wharf_task *t, wharf_name name, int sock)
         if (!y.link) { /* detached since the message was made: its caller listens there, and is sent on */
                 struct wh_frame f = {.type = WH_FRAME_VIA, .to = WH_TO_ONCE, .n_fds = 1};
                 wh_frame_send(y.via, &f, NULL, 0, &sock, false);
-                reply_done(&y);
+                reply_done(t, &y);
                 return;
         }
         wh_lock(&y.link->o.lock);
@@ -274,6 +278,41 @@ static bool caller_refuses(struct wh_link *l, int r)
         return share;
 }
 
+/* Its caller, if it still is one, is to expect the reply on a socket: *ret, or -1. Those that it keeps us are links of its user. */
+static int detach(struct wh_link *l, uint32_t call, int *ret)
+{
+        int sv[2], r;
+        struct wh_accounts *a = &l->task->accounts;
+        const uid_t payer = wh_owned(l)->bill.payer;
+        *ret = -1;
+        wh_lock(&l->o.lock);
+        r = l->out.over ? -EPIPE : wh_account_charge(a, payer, WH_SHARE_TASK_LINKS, 1, payer == a->self);
+        const bool charged = r == 0, has_its_share = r == -EDQUOT;
+        if (r == 0)
+                r = wh_os_socketpair(sv);
+        if (r == 0) {
+                r = tell_via(l, call, sv[0]);
+                wh_os_close_end(sv[0], WH_END_SHARED); /* its caller may have it, and be gone, by now */
+                if (r == 0) {
+                        wh_os_fd_private(sv[1]);
+                        *ret = sv[1];
+                } else {
+                        wh_os_close(sv[1]);
+                }
+                if (r < 0 && r != -EPIPE && caller_refuses(l, r))
+                        r = -EDQUOT;
+        }
+        if (has_its_share || r == -EDQUOT) { /* C3: it keeps no port from moving */
+                wh_os_shutdown(l->sock, SHUT_RDWR);
+                l->out.over = -ENOBUFS;
+                r = -EPIPE;
+        }
+        wh_unlock(&l->o.lock);
+        if (r < 0 && charged)
+                wh_account_give(a, payer, WH_SHARE_TASK_LINKS, 1);
+        return r == -EPIPE ? 0 : r;
+}
+
 static void reply_detach(struct wh_object *o, void *arg)
 {
         struct detaching *d = arg;
@@ -282,30 +321,10 @@ static void reply_detach(struct wh_object *o, void *arg)
                 return;
         wh_lock(&o->lock);
         struct wh_link *l = atomic_load_explicit(&o->name, memory_order_relaxed) ? y->link : NULL;
-        if (l && wh_owned(l)->port == d->port) {
-                int sv[2];
-                int r = wh_os_socketpair(sv);
-                if (r == 0) {
-                        wh_lock(&l->o.lock);
-                        r = l->out.over ? 0 : tell_via(l, y->call, sv[0]);
-                        if (r < 0 && r != -EPIPE && caller_refuses(l, r)) { /* C3: it keeps no port from moving */
-                                wh_os_shutdown(l->sock, SHUT_RDWR);
-                                l->out.over = -ENOBUFS;
-                                r = -EPIPE;
-                        }
-                        wh_unlock(&l->o.lock);
-                        wh_os_close_end(sv[0], WH_END_SHARED); /* its caller may have it, and be gone, by now */
-                        if (r == 0 || r == -EPIPE) {
-                                wh_os_fd_private(sv[1]);
-                                y->via = sv[1];
-                                y->link = NULL;
-                                reply_link_drop(l);
-                                r = 0;
-                        } else {
-                                wh_os_close(sv[1]);
-                        }
-                }
-                d->result = r;
+        if (l && wh_owned(l)->port == d->port && (d->result = detach(l, y->call, &y->via)) == 0) {
+                y->via_payer = wh_owned(l)->bill.payer;
+                y->link = NULL;
+                reply_link_drop(l);
         }
         wh_unlock(&o->lock);
 }
@@ -380,7 +399,7 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
                 return wh_fail_at(t, r, reply);
         }
         o.call = y->call;
-        struct wh_reply was = {.link = y->link, .via = y->via};
+        struct wh_reply was = {.link = y->link, .via = y->via, .via_payer = y->via_payer};
         bool over;
         int refused;
         r = reply_send(t, y, &o, &over, &refused);
@@ -396,7 +415,7 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
                         wh_items_finish(t, m, &items, false);
                         return wh_fail_at(t, r, reply);
                 }
-                was = (struct wh_reply){.link = y->link, .via = y->via};
+                was = (struct wh_reply){.link = y->link, .via = y->via, .via_payer = y->via_payer};
                 r = failed;
                 over = false;
                 if (more)
@@ -406,7 +425,7 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
         reply_unlock(t, y, used);
         wh_items_finish(t, m, &items, r == 0 || (o.items_gone && items.n_moves));
         if (used)
-                reply_done(&was);
+                reply_done(t, &was);
         if (r < 0)
                 return reply_failed(r);
         if (wh_unlikely(refused))

@@ -44,6 +44,11 @@ static int size_check(const struct wh_moving *mv, int fd, uint64_t len)
         if (h.n_bytes > (uint64_t)h.n_links * WH_MOVE_BYTES_MAX || sizeof h + links_len + h.n_bytes != len ||
             h.n_fds < h.n_links || h.n_fds > (uint64_t)h.n_links * WH_MOVE_LINK_FDS_MAX)
                 return wh_trace(-EPROTO);
+        struct wharf_port_opts most;
+        wh_port_opts(NULL, &most);
+        if (!mv->by.own &&
+            h.n_links > (uint64_t)most.links_max + WH_PLACELESS_MAX) /* before any of it is looked through */
+                return wh_trace(-EPROTO);
         return fds_possible(mv, h.n_links);
 }
 

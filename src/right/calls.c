@@ -76,8 +76,9 @@ int wh_call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *in)
         }
         wh_items_done(&c->items); /* of a reply that was begun elsewhere: this one was faster */
         if (in->n_items) {        /* in a lane nothing is read ahead of a record's own items, so they are all its own */
-                c->items = l->in.items;
+                c->items = l->in.items; /* and ports that are half open */
                 l->in.items.n = 0;
+                l->in.items.moving = NULL;
         }
         wh_call_end(l, c, 0);
         return 0;
@@ -190,9 +191,10 @@ int wh_call_read_via(struct wh_link *l, struct wh_call *c)
         via.answer = true;
         via.in.stash = c->part;
         via.in.items = c->items;
-        via.in.budget = WH_BUDGET_TURN;
+        via.in.budget = l->in.budget;
         struct wh_incoming in = {0};
         int r = wh_link_next(&via, &in);
+        l->in.budget = via.in.budget; /* link.K7: it is one call that reads them all */
         if (r <= 0 && via.in.change.sock >= 0) {
                 wh_os_fd_private(via.in.change.sock);
                 wh_os_close_end(c->via, WH_END_OURS);

@@ -218,6 +218,20 @@ static bool announce(struct wh_link *l, const struct wh_room *seen)
         return holder_found(l, seen) || (l->over && !call_delegated(l)) || (seen && l->out.lane && room_soon(l, seen));
 }
 
+/* Those that there is no budget for are first the next time. */
+static int read_vias(struct wh_link *l)
+{
+        struct wh_list *calls = &wh_held(l)->calls, *last = calls->prev, *node = NULL;
+        int short_of = 0;
+        while (l->in.budget && node != last && (node = wh_list_pop_front(calls))) {
+                struct wh_call *c = wh_container(node, struct wh_call, node);
+                wh_list_push_back(calls, node);
+                if (c->via >= 0 && !c->done && wh_call_read_via(l, c) == -ENOMEM)
+                        short_of = -ENOMEM;
+        }
+        return short_of;
+}
+
 /* Sleep on all sockets on which something may come: the link's, that of the pair before, and those of delegated replies. */
 static int lead_asleep(struct wh_link *l, bool room, int late, int64_t deadline_ns, struct waking *w)
 {
@@ -251,13 +265,8 @@ static int lead_asleep(struct wh_link *l, bool room, int late, int64_t deadline_
                 l->in.sock_ready = true;
                 l->in.arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
         }
-        if (k > 0 && n > 2) {
-                wh_list_for (q, &h->calls) {
-                        struct wh_call *c = wh_container(q, struct wh_call, node);
-                        if (c->via >= 0 && !c->done && wh_call_read_via(l, c) == -ENOMEM)
-                                w->short_of = -ENOMEM;
-                }
-        }
+        if (k > 0 && n > 2)
+                w->short_of = read_vias(l);
         if (p != few)
                 free(p);
         if (late)

@@ -84,7 +84,7 @@ int wh_right_pair(const struct wh_hello *h, int *ret_owner, int *ret_holder)
         return 0;
 }
 
-int wh_right_mint(wharf_task *t, wharf_name port, uint32_t kind, int *ret, uint32_t *ret_id)
+int wh_right_mint(wharf_task *t, wharf_name port, uint32_t kind, int *ret, uint64_t *ret_id)
 {
         const bool once = kind == WHARF_MAKE_ONCE;
         int err, ours, theirs;
@@ -117,7 +117,7 @@ int wh_right_mint(wharf_task *t, wharf_name port, uint32_t kind, int *ret, uint3
         }
         if (r == 0) {
                 *ret = theirs;
-                *ret_id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                *ret_id = l->who.id;
                 l->once = once;
                 p->n_once += once;
                 p->made += !once;
@@ -131,15 +131,15 @@ int wh_right_mint(wharf_task *t, wharf_name port, uint32_t kind, int *ret, uint3
         return r;
 }
 
-void wh_right_unmint(wharf_task *t, wharf_name port, uint32_t id)
+void wh_right_unmint(wharf_task *t, wharf_name port, uint64_t id)
 {
         int err;
         struct wh_port *p = wh_port_lock(t, port, &err);
         if (!p)
                 return;
         struct wh_inbox *in = p->inbox;
-        struct wh_link *l = (struct wh_link *)wh_table_find(&t->links, id);
-        if (l && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id && wh_owned(l)->port == p) {
+        struct wh_link *l = wh_port_sender(p, id);
+        if (l) {
                 wh_notice_free(t, wh_owned(l)->once_notice);
                 wh_owned(l)->once_notice = NULL;
                 p->made -= !l->once;
@@ -185,7 +185,7 @@ static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret,
         if (!ret)
                 return wh_fail_null("ret");
         int sock;
-        uint32_t id;
+        uint64_t id;
         int r = wh_right_mint(t, port, once ? WHARF_MAKE_ONCE : WHARF_MAKE_SEND, &sock, &id);
         if (r == 0 && (r = wh_right_from_socket(t, sock, !once, once, ret)) < 0) {
                 wh_os_close(sock);

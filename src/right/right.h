@@ -78,9 +78,9 @@ enum { WH_COPY_ASKED = 0x10001 };
 /* A pair for a new right to somebody's port, with the greeting, unless that is NULL, waiting at the holder's end. */
 int wh_right_pair(const struct wh_hello *h, int *ret_owner, int *ret_holder);
 /* A new link to a port of this task, by `kind` of item (items.h); *ret is the holder's end. */
-int wh_right_mint(wharf_task *t, wharf_name port, uint32_t kind, int *ret, uint32_t *ret_id);
+int wh_right_mint(wharf_task *t, wharf_name port, uint32_t kind, int *ret, uint64_t *ret_id);
 /* Undo it: the owner's half goes at once, rather than when the port next looks. */
-void wh_right_unmint(wharf_task *t, wharf_name port, uint32_t id);
+void wh_right_unmint(wharf_task *t, wharf_name port, uint64_t id);
 /*
  * A new link to the port of a right that we hold, introduced over it; the link is locked. *ret is the holder's end. `asked`:
  * NULL, or the user on whose behalf, which counts where we are the port's directory (wh_place_introduced()).
