@@ -49,15 +49,27 @@ enum wh_end wh_link_end_how(const struct wh_link *l)
         return (l->handed_on || l->kept ? WH_END_SHARED : WH_END_OURS) | (l->connected ? WH_END_ACCEPTED : 0);
 }
 
-void wh_link_done(struct wh_link *l)
+void wh_link_let_go(struct wh_link *l)
 {
+        struct wh_lane_rx *rx = l->in.lane;
         if (l->in.direct)
                 l->in.stash.bytes = NULL; /* the user's, not ours */
         l->in.direct = false;
         wh_stash_done(&l->in.stash);
         wh_items_done(&l->in.items);
         l->out.lane = wh_lane_tx_free(l->out.lane);
-        l->in.lane = wh_lane_rx_free(l->in.lane);
+        l->in.lane = NULL;
+        if (rx && rx->blocks_held) {
+                rx->next_retired = l->in.retired;
+                l->in.retired = rx;
+        } else {
+                wh_lane_rx_free(rx);
+        }
+}
+
+void wh_link_done(struct wh_link *l)
+{
+        wh_link_let_go(l);
         while (l->in.retired) {
                 struct wh_lane_rx *rx = l->in.retired;
                 l->in.retired = rx->next_retired;

@@ -353,6 +353,11 @@ int wh_link_break(struct wh_link *l, int err);
  * its pool by the caller.
  */
 void wh_link_done(struct wh_link *l);
+/*
+ * The same of a link that is over and that nobody reads from or sends on any more, though it may stay for its references: all
+ * but the sockets, and the lanes in which its user holds something in place.
+ */
+void wh_link_let_go(struct wh_link *l);
 /* How its end is to be closed. */
 enum wh_end wh_link_end_how(const struct wh_link *l);
 

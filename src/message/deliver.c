@@ -38,7 +38,7 @@ static int deliver_payload(struct wh_link *l, struct wh_incoming *in, struct wh_
         if (m->flags & WHARF_RECV_IN_PLACE && in->where == WH_IN_BLOCK) {
                 m->data = (void *)(uintptr_t)in->bytes;
                 m->held[0] = holder ? WH_HELD_HOLDER_BLOCK : WH_HELD_OWNER_BLOCK;
-                m->held[1] = holder ? holder : atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                m->held[1] = holder ? holder : l->who.id;
                 m->held[2] = in->slot;
                 m->held[3] = l->in.lane->number;
                 *ret_held = true;

@@ -167,18 +167,16 @@ int wh_pick_hot(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming *in
 struct wh_link *wh_pick_chosen(struct wh_inbox *in, const struct wharf_msg *m)
 {
         struct wh_link *l = (struct wh_link *)wh_table_find(&in->task->links, (uint32_t)m->from);
-        if (!l || atomic_load_explicit(&l->o.name, memory_order_relaxed) != m->from || wh_owned(l)->inbox != in ||
-            !wh_owned(l)->port)
-                return NULL;
-        return l;
+        return l && wh_owned(l)->inbox == in && wh_owned(l)->port && l->who.id == m->from ? l : NULL;
 }
 
 void wh_pick_aside_back(struct wh_inbox *in)
 {
         struct wh_list *n;
         while ((n = wh_list_pop_front(&in->aside))) {
-                wh_list_push_back(&in->hot, n);
-                wh_turn_last(in, &wh_container(n, struct wh_owned, hot)->link);
+                struct wh_link *l = &wh_container(n, struct wh_owned, hot)->link;
+                wh_turn_first(in, l); /* since those that became hot meanwhile may be another user's */
+                wh_turn_last(in, l);
         }
 }
 

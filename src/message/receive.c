@@ -178,9 +178,13 @@ static int wait_for_any(struct wh_inbox *in, const struct wh_port *p, wharf_name
 {
         bool more = false;
         if (wh_ports_gone(in->task)) { /* they are of no inbox that anybody waits for */
+                in->waiters++;         /* who closes the port waits for us */
                 wh_unlock(&in->lock);
                 more = wh_ports_clear(in->task);
                 wh_lock(&in->lock);
+                in->waiters--;
+                if (wh_unlikely(!still_there(in, p, name)))
+                        return -ECANCELED;
         }
         int r = wh_inbox_wait(in, m->from ? wh_pick_chosen(in, m) : NULL, more && deadline_ns ? PAST : deadline_ns);
         if (wh_unlikely(more && r == -ETIMEDOUT && wh_os_now_ns() < deadline_ns))

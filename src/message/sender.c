@@ -22,14 +22,14 @@
 
 struct wh_inbox *wh_sender_lock(wharf_task *t, uint64_t id, struct wh_link **ret)
 {
-        struct wh_link *l = id <= UINT32_MAX ? (struct wh_link *)wh_table_find(&t->links, (uint32_t)id) : NULL;
-        while (l && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id) {
+        struct wh_link *l = (struct wh_link *)wh_table_find(&t->links, (uint32_t)id);
+        while (l && atomic_load_explicit(&l->o.name, memory_order_relaxed)) {
                 struct wh_inbox *in = wh_owned(l)->inbox;
                 if (!in)
                         return NULL; /* freed just now, and being made anew */
                 wh_lock(&in->lock);
                 const bool moved = wh_owned(l)->inbox != in;
-                if (!moved && atomic_load_explicit(&l->o.name, memory_order_relaxed) == id) {
+                if (!moved && atomic_load_explicit(&l->o.name, memory_order_relaxed) && l->who.id == id) {
                         *ret = l;
                         return in;
                 }

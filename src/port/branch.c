@@ -53,7 +53,7 @@ int wh_branch_new(struct wh_link *introducer, uint32_t introduced_max, struct wh
                 struct wh_branch *own = branch_alloc(NULL);
                 if (!own)
                         return wh_trace(-ENOMEM);
-                own->id = atomic_load_explicit(&introducer->o.name, memory_order_relaxed);
+                own->id = introducer->who.id;
                 own->directory = o->directory;
                 o->branch = own;
         }
@@ -81,7 +81,7 @@ void wh_branch_settle(struct wh_branch *b, struct wh_link *l)
                 branch_unref(b);
                 return;
         }
-        b->id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        b->id = l->who.id;
         wh_owned(l)->branch = b;
         wh_link_introduced(l);
         while ((b = b->up))
@@ -119,7 +119,7 @@ void wh_branch_leave(struct wh_link *l)
 
 bool wh_branch_below(const struct wh_link *l, uint64_t id)
 {
-        if (atomic_load_explicit(&l->o.name, memory_order_relaxed) == id)
+        if (l->who.id == id)
                 return true;
         for (const struct wh_branch *b = wh_owned(l)->branch; b; b = b->up)
                 if (b->id == id)

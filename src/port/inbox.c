@@ -402,15 +402,33 @@ static int follow(struct wh_inbox *in, const struct wh_link *only, int64_t deadl
         return r == -ETIMEDOUT ? r : 0;
 }
 
+/*
+ * P3: others have something, which whoever polls is to hear of, and this thread waits for one link alone. The bell would keep it
+ * awake, so it sleeps at that link's socket, and looks now and then whether somebody else wants it awake.
+ */
+static int asleep_beside(struct wh_inbox *in, int sock, struct epoll_event *ev, int64_t deadline_ns)
+{
+        enum { LOOK_NS = 10 * 1000 * 1000 };
+        struct pollfd p = {.fd = sock, .events = POLLIN | POLLRDHUP};
+        const int64_t now = wh_os_now_ns(), until = deadline_ns - now < LOOK_NS ? deadline_ns : now + LOOK_NS;
+        const int r = wh_os_poll(&p, 1, until);
+        int n = r < 0 ? r : wh_os_epoll_wait(in->ep, ev, WH_INBOX_EVENTS, 0);
+        return n == 0 && wh_os_now_ns() < deadline_ns ? -EINTR : n;
+}
+
 static int lead_asleep(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
 {
         struct epoll_event ev[WH_INBOX_EVENTS];
+        const bool others =
+                only && in->pollable && (!wh_list_empty(&in->hot) || !wh_list_empty(&in->notices) || in->accepts_more);
+        const int sock = only ? only->sock : -1;
         if (in->pollable)
-                wh_inbox_bell(in, false);
+                wh_inbox_bell(in, others);
         inbox_tell_waiting(in);
         unsigned waits = inbox_waits(in, only, deadline_ns);
         wh_unlock(&in->lock);
-        int n = wh_os_epoll_wait(in->ep, ev, WH_INBOX_EVENTS, deadline_ns);
+        int n = others ? asleep_beside(in, sock, ev, deadline_ns)
+                       : wh_os_epoll_wait(in->ep, ev, WH_INBOX_EVENTS, deadline_ns);
         wh_waits_end(&in->task->waits, waits);
         wh_lock(&in->lock);
         for (int i = 0; i < n; i++)

@@ -86,11 +86,12 @@ int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool fo
                 wh_table_remove(&t->links, &l->o);
         if (r == 0) {
                 charged = true;
-                uint32_t id = atomic_load_explicit(&l->o.name, memory_order_relaxed);
-                l->who.id = id;
+                const uint32_t name = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+                l->who.id = wh_sender_id(t, name);
                 r = wh_os_setsockopt(l->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
                 if (r == 0)
-                        r = wh_os_epoll_add(in->ep, l->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id));
+                        r = wh_os_epoll_add(in->ep, l->sock, EPOLLIN | EPOLLRDHUP | EPOLLET,
+                                            wh_ep_tag(WH_EP_LINK, name));
                 if (r < 0)
                         wh_table_remove(&t->links, &l->o);
         }
@@ -118,6 +119,12 @@ void wh_link_unref(struct wh_link *l)
         wh_task_give(t, &l->o);
 }
 
+struct wh_link *wh_port_sender(const struct wh_port *p, uint64_t id)
+{
+        struct wh_link *l = (struct wh_link *)wh_table_find(&p->task->links, (uint32_t)id);
+        return l && wh_owned(l)->port == p && l->who.id == id ? l : NULL;
+}
+
 void wh_port_remove_link(struct wh_link *l)
 {
         struct wh_owned *o = wh_owned(l);
@@ -135,7 +142,6 @@ void wh_port_remove_link(struct wh_link *l)
         p->mapped -= o->mapped;
         wh_bill_close(&o->bill);
         o->mapped = o->stash_held = 0;
-        wh_items_done(&l->in.items); /* now, and not with the last reply right: nobody is charged for them any more */
         wh_port_links_changed(p);
         if (l->over && l->over != -EPIPE)
                 p->refused++;
@@ -151,6 +157,7 @@ void wh_port_remove_link(struct wh_link *l)
         wh_end_over(l, wh_link_end_how(l), kept);
         l->sock = -1;
         l->out.over = -EPIPE;
+        wh_link_let_go(l); /* now, and not with the last reply right: nobody is charged for it any more */
         wh_unlock(&l->o.lock);
         o->port = NULL;
         l->movable = false;

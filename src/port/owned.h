@@ -99,7 +99,8 @@ void wh_end_keep_not(struct wh_link *l, struct wh_lingering *kept);
 void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept);
 /* One that lingers was read, or its other side closed, or nothing of that. */
 void wh_lingering_event(wharf_task *t, struct wh_inbox *in, int sock);
-/* The inbox is no more. */
+/* Another inbox hears of them; or none, since theirs is no more. */
+void wh_lingering_move(struct wh_inbox *from, struct wh_inbox *to);
 void wh_lingering_forget(struct wh_inbox *in);
 /* Somebody wants what they take: those that no inbox hears of are looked at, now and then. All go when the task closes. */
 void wh_lingering_settle(wharf_task *t);

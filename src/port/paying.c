@@ -170,6 +170,27 @@ void wh_lingering_event(wharf_task *t, struct wh_inbox *in, int sock)
                 lingering_end(t, over);
 }
 
+/* Whenever some of it was read, or its other side is closed. */
+static void lingering_hear(struct wh_lingering *g, struct wh_inbox *in)
+{
+        if (wh_os_epoll_add(in->ep, g->sock, EPOLLOUT | EPOLLET, wh_ep_tag(WH_EP_OVER, (uint32_t)g->sock)) == 0)
+                g->inbox = in;
+}
+
+void wh_lingering_move(struct wh_inbox *from, struct wh_inbox *to)
+{
+        wh_lock(&from->task->lingers);
+        wh_list_for (k, &from->task->lingering) {
+                struct wh_lingering *g = wh_container(k, struct wh_lingering, node);
+                if (g->inbox != from)
+                        continue;
+                wh_os_epoll_del(from->ep, g->sock);
+                g->inbox = NULL;
+                lingering_hear(g, to);
+        }
+        wh_unlock(&from->task->lingers);
+}
+
 void wh_lingering_forget(struct wh_inbox *in)
 {
         wh_lock(&in->task->lingers);
@@ -270,10 +291,7 @@ void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept)
         }
         wh_os_shutdown(kept->sock, SHUT_RDWR);
         kept->how = how;
-        /* Whenever some of it was read, or its other side is closed. */
-        if (wh_os_epoll_add(o->inbox->ep, kept->sock, EPOLLOUT | EPOLLET,
-                            wh_ep_tag(WH_EP_OVER, (uint32_t)kept->sock)) == 0)
-                kept->inbox = o->inbox;
+        lingering_hear(kept, o->inbox);
         wh_lock(&t->lingers);
         wh_list_push_back(&t->lingering, &kept->node);
         wh_unlock(&t->lingers);

@@ -232,7 +232,12 @@ void wh_port_reap(struct wh_port *p);
  * once. So whoever is one too many waits until the dead are removed, which is done here: no link may be in use.
  */
 void wh_inbox_open_doors(struct wh_inbox *in);
-/* Close a link for good: out of epoll and lists, its socket closed. It is freed with its last reference. */
+/* The link of that sender of the port; NULL: it is gone, or never was one. */
+struct wh_link *wh_port_sender(const struct wh_port *p, uint64_t id);
+/*
+ * Close a link for good: out of epoll and lists, its socket closed, and nothing kept but what its user holds in place. The rest
+ * is freed with its last reference.
+ */
 void wh_port_remove_link(struct wh_link *l);
 /*
  * The kernel has said whose a link is: from now on it takes of that user's share. WH_LINK_WAITS: it has had its, and

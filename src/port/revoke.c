@@ -61,8 +61,7 @@ static int end_links(wharf_task *t, wharf_name port, uint64_t sender_id, bool br
         /* From the youngest on: whoever learns of it can rely on that those below have ended before. */
         for (struct wh_list *at = p->links.prev, *before = at->prev; at != &p->links; at = before, before = at->prev) {
                 struct wh_link *l = &wh_container(at, struct wh_owned, in_port)->link;
-                if (atomic_load_explicit(&l->o.name, memory_order_relaxed) != sender_id &&
-                    !(branch && wh_branch_below(l, sender_id)))
+                if (l->who.id != sender_id && !(branch && wh_branch_below(l, sender_id)))
                         continue;
                 end_link(p, l, branch, why);
                 n++;

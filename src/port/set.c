@@ -43,6 +43,8 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 wh_os_epoll_del(out->ep, p->listen_fd);
         if (r < 0)
                 return r;
+        if (from == &p->own)
+                wh_lingering_move(from, to); /* nobody hears of them where they were */
         if (from->direct && wh_owned(from->direct)->port == p)
                 from->direct = NULL;
         if (from->unfit && wh_owned(from->unfit)->port == p)

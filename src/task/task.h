@@ -33,8 +33,9 @@ struct wharf_task {
          */
         const _Atomic uint32_t *ours;
         struct wh_table names;
-        struct wh_table links; /* their numbers are the ids of senders */
-        struct wh_lock lock;   /* the pools, and the service */
+        struct wh_table links;
+        _Atomic uint64_t n_links; /* that there ever were: wh_sender_id() */
+        struct wh_lock lock;      /* the pools, and the service */
         struct wh_object *pool[WH_KINDS];
         struct wh_lock notices;       /* see notice.h */
         struct wh_list ids;           /* ports whose id is surely theirs (port.h); guard: notices */
@@ -76,6 +77,17 @@ static inline bool wh_task_ours(const wharf_task *t)
  */
 void *wh_task_take(wharf_task *t, uint8_t kind, size_t size, size_t keep);
 /* What there may be in all, after the limits of the process: they may have been raised since, for whoever waits for that. */
+/*
+ * A number for the link that has this name in the table of links: names are used again, since they are small, and those who
+ * remember a sender, or revoke its right, must not meet another. It leads to the name (wh_table_find()), and is one as long
+ * as a double has bits for it: 2^33 links, and after those it still is none that was used already.
+ */
+static inline uint64_t wh_sender_id(wharf_task *t, uint32_t name)
+{
+        const uint64_t nth = 1 + atomic_fetch_add_explicit(&t->n_links, 1, memory_order_relaxed);
+        return nth << WH_TABLE_INDEX_BITS | (name & ((1u << WH_TABLE_INDEX_BITS) - 1));
+}
+
 bool wh_task_limits(wharf_task *t); /* true: of links there may be more */
 /* What is left of a task that has no names any more; in a forked child, too. */
 void wh_task_free(wharf_task *t);

@@ -983,3 +983,26 @@ TEST_TIMEOUT(a_name_that_others_had_registered_is_told_as_nobodys, 60)
         close(s.deputy.listen_fd);
         test_stop_wharfd(dir);
 }
+
+/* Goal: the id of a sender that is gone is never another one's, though its place in the table is used again. */
+TEST(no_two_senders_have_one_id)
+{
+        enum { SENDERS = 300 };
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        uint64_t last = 0;
+        for (int i = 0; i < SENDERS; i++) {
+                wharf_name right;
+                char c;
+                struct wharf_sender who;
+                CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+                CHECK_EQ(wharf_send(h.task, right, "x", 1, 0), 0);
+                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, &who, wharf_in_ms(60000)), 1);
+                CHECK_EQ(wharf_drop(h.task, right), 0);
+                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), -EAGAIN);
+                CHECK_GE(who.id >> 20, (last >> 20) + 1); /* whatever place it has, it counts on */
+                if (last)
+                        CHECK_EQ(wharf_revoke(h.task, h.port, last, 0), -ENOENT);
+                last = who.id;
+        }
+        hub_close(&h);
+}

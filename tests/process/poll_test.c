@@ -5,6 +5,8 @@
 #include "wharf/wharf.h"
 
 #include <poll.h>
+#include <pthread.h>
+#include <unistd.h>
 
 static bool readable(int fd, int timeout_ms)
 {
@@ -45,5 +47,64 @@ TEST(port_fd_is_quiet_when_nothing_is_there)
         struct wharf_port_stat st = {.size = sizeof st};
         CHECK_EQ(wharf_port_stat(t, port, &st), 0);
         CHECK_EQ(st.senders, 0);
+        wharf_task_close(t);
+}
+
+struct one {
+        wharf_task *task;
+        wharf_name port;
+        uint64_t from;
+        int result;
+};
+
+static void *receive_from_one(void *arg)
+{
+        struct one *o = arg;
+        char c;
+        struct wharf_msg m = {.size = sizeof m, .data = &c, .cap_bytes = 1, .from = o->from};
+        o->result = wharf_recvmsg(o->task, o->port, &m, wharf_in_ms(60000));
+        return NULL;
+}
+
+/*
+ * Goal:   a thread that waits for one sender hides from nobody's event loop what others send.
+ * Method: one waits for the first sender, the second one sends; then the first one does.
+ */
+TEST(port_fd_tells_of_others_while_a_thread_waits_for_one_sender)
+{
+        wharf_task *t;
+        wharf_name port, first, second;
+        int fd;
+        char c;
+        struct wharf_sender who;
+        struct wharf_port_opts opts = {.size = sizeof opts, .flags = WHARF_PORT_STAYS};
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, &opts, &port), 0);
+        CHECK_EQ(wharf_port_fd(t, port, &fd), 0);
+        CHECK_EQ(wharf_right_new(t, port, &first), 0);
+        CHECK_EQ(wharf_right_new(t, port, &second), 0);
+        for (int i = 0; i < 8; i++) { /* both have a lane, and nothing is owed */
+                CHECK_EQ(wharf_send(t, first, "x", 1, WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_recv(t, port, &c, 1, &who, wharf_in_ms(60000)), 1);
+                CHECK_EQ(wharf_send(t, second, "y", 1, WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_recv(t, port, &c, 1, NULL, wharf_in_ms(60000)), 1);
+        }
+        struct one o = {.task = t, .port = port, .from = who.id};
+        pthread_t thread;
+        CHECK_EQ(pthread_create(&thread, NULL, receive_from_one, &o), 0);
+        struct wharf_port_stat st = {.size = sizeof st};
+        for (int i = 0; i < 60000 && !st.receivers_waiting; i++) {
+                CHECK_EQ(wharf_port_stat(t, port, &st), 0);
+                usleep(1000);
+        }
+        usleep(20000); /* asleep by now, most likely */
+        CHECK_EQ(wharf_send(t, second, "y", 1, WHARF_FOREVER), 0);
+        usleep(100000); /* the thread has been woken by it, and sleeps again */
+        CHECK(readable(fd, 20000));
+        CHECK_EQ(wharf_recv(t, port, &c, 1, NULL, 0), 1);
+        CHECK_EQ(c, 'y');
+        CHECK_EQ(wharf_send(t, first, "x", 1, WHARF_FOREVER), 0);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        CHECK_EQ(o.result, 0);
         wharf_task_close(t);
 }
