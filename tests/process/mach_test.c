@@ -561,3 +561,21 @@ TEST(a_forked_child_begins_anew)
                 CHECK_EQ(mach_port_destroy(mach_task_self(), ports[i]), KERN_SUCCESS);
         wharf_mach_close();
 }
+
+/* Goal: a receive right in the place of a reply port, from whoever does not speak Mach's words, leaves nothing here. */
+TEST(no_receive_right_comes_as_a_reply_port)
+{
+        wharf_task *t = wharf_mach_task();
+        wharf_name moved, right;
+        struct simple m;
+        mach_port_t p = port_new(0);
+        CHECK_EQ(wharf_port_new(t, NULL, &moved), 0);
+        CHECK_EQ(wharf_right_new(t, p, &right), 0);
+        struct wharf_item it = {.kind = WHARF_MOVE_RECEIVE, .name = moved};
+        CHECK_EQ(wharf_sendmsg(t, right, &MSG(.items = &it, .n_items = 1), 0), 0);
+        CHECK_EQ(mach_msg(&m.header, MACH_RCV_MSG | MACH_RCV_TIMEOUT, 0, sizeof m, p, 50, MACH_PORT_NULL),
+                 MACH_RCV_TOO_LARGE);
+        CHECK_EQ(wharf_drop(t, right), 0);
+        CHECK_EQ(mach_port_destroy(mach_task_self(), p), KERN_SUCCESS);
+        wharf_mach_close();
+}

@@ -45,6 +45,12 @@ static unsigned disposition_of(uint32_t got)
                                           : 0;
 }
 
+/* A reply port is a right to send: a receive right in its place would be one that nobody here knows to let go of. */
+static unsigned reply_disposition(uint32_t got)
+{
+        return got == WHARF_GOT_RECEIVE ? 0 : disposition_of(got);
+}
+
 static void drop_item(wharf_task *t, const struct wharf_item *it)
 {
         void *address;
@@ -113,7 +119,7 @@ static bool take_message(wharf_task *t, struct wharf_msg *m, mach_msg_header_t *
         bool complex_ = h->msgh_bits & MACH_MSGH_BITS_COMPLEX;
         mach_port_t remote = MACH_PORT_NULL;
         if (MACH_MSGH_BITS_LOCAL(h->msgh_bits)) {
-                reply = m->n_items ? disposition_of(m->items[0].kind) : 0;
+                reply = m->n_items ? reply_disposition(m->items[0].kind) : 0;
                 if (!reply)
                         return false;
                 remote = m->items[used++].name;
@@ -160,7 +166,7 @@ static bool take_foreign(struct wharf_msg *m, mach_msg_header_t *h, size_t room)
                 return take_heritage(m, h, room);
         if (m->len_bytes + sizeof *h > room || m->n_items > (m->reply ? 0 : 1))
                 return false;
-        unsigned reply = m->reply ? MACH_MSG_TYPE_PORT_SEND_ONCE : m->n_items ? disposition_of(m->items[0].kind) : 0;
+        unsigned reply = m->reply ? MACH_MSG_TYPE_PORT_SEND_ONCE : m->n_items ? reply_disposition(m->items[0].kind) : 0;
         if (m->n_items && !reply)
                 return false;
         memmove(h + 1, h, m->len_bytes);
