@@ -95,7 +95,7 @@ static int told(const struct verb *v, bool json, const struct wharf_name_event *
                 if (is) {
                         snprintf(id, sizeof id, "%016" PRIx64, ev->id.v);
                         json_object_object_add(o, "pid", json_object_new_int64(ev->pid));
-                        json_object_object_add(o, "uid", json_object_new_int64(ev->uid));
+                        json_object_object_add(o, "uid", ev->uid == (uid_t)-1 ? NULL : json_object_new_int64(ev->uid));
                         json_object_object_add(o, "port_id", json_object_new_string(id));
                 }
                 json_out(o, false);

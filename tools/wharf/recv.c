@@ -84,13 +84,28 @@ static int print_json(const struct wharf_msg *m)
         return r < 0 ? r : output_write("\n", 1);
 }
 
+/* Piece by piece, cut between characters: escaped, it takes up to four times as much, and no size is ever shown as it came. */
+static int write_escaped(const char *text, size_t len)
+{
+        enum { PIECE = 64 << 10, CHARACTER_MAX = 4 };
+        int r = 0;
+        for (size_t n; r == 0 && len; text += n, len -= n) {
+                n = len < PIECE ? len : PIECE;
+                for (unsigned back = 1; n < len && back < CHARACTER_MAX && ((unsigned char)text[n] & 0xc0) == 0x80;
+                     back++)
+                        n--;
+                char *safe = text_escape(text, n, TEXT_LINES);
+                r = safe ? output_write(safe, strlen(safe)) : -ENOMEM;
+                free(safe);
+        }
+        return r;
+}
+
 static int print_lines(const struct wharf_msg *m)
 {
         size_t len = m->len_bytes;
         bool open = !len || ((const char *)m->data)[len - 1] != '\n';
-        char *safe = isatty(STDOUT_FILENO) ? text_escape(m->data, len, TEXT_LINES) : NULL;
-        int r = safe ? output_write(safe, strlen(safe)) : output_write(m->data, len);
-        free(safe);
+        int r = isatty(STDOUT_FILENO) ? write_escaped(m->data, len) : output_write(m->data, len);
         return r == 0 && open ? output_write("\n", 1) : r;
 }
 

@@ -107,7 +107,7 @@ static bool speaks_for_itself(const struct server *s, const struct wharf_sender 
         if (from->introducer.known == WHARF_KNOWN_NOBODY)
                 return true;
         int n = wharf_sender_introducers(s->task, from->id, by, MANY);
-        bool same = n >= 0 && n <= MANY;
+        bool same = n >= 0 && n <= MANY && from->uid != (uid_t)-1; /* two without a number may be two users */
         for (int i = 0; same && i < n; i++)
                 same = surely(by[i].known) && by[i].uid == from->uid;
         return same;
