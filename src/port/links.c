@@ -142,6 +142,7 @@ void wh_port_remove_link(struct wh_link *l)
         p->mapped -= o->mapped;
         wh_bill_close(&o->bill);
         o->mapped = o->stash_held = 0;
+        wh_items_done(&l->in.items); /* what else goes with the link follows below */
         wh_port_links_changed(p);
         if (l->over && l->over != -EPIPE)
                 p->refused++;

@@ -39,7 +39,7 @@ same() {
 run() {
         want=$1
         shift
-        timeout 300 "$@" >"$dir/out" 2>"$dir/err"
+        timeout 900 "$@" >"$dir/out" 2>"$dir/err" # a machine may be slow
         rc=$?
         out=$(cat "$dir/out")
         err=$(cat "$dir/err")
