@@ -281,7 +281,9 @@ static bool caller_refuses(struct wh_link *l, int r)
 /* Its caller, if it still is one, is to expect the reply on a socket: *ret, or -1. Those that it keeps us are links of its user. */
 static int detach(struct wh_link *l, uint32_t call, int *ret)
 {
+        enum { TRIES = 16 }; /* a caller that reads has its share, and a moment later has it not */
         int sv[2], r;
+        bool refuses = false;
         struct wh_accounts *a = &l->task->accounts;
         const uid_t payer = wh_owned(l)->bill.payer;
         *ret = -1;
@@ -292,6 +294,11 @@ static int detach(struct wh_link *l, uint32_t call, int *ret)
                 r = wh_os_socketpair(sv);
         if (r == 0) {
                 r = tell_via(l, call, sv[0]);
+                for (int i = 0; r < 0 && r != -EPIPE && !(refuses = caller_refuses(l, r)); i++) {
+                        if (r != -ETOOMANYREFS || i == TRIES)
+                                break;
+                        r = tell_via(l, call, sv[0]);
+                }
                 wh_os_close_end(sv[0], WH_END_SHARED); /* its caller may have it, and be gone, by now */
                 if (r == 0) {
                         wh_os_fd_private(sv[1]);
@@ -299,10 +306,8 @@ static int detach(struct wh_link *l, uint32_t call, int *ret)
                 } else {
                         wh_os_close(sv[1]);
                 }
-                if (r < 0 && r != -EPIPE && caller_refuses(l, r))
-                        r = -EDQUOT;
         }
-        if (has_its_share || r == -EDQUOT) { /* C3: it keeps no port from moving */
+        if (has_its_share || refuses) { /* C3: it keeps no port from moving */
                 wh_os_shutdown(l->sock, SHUT_RDWR);
                 l->out.over = -ENOBUFS;
                 r = -EPIPE;

@@ -512,7 +512,9 @@ TEST(calls_that_wait_keep_no_port_from_moving)
         CHECK_EQ(wharf_port_listen(s.hub.task, s.hub.port, -1), 0);
         CHECK_EQ(wharf_right_connect(s.hub.task, home.path, &to), 0);
         struct wharf_item it = {.kind = WHARF_MOVE_RECEIVE, .name = s.hub.port};
-        CHECK_EQ(wharf_sendmsg(s.hub.task, to, &MSG(.items = &it, .n_items = 1), wharf_in_ms(60000)), 0);
+        int r = wharf_sendmsg(s.hub.task, to, &MSG(.items = &it, .n_items = 1), wharf_in_ms(60000));
+        if (r < 0)
+                test_fail(__FILE__, __LINE__, "%d: %s", r, wharf_why());
         CHECK_LE(open_descriptors(), 200);
         CHECK_EQ(wharf_reply(s.hub.task, reply, "x", 1), -EPIPE); /* the stranger had its share, and its link is over */
         kill_hard(caller);

@@ -24,7 +24,9 @@ static wharf_task *task(void)
 static wharf_direct *join(wharf_task *t, const char *name)
 {
         wharf_direct *d;
-        CHECK_EQ(wharf_direct_join(t, name, &d), 0);
+        int r = wharf_direct_join(t, name, &d);
+        if (r < 0)
+                test_fail(__FILE__, __LINE__, "joining as %s: %d: %s", name, r, wharf_why());
         return d;
 }
 
