@@ -479,14 +479,6 @@ static int calls_much(void *arg)
         return pause();
 }
 
-static unsigned open_descriptors(void)
-{
-        unsigned n = 0;
-        for (int fd = 0; fd < 1024; fd++)
-                n += fcntl(fd, F_GETFD) >= 0;
-        return n;
-}
-
 /*
  * Goal:   calls of a stranger that nobody has answered keep a port from moving as little as they take its owner's descriptors.
  * Method: more calls than the owner may have descriptors; the port goes to another task here.
@@ -515,7 +507,7 @@ TEST(calls_that_wait_keep_no_port_from_moving)
         int r = wharf_sendmsg(s.hub.task, to, &MSG(.items = &it, .n_items = 1), wharf_in_ms(60000));
         if (r < 0)
                 test_fail(__FILE__, __LINE__, "%d: %s", r, wharf_why());
-        CHECK_LE(open_descriptors(), 200);
+        CHECK_LE(count_fds(), 200);
         CHECK_EQ(wharf_reply(s.hub.task, reply, "x", 1), -EPIPE); /* the stranger had its share, and its link is over */
         kill_hard(caller);
         stage_done(&s.asked);

@@ -835,14 +835,6 @@ TEST(a_reply_in_parts_is_put_together_up_to_a_limit)
 
 /* ---- a call that fails ---- */
 
-static unsigned open_descriptors(void)
-{
-        unsigned n = 0;
-        for (int fd = 0; fd < 1024; fd++)
-                n += fcntl(fd, F_GETFD) >= 0;
-        return n;
-}
-
 /*
  * Goal:   a call that ends with an error that another try would not change leaves nothing of its reply here.
  * Method: a server answers with a receive right that is none, and descriptors beside it.
@@ -857,7 +849,7 @@ TEST(a_call_that_fails_keeps_nothing_of_its_reply)
         struct wharf_item got[ITEMS];
         uint32_t call;
         CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("hi"), .len_bytes = 2), 0, &call), 0);
-        const unsigned before = open_descriptors();
+        const unsigned before = count_fds();
         uint8_t kind[ITEMS] = {WH_ITEM_RECEIVE, WH_ITEM_FD, WH_ITEM_FD, WH_ITEM_FD, WH_ITEM_FD};
         int sv[2], fd[ITEMS];
         CHECK_EQ(wh_os_socketpair(sv), 0);
@@ -874,7 +866,7 @@ TEST(a_call_that_fails_keeps_nothing_of_its_reply)
         struct wharf_msg m = MSG(.items = got, .cap_items = ITEMS);
         CHECK_EQ(wharf_call_finish(t, right, call, &m, wharf_in_ms(60000)), -EPROTO);
         CHECK(wh_os_closer_rest(wh_os_now_ns() + (int64_t)20e9));
-        CHECK_EQ(open_descriptors(), before);
+        CHECK_EQ(count_fds(), before);
         CHECK_EQ(wharf_call_finish(t, right, call, &m, 0), -EINVAL); /* it has ended */
         wharf_task_close(t);
         close(sock);
