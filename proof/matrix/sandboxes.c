@@ -203,7 +203,6 @@ static const struct newer {
         {SYS_pidfd_send_signal, 3, 0x0007, 0x0002, EINVAL},
         {SYS_pidfd_send_signal, 3, 0x0007, 0x0004, EINVAL}, /* PIDFD_SIGNAL_* 6.9 */
         {SYS_ioctl, 1, 0xff00, 0xff00, ENOTTY},             /* of pidfs: PIDFD_GET_* 6.11, PIDFD_GET_INFO 6.13 */
-        {SYS_fcntl, 1, ~0u, 1024 + 3, EINVAL},              /* F_DUPFD_QUERY 6.10 */
         {SYS_fcntl, 1, ~0u, 1024 + 4, EINVAL},              /* F_CREATED_QUERY 6.12 */
         {SYS_madvise, 2, ~0u, 25, EINVAL},                  /* MADV_COLLAPSE 6.1 */
         {449, -1, 0, 0, ENOSYS},                            /* futex_waitv 5.16 */

@@ -22,17 +22,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef F_DUPFD_QUERY
-#define F_DUPFD_QUERY 1027 /* newer than some headers */
-#endif
-
 enum {
         CLOSERS_MAX = 16,
         FDS_MAX = 1 << 20, /* as many can wait; descriptors above are closed on the spot */
         IDLE_MS = 50,
         STACK_BYTES = 128 << 10,
         FORK_NS = 5000000,
-        SELDOM = 10, /* of so much time one part at most is spent waiting for what is as good as closed */
+        FIRST_PAUSE_NS = 10000000, /* of the second thread; twice as much for each, */
+        DOUBLINGS = 6,             /* so often */
+        ALLOWED_NS = 5000000,      /* C5 */
+        SELDOM = 10,               /* of so much time one part at most is spent waiting for what is as good as closed */
 };
 
 /* No memory is asked for to be rid of something: one bit for each descriptor that waits. */
@@ -144,9 +143,15 @@ static int take_one(void)
 
 static bool thread_new(void);
 
+/*
+ * The first begins at once. Each further one waits a little, since those before it may not sleep but work, and all of them together
+ * would leave nobody a processor: so there are many only where something sleeps for long.
+ */
 static void *closer(void *arg)
 {
-        (void)arg;
+        const unsigned before = (unsigned)(uintptr_t)arg;
+        if (before)
+                pause_ns(before < DOUBLINGS ? FIRST_PAUSE_NS << (before - 1) : FIRST_PAUSE_NS << DOUBLINGS);
         pthread_mutex_lock(&c.lock);
         for (bool idle = false;;) {
                 int fd = take_one();
@@ -191,7 +196,7 @@ static bool thread_new(void)
                   pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED) == 0 &&
                   pthread_sigmask(SIG_SETMASK, &all, &before) == 0;
         if (ok) {
-                ok = pthread_create(&thread, &attr, closer, NULL) == 0;
+                ok = pthread_create(&thread, &attr, closer, (void *)(uintptr_t)c.threads) == 0;
                 pthread_sigmask(SIG_SETMASK, &before, NULL);
         }
         pthread_attr_destroy(&attr);
@@ -240,12 +245,39 @@ static bool sleeps_never(int fd)
         return never;
 }
 
+/*
+ * C5. All threads have one allowance for a while. Races between them are harmless: a little more or less is done at once. All of
+ * it is relaxed: numbers, by which nothing else is read.
+ */
+static struct {
+        _Atomic int64_t since, spent, again; /* again: not before that */
+} allowance;
+
+static bool has_allowance(void)
+{
+        return wh_os_now_ns() >= atomic_load_explicit(&allowance.again, memory_order_relaxed);
+}
+
+static void close_at_once(int fd)
+{
+        const int64_t began = wh_os_now_ns();
+        if (began - atomic_load_explicit(&allowance.since, memory_order_relaxed) >= (int64_t)SELDOM * ALLOWED_NS) {
+                atomic_store_explicit(&allowance.since, began, memory_order_relaxed);
+                atomic_store_explicit(&allowance.spent, 0, memory_order_relaxed);
+        }
+        wh_os_close(fd);
+        const int64_t now = wh_os_now_ns(), took = now - began;
+        const int64_t spent = atomic_fetch_add_explicit(&allowance.spent, took, memory_order_relaxed) + took;
+        if (spent >= ALLOWED_NS)
+                atomic_store_explicit(&allowance.again, now + SELDOM * spent, memory_order_relaxed);
+}
+
 void wh_os_close_theirs(int fd)
 {
         if (fd < 0)
                 return;
-        if (sleeps_never(fd))
-                wh_os_close(fd);
+        if (sleeps_never(fd) && has_allowance())
+                close_at_once(fd);
         else
                 close_later(fd);
 }
@@ -318,14 +350,6 @@ void wh_os_close_end(int sock, enum wh_end how)
                 close_later(sock);
 }
 
-static bool is_pipe(int fd)
-{
-        int saved = errno;
-        bool is = fcntl(fd, F_GETPIPE_SZ) >= 0;
-        errno = saved;
-        return is;
-}
-
 /* One socket, by the number that the kernel gives each. */
 static bool same_socket(int a, int b)
 {
@@ -335,24 +359,15 @@ static bool same_socket(int a, int b)
                wh_os_getsockopt(b, SOL_SOCKET, SO_COOKIE, &y, &len) == 0 && x == y;
 }
 
-/* One open pipe. Before Linux 6.10 nobody says so but by a call that few sandboxes allow. */
-static bool same_pipe(int a, int b)
-{
-        int saved = errno;
-        const bool same = is_pipe(a) && fcntl(a, F_DUPFD_QUERY, b) == 1;
-        errno = saved;
-        return same;
-}
-
 void wh_os_close_copy(int fd, int kept)
 {
         if (fd < 0)
                 return;
-        /* Of a socket and a pipe only the last close can sleep. A file's may at any. */
-        if (sleeps_never(fd) || (kept >= 0 && (same_socket(fd, kept) || same_pipe(fd, kept))))
-                wh_os_close(fd);
+        /* Of a socket only the last close can sleep. A file's may at any; and to ask a pipe anything takes its lock. */
+        if (!sleeps_never(fd) && kept >= 0 && same_socket(fd, kept) && has_allowance())
+                close_at_once(fd);
         else
-                close_later(fd);
+                wh_os_close_theirs(fd);
 }
 
 bool wh_os_closer_behind(void)

@@ -18,6 +18,9 @@
  *       closes nothing of what waited: by the time that it could, the number may be something else's. So fork() gives
  *       them a moment first; what is still there is open in the child until it executes another program.
  *   C4  Where no thread can be made (a sandbox) it is closed on the spot.
+ *   C5  How long a close takes is its maker's doing, too: it looks through all locks that processes have in the file
+ *       (fcntl(F_SETLK)), which a stranger can make by the hundred thousand and nobody can count. So what is closed at
+ *       once takes a tenth of the time at most, 5 ms in 50: beyond that C2 has the rest.
  */
 #ifndef WH_OS_CLOSER_H
 #define WH_OS_CLOSER_H

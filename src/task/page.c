@@ -6,6 +6,8 @@
 
 #include <errno.h>
 
+enum { BEHIND_BYTES_MAX = 2 << 20 }; /* as of any memory: memory/sealed.c */
+
 int wh_status_page_new(const char *what, int *ret_fd, void **ret)
 {
         void *map = NULL;
@@ -36,9 +38,13 @@ int wh_status_page_open(int fd, uint64_t want_magic, uint64_t want_version, cons
         const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE;
         int got = wh_os_get_seals(fd);
         if (got < 0 || (got & seals) != seals || wh_os_fstat(fd, &st) < 0 || st.st_size != WH_PAGE ||
-            st.st_blocks * 512 < WH_PAGE)
+            st.st_blocks * 512 < WH_PAGE || st.st_blocks * 512 > WH_PAGE + BEHIND_BYTES_MAX)
                 return wh_trace(-EPROTO);
         void *map;
+        uint64_t there = WH_PAGE;
+        const int asked = wh_os_bytes_there(fd, WH_PAGE, &there); /* its blocks may lie behind its end */
+        if ((asked < 0 && asked != -EOPNOTSUPP) || there < WH_PAGE)
+                return wh_trace(-EPROTO);
         int r = wh_os_mmap(NULL, WH_PAGE, PROT_READ, MAP_SHARED, fd, 0, &map);
         if (r < 0)
                 return r;
