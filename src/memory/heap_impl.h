@@ -269,13 +269,15 @@ static inline uint32_t heap_units_of(const struct wharf_heap *h, const struct sp
 /* The check of a tag is 14 bits, and whoever maps the heap can make it: what the tag says must still lie inside. */
 static inline bool heap_inside(const struct wharf_heap *h, const struct span *s)
 {
-        if (h->starts)
-                return s->u < h->n_tags;
+        if (h->starts && s->u >= h->n_tags)
+                return false;
         if (h->policy == &wh_heap_buddy &&
             (s->tag.small >= h->map.n_orders || s->u & (((uint32_t)1 << s->tag.small) - 1)))
                 return false;
         const uint32_t n = heap_units_of(h, s);
-        return n && wh_inside(s->u, n, h->head.units);
+        if (s->tag.state != TAG_FREE && (uint64_t)n << h->head.unit_log2 < h->inside_bytes + h->guard_bytes)
+                return false; /* what is put beside the bytes would lie before it */
+        return n && (h->starts || wh_inside(s->u, n, h->head.units));
 }
 
 static inline uint32_t heap_saturate(uint64_t v)

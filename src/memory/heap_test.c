@@ -661,3 +661,22 @@ TEST(roots_are_kept)
         wharf_heap_close(other);
         wharf_heap_close(h);
 }
+
+/*
+ * Goal:   a tag that says fewer bytes than what stands beside the bytes takes is damage, and nothing is read before the block.
+ * Method: a party of the heap stores a tag with a check that holds, for each policy that has such small units.
+ */
+TEST(a_block_smaller_than_its_guard_is_damage)
+{
+        wharf_heap *h =
+                make_heap(WHARF_HEAP_BUDDY, 65536, 1, WHARF_HEAP_GUARD | WHARF_HEAP_OUTSIDE | WHARF_HEAP_NO_CACHE);
+        uint64_t off, to;
+        struct tag t;
+        CHECK_EQ(wharf_heap_alloc(h, 100, 0, 0, 0, &off), 0);
+        const uint32_t u = (uint32_t)(off - h->head.managed_at);
+        CHECK(heap_tag_load(h, u, &t));
+        heap_tag_store(h, u, 64, t.owner, TAG_USED, 0);
+        CHECK_EQ(wharf_heap_resize(h, off, 50000, 0, &to), -EUCLEAN);
+        CHECK_EQ(wharf_heap_free(h, off), -EUCLEAN);
+        wharf_heap_close(h);
+}
