@@ -71,6 +71,8 @@ struct wh_lane_tx {
         uint32_t lent;          /* blocks ever lent: when to look for releases */
         unsigned blocks_out;    /* slots in use */
         bool sections_grown;    /* for more than it usually has on its way */
+        int offered; /* the slot of an offer that stands, which is given back by nobody who has not taken it; or -1 */
+        uint64_t offered_record;
         /* Of large payloads that are unread: in which record each is, and all they have; a ring of `large_size`. */
         struct wh_lane_large *large;
         uint32_t large_size, large_head, large_tail;
@@ -108,7 +110,7 @@ struct wh_lane_tx *wh_lane_tx_free(struct wh_lane_tx *lane);
  * -ENOSPC: no section here can ever hold `len`, add one; -EPROTO: the receiver released what it never had.
  */
 int wh_lane_lend(struct wh_lane_tx *lane, uint64_t len, uint16_t *ret_slot, void **ret_mem);
-/* Take back what was lent and not sent. */
+/* Take back what was lent and not sent. Of a lane that is broken, what the receiver has given back already stays so. */
 void wh_lane_unlend(struct wh_lane_tx *lane, uint16_t slot);
 /* The record that names a lent block. The slot is the receiver's from the publication on. */
 struct wh_rec_block wh_lane_block(const struct wh_lane_tx *lane, uint16_t slot, uint64_t len, uint64_t total);
@@ -177,6 +179,11 @@ void wh_lane_rx_drop_section(struct wh_lane_rx *lane);
 void wh_lane_rx_drop_ring(struct wh_lane_rx *lane);
 /* Go on in it: the NEXT record was taken. -EPROTO: there is none; or sections end, but payloads are held. */
 int wh_lane_rx_switch(struct wh_lane_rx *lane, bool end_sections);
+
+/* How many descriptors of it are kept; whether they are all that there are; and away with them. */
+unsigned wh_lane_rx_kept(const struct wh_lane_rx *lane);
+bool wh_lane_rx_whole(const struct wh_lane_rx *lane);
+void wh_lane_rx_unkeep(struct wh_lane_rx *lane);
 
 /* Where a block's bytes are, checked against its section: -EPROTO when outside. `b` is a private copy. */
 int wh_lane_at(const struct wh_lane_rx *lane, const struct wh_rec_block *b, const void **ret);

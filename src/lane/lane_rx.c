@@ -154,6 +154,28 @@ struct wh_lane_rx *wh_lane_rx_free(struct wh_lane_rx *lane)
         return NULL;
 }
 
+unsigned wh_lane_rx_kept(const struct wh_lane_rx *lane)
+{
+        unsigned n = (lane->out_fd >= 0) + (lane->back_fd >= 0) + (lane->next_fd >= 0);
+        for (unsigned i = 0; i < lane->n_sections; i++)
+                n += lane->section[i].fd >= 0;
+        return n;
+}
+
+bool wh_lane_rx_whole(const struct wh_lane_rx *lane)
+{
+        return wh_lane_rx_kept(lane) == 2 + lane->n_sections + (lane->next != NULL);
+}
+
+void wh_lane_rx_unkeep(struct wh_lane_rx *lane)
+{
+        for (unsigned i = 0; i < lane->n_sections; i++)
+                wh_os_close_theirs(wh_steal_fd(&lane->section[i].fd));
+        wh_os_close_theirs(wh_steal_fd(&lane->next_fd));
+        wh_os_close_theirs(wh_steal_fd(&lane->out_fd));
+        wh_os_close_theirs(wh_steal_fd(&lane->back_fd));
+}
+
 int wh_lane_rx_add_ring(struct wh_lane_rx *lane, int fd, uint64_t bytes_max)
 {
         uint64_t len;

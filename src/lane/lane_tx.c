@@ -55,7 +55,7 @@ int wh_lane_tx_new(uint32_t ring_bytes, uint64_t capacity, struct wh_lane_tx **r
         struct wh_lane_tx *lane = wh_os_calloc(1, sizeof *lane);
         if (!lane)
                 return wh_trace(-ENOMEM);
-        lane->out_fd = lane->back_fd = -1;
+        lane->out_fd = lane->back_fd = lane->offered = -1;
         lane->map_len = WH_PAGE + lines * WH_LINE;
         for (unsigned i = 0; i < WH_SLOTS; i++)
                 lane->free_slot[i] = (uint16_t)(WH_SLOTS - 1 - i);
@@ -260,6 +260,12 @@ static int collect_released(struct wh_lane_tx *lane)
                         atomic_load_explicit(&back->released[lane->released_seen % WH_SLOTS], memory_order_relaxed);
                 if (slot >= WH_SLOTS || !lane->slot[slot].sent)
                         return -EPROTO; /* L4 */
+                if (wh_unlikely(slot == lane->offered)) {
+                        int refused;
+                        if (wh_ring_offer_state(&lane->ring, lane->offered_record, &refused) != WH_CLAIM_TAKEN)
+                                return -EPROTO;
+                        lane->offered = -1;
+                }
                 slot_idle(lane, slot);
                 lane->released_seen++;
         }
@@ -346,7 +352,10 @@ bool wh_lane_lent_any(const struct wh_lane_tx *lane)
 
 void wh_lane_unlend(struct wh_lane_tx *lane, uint16_t slot)
 {
-        assert(lane->slot[slot].in_use && !lane->slot[slot].sent);
+        const bool ours = lane->slot[slot].in_use && !lane->slot[slot].sent;
+        assert(ours || lane->ring.broken);
+        if (!ours)
+                return;
         slot_idle(lane, slot);
 }
 

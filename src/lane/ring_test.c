@@ -224,6 +224,39 @@ TEST(a_receiver_that_claims_the_impossible_is_found_out)
         lane_close();
 }
 
+/*
+ * Goal:   the block of an offer that stands is nobody's to give back but who has taken it; and where that was a lie, it harms
+ *         nothing but the lane.
+ * Method: it is given back while the claim word says that it is offered; and once it says that it was taken.
+ */
+TEST(what_is_offered_and_not_taken_is_not_given_back)
+{
+        for (int taken = 0; taken < 2; taken++) {
+                lane_open(8192, 1000);
+                unsigned index;
+                uint16_t slot, more;
+                void *mem;
+                CHECK_EQ(wh_lane_add_section(tx, 65536, &index), 0);
+                CHECK_EQ(wh_lane_rx_add_section(rx, tx->section[index].fd, 1 << 20), 0);
+                CHECK_EQ(wh_lane_lend(tx, 65536, &slot, &mem), 0);
+                wh_lane_slot_sent(tx, slot);
+                tx->offered = slot;
+                tx->offered_record = 0;
+                atomic_store(&rx->ring.back->claim, wh_claim_word(taken ? WH_CLAIM_TAKEN : WH_CLAIM_OFFERED, 0));
+                wh_lane_release(rx, slot);
+                CHECK_EQ(wh_lane_lend(tx, 65536, &more, &mem), taken ? 0 : -EPROTO);
+                CHECK_EQ(tx->ring.broken, !taken);
+                if (!taken) {
+                        wh_lane_slot_unsent(tx, slot);
+                        wh_lane_unlend(tx, slot); /* it is ours still */
+                        wh_lane_unlend(tx, slot); /* of a lane that is broken: harmless */
+                } else {
+                        CHECK_EQ(tx->offered, -1);
+                }
+                lane_close();
+        }
+}
+
 TEST(blocks_are_released_in_any_order_and_only_once)
 {
         lane_open(8192, 1000);

@@ -275,6 +275,7 @@ int wh_link_rebind(struct wh_link *l)
         if (again) {
                 l->in.old_sock = old;
                 l->in.greeting_awaited = true;
+                l->out.followed++;
         } else {
                 wh_os_close_end(old, WH_END_SHARED); /* whoever gave it to us may have put something there */
         }

@@ -97,6 +97,15 @@ static int frame_message(struct wh_link *l, const struct wh_frame *f, const uint
         return 0;
 }
 
+/*
+ * Are `n` more descriptors of the lane kept, for the day that the port moves? Its user pays for them. Without one of them the others
+ * are of no use: the link ends when the port moves.
+ */
+static bool keeps(struct wh_link *l, unsigned n)
+{
+        return l->movable && l->end->hold(l, WH_SHARE_LANES, wh_link_kept(l) + n) == 0;
+}
+
 static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *fds, bool *ret_kept)
 {
         if (l->in.lane || f->n_fds != 2)
@@ -115,8 +124,9 @@ static int frame_attach(struct wh_link *l, const struct wh_frame *f, const int *
                 return r;
         }
         wh_link_forget_part(l); /* a cold message that was begun was given up */
+        *ret_kept = keeps(l, 2);
         l->in.lane = rx;
-        if ((*ret_kept = l->movable)) {
+        if (*ret_kept) {
                 wh_os_fd_private(rx->out_fd = fds[0]);
                 wh_os_fd_private(rx->back_fd = fds[1]);
         }
@@ -141,6 +151,7 @@ static int frame_memory(struct wh_link *l, const struct wh_frame *f, const int *
         if (room < 0)
                 return (int)room;
         const uint64_t before = rx->mapped_bytes;
+        const bool was_whole = wh_lane_rx_whole(rx);
         int r = ring ? wh_lane_rx_add_ring(rx, fds[0], (uint64_t)room)
                      : wh_lane_rx_add_section(rx, fds[0], (uint64_t)room);
         wh_budget_added(l, before, r);
@@ -151,7 +162,7 @@ static int frame_memory(struct wh_link *l, const struct wh_frame *f, const int *
                 ring ? wh_lane_rx_drop_ring(rx) : wh_lane_rx_drop_section(rx);
                 return r;
         }
-        if ((*ret_kept = l->movable))
+        if ((*ret_kept = was_whole && keeps(l, 1)))
                 wh_os_fd_private(*(ring ? &rx->next_fd : &rx->section[rx->n_sections - 1].fd) = fds[0]);
         l->end->mapped(l);
         return 0;

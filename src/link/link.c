@@ -49,6 +49,14 @@ enum wh_end wh_link_end_how(const struct wh_link *l)
         return (l->handed_on || l->kept ? WH_END_SHARED : WH_END_OURS) | (l->connected ? WH_END_ACCEPTED : 0);
 }
 
+unsigned wh_link_kept(const struct wh_link *l)
+{
+        unsigned n = l->in.lane ? wh_lane_rx_kept(l->in.lane) : 0;
+        for (const struct wh_lane_rx *rx = l->in.retired; rx; rx = rx->next_retired)
+                n += wh_lane_rx_kept(rx);
+        return n;
+}
+
 void wh_link_let_go(struct wh_link *l)
 {
         struct wh_lane_rx *rx = l->in.lane;
@@ -57,6 +65,9 @@ void wh_link_let_go(struct wh_link *l)
         l->in.direct = false;
         wh_stash_done(&l->in.stash);
         wh_items_done(&l->in.items);
+        wh_os_close_end(l->in.change.sock, wh_link_end_how(l) & ~WH_END_ACCEPTED);
+        l->in.change.sock = -1;
+        l->in.change.due = false;
         l->out.lane = wh_lane_tx_free(l->out.lane);
         l->in.lane = NULL;
         if (rx && rx->blocks_held) {
@@ -75,9 +86,7 @@ void wh_link_done(struct wh_link *l)
                 l->in.retired = rx->next_retired;
                 wh_lane_rx_free(rx);
         }
-        const enum wh_end how = wh_link_end_how(l);
-        wh_os_close_end(l->sock, how);
+        wh_os_close_end(l->sock, wh_link_end_how(l));
         wh_os_close_end(l->in.old_sock, WH_END_SHARED);
-        wh_os_close_end(l->in.change.sock, how & ~WH_END_ACCEPTED);
-        l->sock = l->in.old_sock = l->in.change.sock = -1;
+        l->sock = l->in.old_sock = -1;
 }

@@ -228,6 +228,7 @@ struct wh_sending {
         uint64_t later_end;    /* where its record ends */
         uint32_t items_unread; /* sent since the receiver was last seen to have all */
         uint32_t renew_seen;   /* of back->renew */
+        uint32_t followed;     /* so often the port has moved, and another pair was made for it */
         int direct_refused;    /* why nothing can be sent directly here, as the receiver said: an errno, or 0 */
         int reply_refused;     /* at the owner: why the reply that is being sent was not written directly */
         int offer_slot;        /* the block of the offer that stands, or -1 */
@@ -319,6 +320,7 @@ struct wh_link {
         struct wh_cred cred;     /* who the other side is: at the owner where `who` says that it is known, */
         struct wharf_sender who; /* of what is received from here on: identity.h; at the holder once it was asked for */
         struct wharf_introducer given; /* at both ends: who gave the holder its right */
+        uint64_t once_fds, once_bytes; /* at the holder of a send-once right: charged for what it sent (paying.c) */
 };
 
 /* So many cache lines at most hold the bytes from `from` to `to` of what an allocator has aligned to 16. */
@@ -353,6 +355,8 @@ int wh_link_break(struct wh_link *l, int err);
  * its pool by the caller.
  */
 void wh_link_done(struct wh_link *l);
+/* Descriptors that are kept of its lanes. */
+unsigned wh_link_kept(const struct wh_link *l);
 /*
  * The same of a link that is over and that nobody reads from or sends on any more, though it may stay for its references: all
  * but the sockets, and the lanes in which its user holds something in place.

@@ -87,6 +87,7 @@ static int offer_look(struct wh_link *l, struct wh_outgoing *o)
         const enum wh_claim c = wh_ring_offer_state(&l->out.lane->ring, l->out.offer - 1, &refused);
         if (c == WH_CLAIM_OFFERED)
                 return l->out.over ? l->out.over : l->over ? l->over : -EAGAIN;
+        l->out.lane->offered = -1;
         if (c == WH_CLAIM_TAKEN) {
                 l->out.offer = 0;
                 l->out.seq++;
@@ -119,6 +120,11 @@ int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err)
         }
         l->out.offer = 0;
         o->started = false;
+        if (l->out.offer_slot >= 0 && l->out.lane->offered < 0) { /* given back as taken, and not taken after all */
+                l->out.lane->ring.broken = true;
+                return wh_link_no_room(l);
+        }
+        l->out.lane->offered = -1;
         if (l->out.offer_slot >= 0) {
                 wh_lane_slot_unsent(l->out.lane, (uint16_t)l->out.offer_slot);
                 if (o->slot < 0)
@@ -444,6 +450,8 @@ static int prepare(struct wh_link *l, struct wh_outgoing *o, bool *ret_done)
                 return r;
         if (l->out.lane || o->started)
                 return 0;
+        if (wh_unlikely(o->asked == WHARF_HOW_COLD && wh_cold_capacity(l) == 0))
+                return -EOPNOTSUPP; /* what is offered can be withdrawn, and a frame cannot */
         if (l->out.no_lane && l->out.cold_sent % 64 == 63)
                 l->out.no_lane = false; /* what was short then may not be now */
         if (wh_cold_full(l) ||

@@ -198,7 +198,8 @@ static inline void wh_record_offer(struct wh_link *l, struct wh_outgoing *o, con
         ext.arg = p->kind;
         wh_record_fill(l, o, p, ext);
         l->out.offer = l->out.lane->ring.records + 1;
-        l->out.offer_slot = p->slot;
+        l->out.offer_slot = l->out.lane->offered = p->slot;
+        l->out.lane->offered_record = l->out.lane->ring.records;
         wh_ring_offer(&l->out.lane->ring, p->body_len);
 }
 

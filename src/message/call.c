@@ -10,6 +10,7 @@
 #include "link/pump.h"
 #include "message/call.h"
 #include "message/deliver.h"
+#include "message/move.h"
 #include "message/receive.h"
 #include "message/send.h"
 #include "right/calls.h"
@@ -136,6 +137,8 @@ WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, 
         int err = wh_receive_check(m);
         if (err < 0)
                 return err;
+        if (wh_unlikely(wh_ports_gone(t)))
+                wh_ports_clear(t); /* what answers brought, and was undone, may be left to a task that only calls */
         struct wh_link *l = wh_holder_lock(t, right, &err);
         if (!l)
                 return wh_fail_at(t, err, right);

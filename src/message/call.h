@@ -15,7 +15,8 @@ struct wh_reply {
         uint32_t call;
         uint64_t window_at, window_len; /* where the caller lets it be written (direct.h); 0 bytes: nowhere */
         int via;         /* -1; after the port has moved, the socket on which its caller expects the reply (VIA): */
-        uid_t via_payer; /* charged to this one for a link */
+        uid_t via_payer; /* charged to this one for a link, */
+        uint64_t via_fds, via_bytes; /* and for what went there */
 };
 
 int wh_reply_drop(wharf_task *t, struct wh_object *o, wharf_name name);

@@ -96,6 +96,10 @@ static int moving_step(struct wh_moving *mv, struct wh_items *i, unsigned n)
                         return r;
                 }
                 mv->open[mv->begun] = op;
+                if (!wh_moving_spend(mv, 1) && mv->begun + 1 < n) {
+                        mv->begun++;
+                        return WH_LINK_LATER;
+                }
         }
         if (mv->n == 0 && (r = ask_for_places(mv)) < 0)
                 return r;
@@ -197,7 +201,7 @@ static bool gone_go_on(wharf_task *t, uint32_t *budget)
 bool wh_moving_clear(wharf_task *t, struct wh_link *over)
 {
         uint32_t all = UINT32_MAX;
-        if (!over || !over->owner) { /* nobody else is served by this call */
+        if (!over) { /* the task closes */
                 while (gone_go_on(t, &all))
                         all = UINT32_MAX;
                 return false;
@@ -242,10 +246,9 @@ void wh_moving_undo(struct wh_items *i)
         const struct wh_owned *over = mv->by.over && mv->by.over->owner ? wh_owned(mv->by.over) : NULL;
         if (mv->reserved && over && over->port)
                 wh_place_freed(over->port); /* others may have waited for what was kept for these */
-        if (over)
-                wh_ports_clear(t); /* a small one goes at once, and of a large one a part */
-        else
-                wh_moving_clear(t, NULL);
+        else if (mv->reserved)
+                wh_places_raised(t);
+        wh_ports_clear(t); /* a small one goes at once, and of a large one a part */
         free(mv);
 }
 

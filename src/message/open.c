@@ -78,6 +78,8 @@ static int lane_open(struct wh_link *l, struct wh_opened *o, const struct wh_mov
                 rx->next_fd = fd;
                 l->end->mapped(l);
         }
+        if (l->end->hold(l, WH_SHARE_LANES, wh_link_kept(l)) < 0)
+                wh_lane_rx_unkeep(rx); /* the link ends if the port moves on */
         return 0;
 }
 
@@ -93,7 +95,7 @@ static int stash_open(struct wh_link *l, struct wh_opened *o, const struct wh_mo
         if ((memory && fd < 0) || m->have > m->len || m->len > l->hello.payload_bytes_max ||
             (full && m->have != m->len) || how > WHARF_HOW_DIRECT || how == 0 ||
             (m->stash_items && m->stash_items != m->n_items) || (how != m->how && how != WHARF_HOW_MEMORY) ||
-            (how == WHARF_HOW_MEMORY && !(full && memory)))
+            (how == WHARF_HOW_MEMORY && !full))
                 r = wh_trace(-EPROTO);
         /* One that came as a memory, in one piece, takes nothing of ours, and any other what it takes over a link. */
         if (r == 0 && how != WHARF_HOW_MEMORY && m->len > WH_COLD_MAX)

@@ -12,6 +12,7 @@
 #include "message/items.h"
 #include "right/right.h"
 #include "port/owned.h"
+#include "port/places.h"
 #include "port/port.h"
 #include "task/why.h"
 
@@ -105,18 +106,24 @@ static int reply_take(wharf_task *t, wharf_name name, struct wh_reply *ret)
         ret->call = y->call;
         ret->via = y->via;
         ret->via_payer = y->via_payer;
+        ret->via_fds = y->via_fds;
+        ret->via_bytes = y->via_bytes;
         reply_unlock(t, y, true);
         return 0;
 }
 
 /* The one message of a reply whose port has moved. */
-static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
+static int reply_send_via(wharf_task *t, struct wh_reply *y, struct wh_outgoing *o)
 {
         if (o->dropped)
                 return 0; /* that it is closed says as much */
-        struct wh_link via = wh_single_link(t, sock);
+        struct wh_link via = wh_single_link(t, y->via);
+        if (y->via_payer != t->accounts.self)
+                via.given = (struct wharf_introducer){.known = WHARF_KNOWN_BOUND, .uid = y->via_payer};
         o->call = 0;
         int r = wh_link_try_send(&via, o);
+        y->via_fds += via.once_fds;
+        y->via_bytes += via.once_bytes;
         via.sock = -1; /* closed with the right */
         wh_link_done(&via);
         return r == -EAGAIN ? -ENOBUFS : r;
@@ -126,8 +133,9 @@ static int reply_send_via(wharf_task *t, int sock, struct wh_outgoing *o)
 static void reply_done(wharf_task *t, struct wh_reply *y)
 {
         if (y->via >= 0) {
-                wh_os_close_end(y->via, WH_END_SHARED);
+                wh_once_over(t, y->via, WH_END_SHARED, y->via_payer, y->via_fds, y->via_bytes);
                 wh_account_give(&t->accounts, y->via_payer, WH_SHARE_TASK_LINKS, 1);
+                wh_places_raised(t); /* somebody may wait for what it took */
         }
         reply_link_drop(y->link);
 }
@@ -160,12 +168,12 @@ static void reply_way(const struct wh_reply *y, struct wh_outgoing *o, int *ret_
  * Send on the owner's end, without ever waiting (C3). The link is not locked. *ret_over: nothing more can be sent.
  * *ret_refused: why it was not written directly.
  */
-static int reply_send(wharf_task *t, const struct wh_reply *y, struct wh_outgoing *o, bool *ret_over, int *ret_refused)
+static int reply_send(wharf_task *t, struct wh_reply *y, struct wh_outgoing *o, bool *ret_over, int *ret_refused)
 {
         struct wh_link *l = y->link;
         reply_way(y, o, ret_refused);
         if (!l) {
-                int r = y->via < 0 ? -EPIPE : reply_send_via(t, y->via, o);
+                int r = y->via < 0 ? -EPIPE : reply_send_via(t, y, o);
                 *ret_over = r == -EPIPE || r == -ENOBUFS;
                 return r;
         }
@@ -313,8 +321,10 @@ static int detach(struct wh_link *l, uint32_t call, int *ret)
                 r = -EPIPE;
         }
         wh_unlock(&l->o.lock);
-        if (r < 0 && charged)
+        if (r < 0 && charged) {
                 wh_account_give(a, payer, WH_SHARE_TASK_LINKS, 1);
+                wh_places_raised(l->task);
+        }
         return r == -EPIPE ? 0 : r;
 }
 
@@ -426,6 +436,8 @@ WHARF_API int wharf_replymsg(wharf_task *t, wharf_name reply, struct wharf_msg *
                 if (more)
                         r = reply_send(t, y, &o, &over, &refused);
         }
+        was.via_fds = y->via_fds;
+        was.via_bytes = y->via_bytes;
         const bool used = r == 0 || over;
         reply_unlock(t, y, used);
         wh_items_finish(t, m, &items, r == 0 || (o.items_gone && items.n_moves));

@@ -2,6 +2,7 @@
  * The inbox: where threads wait for the links of a port, or of the ports of a set. Its rules stand in port.h.
  */
 #include "port/owned.h"
+#include "link/pump.h"
 #include "port/port.h"
 
 #include "base/trace.h"
@@ -413,14 +414,25 @@ static int asleep_beside(struct wh_inbox *in, int sock, struct epoll_event *ev, 
         const int64_t now = wh_os_now_ns(), until = deadline_ns - now < LOOK_NS ? deadline_ns : now + LOOK_NS;
         const int r = wh_os_poll(&p, 1, until);
         int n = r < 0 ? r : wh_os_epoll_wait(in->ep, ev, WH_INBOX_EVENTS, 0);
+        if (n == 0 && r > 0) { /* what is there was there before, and is not for us */
+                p.fd = -1;
+                wh_os_poll(&p, 1, until);
+                n = wh_os_epoll_wait(in->ep, ev, WH_INBOX_EVENTS, 0);
+        }
         return n == 0 && wh_os_now_ns() < deadline_ns ? -EINTR : n;
 }
 
-static int lead_asleep(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
+static int lead_asleep(struct wh_inbox *in, struct wh_link *only, int64_t deadline_ns)
 {
         struct epoll_event ev[WH_INBOX_EVENTS];
         const bool others =
                 only && in->pollable && (!wh_list_empty(&in->hot) || !wh_list_empty(&in->notices) || in->accepts_more);
+        if (others && only->in.lane && only->in.armed) { /* doorbells that lie there would end the sleep at once */
+                in->budget = WH_BUDGET;
+                wh_pump_bells(only);
+                if (wh_link_has_something(only))
+                        return 0;
+        }
         const int sock = only ? only->sock : -1;
         if (in->pollable)
                 wh_inbox_bell(in, others);
@@ -438,7 +450,7 @@ static int lead_asleep(struct wh_inbox *in, const struct wh_link *only, int64_t 
 }
 
 /* Spin, sleep, and hear the epoll for all. */
-static int lead(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
+static int lead(struct wh_inbox *in, struct wh_link *only, int64_t deadline_ns)
 {
         int r = 0;
         in->leader = true;
@@ -458,7 +470,7 @@ static int lead(struct wh_inbox *in, const struct wh_link *only, int64_t deadlin
         return r;
 }
 
-int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns)
+int wh_inbox_wait(struct wh_inbox *in, struct wh_link *only, int64_t deadline_ns)
 {
         if (deadline_ns == 0)
                 return look_once(in, only);

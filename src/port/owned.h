@@ -97,6 +97,14 @@ int wh_end_keep(struct wh_link *l, bool force, struct wh_lingering **ret);
 void wh_end_keep_not(struct wh_link *l, struct wh_lingering *kept);
 /* Closes the link's socket; with `kept` its other side sees it end, and it is closed when all was read. */
 void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept);
+/*
+ * The one message of a send-once right, whose holder we are, takes of the share of whoever gave us that right, as an answer does
+ * of its caller's: sends and unsent as in struct wh_end_ops. And the right is over: takes `sock`, which stays until it was read.
+ */
+int wh_once_sends(struct wh_link *l, enum wh_share share, uint64_t n);
+void wh_once_unsent(struct wh_link *l, enum wh_share share, uint64_t n);
+void wh_once_over(wharf_task *t, int sock, enum wh_end how, uid_t payer, uint64_t fds, uint64_t bytes);
+uid_t wh_once_payer(const struct wh_link *l);
 /* One that lingers was read, or its other side closed, or nothing of that. */
 void wh_lingering_event(wharf_task *t, struct wh_inbox *in, int sock);
 /* Another inbox hears of them; or none, since theirs is no more. */

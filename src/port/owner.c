@@ -145,12 +145,14 @@ static int owner_hold(struct wh_link *l, enum wh_share share, uint64_t n)
                 return 0;
         if (n && bytes && o->bill.payer == o->port->accounts.self)
                 return 0; /* the task's own user takes of its own memory */
-        int r = n > held ? wh_bill_charge(&o->bill, share, n - held, false) : 0;
+        /* Its own user has what there is of those, as of links. */
+        const bool own = share == WH_SHARE_LANES && o->bill.payer == l->task->accounts.self;
+        int r = n > held ? wh_bill_charge(&o->bill, share, n - held, own) : 0;
         if (r == -EDQUOT && !bytes) {
                 wh_places_limits(l->task);
                 r = wh_bill_charge(&o->bill, share, n - held, false);
         }
-        if (r == -EDQUOT)
+        if (r == -EDQUOT && share != WH_SHARE_LANES)
                 l->in.refusal = bytes ? WH_REFUSAL_BYTES : WH_REFUSAL_RIGHTS;
         if (r < 0)
                 return r;
@@ -194,6 +196,9 @@ static void owner_mapped(struct wh_link *l)
         wh_bill_set(&o->bill, WH_SHARE_BYTES, now + o->stash_held); /* asked for by owner_may_map() */
         o->port->mapped += now - o->mapped;
         o->mapped = now;
+        const unsigned kept = wh_link_kept(l);
+        if (kept < o->bill.of[WH_SHARE_LANES])
+                owner_hold(l, WH_SHARE_LANES, kept);
 }
 
 static int owner_renew(struct wh_link *l)

@@ -9,6 +9,8 @@
  * at the kernel, which has one limit for all that is on its way. So these are charged (FLYING), and stay so where the link is
  * over before they were read.
  *
+ * A send-once right that we hold is answered likewise, and whoever gave it to us pays.
+ *
  * That it was read the kernel says and nobody else: a memory goes with a frame, and how many frames may lie unread in a
  * socket follows from how many bytes the kernel has for them. Whoever took a reply has read all frames before it.
  */
@@ -118,7 +120,7 @@ struct wh_lingering {
         unsigned looks; /* in vain */
         enum wh_end how;
         uid_t payer;
-        uint64_t fds;
+        uint64_t fds, bytes;
 };
 
 enum {
@@ -130,6 +132,7 @@ static void lingering_free(wharf_task *t, struct wh_lingering *g)
 {
         wh_account_give(&t->accounts, g->payer, WH_SHARE_TASK_LINKS, 1);
         wh_account_give(&t->accounts, g->payer, WH_SHARE_FLYING, g->fds);
+        wh_account_give(&t->accounts, g->payer, WH_SHARE_REPLIES, g->bytes);
         free(g);
 }
 
@@ -295,6 +298,65 @@ void wh_end_over(struct wh_link *l, enum wh_end how, struct wh_lingering *kept)
         wh_lock(&t->lingers);
         wh_list_push_back(&t->lingering, &kept->node);
         wh_unlock(&t->lingers);
+}
+
+/* ---- send-once rights ---- */
+
+uid_t wh_once_payer(const struct wh_link *l)
+{
+        const struct wharf_introducer *by = &l->given;
+        return by->known == WHARF_KNOWN_NOBODY ? l->task->accounts.self
+               : wh_known_surely(by->known)    ? by->uid
+                                               : (uid_t)-1;
+}
+
+int wh_once_sends(struct wh_link *l, enum wh_share share, uint64_t n)
+{
+        struct wh_accounts *a = &l->task->accounts;
+        const uid_t payer = wh_once_payer(l);
+        int r = wh_account_charge(a, payer, share, n, false);
+        if (r == -EDQUOT) {
+                wh_lingering_settle(l->task);
+                r = wh_account_charge(a, payer, share, n, false);
+        }
+        if (r == 0)
+                *(share == WH_SHARE_FLYING ? &l->once_fds : &l->once_bytes) += n;
+        return r == -EDQUOT && share == WH_SHARE_FLYING ? wh_trace(-ETOOMANYREFS) : r;
+}
+
+void wh_once_unsent(struct wh_link *l, enum wh_share share, uint64_t n)
+{
+        *(share == WH_SHARE_FLYING ? &l->once_fds : &l->once_bytes) -= n;
+        wh_account_give(&l->task->accounts, wh_once_payer(l), share, n);
+}
+
+void wh_once_over(wharf_task *t, int sock, enum wh_end how, uid_t payer, uint64_t fds, uint64_t bytes)
+{
+        struct wh_lingering *g = fds || bytes ? wh_os_calloc(1, sizeof *g) : NULL;
+        if (g)
+                *g = (struct wh_lingering){.sock = sock, .how = how, .payer = payer, .fds = fds, .bytes = bytes};
+        if (!g || wh_account_charge(&t->accounts, payer, WH_SHARE_TASK_LINKS, 1, true) < 0) {
+                wh_account_give(&t->accounts, payer, WH_SHARE_FLYING, fds);
+                wh_account_give(&t->accounts, payer, WH_SHARE_REPLIES, bytes);
+                wh_os_close_end(sock, how);
+                free(g);
+                return;
+        }
+        wh_os_shutdown(sock, SHUT_RDWR);
+        if (is_read(g)) {
+                lingering_end(t, g);
+                return;
+        }
+        /* Some inbox hears of it: a port's inbox is there for as long as this lock is held (notice.N3). */
+        wh_lock(&t->notices);
+        wh_lock(&t->lingers);
+        struct wh_list *any = wh_list_empty(&t->ids) ? NULL : t->ids.next;
+        if (any)
+                lingering_hear(g, atomic_load_explicit(&wh_container(any, struct wh_port, in_ids)->inbox,
+                                                       memory_order_relaxed));
+        wh_list_push_back(&t->lingering, &g->node);
+        wh_unlock(&t->lingers);
+        wh_unlock(&t->notices);
 }
 
 bool wh_replies_settle(struct wh_link *l)

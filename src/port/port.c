@@ -354,6 +354,8 @@ int wh_port_freeze(wharf_task *t, wharf_name name, int (*detach)(wharf_task *t, 
         p->set_left = set;
         wh_list_for_safe (n, &p->links) {
                 struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
+                if (!l->over && l->in.lane && !wh_lane_rx_whole(l->in.lane))
+                        wh_link_break(l, -EDQUOT); /* its user has its share of what a port keeps to be able to move */
                 if (l->over)
                         wh_port_remove_link(l);
         }

@@ -171,7 +171,7 @@ struct wh_port *wh_port_lock(wharf_task *t, wharf_name name, int *err);
  * Sleep until something may have changed; the lock is given up meanwhile. 0; -ETIMEDOUT; -EAGAIN for deadline 0, with
  * everything armed. `only` is NULL, or the one link that this thread receives from: what others sent then ends no wait.
  */
-int wh_inbox_wait(struct wh_inbox *in, const struct wh_link *only, int64_t deadline_ns);
+int wh_inbox_wait(struct wh_inbox *in, struct wh_link *only, int64_t deadline_ns);
 /* Is there a record in the lane of a hot link? */
 bool wh_inbox_has_message(struct wh_inbox *in);
 enum { WH_INBOX_EVENTS = 64 }; /* that one look hears of */

@@ -9,6 +9,7 @@
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
+#include "port/owned.h"
 
 #include <errno.h>
 
@@ -79,14 +80,21 @@ static void holder_nothing(struct wh_link *l)
 {
 }
 
-/* Nothing is on anybody's account here: whoever sends to a port chose it, and is told when it is full. */
+/* Nothing that comes is on anybody's account here: whoever sends to a port chose it, and is told when it is full. */
 static int holder_takes(struct wh_link *l, enum wh_share share, uint64_t n)
 {
         return 0;
 }
 
+static int holder_sends(struct wh_link *l, enum wh_share share, uint64_t n)
+{
+        return l->once ? wh_once_sends(l, share, n) : 0;
+}
+
 static void holder_unsent(struct wh_link *l, enum wh_share share, uint64_t n)
 {
+        if (l->once)
+                wh_once_unsent(l, share, n);
 }
 
 static uint64_t holder_limit(const struct wh_link *l, int err, enum wh_refusal which)
@@ -161,7 +169,7 @@ static int single_watch(struct wh_link *l, int sock, bool add)
         .owner = false, .not_taken = holder_not_taken, .introduced = holder_introduced, .greet = holder_greet,    \
         .change = holder_change, .introducers = wh_given_see, .budget = holder_budget, .may_map = holder_may_map, \
         .mapped = holder_nothing, .hold = holder_takes, .limit = holder_limit, .may_share = holder_may_share,     \
-        .shared = holder_nothing, .sends = holder_takes, .unsent = holder_unsent, .renew = holder_renew
+        .shared = holder_nothing, .sends = holder_sends, .unsent = holder_unsent, .renew = holder_renew
 
 const struct wh_end_ops wh_holder_end = {
         HOLDERS_ANSWERS,

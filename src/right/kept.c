@@ -102,6 +102,17 @@ uint32_t wh_right_unread(wharf_task *t, wharf_name right)
         return n;
 }
 
+uint32_t wh_right_moves(wharf_task *t, wharf_name right)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return 0;
+        const uint32_t n = l->out.followed;
+        wh_unlock(&l->o.lock);
+        return n;
+}
+
 enum { SHARE_MIN = 8 }; /* links that a user may always have */
 
 int wh_port_takes(wharf_task *t, wharf_name port, uint32_t kinds)

@@ -56,6 +56,9 @@ int wh_right_room(wharf_task *task, wharf_name right, struct pollfd *ret);
  */
 uint32_t wh_right_unread(wharf_task *task, wharf_name right);
 
+/* How often its port has moved, and been followed. */
+uint32_t wh_right_moves(wharf_task *task, wharf_name right);
+
 /* wharf_right_new() that also tells the id by which the port knows the sender. */
 int wh_right_new_id(wharf_task *task, wharf_name port, wharf_name *ret, uint64_t *ret_id);
 

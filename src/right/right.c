@@ -278,6 +278,10 @@ int wh_right_drop(wharf_task *t, struct wh_object *o, wharf_name name)
                 wh_lock(&o->lock);
         }
         wh_calls_done(l);
+        if (l->once_fds || l->once_bytes) {
+                wh_once_over(t, l->sock, wh_link_end_how(l), wh_once_payer(l), l->once_fds, l->once_bytes);
+                l->sock = -1;
+        }
         wh_held_done(wh_held(l));
         wh_unlock(&o->lock);
         wh_task_give(t, o);

@@ -41,12 +41,13 @@ enum wh_share {
         WH_SHARE_RIGHTS = 1,     /* a quarter of them: rights read and not delivered yet */
         WH_SHARE_ANSWERS = 2,    /* calls received and not answered yet */
         WH_SHARE_FLYING = 3,     /* an eighth of them: descriptors that were sent to callers, and are unread */
-        /* in those of a port */
-        WH_SHARE_LINKS = 4,
-        WH_SHARE_BYTES = 5,   /* mapped: lanes, sections, rings that ended; and large messages while they come */
-        WH_SHARE_KEPT = 6,    /* made here for replies, and kept for the next ones */
-        WH_SHARE_REPLIES = 7, /* replies that have a memory of their own and are unread */
-        WH_SHARES = 8,        /* as many at most in any books */
+        WH_SHARE_LANES = 4,      /* a quarter of them: kept of lanes, for the day that their port moves */
+        /* in those of a port; the last one in those of a task as well, for send-once rights (paying.c) */
+        WH_SHARE_LINKS = 5,
+        WH_SHARE_BYTES = 6,   /* mapped: lanes, sections, rings that ended; and large messages while they come */
+        WH_SHARE_KEPT = 7,    /* made here for replies, and kept for the next ones */
+        WH_SHARE_REPLIES = 8, /* replies that have a memory of their own and are unread */
+        WH_SHARES = 9,        /* as many at most in any books */
 };
 
 struct wh_account {

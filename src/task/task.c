@@ -13,9 +13,10 @@
 #include <sys/resource.h>
 
 enum {
-        SCRATCH_KEPT = 4,    /* more threads than that seldom read frames at one moment */
-        FLYING_LEAST = 8,    /* rights at once to whoever has none on their way, however many others have */
-        ANSWERS_MAX = 65536, /* calls received and not answered: the default */
+        SCRATCH_KEPT = 4,         /* more threads than that seldom read frames at one moment */
+        FLYING_LEAST = 8,         /* rights at once to whoever has none on their way, however many others have */
+        ONCE_BYTES_MAX = 1 << 30, /* in memories that send-once rights have taken, and that are unread */
+        ANSWERS_MAX = 65536,      /* calls received and not answered: the default */
 };
 #define REPLY_BYTES_MAX ((uint64_t)1 << 30)  /* of one reply: the default, as that of a port for a message, */
 #define REPLY_BYTES_MOST ((uint64_t)1 << 40) /* and the most */
@@ -117,6 +118,7 @@ WHARF_API int wharf_task_open(const struct wharf_task_opts *opts, wharf_task **r
         t->accounts.least[WH_SHARE_TASK_LINKS] = 1;
         t->accounts.least[WH_SHARE_RIGHTS] = WH_FDS_MAX;
         t->accounts.least[WH_SHARE_FLYING] = FLYING_LEAST;
+        t->accounts.max[WH_SHARE_REPLIES] = ONCE_BYTES_MAX;
         t->accounts.max[WH_SHARE_ANSWERS] = o.answers_max ? o.answers_max : ANSWERS_MAX;
         t->reply_bytes_max = o.reply_bytes_max ? o.reply_bytes_max : REPLY_BYTES_MAX;
         (void)wh_task_limits(t); /* nobody waits for more yet */
@@ -137,6 +139,7 @@ bool wh_task_limits(wharf_task *t)
         n = n < 1u << 30 ? n : 1u << 30;
         const bool more = wh_accounts_limit(&t->accounts, WH_SHARE_TASK_LINKS, n / 2);
         wh_accounts_limit(&t->accounts, WH_SHARE_RIGHTS, n / 4 > WH_FDS_MAX ? n / 4 : WH_FDS_MAX);
+        wh_accounts_limit(&t->accounts, WH_SHARE_LANES, n / 4);
         wh_accounts_limit(&t->accounts, WH_SHARE_FLYING, n / 8 > WH_FDS_MAX ? n / 8 : WH_FDS_MAX);
         return more;
 }

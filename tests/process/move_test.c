@@ -1541,3 +1541,49 @@ TEST(a_sender_without_a_lane_goes_over_with_its_next_message)
         CHECK_EQ(st.attached, 0);
         hub_close(&h);
 }
+
+static int takes_what_lay_there(wharf_task *t, wharf_name port, wharf_name hub, void *arg)
+{
+        struct wharf_item got;
+        char text[16];
+        bool precious = false, empty = false;
+        for (int i = 0; i < 2; i++) {
+                struct wharf_msg m = MSG(.data = text, .cap_bytes = sizeof text, .items = &got, .cap_items = 1);
+                CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
+                precious |= m.len_bytes == 8 && !memcmp(text, "precious", 8);
+                empty |= m.len_bytes == 0 && m.n_items == 1;
+        }
+        CHECK(precious && empty);
+        (void)hub;
+        (void)arg;
+        return 0;
+}
+
+/*
+ * Goal:   a message without bytes that was asked to go as a memory, and was looked at and not taken, keeps no port from moving.
+ * Method: the receive had no room for its item; another sender's message lies beside it.
+ */
+TEST(an_empty_memory_that_was_not_taken_moves_with_its_port)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        struct owner o = {.hub = &h, .run = takes_what_lay_there};
+        wharf_name port, one, two, to;
+        char text[16];
+        pid_t pid = owner_start(&o, &to);
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &one), 0);
+        CHECK_EQ(wharf_right_new(h.task, port, &two), 0);
+        for (int i = 0; i < 40; i++) { /* with a lane */
+                CHECK_EQ(wharf_send(h.task, one, "x", 1, WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_recv(h.task, port, text, sizeof text, NULL, wharf_in_ms(60000)), 1);
+        }
+        struct wharf_item it = {.kind = WHARF_COPY_FD, .fd = 0}, mine = {.kind = WHARF_MOVE_RECEIVE, .name = port};
+        struct wharf_msg m = MSG(.how = WHARF_HOW_MEMORY, .items = &it, .n_items = 1);
+        CHECK_EQ(wharf_sendmsg(h.task, one, &m, WHARF_FOREVER), 0);
+        struct wharf_msg r = MSG(.data = text, .cap_bytes = sizeof text);
+        CHECK_EQ(wharf_recvmsg(h.task, port, &r, wharf_in_ms(60000)), -EOVERFLOW);
+        CHECK_EQ(wharf_send(h.task, two, "precious", 8, WHARF_FOREVER), 0);
+        CHECK_EQ(wharf_sendmsg(h.task, to, &MSG(.items = &mine, .n_items = 1), WHARF_FOREVER), 0);
+        CHECK_EQ(test_wait(pid), 0);
+        hub_close(&h);
+}

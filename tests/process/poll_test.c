@@ -108,3 +108,41 @@ TEST(port_fd_tells_of_others_while_a_thread_waits_for_one_sender)
         CHECK_EQ(o.result, 0);
         wharf_task_close(t);
 }
+
+static int64_t processor_ms(void)
+{
+        struct timespec t;
+        CHECK_EQ(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t), 0);
+        return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/*
+ * Goal:   a thread that waits for one sender sleeps, though others have sent, and though a doorbell of that one lies unread.
+ * Method: at a port that is polled; the processor time of the wait is far below its length.
+ */
+TEST(a_wait_for_one_sender_beside_others_messages_is_a_sleep)
+{
+        enum { WAIT_MS = 600 };
+        wharf_task *t;
+        wharf_name port, first, second;
+        int fd;
+        char c;
+        struct wharf_sender who;
+        struct wharf_port_opts opts = {.size = sizeof opts, .flags = WHARF_PORT_STAYS};
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_port_new(t, &opts, &port), 0);
+        CHECK_EQ(wharf_port_fd(t, port, &fd), 0);
+        CHECK_EQ(wharf_right_new(t, port, &first), 0);
+        CHECK_EQ(wharf_right_new(t, port, &second), 0);
+        for (int i = 0; i < 8; i++) {
+                CHECK_EQ(wharf_recv(t, port, &c, 1, NULL, 0), -EAGAIN); /* so that the next one rings */
+                CHECK_EQ(wharf_send(t, first, "x", 1, WHARF_FOREVER), 0);
+                CHECK_EQ(wharf_recv(t, port, &c, 1, &who, wharf_in_ms(60000)), 1);
+        }
+        CHECK_EQ(wharf_send(t, second, "y", 1, WHARF_FOREVER), 0);
+        struct wharf_msg m = {.size = sizeof m, .data = &c, .cap_bytes = 1, .from = who.id};
+        const int64_t before = processor_ms();
+        CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(WAIT_MS)), -ETIMEDOUT);
+        CHECK_LE(processor_ms() - before, WAIT_MS / 2);
+        wharf_task_close(t);
+}

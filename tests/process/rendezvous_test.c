@@ -644,3 +644,16 @@ TEST(dropping_the_right_ends_an_offer)
         CHECK_EQ(wharf_recv(h.task, h.port, buf, sizeof buf, NULL, 0), -EAGAIN);
         hub_close(&h);
 }
+
+/* What is asked to go as a frame goes to no port of capacity zero: a frame cannot be withdrawn. */
+TEST(a_frame_is_offered_to_nobody)
+{
+        struct hub h = hub_open(PORT_OPTS(.capacity_records = WHARF_RENDEZVOUS));
+        wharf_name right;
+        char c;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        struct wharf_msg m = MSG(.data = BYTES("x"), .len_bytes = 1, .how = WHARF_HOW_COLD);
+        CHECK_EQ(wharf_sendmsg(h.task, right, &m, wharf_in_ms(10000)), -EOPNOTSUPP);
+        CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), -EAGAIN);
+        hub_close(&h);
+}

@@ -1731,3 +1731,179 @@ TEST(a_pair_made_in_the_middle_of_a_record_ends_the_link)
         close(sv[1]);
         hub_close(&h);
 }
+
+/*
+ * Goal:   of a dead sender whose call is not answered yet nothing stays open, also where it was changing its pair.
+ * Method: by hand; one call, and then a pair with a count that is not so, which ends the link. The answer comes later.
+ */
+TEST(a_pair_that_was_never_gone_over_to_goes_with_its_link)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        char c;
+        CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), -EAGAIN);
+        int s = connect_by_hand(&h);
+        int sv[2];
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        struct wh_frame f = {
+                .type = WH_FRAME_MESSAGE, .to = WH_TO_OWNER, .total = 1, .call = 1, .arg = WH_MSG_FIRST | WH_MSG_LAST};
+        struct wharf_msg m = MSG(.data = &c, .cap_bytes = 1);
+        CHECK_EQ(wh_frame_send(s, &f, "?", 1, NULL, false), 0);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, wharf_in_ms(60000)), 0);
+        CHECK(m.reply != WHARF_NONE);
+        const unsigned before = count_fds();
+        f = (struct wh_frame){.type = WH_FRAME_REBIND, .to = WH_TO_OWNER, .n_fds = 1, .seq = 999};
+        CHECK_EQ(wh_frame_send(s, &f, &for_any, sizeof for_any, &sv[1], false), 0);
+        for (int i = 0; i < 4; i++)
+                CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), -EAGAIN);
+        CHECK_EQ(senders(h.task, h.port), 0);
+        CHECK_EQ(count_fds(), before - 1); /* the link's own */
+        CHECK_EQ(wharf_reply(h.task, m.reply, "!", 1), -EPIPE);
+        close(s);
+        close(sv[0]);
+        close(sv[1]);
+        hub_close(&h);
+}
+
+struct taker {
+        struct hub *hub;
+        struct stage ready, over;
+        unsigned n;
+        struct rlimit fds; /* what it may have itself */
+};
+
+static int has_many_lanes(void *arg)
+{
+        struct taker *k = arg;
+        static char large[40000];
+        wharf_task *t;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &k->fds), 0);
+        become_another();
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        for (unsigned i = 0; i < k->n; i++) {
+                wharf_name right;
+                if (wharf_right_connect(t, k->hub->path, &right) < 0)
+                        break;
+                for (int j = 0; j < 40; j++)
+                        if (wharf_send(t, right, large, j < 38 ? 1 : sizeof large, wharf_in_ms(2000)) < 0)
+                                break;
+        }
+        stage_reach(&k->ready);
+        stage_await(&k->over);
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   what a port keeps of lanes, to be able to move, is its senders' to pay: one user with many of them leaves descriptors.
+ * Method: as another user, 60 links with a lane and a section, of a task of 256 descriptors; then the port moves, to a task
+ *         that gets it, and nobody else is disturbed.
+ */
+TEST(lanes_of_one_user_leave_descriptors_for_others)
+{
+        enum { N = 60, ALL = 256 };
+        if (geteuid() != 0)
+                test_skip("another user is needed");
+        struct rlimit was, l;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &was), 0);
+        l = was;
+        l.rlim_cur = ALL;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS)); /* its shares are of that */
+        struct taker k = {.hub = &h, .ready = stage_new(), .over = stage_new(), .n = N, .fds = was};
+        pid_t pid = test_fork(has_many_lanes, &k);
+        static char text[40000];
+        struct pollfd p = {.fd = k.ready.fd[0], .events = POLLIN};
+        unsigned got = 0;
+        while (poll(&p, 1, 0) == 0)
+                got += wharf_recv(h.task, h.port, text, sizeof text, NULL, wharf_in_ms(20)) > 0;
+        CHECK_GE(got, N * 30);
+        CHECK_LE(count_fds(), ALL * 3 / 4);
+        wharf_name right;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        CHECK_EQ(wharf_send(h.task, right, "x", 1, WHARF_FOREVER), 0);
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
+        stage_reach(&k.over);
+        CHECK_EQ(test_wait(pid), 0);
+        stage_done(&k.ready);
+        stage_done(&k.over);
+        hub_close(&h);
+}
+
+static int asks_by_once_rights(void *arg)
+{
+        struct taker *k = arg;
+        wharf_task *t;
+        wharf_name right, mine;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &k->fds), 0);
+        become_another();
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wharf_right_connect(t, k->hub->path, &right), 0);
+        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &mine), 0);
+        for (unsigned i = 0; i < k->n; i++) {
+                struct wharf_item it = {.kind = WHARF_MAKE_ONCE, .name = mine};
+                int e;
+                while ((e = wharf_sendmsg(t, right, &MSG(.items = &it, .n_items = 1), wharf_in_ms(60000))) ==
+                       -ETOOMANYREFS)
+                        usleep(1000); /* that many are unread */
+                CHECK_EQ(e, 0);
+        }
+        stage_await(&k->over);
+        for (unsigned got = 0; got < 2;) { /* then it reads some of what it was sent */
+                struct wharf_item it;
+                got += wharf_recvmsg(t, mine, &MSG(.items = &it, .cap_items = 1), wharf_in_ms(60000)) == 0;
+        }
+        stage_reach(&k->ready);
+        pause();
+        return 0;
+}
+
+/*
+ * Goal:   what is sent over send-once rights, and lies unread, is charged to whoever gave them, as answers to calls are; and
+ *         given back when it was read, or its reader is gone.
+ * Method: another user gives more of them than a task of 256 descriptors lets it have answers with a descriptor.
+ */
+TEST(answers_over_send_once_rights_are_their_givers_to_pay)
+{
+        enum { N = 100, ALL = 256, MOST = 72 };
+        if (geteuid() != 0)
+                test_skip("another user is needed");
+        struct rlimit was, l;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &was), 0);
+        l = was;
+        l.rlim_cur = ALL;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS)); /* its shares are of that */
+        struct taker k = {.hub = &h, .ready = stage_new(), .over = stage_new(), .n = N, .fds = was};
+        pid_t pid = test_fork(asks_by_once_rights, &k);
+        unsigned good = 0, refused = 0;
+        wharf_name last = WHARF_NONE;
+        for (unsigned i = 0; i < N; i++) {
+                struct wharf_item got, fd = {.kind = WHARF_COPY_FD, .fd = 0};
+                CHECK_EQ(wharf_recvmsg(h.task, h.port, &MSG(.items = &got, .cap_items = 1), wharf_in_ms(60000)), 0);
+                int r = wharf_replymsg(h.task, got.name, &MSG(.items = &fd, .n_items = 1));
+                good += r == 0;
+                refused += r == -ETOOMANYREFS;
+                if (r == -ETOOMANYREFS && last == WHARF_NONE)
+                        last = got.name;
+                else if (r < 0)
+                        wharf_drop(h.task, got.name);
+        }
+        CHECK_EQ(good + refused, N);
+        CHECK_LE(good, MOST);
+        CHECK_GE(refused, 1);
+        stage_reach(&k.over);
+        stage_await(&k.ready);
+        struct wharf_item fd = {.kind = WHARF_COPY_FD, .fd = 0};
+        int r = -ETOOMANYREFS;
+        for (int i = 0; i < 1000 && r == -ETOOMANYREFS; i++) {
+                CHECK_EQ(wharf_recv(h.task, h.port, NULL, 0, NULL, wharf_in_ms(5)),
+                         -ETIMEDOUT); /* hears what was read */
+                r = wharf_replymsg(h.task, last, &MSG(.items = &fd, .n_items = 1));
+        }
+        CHECK_EQ(r, 0);
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
+        kill_hard(pid);
+        stage_done(&k.ready);
+        stage_done(&k.over);
+        hub_close(&h);
+}
