@@ -185,7 +185,8 @@ struct wharf_name_event {
  * @pattern  one name; or all names that begin so, if it ends in one of . / : - _ @; or all, if it is "*". With
  *           "system:" before it, of the system's domain. Names that the rules do not let this user see do not exist.
  *
- * Errors: as wharf_register(); -EDQUOT (the share of this user, of watches, is used up)
+ * Errors: as wharf_register(); -EDQUOT (the share of this user, of watches, is used up: one that has ended is in it as well until
+ *         what it has told was read); -EINVAL (also: the port's capacity is zero)
  */
 WHARF_API int wharf_names_watch(wharf_task *task, const char *pattern, wharf_name port);
 

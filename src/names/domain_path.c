@@ -53,6 +53,8 @@ static bool is_runtime_dir(const char *dir, char *what, size_t len)
         return false;
 }
 
+enum { NUMBER_DIGITS = 9, NUMBER_MAX = 999999999 };
+
 struct in_tmp {
         char prefix[40];
         uid_t uid;
@@ -65,7 +67,7 @@ static int look_in_tmp(const char *name, void *arg)
         size_t len = strlen(in->prefix);
         char path[80], *end;
         struct stat st;
-        if (strncmp(name, in->prefix, len) || name[len] < '1' || name[len] > '9' || strlen(name) > len + 9)
+        if (strncmp(name, in->prefix, len) || name[len] < '1' || name[len] > '9' || strlen(name) > len + NUMBER_DIGITS)
                 return 0;
         unsigned long n = strtoul(name + len, &end, 10);
         snprintf(path, sizeof path, "/tmp/%s", name);
@@ -76,6 +78,16 @@ static int look_in_tmp(const char *name, void *arg)
         if (st.st_uid == in->uid && S_ISDIR(st.st_mode) && (!in->ours || n < in->ours))
                 in->ours = (unsigned)n;
         return 0;
+}
+
+/* Behind the last one; where somebody has taken that, any, for what has more digits is never looked at. */
+static unsigned next_number(unsigned last)
+{
+        uint32_t any = 0;
+        if (last < NUMBER_MAX)
+                return last + 1;
+        wh_os_getrandom(&any, sizeof any);
+        return any % NUMBER_MAX + 1;
 }
 
 /*
@@ -101,7 +113,8 @@ static int tmp_path_find(void)
         for (int i = 0; i < TMP_ATTEMPTS_MAX; i++) {
                 in.ours = in.last = 0;
                 wh_os_readdir("/tmp", look_in_tmp, &in);
-                n = snprintf(domain_path, sizeof domain_path, "/tmp/%s%u", in.prefix, in.ours ? in.ours : in.last + 1);
+                n = snprintf(domain_path, sizeof domain_path, "/tmp/%s%u", in.prefix,
+                             in.ours ? in.ours : next_number(in.last));
                 if (in.ours)
                         break;
                 wh_os_mkdir(domain_path, 0700);

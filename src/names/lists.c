@@ -52,7 +52,10 @@ static int ask_parts(struct session *s, struct domain *d, int64_t deadline_ns, s
         int r, again = 0;
         do {
                 struct wharf_msg reply = {.size = sizeof reply, .flags = WHARF_RECV_ALLOC};
-                r = wh_session_ask(s, d, &req, &reply, deadline_ns);
+                /* Each question has a moment of its own, and how many parts there are is others' doing. */
+                r = deadline_ns && req.after && wh_os_now_ns() >= deadline_ns
+                            ? -ETIMEDOUT
+                            : wh_session_ask(s, d, &req, &reply, deadline_ns);
                 if (r == -ESTALE && req.after && again++ < WH_SESSION_ATTEMPTS) {
                         free(p->all);
                         *p = (struct parts){.op = p->op};

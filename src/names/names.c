@@ -8,6 +8,7 @@
 #include "os/os.h"
 #include "message/items.h"
 #include "message/sender.h"
+#include "port/port.h"
 #include "right/kept.h"
 #include "right/right.h"
 #include "task/task.h"
@@ -107,6 +108,18 @@ static int begin(wharf_task *t, const char **name, bool pattern, struct session 
         return pattern ? pattern_check(name) : name_check(*name);
 }
 
+/* Events are frames, and what a port of capacity zero is offered is none. */
+static int takes_events(wharf_task *t, wharf_name port)
+{
+        int r;
+        struct wh_port *p = wh_port_lock(t, port, &r);
+        if (!p)
+                return 0; /* which is said elsewhere */
+        const bool zero = p->opts.capacity_records == WHARF_RENDEZVOUS;
+        wh_unlock(&atomic_load_explicit(&p->inbox, memory_order_relaxed)->lock);
+        return zero ? wh_fail(-EINVAL, "the port's capacity is zero: it takes no events") : 0;
+}
+
 /* A new name of ours, or a new watch. */
 static int add(wharf_task *t, const char *name, bool watch, wharf_name port)
 {
@@ -114,6 +127,8 @@ static int add(wharf_task *t, const char *name, bool watch, wharf_name port)
         struct domain *d;
         struct entry *e = NULL;
         int r = begin(t, &name, watch, &s, &d);
+        if (r == 0 && watch)
+                r = takes_events(t, port);
         if (r == 0)
                 r = entry_new(s, watch, name, port, &e);
         if (r < 0)

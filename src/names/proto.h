@@ -143,9 +143,10 @@ static_assert(sizeof(struct wh_names_event_head) == 32, "both processes rely on 
 #define WH_NAMES_EVENT_MAX (sizeof(struct wh_names_event_head) + WHARF_NAME_MAX)
 #define WH_NAMES_REQUEST_MAX (sizeof(struct wh_names_request_head) + WHARF_NAME_MAX)
 enum {
-        WH_NAMES_LOOKED_MAX = 128, /* names that one LIST looks at */
-        WH_NAMES_LIST_MAX = 16384, /* bytes of a part */
-        WH_NAMES_TASKS_MAX = 8,    /* tasks of a part */
+        WH_NAMES_LOOKED_MAX = 128,       /* names that one LIST looks at */
+        WH_NAMES_VIEW_LOOKED_MAX = 1024, /* ... and WAITS, for what one task says of itself */
+        WH_NAMES_LIST_MAX = 16384,       /* bytes of a part */
+        WH_NAMES_TASKS_MAX = 8,          /* tasks of a part */
 };
 #define WH_NAMES_ENTRY_MAX (sizeof(struct wh_names_entry) + WHARF_NAME_MAX)
 

@@ -79,33 +79,41 @@ void wh_part_of_names(struct wh_server *s, const struct job *j)
                 wh_answer(s, j->reply, WH_NAMES_LIST, r);
 }
 
-/* May it not see any name of this port? One that has none is nobody's secret. */
-static bool is_hidden(const struct wh_server *s, uint64_t port_id, const struct wh_who *who)
+/*
+ * May it not see any name of this port? One that has none is nobody's secret. `left` names are looked at for one view, since
+ * whoever gives one port thousands must not make this long; what is not looked at is hidden.
+ */
+static bool is_hidden(const struct wh_server *s, uint64_t port_id, const struct wh_who *who, unsigned *left)
 {
         bool hidden = false;
         uint32_t line;
         if (!port_id || !s->n_names)
                 return false;
-        for (const struct named *e = s->by_id[port_id & (s->room_names - 1)]; e; e = e->next_by_id)
-                if (e->port_id == port_id) {
-                        if (wh_rules_allow(s->rules, WH_SEE, e->name, who, &line))
-                                return false;
-                        hidden = true;
-                }
+        for (const struct named *e = s->by_id[port_id & (s->room_names - 1)]; e; e = e->next_by_id) {
+                if (*left == 0)
+                        return true;
+                --*left;
+                if (e->port_id != port_id)
+                        continue;
+                if (wh_rules_allow(s->rules, WH_SEE, e->name, who, &line))
+                        return false;
+                hidden = true;
+        }
         return hidden;
 }
 
 /* Leaves out of a view what the asker may not see. What it says of itself is a claim in any case. */
 static void view_hide(const struct wh_server *s, struct wh_task_view *v, const struct wh_who *who)
 {
+        unsigned left = WH_NAMES_VIEW_LOOKED_MAX;
         for (unsigned i = 0; i < WH_WAITS_MAX; i++)
-                if (is_hidden(s, v->waits[i].port_id, who))
+                if (is_hidden(s, v->waits[i].port_id, who, &left))
                         v->waits[i].port_id = 0;
         for (unsigned i = 0; i < WH_WAIT_PORTS_MAX; i++)
-                if (is_hidden(s, v->ports[i].port_id, who))
+                if (is_hidden(s, v->ports[i].port_id, who, &left))
                         memset(&v->ports[i], 0, sizeof v->ports[i]);
         for (unsigned i = 0; i < WH_WAIT_HELD_MAX; i++)
-                if (is_hidden(s, v->held[i].port_id, who))
+                if (is_hidden(s, v->held[i].port_id, who, &left))
                         memset(&v->held[i], 0, sizeof v->held[i]);
 }
 

@@ -33,9 +33,7 @@ size_t wh_named_find(const struct wh_server *s, const char *name, bool *ret_foun
 void wh_named_free(struct wh_server *s, struct named *e)
 {
         wh_server_slot_gone(s, e->slot);
-        wh_users_introduce_done(s, e);
-        wh_users_give(&s->users, e->uid, WH_LIMIT_NAMES);
-        wharf_drop(s->task, e->right);
+        wh_unread_keep(s, WH_LIMIT_NAMES, e->uid, e->right, WHARF_NONE, wh_users_introduce_done(s, e));
         wh_port_status_close(e->page);
         free(e);
 }

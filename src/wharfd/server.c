@@ -28,8 +28,8 @@ static void on_dead_name(struct wh_server *s, wharf_name right)
         bool found;
         if (e)
                 wh_named_remove(s, wh_named_find(s, e->name, &found));
-        else
-                wh_watch_dead(s, right);
+        else if (!wh_watch_dead(s, right))
+                wh_unread_look(s, true); /* of one of these */
 }
 
 /* S13 */
@@ -112,6 +112,7 @@ int wh_server_new(wharf_task *task, int listen_fd, struct wh_rules *rules, struc
         s->task = task;
         s->listen_fd = listen_fd;
         wh_list_init(&s->waiters);
+        wh_list_init(&s->unread);
         for (unsigned i = 0; i < WH_AWAITED; i++)
                 wh_list_init(&s->awaited[i]);
         s->pass = 1;
@@ -201,6 +202,7 @@ struct wh_server *wh_server_free(struct wh_server *s)
         wh_turns_drop(s); /* after all that had them */
         while (s->n_names)
                 wh_named_remove(s, s->n_names - 1);
+        wh_unread_done(s);
         free(s->names);
         free(s->by_serial);
         free(s->by_right); /* and by_id */

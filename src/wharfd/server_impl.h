@@ -67,8 +67,9 @@ void wh_users_give(struct users *u, uid_t uid, enum wh_limit what);
  */
 int wh_users_introduce(struct wh_server *s, struct named *e, uid_t uid);
 void wh_users_introduced_not(struct wh_server *s, struct named *e);
-/* `e` is no more. */
-void wh_users_introduce_done(struct wh_server *s, struct named *e);
+/* `e` is no more: as many are charged still, until wh_users_introductions_read(). */
+uint32_t wh_users_introduce_done(struct wh_server *s, struct named *e);
+void wh_users_introductions_read(struct users *u, uid_t uid, uint32_t n);
 
 /* A task that has handed its page over. It goes with its process, not with its link: a look-up's ends at once. */
 struct tasked {
@@ -128,7 +129,8 @@ struct wh_server {
         struct named **by_right; /* as many buckets as there is room for names: a power of two */
         size_t n_names, room_names;
         struct wh_list
-                introducing; /* names with introductions that are unread, the one that was looked at last behind */
+                introducing;   /* names with introductions that are unread, the one that was looked at last behind */
+        struct wh_list unread; /* unread.c */
         struct wh_list waiters;
         struct wh_list awaited[WH_AWAITED];
         size_t n_waiters;
@@ -225,6 +227,18 @@ void wh_waiters_part(struct wh_server *s, struct turn *t);
 /* Answers a job with the part that it asks for: of all names, and of who waits for what. */
 void wh_part_of_names(struct wh_server *s, const struct job *j);
 void wh_part_of_waits(struct wh_server *s, const struct job *j);
+
+/* ---- unread.c ---- */
+
+/*
+ * A name or a watch is over; takes its rights, and the second is WHARF_NONE where there is none. Its share is given back, with
+ * what was `introduced`, when all is read (U1).
+ */
+void wh_unread_keep(struct wh_server *s, enum wh_limit what, uid_t uid, wharf_name kept, wharf_name right,
+                    uint32_t introduced);
+/* Looks at some of them, at more where somebody is short of something. */
+void wh_unread_look(struct wh_server *s, bool is_short);
+void wh_unread_done(struct wh_server *s);
 
 /* ---- tasks.c ---- */
 

@@ -66,7 +66,13 @@ int wh_users_take_fds(struct wh_server *s, uid_t uid, enum wh_limit what)
         const bool own = uid == wh_os_geteuid() && what != WH_LIMIT_TASKS;
         if (!own && fds_of(what, all_fds(s)) < total)
                 total = (uint32_t)fds_of(what, all_fds(s));
-        return wh_users_take(&s->users, uid, what, total);
+        wh_unread_look(s, false);
+        int r = wh_users_take(&s->users, uid, what, total);
+        if (r == -EDQUOT && !wh_list_empty(&s->unread)) {
+                wh_unread_look(s, true); /* some of it may be this one's, and read by now */
+                r = wh_users_take(&s->users, uid, what, total);
+        }
+        return r;
 }
 
 void wh_users_give(struct users *u, uid_t uid, enum wh_limit what)
@@ -135,6 +141,7 @@ int wh_users_introduce(struct wh_server *s, struct named *e, uid_t uid)
                 return -EAGAIN;
         int r = wh_account_charge(a, e->uid, share, 1, own);
         if (r == -EDQUOT) {
+                wh_unread_look(s, true);
                 introduced_look(s); /* which may find that this owner has read meanwhile */
                 r = wh_account_charge(a, e->uid, share, 1, own);
         }
@@ -156,7 +163,21 @@ void wh_users_introduced_not(struct wh_server *s, struct named *e)
         introduced_settle(s, e, wh_right_unread(s->task, e->right));
 }
 
-void wh_users_introduce_done(struct wh_server *s, struct named *e)
+uint32_t wh_users_introduce_done(struct wh_server *s, struct named *e)
 {
-        introduced_settle(s, e, 0);
+        introduced_settle(s, e, wh_right_unread(s->task, e->right));
+        const uint32_t n = e->introduced;
+        if (n) {
+                wh_list_remove(&e->introducing);
+                free(e->askers);
+                e->askers = NULL;
+                e->introduced = 0;
+        }
+        return n;
+}
+
+void wh_users_introductions_read(struct users *u, uid_t uid, uint32_t n)
+{
+        if (n)
+                wh_account_give(&u->accounts, uid, (enum wh_share)INTRODUCTIONS, n);
 }

@@ -12,7 +12,8 @@
  *       is read from the table of names when there is room.
  *   W2  A watcher that is behind was told of all names up to `cursor`, as they are now; changes there are sent at once.
  *       It was told nothing yet of the names after that.
- *   W3  Events are frames on the link's socket, never a lane: a watcher that does not read costs what a socket holds.
+ *   W3  Events are frames on the link's socket, never a lane: a watcher that does not read costs what a socket holds. A port of
+ *       capacity zero takes none without a lane, so its watch ends.
  *   W4  The right that came with the request is kept (right/kept.h) and only introduces the one that events are sent
  *       on; so the next wharfd introduces another, and the watcher knows both by who introduced them.
  *   W5  A port that a process has registered is given to nobody while a watch of that same process is behind there. So
@@ -37,6 +38,7 @@
  * and one that is told as much as EVENT_COST. They go on where they were, the one that was last told behind the others.
  */
 enum { EVENT_COST = 8, TURN_COST = 64 * EVENT_COST };
+enum { MOVES_MAX = 8 }; /* of the port that a watch tells */
 
 struct watch {
         struct wh_list node;
@@ -70,10 +72,7 @@ static void watch_free(struct wh_server *s, struct watch *w)
         s->n_watches--;
         s->n_behind -= w->behind;
         wh_server_slot_gone(s, w->slot);
-        wh_users_give(&s->users, w->who.uid, WH_LIMIT_WATCHES);
-        wharf_drop(s->task, w->kept);
-        if (w->right != WHARF_NONE)
-                wharf_drop(s->task, w->right);
+        wh_unread_keep(s, WH_LIMIT_WATCHES, w->who.uid, w->kept, w->right, 0);
         free(w);
 }
 
@@ -246,6 +245,8 @@ static int send_event(struct wh_server *s, struct watch *w, enum wharf_name_what
                 if (r < 0)
                         return send_error(s, r);
         }
+        if (wh_right_moves(s->task, w->right) > MOVES_MAX)
+                return -EPIPE; /* each leaves a descriptor where it cannot be seen whether it was read */
         struct wharf_name_event ev = {.what = what};
         if (e) {
                 strcpy(ev.name, e->name);

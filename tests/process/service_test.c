@@ -1114,6 +1114,8 @@ TEST(what_a_user_gave_back_it_can_have_again)
                 CHECK_EQ(wharf_unregister(t, "x"), 0);
                 CHECK_EQ(wharf_names_watch(t, "", p), 0);
                 CHECK_EQ(wharf_names_unwatch(t, "", p), 0);
+                while (wharf_recv(t, p, answer, sizeof answer, NULL, 0) >= 0)
+                        ; /* a watch is given back when what it told was read */
                 size_t len = ask_by_hand(t, right, &req, answer, sizeof answer);
                 CHECK_EQ(wh_names_get_reply(answer, len, WH_NAMES_LOOKUP, &err, &line), 0);
                 CHECK_EQ(err, -ENOENT);
@@ -2518,4 +2520,49 @@ TEST(a_squatted_directory_in_tmp_locks_nobody_out)
 TEST(a_link_to_a_file_of_ours_in_tmp_locks_us_not_out)
 {
         squat(true);
+}
+
+/*
+ * Goal:   watches that end unread are their user's until what they have told was read, so that nobody fills the kernel's limit of
+ *         what is on its way.
+ * Method: watched and given back again and again, at a port that is not read; then it is.
+ */
+TEST(a_watch_is_its_users_until_it_was_read)
+{
+        enum { MOST = 8, ROUNDS = 40 };
+        const char *dir = test_domain();
+        const char *conf = test_rules("own * all\nlimit watches 8\n");
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--config", conf, "--linger", "forever", NULL}), 0);
+        wharf_task *t = task();
+        wharf_name p = port(t);
+        char c;
+        int r = 0, i = 0;
+        for (; i < ROUNDS && (r = wharf_names_watch(t, "", p)) == 0; i++)
+                CHECK_EQ(wharf_names_unwatch(t, "", p), 0);
+        CHECK_EQ(r, -EDQUOT);
+        CHECK_EQ(i, MOST);
+        while ((r = (int)wharf_recv(t, p, &c, 1, NULL, 0)) == -EOVERFLOW || r >= 0) {
+                struct wharf_msg m = {.size = sizeof m, .flags = WHARF_RECV_DROP_UNFIT | WHARF_RECV_NO_ITEMS};
+                wharf_recvmsg(t, p, &m, 0);
+        }
+        for (i = 0; i < 1000 && (r = wharf_names_watch(t, "", p)) == -EDQUOT; i++)
+                usleep(1000);
+        CHECK_EQ(r, 0);
+        wharf_task_close(t);
+        test_stop_wharfd(dir);
+}
+
+/* A port of capacity zero takes no events, since what it is offered it may refuse: who watches there is told. */
+TEST(a_port_of_capacity_zero_watches_no_names)
+{
+        const char *dir = test_domain();
+        CHECK_EQ(test_run_wharfd((const char *[]){"--domain", dir, "--linger", "forever", NULL}), 0);
+        wharf_task *t = task();
+        wharf_name p;
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS, .capacity_records = WHARF_RENDEZVOUS};
+        CHECK_EQ(wharf_port_new(t, &o, &p), 0);
+        CHECK_EQ(wharf_names_watch(t, "", p), -EINVAL);
+        CHECK(strstr(wharf_why(), "capacity"));
+        wharf_task_close(t);
+        test_stop_wharfd(dir);
 }

@@ -71,7 +71,8 @@ struct inlet {
         bool in_set;
         bool follows; /* another of that name, which is read first */
         bool met;     /* received from by its name: who had that name before has been told of */
-        uint64_t id;  /* of the registration */
+        uint64_t id;  /* of the registration, */
+        uid_t uid;    /* and its user */
 };
 
 /* A registration of a name, in the directory's words. */
@@ -91,7 +92,8 @@ struct claim {
         wharf_name port;
         struct wharf_sender sender;
         uint64_t id;
-        unsigned judged; /* so often */
+        unsigned judged;  /* so often, */
+        unsigned in_vain; /* and of these without an answer of the directory */
         char name[WHARF_DIRECT_NAME_MAX + 1];
 };
 

@@ -26,6 +26,20 @@ static bool claim_holds(struct wharf_direct *d, const struct claim *c)
                c->sender.pid > 0 && k->pid == c->sender.pid && k->uid == c->sender.uid;
 }
 
+/*
+ * Has this user as many inlets as it may have: half of what others leave? A process of our own user has no share, as
+ * everywhere (account.h).
+ */
+static bool has_its_share(const struct wharf_direct *d, uid_t uid)
+{
+        unsigned has = 0;
+        if (uid == d->task->accounts.self)
+                return false;
+        wh_list_for (pos, &d->inlets.all)
+                has += wh_container(pos, struct inlet, e.node)->uid == uid;
+        return has >= (INLETS_MAX - (d->n_inlets - has)) / 2;
+}
+
 /* The claim's port becomes an inlet; on failure it is still the claim's. */
 static int claim_accept(struct wharf_direct *d, struct claim *c)
 {
@@ -35,7 +49,7 @@ static int claim_accept(struct wharf_direct *d, struct claim *c)
                 links += in->id == c->id;
         if (links >= LINKS_MAX)
                 return -EEXIST;
-        if (d->n_inlets == INLETS_MAX)
+        if (d->n_inlets == INLETS_MAX || has_its_share(d, c->sender.uid))
                 return -EMLINK;
         struct inlet *in = wh_os_calloc(1, sizeof *in);
         if (!in)
@@ -54,6 +68,7 @@ static int claim_accept(struct wharf_direct *d, struct claim *c)
         }
         in->port = c->port;
         in->id = c->id;
+        in->uid = c->sender.uid;
         in->follows = before;
         strcpy(in->e.name, c->name);
         wh_roll_push(&d->inlets, &in->e);
@@ -85,7 +100,8 @@ void wh_claim_free(struct wharf_direct *d, struct claim *c)
  */
 static int claims_judge(struct wharf_direct *d, bool drained, bool waits, struct work *w)
 {
-        bool asked = false, judged = false;
+        enum { IN_VAIN_MAX = 16 };
+        bool asked = false, late = false, judged = false;
         wh_list_for_safe (pos, &d->claims) {
                 if (judged && w->deadline_ns && is_over(w->deadline_ns))
                         break;
@@ -95,13 +111,14 @@ static int claims_judge(struct wharf_direct *d, bool drained, bool waits, struct
                         continue;
                 if (!holds && !asked) {
                         int r = wh_known_ask(d, waits, w->deadline_ns);
-                        if (r < 0)
+                        if (r < 0 && r != -EAGAIN)
                                 return r;
+                        late = r < 0;
                         asked = true;
                         holds = claim_holds(d, c);
                 }
-                if (!holds && !drained)
-                        continue;
+                if (!holds && (!drained || (late && ++c->in_vain < IN_VAIN_MAX)))
+                        continue; /* those behind it may hold */
                 int r = holds ? claim_accept(d, c) : 0;
                 if (r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -ENOSPC)
                         return wh_fail(r, NULL);
@@ -110,7 +127,7 @@ static int claims_judge(struct wharf_direct *d, bool drained, bool waits, struct
                 wh_claim_free(d, c);
                 judged = true;
         }
-        return 0;
+        return late ? -EAGAIN : 0;
 }
 
 /* A hello becomes a claim, which takes its port. There is memory for it before the hello is received. */

@@ -1,0 +1,97 @@
+/*
+ * unread - rights whose name or watch has ended, while something that has descriptors may lie unread behind them.
+ *
+ * Why: the kernel counts what is on its way for wharfd's user, and has one limit for it, whether or not wharfd still has its own
+ * end. So whoever ends names and watches that nobody reads, again and again, would use that up, and nobody would get a right.
+ *
+ * Always true:
+ *   U1  A name that others were introduced to, or a watch, is given back to its user's share when all that went over its rights
+ *       was read, or their ports are gone.
+ *   U2  Of a watch whose port has moved nobody can say so, since what was said lies in sockets that were left: its user pays for it
+ *       as long as the port lives.
+ */
+#include "wharfd/server_impl.h"
+
+#include "os/os.h"
+#include "right/kept.h"
+
+#include <stdlib.h>
+
+enum { LOOKED_AT_ONCE = 4, LOOKED_WHEN_SHORT = 64 };
+
+struct unread {
+        struct wh_list node;
+        wharf_name right[2]; /* the kept one, and that of a watch, or none */
+        uid_t uid;
+        enum wh_limit what;
+        uint32_t introduced; /* charged for it beside: users.c */
+        bool moved;          /* U2 */
+};
+
+static bool is_unread(struct wh_server *s, wharf_name right)
+{
+        struct wharf_right_stat st = {.size = sizeof st};
+        return right != WHARF_NONE && wharf_right_stat(s->task, right, &st) == 0 && !st.dead &&
+               wh_right_unread(s->task, right) != 0;
+}
+
+static bool may_be_unread(struct wh_server *s, const struct unread *u)
+{
+        struct wharf_right_stat st = {.size = sizeof st};
+        if (u->moved && wharf_right_stat(s->task, u->right[0], &st) == 0 && !st.dead)
+                return true;
+        if (u->what == WH_LIMIT_NAMES && !u->introduced)
+                return false; /* nothing that went there had a descriptor */
+        return is_unread(s, u->right[0]) || is_unread(s, u->right[1]);
+}
+
+static void over(struct wh_server *s, const struct unread *u)
+{
+        for (unsigned i = 0; i < 2; i++)
+                if (u->right[i] != WHARF_NONE)
+                        wharf_drop(s->task, u->right[i]);
+        wh_users_give(&s->users, u->uid, u->what);
+        wh_users_introductions_read(&s->users, u->uid, u->introduced);
+}
+
+void wh_unread_look(struct wh_server *s, bool is_short)
+{
+        struct wh_list *n, *last = s->unread.prev;
+        for (unsigned i = 0; i < (is_short ? LOOKED_WHEN_SHORT : LOOKED_AT_ONCE); i++) {
+                if (!(n = wh_list_pop_front(&s->unread)))
+                        return;
+                struct unread *u = wh_container(n, struct unread, node);
+                if (may_be_unread(s, u)) {
+                        wh_list_push_back(&s->unread, n);
+                } else {
+                        over(s, u);
+                        free(u);
+                }
+                if (n == last)
+                        return;
+        }
+}
+
+void wh_unread_keep(struct wh_server *s, enum wh_limit what, uid_t uid, wharf_name kept, wharf_name right,
+                    uint32_t introduced)
+{
+        const bool moved = right != WHARF_NONE && wh_right_moves(s->task, right) > 0;
+        const struct unread u = {
+                .right = {kept, right}, .uid = uid, .what = what, .introduced = introduced, .moved = moved};
+        struct unread *k = may_be_unread(s, &u) ? wh_os_malloc(sizeof *k) : NULL;
+        if (!k) {
+                over(s, &u);
+                return;
+        }
+        *k = u;
+        wh_list_push_back(&s->unread, &k->node);
+}
+
+void wh_unread_done(struct wh_server *s)
+{
+        struct wh_list *n;
+        while ((n = wh_list_pop_front(&s->unread))) {
+                over(s, wh_container(n, struct unread, node));
+                free(wh_container(n, struct unread, node));
+        }
+}
