@@ -102,6 +102,16 @@ uint32_t wh_right_unread(wharf_task *t, wharf_name right)
         return n;
 }
 
+void wh_right_hang_up(wharf_task *t, wharf_name right)
+{
+        int err;
+        struct wh_link *l = wh_holder_lock(t, right, &err);
+        if (!l)
+                return;
+        wh_os_shutdown(l->sock, SHUT_RDWR);
+        wh_unlock(&l->o.lock);
+}
+
 uint32_t wh_right_moves(wharf_task *t, wharf_name right)
 {
         int err;

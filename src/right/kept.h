@@ -56,6 +56,8 @@ int wh_right_room(wharf_task *task, wharf_name right, struct pollfd *ret);
  */
 uint32_t wh_right_unread(wharf_task *task, wharf_name right);
 
+/* Whoever has the other end sees it end; what lies there unread it can read still, and wh_right_unread() tells of. */
+void wh_right_hang_up(wharf_task *task, wharf_name right);
 /* How often its port has moved, and been followed. */
 uint32_t wh_right_moves(wharf_task *task, wharf_name right);
 

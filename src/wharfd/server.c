@@ -186,6 +186,7 @@ struct wh_server *wh_server_free(struct wh_server *s)
 {
         if (!s)
                 return NULL;
+        s->ends = true;
         s->store = NULL; /* what is held for the next wharfd stays */
         wh_list_for_safe (pos, &s->waiters) {
                 struct waiter *w = wh_container(pos, struct waiter, node);
@@ -289,6 +290,9 @@ int wh_server_run(struct wh_server *s, int stop_fd, int64_t linger_ns)
                 int64_t keep_ns = wh_keep_again(s, now);
                 if (keep_ns < wake_ns)
                         wake_ns = keep_ns;
+                int64_t unread_ns = wh_unread_again(s, now);
+                if (unread_ns < wake_ns)
+                        wake_ns = unread_ns;
                 if (needed(s)) {
                         idle_since_ns = WHARF_FOREVER;
                 } else if (linger_ns != WHARF_FOREVER) {

@@ -131,6 +131,8 @@ struct wh_server {
         struct wh_list
                 introducing;   /* names with introductions that are unread, the one that was looked at last behind */
         struct wh_list unread; /* unread.c */
+        int64_t unread_at_ns, unread_pause_ns;
+        bool ends; /* what it has goes, and stays with whoever keeps it for the next one */
         struct wh_list waiters;
         struct wh_list awaited[WH_AWAITED];
         size_t n_waiters;
@@ -238,6 +240,8 @@ void wh_unread_keep(struct wh_server *s, enum wh_limit what, uid_t uid, wharf_na
                     uint32_t introduced);
 /* Looks at some of them, at more where somebody is short of something. */
 void wh_unread_look(struct wh_server *s, bool is_short);
+/* Looks at them now and then; when to come back for it. */
+int64_t wh_unread_again(struct wh_server *s, int64_t now);
 void wh_unread_done(struct wh_server *s);
 
 /* ---- tasks.c ---- */

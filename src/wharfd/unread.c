@@ -18,6 +18,9 @@
 #include <stdlib.h>
 
 enum { LOOKED_AT_ONCE = 4, LOOKED_WHEN_SHORT = 64 };
+/* Nobody tells when it was read: it is looked at after a pause, and after twice as long. */
+#define FIRST_PAUSE_NS ((int64_t)10 * 1000000)
+#define LAST_PAUSE_NS ((int64_t)2000 * 1000000)
 
 struct unread {
         struct wh_list node;
@@ -30,9 +33,8 @@ struct unread {
 
 static bool is_unread(struct wh_server *s, wharf_name right)
 {
-        struct wharf_right_stat st = {.size = sizeof st};
-        return right != WHARF_NONE && wharf_right_stat(s->task, right, &st) == 0 && !st.dead &&
-               wh_right_unread(s->task, right) != 0;
+        const uint32_t n = right != WHARF_NONE ? wh_right_unread(s->task, right) : 0;
+        return n > 0 && n < UINT32_MAX;
 }
 
 static bool may_be_unread(struct wh_server *s, const struct unread *u)
@@ -78,13 +80,32 @@ void wh_unread_keep(struct wh_server *s, enum wh_limit what, uid_t uid, wharf_na
         const bool moved = right != WHARF_NONE && wh_right_moves(s->task, right) > 0;
         const struct unread u = {
                 .right = {kept, right}, .uid = uid, .what = what, .introduced = introduced, .moved = moved};
-        struct unread *k = may_be_unread(s, &u) ? wh_os_malloc(sizeof *k) : NULL;
+        struct unread *k = !s->ends && may_be_unread(s, &u) ? wh_os_malloc(sizeof *k) : NULL;
         if (!k) {
                 over(s, &u);
                 return;
         }
         *k = u;
+        /* Its watcher, or the owner of the name, sees it end, as if it were closed. */
+        if (!moved)
+                wh_right_hang_up(s->task, kept);
+        if (right != WHARF_NONE)
+                wh_right_hang_up(s->task, right);
         wh_list_push_back(&s->unread, &k->node);
+        s->unread_pause_ns = FIRST_PAUSE_NS;
+        s->unread_at_ns = wh_os_now_ns() + s->unread_pause_ns;
+}
+
+int64_t wh_unread_again(struct wh_server *s, int64_t now)
+{
+        if (wh_list_empty(&s->unread))
+                return WHARF_FOREVER;
+        if (now >= s->unread_at_ns) {
+                wh_unread_look(s, true);
+                s->unread_pause_ns = s->unread_pause_ns < LAST_PAUSE_NS ? 2 * s->unread_pause_ns : LAST_PAUSE_NS;
+                s->unread_at_ns = now + s->unread_pause_ns;
+        }
+        return wh_list_empty(&s->unread) ? WHARF_FOREVER : s->unread_at_ns;
 }
 
 void wh_unread_done(struct wh_server *s)
