@@ -279,9 +279,13 @@ static void audit_new_link(struct proof *p)
 }
 
 /* -ENOMEM: for a message that claims to be larger than memory is. */
-static const int errors[] = {-ENOMEM,          -EAGAIN,     -ENOTCONN, -EOVERFLOW,    -EPIPE,    -EPROTO,
-                             -EPROTONOSUPPORT, -EDQUOT,     -ENOBUFS,  -EMLINK,       -EMSGSIZE, -ECANCELED,
-                             -EMFILE,          -ECONNRESET, -EBADF,    -ETOOMANYREFS, 0};
+static const int errors[] = {
+        -ENOMEM,          -EAGAIN,     -ENOTCONN,
+        -EOVERFLOW,       -EPIPE,      -EPROTO,
+        -EPROTONOSUPPORT, -EDQUOT,     -ENOBUFS,
+        -EMLINK,          -EMSGSIZE,   -ECANCELED,
+        -EMFILE,          -ECONNRESET, -EBADF,
+        -ETOOMANYREFS,    -EOPNOTSUPP, /* a frame to a port that says that its capacity is zero */ 0};
 #define PORT_OP                                                                                \
         .state_bytes = sizeof(struct port_state), .teardown = port_teardown, .errors = errors, \
         .audit = audit_new_link, .steps_max = 100000, .looks_again = true

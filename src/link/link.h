@@ -274,6 +274,7 @@ struct wh_receiving {
         struct wh_lane_rx *retired; /* ended lanes with payloads that the user still holds */
         struct wh_change change;    /* where the present lane, or pair, ends */
         uint32_t renews;            /* at the owner: said in back->renew */
+        uint8_t slow;               /* frames take long here: so many more looks at the time that they take (pump.c) */
         bool greeting_awaited;      /* at the holder, on the new pair: then what lies in the old one is all */
         int old_sock;               /* after a rebind: the pair before it, until what lies there is read; -1 */
         struct wh_change after_old; /* what that greeting said */

@@ -91,15 +91,36 @@ static int link_look(struct wh_link *l, struct wh_frame *f, void *data, int *fds
 
 /*
  * What took longer than it is charged for costs the time: how long the kernel needs for one frame may be up to its sender, who can
- * have thousands of watches woken by each that is read.
+ * have thousands of watches woken by each that is read. It is processor time that counts, since how much may be read must not depend
+ * on who else wants the processor; it takes a call to know, so it is asked on links that were slow a moment ago.
  */
-static bool spend_time(struct wh_link *l, uint64_t *since)
+struct spent {
+        uint64_t ticks;
+        int64_t cpu_ns;
+};
+
+enum { SLOW_US = 400, SLOW_LOOKS = 64, US_EACH = 4 };
+
+static struct spent spending(const struct wh_link *l)
 {
-        enum { US_EACH = 4 };
-        const uint64_t now = wh_os_ticks(), us = (now - *since) / l->task->ticks_per_us;
-        if (wh_unlikely(us > (uint64_t)US_EACH * WH_COST_FRAME))
-                wh_link_spend(l, us / US_EACH);
-        *since = now;
+        return (struct spent){wh_os_ticks(), wh_unlikely(l->in.slow) ? wh_os_thread_ns() : 0};
+}
+
+static bool spend_time(struct wh_link *l, struct spent *s)
+{
+        const uint64_t now = wh_os_ticks();
+        if (wh_unlikely(l->in.slow)) {
+                const int64_t cpu = wh_os_thread_ns();
+                const uint64_t us = (uint64_t)(cpu - s->cpu_ns) / 1000;
+                l->in.slow = us > SLOW_US ? SLOW_LOOKS : l->in.slow - 1;
+                if (us > (uint64_t)US_EACH * WH_COST_FRAME)
+                        wh_link_spend(l, us / US_EACH);
+                s->cpu_ns = cpu;
+        } else if (wh_unlikely((now - s->ticks) / l->task->ticks_per_us > SLOW_US)) {
+                l->in.slow = SLOW_LOOKS;
+                s->cpu_ns = wh_os_thread_ns();
+        }
+        s->ticks = now;
         return *l->end->budget(l) > 0;
 }
 
@@ -109,7 +130,7 @@ int wh_pump_bells(struct wh_link *l)
         int n = wh_os_inq(l->sock);
         if (n < 0 || n >= (int)sizeof(struct wh_frame))
                 return -1;
-        uint64_t since = wh_os_ticks();
+        struct spent since = spending(l);
         for (int left = n; left > 0; left -= AT_ONCE) {
                 const unsigned k = left < AT_ONCE ? (unsigned)left : AT_ONCE;
                 if (wh_os_discard(l->sock, k) < 0)
@@ -168,7 +189,7 @@ static int frame_read(struct wh_link *l, const struct wh_frame *f, const uint8_t
 }
 
 /* Read the frames that are there now; `data` has room for one. `changed` as what was found before them. */
-static int pump_frames(struct wh_link *l, uint8_t *data, int changed, uint64_t *since)
+static int pump_frames(struct wh_link *l, uint8_t *data, int changed, struct spent *since)
 {
         int fds[WH_FDS_MAX];
         struct wh_frame f = {0};
@@ -240,7 +261,7 @@ static int link_pump(struct wh_link *l)
         uint8_t *data = wh_task_scratch_take(l->task);
         if (!data)
                 return wh_trace(-ENOMEM);
-        uint64_t since = wh_os_ticks();
+        struct spent since = spending(l);
         int r = pump_frames(l, data, changed, &since);
         spend_time(l, &since);
         wh_task_scratch_give(l->task, data);

@@ -237,6 +237,8 @@ int wh_os_unread(int fd);
 #define WH_NEVER INT64_MAX
 /* CLOCK_MONOTONIC, nanoseconds. Not gated: it cannot fail. */
 int64_t wh_os_now_ns(void);
+/* Processor time of this thread, in nanoseconds: a system call. */
+int64_t wh_os_thread_ns(void);
 /*
  * A cheap clock of unknown unit that only serves to notice that time passes (TSC; the monotonic clock elsewhere), and
  * how many of its ticks make about a microsecond.

@@ -145,17 +145,17 @@ static bool lock_gone(uint64_t id)
 {
         enum { LONG_NS = 1000000, SELDOM = 10 };
         static _Atomic int64_t again_ns; /* relaxed: a number, and nothing else is read by it */
-        const int64_t began = wh_os_now_ns();
-        if (began < atomic_load_explicit(&again_ns, memory_order_relaxed))
+        const int64_t began = wh_os_thread_ns();
+        if (wh_os_now_ns() < atomic_load_explicit(&again_ns, memory_order_relaxed))
                 return false;
         int fd = wh_os_open(LOCK_FILE, O_RDWR | O_NOCTTY, 0);
         uint64_t tag;
         const bool gone = fd >= 0 && lock_file_tag(fd, &tag) == 0 && same_tag(id, tag) &&
                           wh_os_byte_locked(fd, lock_place(id)) == 0;
         wh_os_close(fd);
-        const int64_t ended = wh_os_now_ns();
-        if (wh_unlikely(ended - began > LONG_NS))
-                atomic_store_explicit(&again_ns, ended + SELDOM * (ended - began), memory_order_relaxed);
+        const int64_t took = wh_os_thread_ns() - began; /* of the processor: who else wants that is no reason */
+        if (wh_unlikely(took > LONG_NS))
+                atomic_store_explicit(&again_ns, wh_os_now_ns() + SELDOM * took, memory_order_relaxed);
         return gone;
 }
 

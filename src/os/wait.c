@@ -16,6 +16,12 @@ int64_t wh_os_now_ns(void)
         return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
+int64_t wh_os_thread_ns(void)
+{
+        struct timespec ts;
+        return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) == 0 ? ts.tv_sec * 1000000000LL + ts.tv_nsec : 0;
+}
+
 uint64_t wh_os_ticks_per_us(void)
 {
 #if defined(__x86_64__)
