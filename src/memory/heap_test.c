@@ -664,18 +664,25 @@ TEST(roots_are_kept)
 
 /*
  * Goal:   a tag that says fewer bytes than what stands beside the bytes takes is damage, and nothing is read before the block.
- * Method: a party of the heap stores a tag with a check that holds, for each policy that has such small units.
+ * Method: a party of the heap stores a tag with a check that holds, and a guard where that says that it is.
  */
 TEST(a_block_smaller_than_its_guard_is_damage)
 {
+        enum { SLACK = 64 };
         wharf_heap *h =
                 make_heap(WHARF_HEAP_BUDDY, 65536, 1, WHARF_HEAP_GUARD | WHARF_HEAP_OUTSIDE | WHARF_HEAP_NO_CACHE);
         uint64_t off, to;
         struct tag t;
+        CHECK_EQ(wharf_heap_alloc(h, 100, 0, 0, 0, &to), 0);
         CHECK_EQ(wharf_heap_alloc(h, 100, 0, 0, 0, &off), 0);
+        off = off > to ? off : to; /* there is something before it */
         const uint32_t u = (uint32_t)(off - h->head.managed_at);
         CHECK(heap_tag_load(h, u, &t));
-        heap_tag_store(h, u, 64, t.owner, TAG_USED, 0);
+        /* A guard where such a block would have it: before itself. */
+        const uint64_t at = h->head.managed_at + u + 1 - 8 - SLACK;
+        const uint64_t guard = h->head.cookie ^ (at * UINT64_C(0x9e3779b97f4a7c15));
+        memcpy(h->base + at, &guard, sizeof guard);
+        heap_tag_store(h, u, SLACK, t.owner, TAG_USED, 0);
         CHECK_EQ(wharf_heap_resize(h, off, 50000, 0, &to), -EUCLEAN);
         CHECK_EQ(wharf_heap_free(h, off), -EUCLEAN);
         wharf_heap_close(h);
