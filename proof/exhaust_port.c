@@ -348,7 +348,7 @@ static int op_call(int ms)
         struct wharf_msg q = {.size = sizeof q, .data = req, .len_bytes = sizeof req};
         struct wharf_msg a = {.size = sizeof a, .data = reply, .cap_bytes = sizeof reply};
         uint32_t call;
-        int r = wharf_call_start(task, right, &q, wharf_in_ms(ms), &call);
+        int r = wharf_call_start(task, right, &q, WHARF_NONE, wharf_in_ms(ms), &call);
         if (r < 0)
                 return r;
         sent++;

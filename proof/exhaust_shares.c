@@ -122,7 +122,7 @@ static __attribute__((noreturn)) void take_all(unsigned k, int ready)
                                 }
                                 struct wharf_msg m = {
                                         .size = sizeof m, .data = buf, .len_bytes = wh_names_put_request(&req, buf)};
-                                if (wharf_call_start(t, right[i], &m, 0, &call[i][j]) < 0)
+                                if (wharf_call_start(t, right[i], &m, WHARF_NONE, 0, &call[i][j]) < 0)
                                         call[i][j] = 0;
                         }
                 for (unsigned j = 0; j < OUT; j++)

@@ -262,7 +262,7 @@ static void init_call(void)
                 in.size = back.size = sizeof in;
                 in.data = back.data = &word;
                 in.cap_bytes = back.cap_bytes = sizeof word;
-                must(wharf_call_start(my.task[HOLDER], my.right, &req, 0, &number), "call");
+                must(wharf_call_start(my.task[HOLDER], my.right, &req, WHARF_NONE, 0, &number), "call");
                 must(wharf_recvmsg(my.task[OWNER], my.port, &in, 0), "serve");
                 must(wharf_reply(my.task[OWNER], in.reply, &word, sizeof word), "reply");
                 must(wharf_call_finish(my.task[HOLDER], my.right, number, &back, 0), "finish");

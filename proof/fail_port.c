@@ -210,7 +210,7 @@ static void setup_calls(struct proof *p)
                 uint8_t got;
                 struct wharf_msg request = {.size = sizeof request, .data = &i, .len_bytes = 1};
                 struct wharf_msg in = {.size = sizeof in, .data = &got, .cap_bytes = 1};
-                PROOF_EQ(p, wharf_call_start(st(p)->task, st(p)->right, &request, 0, &calls[i]), 0);
+                PROOF_EQ(p, wharf_call_start(st(p)->task, st(p)->right, &request, WHARF_NONE, 0, &calls[i]), 0);
                 PROOF_EQ(p, wharf_recvmsg(st(p)->task, st(p)->port, &in, wharf_in_ms(5000)), 0);
                 PROOF_EQ(p, got, i);
                 replies[i] = in.reply;

@@ -201,7 +201,7 @@ static int call_all(struct proof *p)
                 uint32_t call;
                 memset(bytes, i + 1, sizeof bytes);
                 req.how = i >= 6 ? WHARF_HOW_INLINE : WHARF_HOW_AUTO;
-                int r = wharf_call_start(st(p)->task, st(p)->right, &req, 0, &call);
+                int r = wharf_call_start(st(p)->task, st(p)->right, &req, WHARF_NONE, 0, &call);
                 proof_next_call();
                 if (r < 0)
                         return r;

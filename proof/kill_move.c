@@ -117,7 +117,7 @@ static void call_begin(struct proof *p)
 {
         struct port_state *s = &rights(p)->send;
         struct wharf_msg m = {.size = sizeof m, .data = (char[]){"call"}, .len_bytes = 4};
-        int r = wharf_call_start(s->task, s->right, &m, WHARF_FOREVER, &rights(p)->call);
+        int r = wharf_call_start(s->task, s->right, &m, WHARF_NONE, WHARF_FOREVER, &rights(p)->call);
         PROOF_CHECK(p, r == 0 || r == -EPIPE);
 }
 

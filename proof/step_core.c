@@ -119,7 +119,7 @@ static void call(void)
                          in = {.size = sizeof in, .data = got, .cap_bytes = sizeof got},
                          reply = {.size = sizeof reply, .data = back, .cap_bytes = sizeof back};
         uint32_t number;
-        must(wharf_call_start(task, right, &req, 0, &number), "call");
+        must(wharf_call_start(task, right, &req, WHARF_NONE, 0, &number), "call");
         must(wharf_recvmsg(task, port, &in, 0), "serve");
         must(wharf_reply(task, in.reply, bytes, 16), "reply");
         must(wharf_call_finish(task, right, number, &reply, 0), "finish");

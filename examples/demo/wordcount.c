@@ -247,7 +247,7 @@ static int hand_out(const struct serving *s, struct piece *p, uint32_t *ret_call
                                       .len_bytes = sizeof p->part,
                                       .items = &item,
                                       .n_items = open};
-                int r = wharf_call_start(the.task, s->right, &m, WHARF_FOREVER, ret_call);
+                int r = wharf_call_start(the.task, s->right, &m, WHARF_NONE, WHARF_FOREVER, ret_call);
                 if (open)
                         close(item.fd);
                 return r;
@@ -261,7 +261,7 @@ static int hand_out(const struct serving *s, struct piece *p, uint32_t *ret_call
                 return r;
         m.id = TEXT;
         m.len_bytes = read_files(p, m.data);
-        r = wharf_call_start(the.task, s->right, &m, WHARF_FOREVER, ret_call);
+        r = wharf_call_start(the.task, s->right, &m, WHARF_NONE, WHARF_FOREVER, ret_call);
         if (r < 0)
                 wharf_release(the.task, &m);
         return r;

@@ -170,6 +170,8 @@ enum {
                                            `count` of them, before the port moved here */
         WHARF_NOTICE_SEND_POSSIBLE = 4, /* the queue of the right `about` has room */
         WHARF_NOTICE_SENT_LATER = 5,    /* the message that was left on the right `about` has gone into its queue */
+        WHARF_NOTICE_SENDER_GONE = 6,   /* the sender `sender.id` of the port `about` is gone, or was revoked */
+        WHARF_NOTICE_REPLY = 7, /* the call `call` over the right `about` has ended: with a reply, or for `error` */
 };
 
 /* A message, to send or received. Clear it, set `size`, then what you care about. */
@@ -186,7 +188,9 @@ struct wharf_msg {
         size_t cap_bytes;         /* receiving: room at `data` */
         struct wharf_item *items; /* rights and descriptors; receiving: room for them */
         uint32_t n_items;
-        uint32_t cap_items; /* receiving: room at `items` */
+        uint32_t cap_items;   /* receiving: room at `items` */
+        uint64_t *sender_ids; /* sending: NULL, or room for n_items numbers, of which those of WHARF_MAKE_SEND and
+                                 WHARF_MAKE_ONCE become the sender.id of whoever will use that right. Others stay */
 
         /* Receiving only. */
         uint64_t from;              /* in: 0 for any sender, or the id of the one to receive from */
@@ -196,6 +200,8 @@ struct wharf_msg {
         uint32_t notice;            /* out: not 0: this is no message but a notice of the system, WHARF_NOTICE_* */
         wharf_name about;           /* out: whom the notice is about */
         uint64_t count;             /* out: how many rights WHARF_NOTICE_NO_SENDERS or _ONCE_UNUSED tells of */
+        uint32_t call;              /* out: of WHARF_NOTICE_REPLY, what wharf_call_finish() takes; */
+        int32_t error;              /* out: ... and 0, or the negative errno that it will return */
 
         uint64_t held[4]; /* the library's: what wharf_release() needs */
 };
@@ -263,6 +269,19 @@ WHARF_API int wharf_send(wharf_task *task, wharf_name right, const void *data, s
 WHARF_API int wharf_sendmsg(wharf_task *task, wharf_name right, struct wharf_msg *msg, int64_t deadline_ns);
 
 /*
+ * Send several messages over one right, in their order: with one lock, one fence and one look whether the receiver sleeps for all
+ * that find room at once, so that small ones cost about half as much each. Waits for room as wharf_sendmsg() does. What is sent is
+ * always a prefix: where one fails, those before it are sent, and no later one is.
+ *
+ * @msgs  `n` of them, each as wharf_sendmsg() takes it.
+ *
+ * Returns how many were sent. If that is fewer than `n`, wharf_why() says why the next one was not; where not even the first one
+ * was, the error is returned, as by wharf_sendmsg(). Errors: also -EINVAL (n is 0, or more than INT_MAX)
+ */
+WHARF_API int wharf_sendmany(wharf_task *task, wharf_name right, struct wharf_msg *msgs, unsigned n,
+                             int64_t deadline_ns);
+
+/*
  * Lend `len_bytes` of shared memory in which a payload can be written in place; wharf_sendmsg() then sends it without
  * copying it. msg->data says where it is. wharf_release() gives it back unsent.
  *
@@ -321,10 +340,41 @@ WHARF_API ssize_t wharf_recv(wharf_task *task, wharf_name name, void *buf, size_
 WHARF_API int wharf_recvmsg(wharf_task *task, wharf_name name, struct wharf_msg *msg, int64_t deadline_ns);
 
 /*
+ * Receive several messages: waits for the first as wharf_recvmsg() does, and takes of what is there then, without waiting again,
+ * with one lock for all. Each message has its own room, flags and `from`.
+ *
+ * Returns how many were received: 1 at least. What stopped it short (a message that does not fit, say) is for the next call to
+ * find. Errors: as wharf_recvmsg(), of the first; -EINVAL (n is 0, or more than INT_MAX)
+ */
+WHARF_API int wharf_recvmany(wharf_task *task, wharf_name name, struct wharf_msg *msgs, unsigned n,
+                             int64_t deadline_ns);
+
+/*
  * Give back the payload of a message received in place or allocated, or reserved and not sent: before wharf_task_close().
  * Never blocks.
  */
 WHARF_API void wharf_release(wharf_task *task, struct wharf_msg *msg);
+
+/*
+ * Ask to be told, once, that a sender is gone: by a notice WHARF_NOTICE_SENDER_GONE with its `sender.id`, whose `about` is the
+ * port that it sent to. It comes behind the last message of that sender, when all of them were received and its right is
+ * held nowhere any more, nor on its way in a message: its holder dropped it, or died, or broke the rules, or it was revoked.
+ * Whoever is given a right that was never used is that sender, with that id. Passed on when it was used already, it is another
+ * sender, introduced by the first, which is gone then. As with
+ * WHARF_NOTICE_NO_SENDERS a thread must receive from that port or its set for the library to learn of it.
+ *
+ * The request ends when the notice comes, with wharf_sender_notify_cancel(), when the sender's port is dropped or moves, and
+ * with the drop of `port`. Never blocks.
+ *
+ * @sender_id  sender.id of a message, or of a right that was made (`sender_ids` of its message, struct wharf_right_stat)
+ * @port       where to; WHARF_NONE for the task's Notify port (wharf_task_notify()).
+ *
+ * Errors: -ENOENT (no such sender here, or not any more), -EBUSY (asked for already), -EBADF, -EPERM (`port` is no port),
+ *         -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_sender_notify(wharf_task *task, uint64_t sender_id, wharf_name port);
+/* Take that back. Errors: -ENOENT (not asked for, or it came already, though perhaps not received yet), -ESTALE */
+WHARF_API int wharf_sender_notify_cancel(wharf_task *task, uint64_t sender_id);
 
 /*
  * All who introduced a sender, the nearest first, as they were then. Each of them could have made the sender speak, so
@@ -385,12 +435,19 @@ WHARF_API int wharf_callmsg(wharf_task *task, wharf_name right, struct wharf_msg
 
 /*
  * The two halves of a call, so that one thread can have many outstanding. Every call that was started must be finished
- * or cancelled. After -EAGAIN, -ETIMEDOUT, -EOVERFLOW, and where there is too little for what comes with the reply (-ENOMEM,
+ * or cancelled.
+ *
+ * With a `port` of this task the end of the call is told there, once, by a notice WHARF_NOTICE_REPLY with `about`, `call` and
+ * `error`: a reply has come, or none will. Then wharf_call_finish() with deadline 0 gets it, or that error. So whoever serves its
+ * own port need never wait in a call. Nothing comes of a call that was finished or cancelled before, nor when the right or the
+ * port was dropped, or the port moved; such a call is still outstanding. What a notice needs is had before the request goes.
+ *
+ * After -EAGAIN, -ETIMEDOUT, -EOVERFLOW, and where there is too little for what comes with the reply (-ENOMEM,
  * -ENOBUFS, -EMFILE, -ENFILE), the call is still outstanding; any other result ends it. Cancelling forgets the call; a reply
  * that still comes is dropped.
  */
-WHARF_API int wharf_call_start(wharf_task *task, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
-                               uint32_t *ret_call);
+WHARF_API int wharf_call_start(wharf_task *task, wharf_name right, struct wharf_msg *req, wharf_name port,
+                               int64_t deadline_ns, uint32_t *ret_call);
 WHARF_API int wharf_call_finish(wharf_task *task, wharf_name right, uint32_t call, struct wharf_msg *reply,
                                 int64_t deadline_ns);
 WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t call);

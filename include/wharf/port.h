@@ -202,6 +202,30 @@ WHARF_API int wharf_revoke(wharf_task *task, wharf_name port, uint64_t sender_id
  */
 WHARF_API int wharf_right_same(wharf_task *task, wharf_name a, wharf_name b, int64_t deadline_ns);
 
+/* Who receives from a port, in the kernel's words. Users and groups that this user namespace has no number for are (uid_t)-1. */
+struct wharf_owner {
+        pid_t pid;
+        uid_t uid;
+        gid_t gid;
+        uint32_t reserved; /* 0 */
+};
+
+/*
+ * Who receives what is sent over this right? The owner is asked, so it must receive now and then, and the call waits for its
+ * answer. With deadline 0 it asks and returns -EAGAIN; a later call gets the answer that has come. The kernel says who
+ * answered, over a connection that nobody but this holder made; when the call returns that process was alive still, and
+ * received from the port. It may move the port to another later: ask again then.
+ *
+ * What it does not say is that nobody else can read, as with wharf_right_same().
+ *
+ * Errors: -EAGAIN, -ETIMEDOUT   not answered yet
+ *         -EPIPE, -EKEYREVOKED  a dead name
+ *         -EOPNOTSUPP           the kernel does not say: the owner is in a pid namespace not seen from here
+ *         -EPERM                no send right (a send-once right has no message to spare)
+ *         -ECANCELED, -EBADF, -ENOMEM, -ESTALE
+ */
+WHARF_API int wharf_right_owner(wharf_task *task, wharf_name right, int64_t deadline_ns, struct wharf_owner *ret);
+
 /* What a name is. */
 enum wharf_kind {
         WHARF_KIND_SEND = 1,
@@ -338,6 +362,8 @@ struct wharf_right_stat {
         uint64_t shared_bytes;      /* shared memory this link pays for */
         int32_t dead;               /* 0, or why nothing can be sent any more: a negative errno */
         uint32_t full;              /* WHARF_FULL_*: by what the queue is full */
+        uint64_t sender_id; /* of a right that this task made to a port of its own: the sender.id of whoever will
+                                       use it; 0 otherwise */
 };
 
 enum {

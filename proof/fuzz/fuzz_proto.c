@@ -116,7 +116,7 @@ static void server_side(struct fuzz_in *in)
                         if (page >= 0)
                                 items[m.n_items++] = (struct wharf_item){.kind = WHARF_COPY_FD, .fd = page};
                 }
-                int r = what & 8 ? wharf_call_start(c.task, c.right, &m, 0, &calls[n_calls])
+                int r = what & 8 ? wharf_call_start(c.task, c.right, &m, WHARF_NONE, 0, &calls[n_calls])
                                  : wharf_sendmsg(c.task, c.right, &m, 0);
                 n_calls += what & 8 && r == 0;
                 if (page >= 0)

@@ -250,7 +250,7 @@ static inline void fuzz_sends(struct fuzz_user *u, wharf_name to, unsigned how, 
                               .items = how & 32 && !u->port ? items + 1 : items,
                               .n_items = how & 32 ? (how & 64 && u->port ? 2 : 1) : 0};
         if (call)
-                wharf_call_start(u->task, to, &m, 0, &u->call);
+                wharf_call_start(u->task, to, &m, WHARF_NONE, 0, &u->call);
         else if (wharf_name_kind(u->task, to) == WHARF_KIND_REPLY)
                 wharf_replymsg(u->task, to, &m);
         else

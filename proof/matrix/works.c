@@ -125,7 +125,7 @@ static void work_call(struct party *p, unsigned stream)
         for (uint32_t i = 0; i < TOGETHER; i++) {
                 struct wharf_msg q =
                         MSG(.id = ID_CALL, .data = bytes[i], .len_bytes = party_compose(bytes[i], stream, i, 64, 0));
-                MATRIX_EQ(wharf_call_start(p->task, p->right, &q, WHARF_FOREVER, &calls[i]), 0);
+                MATRIX_EQ(wharf_call_start(p->task, p->right, &q, WHARF_NONE, WHARF_FOREVER, &calls[i]), 0);
         }
         for (uint32_t i = TOGETHER; i-- > 0;) {
                 struct wharf_msg a = MSG(.data = bytes[i], .cap_bytes = sizeof bytes[i]);
@@ -235,7 +235,7 @@ static uint32_t start(struct party *p, uint32_t id, unsigned stream, uint32_t se
         uint8_t bytes[sizeof(struct head)];
         uint32_t call;
         struct wharf_msg q = MSG(.id = id, .data = bytes, .len_bytes = party_compose(bytes, stream, seq, arg, 0));
-        MATRIX_EQ(wharf_call_start(p->task, p->right, &q, WHARF_FOREVER, &call), 0);
+        MATRIX_EQ(wharf_call_start(p->task, p->right, &q, WHARF_NONE, WHARF_FOREVER, &call), 0);
         return call;
 }
 

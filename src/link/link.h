@@ -286,7 +286,7 @@ struct wh_receiving {
                 uint64_t asked; /* number of the last question */
                 uint64_t port;  /* which of its owner's ports: the word of whoever answered */
                 bool pending, answered;
-        } whose; /* at the holder: who the owner is, once it was asked for (same.c) */
+        } whose; /* at the holder: who the owner is, once it was asked for (whose.c) */
 };
 
 /*
@@ -402,6 +402,17 @@ struct wh_outgoing {
         uint64_t window_at; /* of a DIRECT reply: where in the caller; of a window: how long it is. Not initialised */
 };
 
+/* A message of bytes alone, and its id. */
+struct wh_bytes {
+        const void *data;
+        uint64_t len;
+        uint32_t id;
+};
+/*
+ * Of these, in their order, as many as find a place in the lane now: each is a record of its own, and the receiver is rung once.
+ * How many; or why nothing can be sent any more, where the receiver was found to be gone and may have had none of them.
+ */
+int wh_link_send_many(struct wh_link *l, const struct wh_bytes *b, unsigned n);
 /* Bytes in a record, where nothing is in the way. -EAGAIN: it takes the long way, or there is no room now. */
 int wh_link_send_plain(struct wh_link *l, const void *data, uint64_t len);
 /* One step: 0 when all is sent; -EAGAIN when there is no room now; otherwise the message cannot be sent. */

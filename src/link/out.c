@@ -474,6 +474,45 @@ int wh_link_send_plain(struct wh_link *l, const void *data, uint64_t len)
         return tx_done(l);
 }
 
+/* One of many, published and not told of. */
+static inline int send_quietly(struct wh_link *l, const struct wh_bytes *b)
+{
+        if (b->id == 0 && b->len <= WHARF_INLINE_MAX) {
+                void *body = wh_ring_reserve(&l->out.lane->ring, (uint32_t)b->len);
+                if (wh_unlikely(!body))
+                        return -EAGAIN;
+                wh_shm_copy(body, b->data, b->len);
+                wh_ring_publish(&l->out.lane->ring, WH_REC_PLAIN, (uint32_t)b->len);
+                return 0;
+        }
+        struct wh_outgoing o;
+        uint32_t lacks = 0;
+        wh_outgoing_init(&o, b->data, b->len);
+        o.id = b->id;
+        struct wh_record p = wh_record_of(&o, b->len <= WHARF_INLINE_MAX ? WH_REC_INLINE : WH_REC_BLOCK);
+        int r = wh_record_place(l, &o, &p, &lacks);
+        if (r == 0)
+                wh_record_commit(l, &o, &p);
+        return r;
+}
+
+int wh_link_send_many(struct wh_link *l, const struct wh_bytes *b, unsigned n)
+{
+        unsigned done = 0;
+        if (wh_unlikely(!l->out.lane || (l->out.over | l->over) || l->out.detour | l->out.busy | l->once))
+                return 0;
+        while (done < n && b[done].len <= WHARF_IN_PLACE_MAX &&
+               (!l->greeted || b[done].len <= l->hello.payload_bytes_max) && send_quietly(l, &b[done]) == 0)
+                done++;
+        if (done == 0)
+                return 0;
+        l->out.seq += done;
+        atomic_store_explicit(&l->out.lane->ring.out->sent_messages, l->out.seq, memory_order_relaxed);
+        if (wh_unlikely(l->out.seq % WH_PROBE_EVERY < done))
+                tx_look(l);
+        return wh_unlikely(tx_published(l) < 0 && tx_unheard(l) < 0) ? l->out.over : (int)done;
+}
+
 int wh_link_send_lent(struct wh_link *l, uint32_t id, uint16_t slot, uint64_t len)
 {
         if (wh_unlikely(l->out.over | l->over || l->out.busy || l->out.detour))

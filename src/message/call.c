@@ -23,8 +23,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg *req, int64_t deadline_ns,
-                               uint32_t *ret_call)
+WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg *req, wharf_name port,
+                               int64_t deadline_ns, uint32_t *ret_call)
 {
         if (!req)
                 return wh_fail_null("req");
@@ -34,8 +34,11 @@ WHARF_API int wharf_call_start(wharf_task *t, wharf_name right, struct wharf_msg
         if (!c)
                 return wh_fail(wh_trace(-ENOMEM), NULL);
         c->via = -1;
+        c->port = port;
         int r = 0;
-        if (req->flags & WHARF_REPLY_DIRECT) {
+        if (port != WHARF_NONE && (r = wh_told_port(t, port)) < 0)
+                wh_fail_at(t, r, port);
+        if (r == 0 && req->flags & WHARF_REPLY_DIRECT) {
                 c->window_asked = req->cap_bytes;
                 if (req->cap_bytes == 0 || req->cap_bytes > PTRDIFF_MAX - WH_PAGE)
                         r = wh_fail(-EINVAL, "a direct reply of at most cap_bytes %zu", req->cap_bytes);
@@ -54,12 +57,6 @@ static bool is_outstanding(int r)
 {
         return r == -EAGAIN || r == -ETIMEDOUT || r == -EOVERFLOW || wh_shortage(r) || r == -EMFILE ||
                r == WH_LINK_LATER;
-}
-
-/* What the end of a link means to a call that still waits. */
-static int call_link_error(const struct wh_link *l)
-{
-        return l->over == -EPIPE ? -ECONNRESET : l->over;
 }
 
 /* Deliver the reply that was kept. What is left of it then goes with the call. */
@@ -225,7 +222,7 @@ int wh_call_wait(struct wh_link *l, wharf_name right, uint32_t call, struct whar
                         if (c->done)
                                 continue;
                         if (c->via < 0 || l->over != -EPIPE) {
-                                r = call_link_error(l);
+                                r = wh_call_link_error(l);
                                 wh_call_free(l, c, false);
                                 return r;
                         }
@@ -267,7 +264,7 @@ WHARF_API int wharf_callmsg(wharf_task *t, wharf_name right, struct wharf_msg *r
         int r = wh_receive_check(reply);
         if (r < 0)
                 return r;
-        r = wharf_call_start(t, right, req, deadline_ns, &call);
+        r = wharf_call_start(t, right, req, WHARF_NONE, deadline_ns, &call);
         if (r < 0)
                 return r;
         r = wharf_call_finish(t, right, call, reply, deadline_ns);

@@ -38,6 +38,7 @@ static void forget_owned(struct wh_owned *w)
         free(w->replies.of);
         free(w->flying.of);
         free(w->once_notice);
+        free(w->gone_notice);
         wh_branch_leave(&w->link);
 }
 
@@ -45,7 +46,7 @@ static void forget_held(struct wh_held *h)
 {
         forget_link(&h->link);
         wh_list_for_safe (n, &h->calls)
-                free(wh_container(n, struct wh_call, node));
+                free(wh_container(n, struct wh_call, node)->notice), free(wh_container(n, struct wh_call, node));
         for (unsigned i = 0; i < WH_ASKED; i++)
                 free(h->asked[i].notice);
 }

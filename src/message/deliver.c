@@ -176,6 +176,8 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, const s
         m->reply = reply;
         m->notice = 0;
         m->about = WHARF_NONE;
+        m->call = 0;
+        m->error = 0;
         if (wh_unlikely(in->n_items && !n_items)) /* not asked for */
                 wh_items_done(items);
         if (wh_unlikely(held)) {

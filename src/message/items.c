@@ -259,7 +259,10 @@ void wh_items_finish(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
                                 wh_right_unmint(t, m->items[i].name, out->minted[i]);
                         continue;
                 }
-                if (m->items[i].kind == WHARF_MOVE_FD)
+                if (m->items[i].kind == WHARF_MAKE_SEND || m->items[i].kind == WHARF_MAKE_ONCE) {
+                        if (m->sender_ids)
+                                m->sender_ids[i] = out->minted[i];
+                } else if (m->items[i].kind == WHARF_MOVE_FD)
                         wh_os_close_given(m->items[i].fd);
                 else if (m->items[i].kind == WHARF_MOVE_SEND ||
                          (m->items[i].kind == WHARF_MOVE_REPLY && out->via[i] < 0) ||
@@ -314,7 +317,7 @@ int wh_items_accept(wharf_task *t, struct wh_link *l, const struct wh_items *fro
                         continue;
                 }
                 if (from->kind[i] == WH_ITEM_BESIDE) {
-                        got[i].kind = WHARF_GOT_MEMORY;
+                        got[i] = (struct wharf_item){.kind = WHARF_GOT_MEMORY};
                         r = wh_memory_accept(t, from->fd[i], &got[i].name);
                         if (r < 0)
                                 break;
@@ -329,7 +332,7 @@ int wh_items_accept(wharf_task *t, struct wh_link *l, const struct wh_items *fro
                         break;
                 }
                 bool once = from->kind[i] == WH_ITEM_REPLY;
-                got[i].kind = once ? WHARF_GOT_REPLY : WHARF_GOT_SEND;
+                got[i] = (struct wharf_item){.kind = once ? WHARF_GOT_REPLY : WHARF_GOT_SEND};
                 r = wh_right_given(t, from->fd[i], !once, once, &given, &got[i].name);
                 if (r < 0)
                         break;

@@ -14,11 +14,13 @@
 #include "port/owned.h"
 #include "port/places.h"
 #include "port/port.h"
+#include "right/calls.h"
 #include "task/why.h"
 
 #include "os/os.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <inttypes.h>
 
 enum {
@@ -27,9 +29,32 @@ enum {
         PAST = 1,             /* a deadline */
 };
 
-static void deliver_notice(struct wh_inbox *in, struct wharf_msg *m)
+/* A call that was finished meanwhile, or whose right is gone, has nothing to tell. */
+static bool is_told(wharf_task *t, const struct wh_notice *n)
 {
-        struct wh_notice *n = wh_container(wh_list_pop_front(&in->notices), struct wh_notice, node);
+        int err;
+        if (n->what != WHARF_NOTICE_REPLY)
+                return true;
+        struct wh_link *l = wh_holder_lock(t, n->about, &err);
+        const bool is = l && wh_call_find(l, n->call);
+        if (l)
+                wh_unlock(&l->o.lock);
+        return is;
+}
+
+/* 1, or 0: there was none that anybody is to be told of. */
+static int deliver_notice(struct wh_inbox *in, struct wharf_msg *m)
+{
+        struct wh_notice *n;
+        for (;;) {
+                struct wh_list *first = wh_list_pop_front(&in->notices);
+                if (!first)
+                        return 0;
+                n = wh_container(first, struct wh_notice, node);
+                if (wh_likely(is_told(in->task, n)))
+                        break;
+                wh_notice_done(in->task, n);
+        }
         m->len_bytes = 0;
         m->n_items = 0;
         m->id = 0;
@@ -37,11 +62,14 @@ static void deliver_notice(struct wh_inbox *in, struct wharf_msg *m)
         m->notice = n->what;
         m->about = n->about;
         m->count = n->count;
+        m->call = n->call;
+        m->error = n->error;
         m->port = n->port;
         m->sender = WH_SENDER_UNKNOWN;
         m->sender.id = n->sender;
         m->held[0] = WH_HELD_NOTHING;
         wh_notice_done(in->task, n);
+        return 1;
 }
 
 /*
@@ -145,10 +173,8 @@ static int look(struct wh_inbox *in, struct wharf_msg *m, struct wh_incoming *in
         if (wh_unlikely(in->at_door))
                 wh_inbox_open_doors(in);
         if (wh_likely(!m->from)) {
-                if (wh_unlikely(!wh_list_empty(&in->notices))) {
-                        deliver_notice(in, m);
+                if (wh_unlikely(!wh_list_empty(&in->notices)) && deliver_notice(in, m))
                         return 1;
-                }
                 if (wh_unlikely(in->unfit))
                         wh_pick_others_first(in);
                 if (wh_unlikely((in->since_look & ~(uint32_t)WH_LOOK_MIXED) >= in->look_at) && !in->leader &&
@@ -323,6 +349,62 @@ WHARF_API int wharf_recvmsg(wharf_task *t, wharf_name name, struct wharf_msg *m,
                 m->reply = WHARF_NONE;
         }
         return receive_failed(r, m);
+}
+
+/* One more of what is there already. 1; otherwise there is none for this call. */
+static int receive_more(struct wh_inbox *in, struct wharf_msg *m)
+{
+        struct wh_incoming inc;
+        struct wh_link *l;
+        bool seen = true;
+        if (!m->from && !(m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC)) &&
+            receive_plain(in, m->data, m->cap_bytes, &m->len_bytes, &l) == 1) {
+                m->n_items = m->id = 0;
+                m->how = WHARF_HOW_INLINE;
+                m->reply = m->about = WHARF_NONE;
+                m->notice = m->call = 0;
+                m->error = 0;
+                m->sender = l->who;
+                m->port = atomic_load_explicit(&wh_owned(l)->port->o.name, memory_order_relaxed);
+                m->held[0] = WH_HELD_NOTHING;
+                return 1;
+        }
+        return in->budget ? look(in, m, &inc, &seen) : 0;
+}
+
+WHARF_API int wharf_recvmany(wharf_task *t, wharf_name name, struct wharf_msg *msgs, unsigned n, int64_t deadline_ns)
+{
+        int r;
+        unsigned done = 0;
+        struct wh_port *p;
+        wharf_name reply = WHARF_NONE;
+        if (!msgs)
+                return wh_fail_null("msgs");
+        if (n == 0 || n > INT_MAX)
+                return wh_fail(-EINVAL, "n is %u", n);
+        for (unsigned i = 0; i < n; i++)
+                if ((r = wh_receive_check(&msgs[i])) < 0)
+                        return r;
+        struct wh_inbox *in = wh_inbox_lock(t, name, &p, &r);
+        if (wh_unlikely(!in))
+                return wh_fail_at(t, r, name);
+        msgs[0].reply = WHARF_NONE;
+        r = receive(in, p, name, &msgs[0], deadline_ns);
+        for (done = r == 0; done && done < n; done++) {
+                msgs[done].reply = WHARF_NONE;
+                if ((r = receive_more(in, &msgs[done])) <= 0)
+                        break;
+        }
+        if (r == -EOVERFLOW && msgs[done].flags & WHARF_RECV_DROP_UNFIT)
+                reply = msgs[done].reply;
+        if (done)
+                leave(in, p, true, false);
+        wh_unlock(&in->lock);
+        if (reply != WHARF_NONE) {
+                wharf_drop(t, reply); /* who waits for the answer learns that there is none */
+                msgs[done].reply = WHARF_NONE;
+        }
+        return done ? (int)done : receive_failed(r, &msgs[0]);
 }
 
 /* The long way of wharf_recv(): whatever it is that comes. */

@@ -12,12 +12,14 @@
 #include "message/items.h"
 #include "message/move.h"
 #include "message/send.h"
+#include "port/notice.h"
 #include "right/calls.h"
 #include "right/held.h"
 #include "right/right.h"
 #include "task/why.h"
 
 #include <errno.h>
+#include <limits.h>
 
 static int send_once(wharf_task *t, wharf_name right, const void *data, size_t len_bytes, int64_t deadline_ns)
 {
@@ -110,6 +112,17 @@ static int right_stays(const struct wharf_msg *m, wharf_name right)
         return 0;
 }
 
+/* Its end is told at a port: what that takes is had before the request goes. */
+static int call_told(struct wh_link *l, struct wh_call *call)
+{
+        const wharf_name right = atomic_load_explicit(&l->o.name, memory_order_relaxed);
+        struct wh_notice *n = wh_notice_new(l->task, WHARF_NOTICE_REPLY, right, call->port);
+        int r = n ? wh_told_begin(l, call, n, call->port) : -ENOMEM;
+        if (r < 0)
+                wh_notice_free(l->task, n);
+        return r;
+}
+
 /* On the link, which is locked. 0, or 1 for a message that was left. *ret_obstacle: why it could not be direct. */
 static int send_locked(struct wh_link *l, const struct wharf_msg *m, struct wh_outgoing *o, struct wh_call *call,
                        int64_t deadline_ns, int *ret_obstacle)
@@ -120,7 +133,9 @@ static int send_locked(struct wh_link *l, const struct wharf_msg *m, struct wh_o
         if (r == 0 && call) {
                 wh_call_add(l, call);
                 o->call = call->number;
-                if (call->window_asked)
+                if (call->port != WHARF_NONE)
+                        r = call_told(l, call);
+                if (r == 0 && call->window_asked)
                         r = wh_call_announce(l, call, deadline_ns);
         }
         if (wh_unlikely(o->asked == WHARF_HOW_DIRECT) && r == 0 &&
@@ -136,6 +151,8 @@ static int send_locked(struct wh_link *l, const struct wharf_msg *m, struct wh_o
                 wh_call_unsent(l, call, r);
         else if (call)
                 call->seq = l->out.seq;
+        if (wh_unlikely(call && call->port != WHARF_NONE) && r >= 0)
+                wh_told_arm(l);
         if (wh_unlikely(r < 0))
                 wh_link_failed(l, r);
         *ret_obstacle = obstacle;
@@ -217,6 +234,60 @@ WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m
                         return r;
         }
         return wh_send_message(t, right, m, NULL, deadline_ns);
+}
+
+/* ---- many at once ---- */
+
+enum { AT_ONCE = 64 }; /* messages that are looked at before the link is locked */
+
+/* Bytes alone, to go as they may: what wh_link_send_many() takes. */
+static bool is_bytes(const struct wharf_msg *m)
+{
+        return m->size == sizeof *m && m->n_items == 0 && m->how == WHARF_HOW_AUTO && m->flags == 0 &&
+               m->held[0] != WH_HELD_RESERVED && (m->data || !m->len_bytes);
+}
+
+/* As many of them as there is room for at once: how many, or why none. */
+static int send_batch(wharf_task *t, wharf_name right, struct wharf_msg *msgs, unsigned n)
+{
+        struct wh_bytes b[AT_ONCE];
+        unsigned k = 0;
+        for (; k < n && k < AT_ONCE && is_bytes(&msgs[k]); k++)
+                b[k] = (struct wh_bytes){msgs[k].data, msgs[k].len_bytes, msgs[k].id};
+        if (k == 0)
+                return 0;
+        int r;
+        struct wh_link *l = wh_holder_lock(t, right, &r);
+        if (!l)
+                return 0; /* which kind of right it is is seen elsewhere */
+        r = wh_link_send_many(l, b, k);
+        if (r < 0)
+                wh_link_failed(l, r);
+        wh_unlock(&l->o.lock);
+        for (int i = 0; i < r; i++)
+                msgs[i].how = msgs[i].len_bytes <= WHARF_INLINE_MAX ? WHARF_HOW_INLINE : WHARF_HOW_SECTION;
+        return r;
+}
+
+WHARF_API int wharf_sendmany(wharf_task *t, wharf_name right, struct wharf_msg *msgs, unsigned n, int64_t deadline_ns)
+{
+        if (!msgs)
+                return wh_fail_null("msgs");
+        if (n == 0 || n > INT_MAX)
+                return wh_fail(-EINVAL, "n is %u", n);
+        unsigned done = 0;
+        int r = 0;
+        while (done < n) {
+                if ((r = send_batch(t, right, msgs + done, n - done)) < 0)
+                        break;
+                done += (unsigned)r;
+                if (r > 0)
+                        continue;
+                if ((r = wharf_sendmsg(t, right, &msgs[done], deadline_ns)) < 0)
+                        break;
+                done++;
+        }
+        return done ? (int)done : r;
 }
 
 /* ---- memory that is lent for a message ---- */

@@ -103,6 +103,50 @@ void wh_sender_groups(wharf_task *t, uint64_t sender_id, gid_t *groups, unsigned
         wh_unlock(&in->lock);
 }
 
+static int no_sender(uint64_t sender_id)
+{
+        return wh_fail(-ENOENT, "%" PRIu64 " is no sender here, or not any more", sender_id);
+}
+
+WHARF_API int wharf_sender_notify(wharf_task *t, uint64_t sender_id, wharf_name port)
+{
+        struct wh_link *l;
+        int r = 0;
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        if (port == WHARF_NONE)
+                r = wharf_task_notify(t, &port);
+        if (r < 0 || (r = wh_notice_check(t, port)) < 0)
+                return wh_fail_at(t, r, port);
+        struct wh_inbox *in = sender_lock(t, sender_id, &l);
+        if (!in)
+                return no_sender(sender_id);
+        struct wh_owned *o = wh_owned(l);
+        const wharf_name about = atomic_load_explicit(&o->port->o.name, memory_order_relaxed);
+        r = wh_notice_ask(t, &o->gone_notice, WHARF_NOTICE_SENDER_GONE, about, port);
+        if (r == 0)
+                o->gone_notice->sender = sender_id;
+        wh_unlock(&in->lock);
+        return r == -EBUSY ? wh_fail(r, "this was asked for about sender %" PRIu64 " already", sender_id)
+                           : wh_fail(r, NULL);
+}
+
+WHARF_API int wharf_sender_notify_cancel(wharf_task *t, uint64_t sender_id)
+{
+        struct wh_link *l;
+        if (!wh_task_ours(t))
+                return wh_fail(-ESTALE, NULL);
+        struct wh_inbox *in = sender_lock(t, sender_id, &l);
+        if (!in)
+                return no_sender(sender_id);
+        struct wh_notice *n = wh_owned(l)->gone_notice;
+        wh_owned(l)->gone_notice = NULL;
+        wh_unlock(&in->lock);
+        wh_notice_free(t, n);
+        return n ? 0
+                 : wh_fail(-ENOENT, "no notice is asked for about sender %" PRIu64 ", or it came already", sender_id);
+}
+
 WHARF_API int wharf_sender_introducers(wharf_task *t, uint64_t sender_id, struct wharf_introducer *ret, unsigned max)
 {
         struct wh_link *l;
@@ -112,7 +156,7 @@ WHARF_API int wharf_sender_introducers(wharf_task *t, uint64_t sender_id, struct
                 return wh_fail(-ESTALE, NULL);
         struct wh_inbox *in = sender_lock(t, sender_id, &l);
         if (!in)
-                return wh_fail(-ENOENT, "%" PRIu64 " is no sender here, or not any more", sender_id);
+                return no_sender(sender_id);
         unsigned n = wh_link_introducers(l, ret, max);
         wh_unlock(&in->lock);
         return (int)n;
@@ -127,7 +171,7 @@ WHARF_API int wharf_sender_pidfd(wharf_task *t, uint64_t sender_id, int *ret)
         struct wh_link *l;
         struct wh_inbox *in = sender_lock(t, sender_id, &l);
         if (!in)
-                return wh_fail(-ENOENT, "%" PRIu64 " is no sender here, or not any more", sender_id);
+                return no_sender(sender_id);
         int r = wh_link_pidfd(l, ret);
         wh_unlock(&in->lock);
         return r < 0 ? wh_fail(r, NULL) : 0;

@@ -17,7 +17,6 @@
 /* An entry that wharfd is being told of. */
 struct announced {
         struct asked asked;
-        wharf_name sent;        /* a watch: the right that goes with it */
         uint64_t before, after; /* a watch: by which id the port knew wharfd's right, and will */
 };
 
@@ -29,20 +28,15 @@ static int announce_begin(struct session *s, struct conn *c, const struct entry 
         strcpy(req.name, e->name);
         struct wharf_item items[2] = {{.kind = WH_MAKE_DIRECTORY, .name = e->port}, {.kind = WHARF_COPY_FD}};
         uint32_t n = 1;
-        int r = 0;
-        *a = (struct announced){.sent = WHARF_NONE, .before = e->sender, .after = e->sender};
-        if (e->watch) {
-                items[0].kind = WHARF_MOVE_SEND;
-                r = wh_right_new_id(s->task, e->port, &items[0].name, &a->after);
-                if (r < 0)
-                        return r;
-                a->sent = items[0].name;
-        } else if (wh_port_status_fd(s->task, e->port, &items[1].fd) == 0) {
+        *a = (struct announced){.before = e->sender, .after = e->sender};
+        if (e->watch)
+                items[0].kind = WHARF_MAKE_SEND;
+        else if (wh_port_status_fd(s->task, e->port, &items[1].fd) == 0)
                 n = 2; /* without a page `wharf ls` shows no figures; that is no reason to refuse */
-        }
-        r = wh_ask_begin(s, c, &req, items, n, w, &a->asked);
-        if (r < 0 && e->watch)
-                wharf_drop(s->task, a->sent);
+        uint64_t ids[ASK_ITEMS_MAX + 1] = {0};
+        int r = wh_ask_begin(s, c, &req, items, ids, n, w, &a->asked);
+        if (r == 0 && e->watch)
+                a->after = ids[0];
         return r;
 }
 

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #define LOOK_NS ((int64_t)200 * 1000000) /* then it is looked whether it was stopped, which no answer will end */
-#define ASK_ITEMS_MAX 2
 
 bool wh_short_of(int r)
 {
@@ -31,7 +30,7 @@ static bool conn_greeted(struct session *s, const struct conn *c)
 }
 
 int wh_ask_begin(struct session *s, struct conn *c, const struct wh_names_request *question, struct wharf_item *items,
-                 uint32_t n_items, const struct when *w, struct asked *ret)
+                 uint64_t *sender_ids, uint32_t n_items, const struct when *w, struct asked *ret)
 {
         uint8_t buf[WH_NAMES_REQUEST_MAX];
         struct wharf_item with[ASK_ITEMS_MAX + 1], *all = items;
@@ -48,10 +47,11 @@ int wh_ask_begin(struct session *s, struct conn *c, const struct wh_names_reques
                               .data = buf,
                               .len_bytes = wh_names_put_request(&ret->req, buf),
                               .items = all,
+                              .sender_ids = sender_ids,
                               .n_items = n_items + (all == with)};
-        int r = wharf_call_start(s->task, c->right, &m, wh_when_answer(w), &ret->call);
+        int r = wharf_call_start(s->task, c->right, &m, WHARF_NONE, wh_when_answer(w), &ret->call);
         if (r == -ETOOMANYREFS && all == with) /* then without: `wharf ps` does not show this task */
-                return wh_ask_begin(s, c, question, items, n_items, w, ret);
+                return wh_ask_begin(s, c, question, items, sender_ids, n_items, w, ret);
         return r;
 }
 
@@ -99,6 +99,6 @@ int wh_ask(struct session *s, struct domain *d, struct conn *c, const struct wh_
            struct wharf_msg *reply, const struct when *w, int *ret_answer)
 {
         struct asked a;
-        int r = wh_ask_begin(s, c, question, NULL, 0, w, &a);
+        int r = wh_ask_begin(s, c, question, NULL, NULL, 0, w, &a);
         return r < 0 ? r : wh_ask_end(s, d, c, &a, reply, w, ret_answer);
 }

@@ -10,6 +10,7 @@
 
 #include "names/session.h"
 
+#define ASK_ITEMS_MAX 2 /* beside the page of the task: `sender_ids` has room for one more, or is NULL */
 /* A question that was sent, and its answer that has not come yet. */
 struct asked {
         struct wh_names_request req;
@@ -17,7 +18,7 @@ struct asked {
 };
 
 int wh_ask_begin(struct session *s, struct conn *c, const struct wh_names_request *question, struct wharf_item *items,
-                 uint32_t n_items, const struct when *w, struct asked *ret);
+                 uint64_t *sender_ids, uint32_t n_items, const struct when *w, struct asked *ret);
 /*
  * The answer. Errors of the link, or -EPROTO; wharfd's own answer in *ret_answer. Only the answer 0 leaves an allocated
  * reply to be released, and items to be dropped.

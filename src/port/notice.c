@@ -174,19 +174,25 @@ static void check_senders(struct wh_port *p)
         wh_notice_fire(p->task, n);
 }
 
-void wh_port_sender_gone(struct wh_port *p, struct wh_link *l)
+/* What it tells is so; or will never be. */
+static void settle(struct wh_port *p, struct wh_notice **slot, bool is_so)
 {
-        struct wh_notice *n = wh_owned(l)->once_notice;
-        wh_owned(l)->once_notice = NULL;
-        if (n && l->in.seq == 0 && !p->closing)
+        struct wh_notice *n = *slot;
+        *slot = NULL;
+        if (n && is_so && !p->closing)
                 wh_notice_fire(p->task, n);
         else
                 wh_notice_free(p->task, n);
+}
+
+void wh_port_sender_gone(struct wh_port *p, struct wh_link *l)
+{
+        settle(p, &wh_owned(l)->once_notice, l->in.seq == 0);
+        settle(p, &wh_owned(l)->gone_notice, true);
         check_senders(p);
 }
 
-/* Is `name` a port of this task that a notice can go to? It may be closed at any time after (N4). */
-static int check_target(wharf_task *t, wharf_name name)
+int wh_notice_check(wharf_task *t, wharf_name name)
 {
         int err;
         struct wh_port *p = wh_port_lock(t, name, &err);
@@ -208,22 +214,29 @@ static bool pending(wharf_task *t, const struct wh_notice *n)
         return there;
 }
 
+int wh_notice_ask(wharf_task *t, struct wh_notice **slot, uint32_t what, wharf_name about, wharf_name port)
+{
+        if (pending(t, *slot))
+                return -EBUSY;
+        struct wh_notice *n = wh_notice_new(t, what, about, port);
+        if (!n)
+                return wh_trace(-ENOMEM);
+        wh_notice_free(t, *slot);
+        *slot = n;
+        return 0;
+}
+
 int wh_no_senders_ask(wharf_task *t, wharf_name about, wharf_name port, uint64_t sync)
 {
-        int r = check_target(t, port);
+        int r = wh_notice_check(t, port);
         if (r < 0)
                 return r;
         struct wh_port *p = wh_port_lock(t, about, &r);
         if (!p)
                 return r;
         struct wh_inbox *in = atomic_load_explicit(&p->inbox, memory_order_relaxed);
-        struct wh_notice *n = NULL;
-        r = pending(t, p->no_senders) ? -EBUSY : 0;
-        if (r == 0 && !(n = wh_notice_new(t, WHARF_NOTICE_NO_SENDERS, about, port)))
-                r = wh_trace(-ENOMEM);
+        r = wh_notice_ask(t, &p->no_senders, WHARF_NOTICE_NO_SENDERS, about, port);
         if (r == 0) {
-                wh_notice_free(t, p->no_senders);
-                p->no_senders = n;
                 p->no_senders_sync = sync;
                 check_senders(p);
         }

@@ -27,6 +27,8 @@ struct wh_notice {
         wharf_name about, port;
         uint64_t sender; /* the id of the link it is about; 0 */
         uint64_t count;  /* for NO_SENDERS: the make-send count; for ONCE_UNUSED: how many rights */
+        uint32_t call;   /* for REPLY: which, */
+        int error;       /* and how it ended */
 };
 
 /*
@@ -43,6 +45,14 @@ void wh_notices_wake(struct wh_inbox *in);
 
 /* Where it will be received; NULL when its port is closed. */
 struct wh_inbox *wh_notice_inbox(wharf_task *t, const struct wh_notice *n);
+
+/* Is `port` a port of this task that a notice can go to? It may be closed at any time after (N4). -EBADF, -EPERM, -ESTALE */
+int wh_notice_check(wharf_task *t, wharf_name port);
+/*
+ * A notice to `port` is in `slot` from now on, until it is fired or taken back. -EBUSY: one was, whose port is there still;
+ * -ENOMEM. The lock that guards the slot is held.
+ */
+int wh_notice_ask(wharf_task *t, struct wh_notice **slot, uint32_t what, wharf_name about, wharf_name port);
 
 /* Mach's no-senders notice about the port `about`: asked for, or no more, where *ret is it, to be freed. Errors: as wharf_notify() */
 int wh_no_senders_ask(wharf_task *t, wharf_name about, wharf_name port, uint64_t sync);

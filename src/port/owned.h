@@ -53,7 +53,8 @@ struct wh_owned {
         struct wh_bill bill;             /* what it takes of its user's share: account.h */
         struct wh_unread replies;        /* bytes of those that have a memory of their own */
         struct wh_unread flying;         /* descriptors */
-        struct wh_notice *once_notice;   /* what is fired if a send-once right goes unused */
+        struct wh_notice *once_notice;   /* what is fired if a send-once right goes unused, */
+        struct wh_notice *gone_notice;   /* and what is fired when it is gone; asked for, or NULL */
 };
 
 static_assert(WH_CACHE_LINES(offsetof(struct wh_owned, port),

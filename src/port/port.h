@@ -92,7 +92,7 @@ struct wh_port {
         uint8_t links_refused_for; /* enum wh_refusal, when the last link was refused with -EDQUOT */
         struct wharf_port_opts opts;
         wharf_port_id id;
-        uint64_t here;         /* no other port of this process has it, whatever that one's id is (same.c) */
+        uint64_t here;         /* no other port of this process has it, whatever that one's id is (whose.c) */
         struct wh_list in_ids; /* of task->ids, where it was made here or came from this task's own user, */
         bool id_on_its_way;    /* and it is moving, so that it may come back; guard of both: task->notices */
         uint8_t closing;       /* WH_PORT_* */

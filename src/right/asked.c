@@ -21,6 +21,9 @@ int wh_asked_watch(struct wh_link *l, struct wh_inbox *in)
         for (unsigned i = 0; i < WH_ASKED; i++)
                 if (wh_held(l)->asked[i].inbox == in)
                         events |= EPOLLRDHUP | EPOLLET | (i != WH_ASKED_DEAD || l->kept ? EPOLLIN : 0);
+        wh_list_for (n, &wh_held(l)->calls)
+                if (wh_container(n, struct wh_call, node)->inbox == in)
+                        events |= EPOLLRDHUP | EPOLLET | EPOLLIN;
         if (events == 0)
                 return wh_os_epoll_del(in->ep, l->sock);
         int r = wh_os_epoll_mod(in->ep, l->sock, events, wh_ep_tag(WH_EP_WATCH, name));
@@ -89,8 +92,11 @@ static void watch_event(struct wh_inbox *in, wharf_name name, uint32_t events)
                 wh_asked_fire(l, dead);
         if (room)
                 wh_room_event(l);
+        const bool told = wh_held(l)->n_told;
+        if (told)
+                wh_told_event(l, hung_up);
         wh_unlock(&l->o.lock);
-        if (over || room)
+        if (over || room || told)
                 wh_notices_take(in); /* now, rather than with the next look */
 }
 
@@ -124,6 +130,8 @@ static void watch_move(struct wh_object *o, void *arg)
                 }
         }
         l->out.room_asked = wh_room_armed(l);
+        if (atomic_load_explicit(&o->name, memory_order_relaxed) && wh_held(l)->n_told)
+                wh_told_move(l, target->port, target->to);
         wh_unlock(&o->lock);
 }
 
@@ -138,6 +146,18 @@ static void watches_move(struct wh_port *p, wharf_name name, struct wh_inbox *to
 static const struct wh_watcher watcher = {.event = watch_event, .move = watches_move};
 
 /* ---- asking ---- */
+
+int wh_told_port(wharf_task *t, wharf_name port)
+{
+        int err;
+        struct wh_port *p = wh_port_lock(t, port, &err);
+        if (!p)
+                return err;
+        struct wh_inbox *in = p->inbox;
+        p->watches = in->watches = &watcher;
+        wh_unlock(&in->lock);
+        return 0;
+}
 
 static struct wh_asked *asked_of(struct wh_link *l, uint32_t what)
 {

@@ -10,20 +10,28 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static void wh_call_end(struct wh_link *l, struct wh_call *c, int result)
+void wh_call_end(struct wh_link *l, struct wh_call *c, int result)
 {
         if (result == 0 || result == -ECANCELED)
                 wh_link_told(l, c->seq);
         c->done = true;
         c->result = result;
         wh_stash_done(&c->part);
+        wh_told_via(l, c, false);
         wh_os_close_end(c->via, WH_END_OURS);
         c->via = -1;
+        wh_told_fire(l, c);
         wh_holder_turn(l);
+}
+
+int wh_call_link_error(const struct wh_link *l)
+{
+        return l->over == -EPIPE ? -ECONNRESET : l->over;
 }
 
 void wh_call_free(struct wh_link *l, struct wh_call *c, bool settled)
 {
+        wh_told_forget(l, c);
         wh_list_remove(&c->node);
         wh_window_done(l, c->window, settled);
         wh_stash_done(&c->reply);
@@ -164,6 +172,7 @@ int wh_call_announce(struct wh_link *l, struct wh_call *c, int64_t deadline_ns)
 
 void wh_call_unsent(struct wh_link *l, struct wh_call *c, int err)
 {
+        wh_told_forget(l, c);
         wh_list_remove(&c->node);
         wh_window_done(l, c->window, err == -EAGAIN || err == -ETIMEDOUT);
         c->window = NULL;
@@ -178,6 +187,7 @@ void wh_call_via(struct wh_link *l, uint32_t number, int sock)
         }
         wh_os_fd_private(sock);
         c->via = sock;
+        wh_told_via(l, c, true);
         wh_holder_turn(l);
 }
 
@@ -197,8 +207,10 @@ int wh_call_read_via(struct wh_link *l, struct wh_call *c)
         l->in.budget = via.in.budget; /* link.K7: it is one call that reads them all */
         if (r <= 0 && via.in.change.sock >= 0) {
                 wh_os_fd_private(via.in.change.sock);
+                wh_told_via(l, c, false);
                 wh_os_close_end(c->via, WH_END_OURS);
                 c->via = via.in.change.sock;
+                wh_told_via(l, c, true);
                 via.over = r = 0;
         }
         if (r == 0 || (r < 0 && !via.over)) {

@@ -38,6 +38,14 @@ void wh_call_answered(const struct wh_call *c, uint32_t how, int refused);
 /* What wh_holder_end answers for calls. */
 bool wh_call_written(struct wh_link *l, uint32_t call, const struct wh_rec_direct *d, bool *ret_given_up);
 void wh_call_via(struct wh_link *l, uint32_t call, int sock);
+/* It has ended, for that errno, or with the reply in it. */
+void wh_call_end(struct wh_link *l, struct wh_call *c, int result);
+/* What the end of a link means to a call that still waits. */
+int wh_call_link_error(const struct wh_link *l);
+/* Is there a reply to be read on the link? */
+bool wh_reply_there(struct wh_link *l);
+/* Read all that were passed on, as far as the budget goes; those that there is none for are first the next time. 0, -ENOMEM */
+int wh_calls_read_vias(struct wh_link *l);
 /* Read what has come on the socket of a delegated reply. -ENOMEM: what is there cannot be read now. */
 int wh_call_read_via(struct wh_link *l, struct wh_call *c);
 /* Forget all calls; their threads have left. */

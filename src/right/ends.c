@@ -119,6 +119,11 @@ static int holder_watch(struct wh_link *l, int sock, bool add)
         struct wh_asked *dead = &wh_held(l)->asked[WH_ASKED_DEAD];
         struct wh_inbox *in = dead->inbox;
         const int of_link = l->sock;
+        if (wh_held(l)->n_told) {
+                const int r = wh_told_watch(l, sock, add);
+                if (r < 0)
+                        return r;
+        }
         if (!in)
                 return 0;
         l->sock = sock;

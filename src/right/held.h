@@ -33,8 +33,11 @@ struct wh_call {
         int via;              /* -1, or the socket on which a delegated reply comes */
         struct wh_stash part; /* of a delegated reply */
         struct wh_window *window;
-        uint64_t window_asked; /* how many bytes; 0: none */
-        int window_refused;    /* why the request went without */
+        uint64_t window_asked;    /* how many bytes; 0: none */
+        int window_refused;       /* why the request went without */
+        struct wh_notice *notice; /* told.c: where its end is to be told; NULL: nowhere, or it was */
+        wharf_name port;          /* ... and at which port, */
+        struct wh_inbox *inbox;   /* whose epoll has the link's socket, and `via` */
 };
 
 /* What a right was asked to tell (asked.c): that its port died, and of room (room.c). */
@@ -49,6 +52,7 @@ struct wh_held {
         struct wh_link link; /* the first */
         struct wh_list calls;
         uint32_t last_call;
+        uint32_t n_told;       /* calls with a notice */
         uint32_t waiters;      /* threads that use this link and sleep, */
         uint32_t room_waiters; /* and those of them that wait for room */
         _Atomic uint32_t turn; /* futex: changes whenever a waiter should look again */
@@ -58,6 +62,7 @@ struct wh_held {
         struct wh_asked asked[WH_ASKED];
         struct wh_window *window_spare;  /* given back, with its pages, for the next call */
         struct wh_window *windows_aside; /* of calls that were given up (D4) */
+        uint64_t sender_id;              /* made here, to a port of our own: by which that knows its user; or 0 */
 };
 
 static_assert(offsetof(struct wh_held, link) == 0, "tables and pools hold it as the link's object");
@@ -99,6 +104,27 @@ struct wh_notice *wh_asked_end(struct wh_link *l, struct wh_asked *a);
 void wh_asked_fire(struct wh_link *l, struct wh_asked *a);
 /* The right is dropped. */
 void wh_asked_forget(struct wh_link *l);
+
+/* ---- told.c: calls whose end is told at a port; the link is locked ---- */
+
+/* Before the request goes: `n` is fired when it ends, at that port. 0, or as epoll_ctl(); then nothing is so. */
+int wh_told_begin(struct wh_link *l, struct wh_call *c, struct wh_notice *n, wharf_name port);
+/* It has ended. */
+void wh_told_fire(struct wh_link *l, struct wh_call *c);
+/* Nobody is told any more. */
+void wh_told_forget(struct wh_link *l, struct wh_call *c);
+/* Its reply comes by c->via from now on, or no more by that. */
+void wh_told_via(struct wh_link *l, struct wh_call *c, bool add);
+/* The sockets have something; `hung_up`: nothing more comes on one of them. */
+void wh_told_event(struct wh_link *l, bool hung_up);
+/* Nobody reads the link now, so what comes is to ring. */
+void wh_told_arm(struct wh_link *l);
+/* What is told at `port` goes to the inbox `to` now, or nowhere. */
+void wh_told_move(struct wh_link *l, wharf_name port, struct wh_inbox *to);
+/* Another pair: `sock` is watched as the link's is, or no more. */
+int wh_told_watch(struct wh_link *l, int sock, bool add);
+/* Its port may be watched for. Nothing is locked. -EBADF, -EPERM, -ESTALE */
+int wh_told_port(wharf_task *t, wharf_name port);
 
 /* ---- room.c: notices of room ---- */
 

@@ -41,7 +41,7 @@ void wh_holder_turn(struct wh_link *l)
                 wh_os_futex_wake(&wh_held(l)->turn, INT32_MAX, false);
 }
 
-static bool reply_there(struct wh_link *l)
+bool wh_reply_there(struct wh_link *l)
 {
         struct wh_rec rec;
         return l->in.stash.full || (l->in.lane && wh_ring_peek(&l->in.lane->ring, &rec) != 0);
@@ -85,9 +85,9 @@ static bool room_soon(struct wh_link *l, const struct wh_room *seen)
 /* What this wait is for is there. Whoever waits for room clears replies away: they are for others, or for later. */
 static bool holder_found(struct wh_link *l, const struct wh_room *seen)
 {
-        if (seen && reply_there(l) && !wh_calls_file(l))
+        if (seen && wh_reply_there(l) && !wh_calls_file(l))
                 return true; /* there are more: look again */
-        return seen ? room_came(l, seen) : reply_there(l);
+        return seen ? room_came(l, seen) : wh_reply_there(l);
 }
 
 static bool holder_spin(struct wh_link *l, const struct wh_room *seen, int64_t deadline_ns)
@@ -218,8 +218,7 @@ static bool announce(struct wh_link *l, const struct wh_room *seen)
         return holder_found(l, seen) || (l->over && !call_delegated(l)) || (seen && l->out.lane && room_soon(l, seen));
 }
 
-/* Those that there is no budget for are first the next time. */
-static int read_vias(struct wh_link *l)
+int wh_calls_read_vias(struct wh_link *l)
 {
         struct wh_list *calls = &wh_held(l)->calls, *last = calls->prev, *node = NULL;
         int short_of = 0;
@@ -266,7 +265,7 @@ static int lead_asleep(struct wh_link *l, bool room, int late, int64_t deadline_
                 l->in.arms = UINT32_MAX / 2; /* poll is level-triggered: the doorbell must be read */
         }
         if (k > 0 && n > 2)
-                w->short_of = read_vias(l);
+                w->short_of = wh_calls_read_vias(l);
         if (p != few)
                 free(p);
         if (late)
@@ -323,6 +322,8 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 wh_ring_want(&l->out.lane->ring, false);
         if (!l->in.leader && h->waiters)
                 wh_holder_turn(l);
+        else if (wh_unlikely(h->n_told))
+                wh_told_arm(l);
         return r;
 }
 

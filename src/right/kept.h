@@ -61,9 +61,6 @@ void wh_right_hang_up(wharf_task *task, wharf_name right);
 /* How often its port has moved, and been followed. */
 uint32_t wh_right_moves(wharf_task *task, wharf_name right);
 
-/* wharf_right_new() that also tells the id by which the port knows the sender. */
-int wh_right_new_id(wharf_task *task, wharf_name port, wharf_name *ret, uint64_t *ret_id);
-
 /*
  * Of the links to `port` there may be `total` in all, of which each user has a share, this task's own too, but always a
  * few (account.h). More are refused with -EDQUOT.

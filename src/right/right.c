@@ -180,7 +180,7 @@ int wh_right_introduce(struct wh_link *l, const uid_t *asked, int64_t deadline_n
         return r;
 }
 
-static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret, uint64_t *ret_id)
+static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret)
 {
         if (!ret)
                 return wh_fail_null("ret");
@@ -191,26 +191,22 @@ static int right_new(wharf_task *t, wharf_name port, bool once, wharf_name *ret,
                 wh_os_close(sock);
                 wh_right_unmint(t, port, id);
         }
-        if (r == 0)
-                *ret_id = id;
+        struct wh_link *l = r == 0 ? wh_holder_lock(t, *ret, &r) : NULL;
+        if (l) {
+                wh_held(l)->sender_id = id;
+                wh_unlock(&l->o.lock);
+        }
         return wh_fail_at(t, r, port);
 }
 
 WHARF_API int wharf_right_new(wharf_task *t, wharf_name port, wharf_name *ret)
 {
-        uint64_t id;
-        return right_new(t, port, false, ret, &id);
-}
-
-int wh_right_new_id(wharf_task *t, wharf_name port, wharf_name *ret, uint64_t *ret_id)
-{
-        return right_new(t, port, false, ret, ret_id);
+        return right_new(t, port, false, ret);
 }
 
 WHARF_API int wharf_once_new(wharf_task *t, wharf_name port, wharf_name *ret)
 {
-        uint64_t id;
-        return right_new(t, port, true, ret, &id);
+        return right_new(t, port, true, ret);
 }
 
 WHARF_API int wharf_right_copy(wharf_task *t, wharf_name right, int64_t deadline_ns, wharf_name *ret)
@@ -311,6 +307,7 @@ WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_rig
                 .shared_bytes = wh_link_shared_bytes(l),
                 .dead = l->out.over,
                 .full = wh_link_full_by(l),
+                .sender_id = wh_held(l)->sender_id,
         };
         wh_unlock(&l->o.lock);
         return wh_fail(0, NULL);

@@ -3,7 +3,7 @@ name=examples
 . "$(dirname "$0")/lib.sh"
 ex=$build/examples
 for turn in 1 2; do
-        for e in notices revoke direct-asymmetric direct-symmetric rights call-reply contents mach epoll sandboxed-child sets full \
+        for e in notices gone events revoke direct-asymmetric direct-symmetric rights call-reply contents mach epoll sandboxed-child sets full \
                 rendezvous later noone capacity; do
                 run 0 "$ex/$e"
                 same "$e says nothing on standard error" "" "$err"
@@ -56,6 +56,11 @@ same "what three-ways prints" "     200 bytes: copied into the ring
 33554432 bytes: written into the caller's address space" "$out_three_ways"
 run 0 "$ex/notices"
 same "what notices prints" "2 messages; 1 send-once right unused; no sender left of 1" "$out"
+run 0 "$ex/gone"
+same "what gone prints" "2 spoke, 2 are gone" "$out"
+run 0 "$ex/events"
+same "what events prints" "upper: HELLO
+dies: the server died before it replied (ECONNRESET)" "$out"
 run 0 "$ex/moved-mailbox"
 same "what moved-mailbox prints" "the owner received 1 to 500
 the heir received 501 to 1000" "$out"

@@ -993,7 +993,8 @@ static int call_unread(void *arg)
         CHECK_EQ(wharf_right_connect(t, f->hub->path, &right), 0);
         CHECK_EQ(wharf_call(t, right, "x", 1, buf, LARGE_FEW, WHARF_FOREVER), 1);
         for (unsigned i = 0; i < f->each; i++)
-                CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("a"), .len_bytes = 1), WHARF_FOREVER, &call[i]),
+                CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("a"), .len_bytes = 1), WHARF_NONE, WHARF_FOREVER,
+                                          &call[i]),
                          0);
         stage_reach(&f->ready);
         stage_await(&f->go);
@@ -1136,8 +1137,8 @@ static int calls_start(void *arg)
                 CHECK_EQ(wharf_right_connect(t, s->hub->path, &right), 0);
                 CHECK_EQ(wharf_call(t, right, "x", 1, &c, 1, WHARF_FOREVER), 1);
                 for (unsigned k = 0; k < s->each; k++)
-                        CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("a"), .len_bytes = 1), WHARF_FOREVER,
-                                                  &call),
+                        CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("a"), .len_bytes = 1), WHARF_NONE,
+                                                  WHARF_FOREVER, &call),
                                  0);
                 if (i + 1 < s->links)
                         continue;

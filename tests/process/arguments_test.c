@@ -55,15 +55,15 @@ TEST(messages)
                 SAYS("data", wharf_callmsg(task, right, &MSG(.len_bytes = 4), &MSG(.id = 0), 0));
                 SAYS("items", wharf_callmsg(task, right, &MSG(.n_items = 4), &MSG(.id = 0), 0));
                 SAYS("items", wharf_callmsg(task, right, &MSG(.id = 0), &MSG(.cap_items = 3), 0));
-                SAYS("req", wharf_call_start(task, right, NULL, 0, &call));
-                SAYS("ret_call", wharf_call_start(task, right, &MSG(.id = 0), 0, NULL));
-                SAYS("data", wharf_call_start(task, right, &MSG(.len_bytes = 4), 0, &call));
+                SAYS("req", wharf_call_start(task, right, NULL, WHARF_NONE, 0, &call));
+                SAYS("ret_call", wharf_call_start(task, right, &MSG(.id = 0), WHARF_NONE, 0, NULL));
+                SAYS("data", wharf_call_start(task, right, &MSG(.len_bytes = 4), WHARF_NONE, 0, &call));
                 SAYS("buf", wharf_recv(task, port, NULL, 1, NULL, 0));
                 SAYS("msg", wharf_recvmsg(task, port, NULL, 0));
                 SAYS("data", wharf_recvmsg(task, port, &MSG(.cap_bytes = 1), 0));
                 SAYS("items", wharf_recvmsg(task, port, &MSG(.cap_items = 1), 0));
                 CHECK_EQ(wharf_recv(task, port, bytes, sizeof bytes, NULL, 0), -EAGAIN); /* nothing was sent */
-                CHECK_EQ(wharf_call_start(task, right, &MSG(.data = bytes, .len_bytes = 1), 0, &call), 0);
+                CHECK_EQ(wharf_call_start(task, right, &MSG(.data = bytes, .len_bytes = 1), WHARF_NONE, 0, &call), 0);
                 struct wharf_msg m = MSG(.data = bytes, .cap_bytes = sizeof bytes);
                 CHECK_EQ(wharf_recvmsg(task, port, &m, 0), 0);
                 SAYS("msg", wharf_replymsg(task, m.reply, NULL));

@@ -472,7 +472,9 @@ static int calls_much(void *arg)
         become(STRANGER);
         wharf_task *t = hub_join(&s->hub, &right);
         for (unsigned i = 0; i < s->n; i++)
-                CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("x"), .len_bytes = 1), WHARF_FOREVER, &call), 0);
+                CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("x"), .len_bytes = 1), WHARF_NONE, WHARF_FOREVER,
+                                          &call),
+                         0);
         stage_reach(&s->asked);
         struct wharf_msg m = MSG(); /* reads what it is told meanwhile, as far as it is told */
         wharf_call_finish(t, right, call, &m, WHARF_FOREVER);
@@ -552,8 +554,8 @@ static int calls_for_descriptors(void *arg)
                 CHECK_EQ(wharf_right_connect(t, s->hub.path, &right[k]), 0);
         for (unsigned k = 0; k < CALLERS; k++)
                 for (unsigned i = 0; i < ANSWERS; i++)
-                        CHECK_EQ(wharf_call_start(t, right[k], &MSG(.data = BYTES("x"), .len_bytes = 1), WHARF_FOREVER,
-                                                  &calls[k][i]),
+                        CHECK_EQ(wharf_call_start(t, right[k], &MSG(.data = BYTES("x"), .len_bytes = 1), WHARF_NONE,
+                                                  WHARF_FOREVER, &calls[k][i]),
                                  0);
         stage_await(&s->go);
         for (unsigned k = 0; k < CALLERS; k++)

@@ -486,14 +486,14 @@ TEST(a_large_reply_is_freed_where_nobody_waits)
                 uint32_t call, other;
                 struct wharf_msg in = MSG(), out = MSG();
                 CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
-                CHECK_EQ(wharf_call_start(h.task, right, &MSG(), 0, &call), 0);
+                CHECK_EQ(wharf_call_start(h.task, right, &MSG(), WHARF_NONE, 0, &call), 0);
                 CHECK_EQ(wharf_recvmsg(h.task, h.port, &in, wharf_in_ms(60000)), 0);
                 CHECK_EQ(wharf_replymsg(h.task, in.reply,
                                         &MSG(.data = bytes, .len_bytes = large ? sizeof bytes : 4 * WH_PAGE,
                                              .how = WHARF_HOW_MEMORY)),
                          0);
                 const unsigned before = count_fds();
-                CHECK_EQ(wharf_call_start(h.task, right, &MSG(), 0, &other), 0);
+                CHECK_EQ(wharf_call_start(h.task, right, &MSG(), WHARF_NONE, 0, &other), 0);
                 CHECK_EQ(wharf_call_finish(h.task, right, other, &out, 0), -EAGAIN);
                 more[large] = (int)count_fds() - (int)before;
                 const uint32_t taken = wh_os_closer_taken();
@@ -801,7 +801,7 @@ TEST(a_reply_in_parts_is_put_together_up_to_a_limit)
                 int sock = owner_new(t, &right);
                 struct wharf_msg q = MSG(.data = BYTES("hi"), .len_bytes = 2);
                 struct wharf_msg a = MSG(.data = got, .cap_bytes = sizeof got);
-                CHECK_EQ(wharf_call_start(t, right, &q, 0, &call), 0);
+                CHECK_EQ(wharf_call_start(t, right, &q, WHARF_NONE, 0, &call), 0);
                 const uint64_t total = WH_REPLY_PARTS_MAX + larger;
                 if (record) {
                         struct {
@@ -848,7 +848,7 @@ TEST(a_call_that_fails_keeps_nothing_of_its_reply)
         const int sock = owner_new(t, &right);
         struct wharf_item got[ITEMS];
         uint32_t call;
-        CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("hi"), .len_bytes = 2), 0, &call), 0);
+        CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("hi"), .len_bytes = 2), WHARF_NONE, 0, &call), 0);
         const unsigned before = count_fds();
         uint8_t kind[ITEMS] = {WH_ITEM_RECEIVE, WH_ITEM_FD, WH_ITEM_FD, WH_ITEM_FD, WH_ITEM_FD};
         int sv[2], fd[ITEMS];
@@ -894,7 +894,9 @@ static int calls_and_dies(void *arg)
         uint32_t call;
         for (int i = 0; i < 4; i++)
                 CHECK_EQ(wharf_send(t, right, bytes, sizeof bytes, WHARF_FOREVER), 0);
-        CHECK_EQ(wharf_call_start(t, right, &MSG(.data = BYTES("hi"), .len_bytes = 2), WHARF_FOREVER, &call), 0);
+        CHECK_EQ(
+                wharf_call_start(t, right, &MSG(.data = BYTES("hi"), .len_bytes = 2), WHARF_NONE, WHARF_FOREVER, &call),
+                0);
         _exit(0);
 }
 

@@ -57,7 +57,7 @@ static inline uint32_t start_by_hand(wharf_task *t, wharf_name right, const stru
         struct wharf_msg m = {.size = sizeof m, .data = buf, .len_bytes = wh_names_put_request(req, buf)};
         m.items = &item;
         m.n_items = port != WHARF_NONE;
-        CHECK_EQ(wharf_call_start(t, right, &m, wharf_in_ms(60000), &call), 0);
+        CHECK_EQ(wharf_call_start(t, right, &m, WHARF_NONE, wharf_in_ms(60000), &call), 0);
         return call;
 }
 

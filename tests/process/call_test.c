@@ -218,7 +218,7 @@ TEST(many_outstanding_out_of_order)
         for (unsigned round = 0; round < 3; round++) {
                 for (unsigned i = 0; i < 64; i++) {
                         struct wharf_msg q = MSG(.data = &i, .len_bytes = i == 63 ? 0 : sizeof i, .id = KEEP);
-                        CHECK_EQ(wharf_call_start(c.task, c.right, &q, WHARF_FOREVER, &calls[i]), 0);
+                        CHECK_EQ(wharf_call_start(c.task, c.right, &q, WHARF_NONE, WHARF_FOREVER, &calls[i]), 0);
                         unsigned n;
                         struct wharf_msg a = MSG(.data = &n, .cap_bytes = sizeof n);
                         if (i < 63)
@@ -284,7 +284,7 @@ TEST(a_drop_that_cannot_be_told_ends_the_link)
         CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
         CHECK_EQ(wharf_right_new(t, port, &right), 0);
         struct wharf_msg request = MSG(.data = (char[]){"x"}, .len_bytes = 1), in = MSG(.flags = WHARF_RECV_ALLOC);
-        CHECK_EQ(wharf_call_start(t, right, &request, 0, &call), 0);
+        CHECK_EQ(wharf_call_start(t, right, &request, WHARF_NONE, 0, &call), 0);
         CHECK_EQ(wharf_recvmsg(t, port, &in, wharf_in_ms(60000)), 0);
         wh_os_gate = refuse_sends;
         CHECK_EQ(wharf_drop(t, in.reply), 0);
@@ -324,7 +324,7 @@ static void check_server_ends(uint32_t how, unsigned warm)
                 CHECK_EQ(call(&c, ECHO, "x", 1, buf, sizeof buf), 1);
         for (unsigned i = 0; i < 20; i++) {
                 struct wharf_msg q = MSG(.data = BYTES("x"), .len_bytes = 1, .id = KEEP);
-                CHECK_EQ(wharf_call_start(c.task, c.right, &q, WHARF_FOREVER, &calls[i]), 0);
+                CHECK_EQ(wharf_call_start(c.task, c.right, &q, WHARF_NONE, WHARF_FOREVER, &calls[i]), 0);
         }
         CHECK_EQ(call(&c, how, "", 0, buf, sizeof buf), -ECONNRESET);
         for (unsigned i = 0; i < 20; i++) {
@@ -413,7 +413,7 @@ TEST(delegated_replies)
                 CHECK_EQ(kill(pid, SIGSTOP), 0);
                 uint32_t len = 4, number;
                 struct wharf_msg q = MSG(.data = &len, .len_bytes = sizeof len, .id = DELEGATE);
-                CHECK_EQ(wharf_call_start(c.task, c.right, &q, WHARF_FOREVER, &number), 0);
+                CHECK_EQ(wharf_call_start(c.task, c.right, &q, WHARF_NONE, WHARF_FOREVER, &number), 0);
                 CHECK_EQ(call(&c, ECHO, "x", 1, buf, sizeof buf), 1);
                 kill_hard(pid);
                 struct wharf_msg ans = MSG(.data = buf, .cap_bytes = sizeof buf);
@@ -464,7 +464,7 @@ static int ask_and_never_read(void *arg)
         for (unsigned i = 0; i < 6000; i++) {
                 uint32_t call;
                 struct wharf_msg q = MSG(.data = BYTES("x"), .len_bytes = 1);
-                int r = wharf_call_start(t, right, &q, WHARF_FOREVER, &call);
+                int r = wharf_call_start(t, right, &q, WHARF_NONE, WHARF_FOREVER, &call);
                 if (r < 0)
                         return r == -EPIPE || r == -ENOBUFS ? 42 : 1;
         }
@@ -507,7 +507,7 @@ TEST(a_call_that_is_received_as_bytes_is_dropped)
         char c;
         CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
         struct wharf_msg q = MSG(.data = BYTES("q"), .len_bytes = 1), a = MSG(.data = &c, .cap_bytes = 1);
-        CHECK_EQ(wharf_call_start(h.task, right, &q, 0, &call), 0);
+        CHECK_EQ(wharf_call_start(h.task, right, &q, WHARF_NONE, 0, &call), 0);
         CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), 1);
         CHECK_EQ(wharf_call_finish(h.task, right, call, &a, wharf_in_ms(10000)), -ECANCELED);
         hub_close(&h);

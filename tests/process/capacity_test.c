@@ -285,7 +285,7 @@ TEST(what_goes_beside_takes_no_place)
         for (unsigned i = 0; i < CAPACITY; i++) {
                 struct wharf_msg req =
                         MSG(.data = bytes, .len_bytes = 8, .flags = WHARF_REPLY_DIRECT, .cap_bytes = 100000);
-                CHECK_EQ(wharf_call_start(h.task, right, &req, 0, &calls[i]), 0);
+                CHECK_EQ(wharf_call_start(h.task, right, &req, WHARF_NONE, 0, &calls[i]), 0);
         }
         CHECK_EQ(try_one(&h, right, 1), -EAGAIN);
         struct wharf_msg left = MSG(.data = bytes, .len_bytes = 8, .flags = WHARF_SEND_LATER);

@@ -63,7 +63,9 @@ static int64_t call_(int64_t d)
 static int64_t call_finish_(int64_t d)
 {
         uint32_t call;
-        CHECK_EQ(wharf_call_start(task, answered, &MSG(.data = bytes, .len_bytes = 1), WHARF_FOREVER, &call), 0);
+        CHECK_EQ(
+                wharf_call_start(task, answered, &MSG(.data = bytes, .len_bytes = 1), WHARF_NONE, WHARF_FOREVER, &call),
+                0);
         int64_t r = wharf_call_finish(task, answered, call, &MSG(.data = bytes, .cap_bytes = 10), d);
         CHECK_EQ(wharf_call_cancel(task, answered, call), 0);
         return r;

@@ -472,7 +472,7 @@ TEST(an_introducer_that_kept_both_ends_has_nothing_after_the_rebind)
                         first = from;
                 CHECK_EQ(from.id, first.id);
                 CHECK_EQ(from.pid, getpid());
-                CHECK_EQ(wharf_call_start(u, right, &m, 0, &call), 0);
+                CHECK_EQ(wharf_call_start(u, right, &m, WHARF_NONE, 0, &call), 0);
                 CHECK_EQ(wharf_recvmsg(t, port, &in, wharf_in_ms(60000)), 0);
                 CHECK_MEM(got, word, sizeof got);
                 CHECK_EQ(wharf_reply(t, in.reply, "honest", 7), 0);
@@ -957,7 +957,7 @@ TEST(send_without_room_ends_in_time)
         uint32_t call;
         struct wharf_msg q = {.size = sizeof q, .data = (char[]){'q'}, .len_bytes = 1};
         struct wharf_msg m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
-        CHECK_EQ(wharf_call_start(t, right, &q, WHARF_FOREVER, &call), 0);
+        CHECK_EQ(wharf_call_start(t, right, &q, WHARF_NONE, WHARF_FOREVER, &call), 0);
         CHECK_EQ(wharf_recvmsg(t, port, &m, WHARF_FOREVER), 0);
         CHECK_EQ(wharf_reply(t, m.reply, "answer", 6), 0);
         int r;
@@ -1166,7 +1166,7 @@ TEST(delegated_reply_leaks_nothing)
                 struct wharf_msg q = {.size = sizeof q, .data = (char[]){'q'}, .len_bytes = 1};
                 struct wharf_msg m = {
                         .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = &got, .cap_items = 1};
-                CHECK_EQ(wharf_call_start(t, right, &q, WHARF_FOREVER, &call), 0);
+                CHECK_EQ(wharf_call_start(t, right, &q, WHARF_NONE, WHARF_FOREVER, &call), 0);
                 CHECK_EQ(wharf_recvmsg(t, port, &m, WHARF_FOREVER), 0);
                 item.kind = WHARF_MOVE_REPLY;
                 item.name = m.reply;
@@ -1392,7 +1392,7 @@ TEST(calls_beyond_two_to_the_31)
                 char buf[8];
                 uint32_t call;
                 struct wharf_msg q = {.size = sizeof q}, m = {.size = sizeof m, .data = buf, .cap_bytes = sizeof buf};
-                CHECK_EQ(wharf_call_start(t, right, &q, 0, &call), 0);
+                CHECK_EQ(wharf_call_start(t, right, &q, WHARF_NONE, 0, &call), 0);
                 CHECK_EQ(wharf_recvmsg(t, port, &m, wharf_in_ms(60000)), 0);
                 CHECK_EQ(wharf_call_finish(t, right, call, &m, 0), -EAGAIN);
                 CHECK_EQ(wharf_reply(t, m.reply, "yes", 3), 0);

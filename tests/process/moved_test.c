@@ -1174,7 +1174,7 @@ TEST(a_port_in_an_answer_is_of_whoever_wrote_that_answer)
                 struct wharf_item it;
                 struct wharf_msg m = MSG(.items = &it, .cap_items = 1);
                 a.carrier = carrier_new((struct head){.port_id = 1, .links_max = MANY_LINKS}, NULL, 0, 0, NULL);
-                CHECK_EQ(wharf_call_start(t, right, &MSG(), 0, &a.call), 0);
+                CHECK_EQ(wharf_call_start(t, right, &MSG(), WHARF_NONE, 0, &a.call), 0);
                 CHECK_EQ(test_wait(test_fork(answers_as, &a)), 0);
                 CHECK_EQ(wharf_call_finish(t, right, a.call, &m, wharf_in_ms(60000)), 0);
                 CHECK_EQ(it.kind, WHARF_GOT_RECEIVE);

@@ -520,7 +520,7 @@ static wharf_name make_about(struct hub *h, int which, wharf_name other_port, ui
         case ABOUT_REPLY: {
                 struct wharf_msg q = MSG(), r = MSG();
                 CHECK_EQ(wharf_right_new(h->task, other_port, call_right), 0);
-                CHECK_EQ(wharf_call_start(h->task, *call_right, &q, 0, call), 0);
+                CHECK_EQ(wharf_call_start(h->task, *call_right, &q, WHARF_NONE, 0, call), 0);
                 CHECK_EQ(wharf_recvmsg(h->task, other_port, &r, 0), 0);
                 name = r.reply;
                 break;
@@ -661,7 +661,7 @@ static int ask_many(void *arg)
         uint32_t call[DELEGATED];
         for (uint32_t i = 0; i < DELEGATED; i++) {
                 struct wharf_msg q = MSG(.data = &i, .len_bytes = sizeof i);
-                CHECK_EQ(wharf_call_start(t, hub, &q, WHARF_FOREVER, &call[i]), 0);
+                CHECK_EQ(wharf_call_start(t, hub, &q, WHARF_NONE, WHARF_FOREVER, &call[i]), 0);
         }
         for (uint32_t i = DELEGATED; i-- > 0;) {
                 uint32_t got = DELEGATED;

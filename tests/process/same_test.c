@@ -240,3 +240,68 @@ TEST(an_owner_that_passes_the_question_on_is_not_the_same)
 {
         check_liar(true);
 }
+
+/* ---- who receives ---- */
+
+static int owns_and_answers(void *arg)
+{
+        wharf_name hub, port;
+        wharf_task *t = hub_join(arg, &hub);
+        if (geteuid() == 0) {
+                CHECK_EQ(setresgid(65533, 65533, 65533), 0);
+                CHECK_EQ(setresuid(65533, 65533, 65533), 0);
+        }
+        CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
+        struct wharf_item item = {.kind = WHARF_MAKE_SEND, .name = port};
+        CHECK_EQ(wharf_sendmsg(t, hub, &MSG(.items = &item, .n_items = 1), WHARF_FOREVER), 0);
+        char c;
+        while (wharf_recv(t, port, &c, 1, NULL, WHARF_FOREVER) >= 0)
+                ;
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   a holder is told which process receives what it sends, of which user, in the kernel's words.
+ * Method: another process, as another user where that is allowed; asked before and after messages; then it is gone.
+ */
+TEST(the_owner_of_a_port_is_told_by_the_kernel)
+{
+        struct hub h = hub_open(NULL);
+        pid_t pid = test_fork(owns_and_answers, &h);
+        struct wharf_item got;
+        struct wharf_owner who;
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &MSG(.items = &got, .cap_items = 1), WHARF_FOREVER), 0);
+        for (int used = 0; used < 3; used++) {
+                CHECK_EQ(wharf_right_owner(h.task, got.name, WHARF_FOREVER, &who), 0);
+                CHECK_EQ(who.pid, pid);
+                CHECK_EQ(who.uid, geteuid() == 0 ? 65533 : geteuid());
+                for (int i = 0; i < used * 20 + 1; i++)
+                        CHECK_EQ(wharf_send(h.task, got.name, "x", 1, WHARF_FOREVER), 0);
+        }
+        kill_hard(pid);
+        who.pid = 7;
+        CHECK_EQ(wharf_right_owner(h.task, got.name, WHARF_FOREVER, &who), -EPIPE);
+        CHECK_EQ(who.pid, 7); /* untouched */
+        hub_close(&h);
+}
+
+TEST(the_owner_of_a_port_is_not_known_yet)
+{
+        struct hub h = hub_open(NULL);
+        wharf_name right, once;
+        struct wharf_owner who;
+        char c;
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        CHECK_EQ(wharf_once_new(h.task, h.port, &once), 0);
+        CHECK_EQ(wharf_right_owner(h.task, right, 0, &who), -EAGAIN);
+        CHECK_EQ(wharf_right_owner(h.task, right, wharf_in_ms(2), &who), -ETIMEDOUT);
+        CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), -EAGAIN);
+        CHECK_EQ(wharf_right_owner(h.task, right, 0, &who), 0);
+        CHECK_EQ(who.pid, getpid());
+        CHECK_EQ(wharf_right_owner(h.task, once, 0, &who), -EPERM);
+        CHECK_EQ(wharf_right_owner(h.task, h.port, 0, &who), -EPERM);
+        CHECK_EQ(wharf_right_owner(h.task, 0x7fffffff, 0, &who), -EBADF);
+        CHECK_EQ(wharf_right_owner(h.task, right, 0, NULL), -EINVAL);
+        hub_close(&h);
+}

@@ -1257,7 +1257,7 @@ TEST(of_lists_that_wait_each_user_has_a_limit)
         }
         CHECK_EQ(kill(server, SIGSTOP), 0);
         for (unsigned i = 0; i < ASKED; i++)
-                CHECK_EQ(wharf_call_start(t, right[i % LINKS], &m, wharf_in_ms(60000), &call[i]), 0);
+                CHECK_EQ(wharf_call_start(t, right[i % LINKS], &m, WHARF_NONE, wharf_in_ms(60000), &call[i]), 0);
         CHECK_EQ(kill(server, SIGCONT), 0);
         for (unsigned i = 0; i < ASKED; i++) {
                 struct wharf_msg r = {.size = sizeof r, .data = answer, .cap_bytes = sizeof answer};

@@ -188,7 +188,7 @@ TEST(a_reply_for_which_there_is_no_memory_comes_later)
                 wharf_name reply[2];
                 for (unsigned k = 0; k < 2; k++) {
                         struct wharf_msg q = MSG(.data = BYTES("?"), .len_bytes = 1);
-                        CHECK_EQ(wharf_call_start(h.task, right, &q, 0, &call[k]), 0);
+                        CHECK_EQ(wharf_call_start(h.task, right, &q, WHARF_NONE, 0, &call[k]), 0);
                         CHECK_EQ(wharf_recvmsg(h.task, h.port, &in, 0), 0);
                         reply[k] = in.reply;
                 }
@@ -296,7 +296,7 @@ TEST(a_reply_for_which_there_is_no_descriptor_comes_later)
                 uint32_t call;
                 struct wharf_msg q = MSG(.data = BYTES("?"), .len_bytes = 1), a = MSG(.data = got, .cap_bytes = LEN);
                 struct wharf_msg in = MSG(.data = &c, .cap_bytes = 1);
-                CHECK_EQ(wharf_call_start(h.task, right, &q, 0, &call), 0);
+                CHECK_EQ(wharf_call_start(h.task, right, &q, WHARF_NONE, 0, &call), 0);
                 CHECK_EQ(wharf_recvmsg(h.task, h.port, &in, 0), 0);
                 answer[LEN - 1] = (uint8_t)i;
                 rlim_t was = limit_descriptors(3);
@@ -330,7 +330,7 @@ TEST(a_large_reply_without_shared_memory_is_refused_before_it_begins)
                 uint32_t call;
                 struct wharf_msg q = MSG(.data = BYTES("?"), .len_bytes = 1), a = MSG(.data = answer, .cap_bytes = LEN);
                 struct wharf_msg in = MSG(.data = &c, .cap_bytes = 1);
-                CHECK_EQ(wharf_call_start(h.task, right, &q, 0, &call), 0);
+                CHECK_EQ(wharf_call_start(h.task, right, &q, WHARF_NONE, 0, &call), 0);
                 CHECK_EQ(wharf_recvmsg(h.task, h.port, &in, 0), 0);
                 wh_os_gate = no_shared_memory;
                 CHECK_EQ(wharf_reply(h.task, in.reply, answer, LEN), -EOPNOTSUPP);

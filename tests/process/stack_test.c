@@ -180,7 +180,7 @@ static void *send_and_receive(void *arg)
                 q.flags = i % 2 ? WHARF_REPLY_DIRECT : 0;
                 q.cap_bytes = 1 << 20;
                 uint32_t call;
-                DONE(wharf_call_start(t, right, &q, WHARF_FOREVER, &call));
+                DONE(wharf_call_start(t, right, &q, WHARF_NONE, WHARF_FOREVER, &call));
                 if (i % 5 == 4)
                         DONE(wharf_call_cancel(t, right, call));
                 receive(t, port, 0);

@@ -1020,7 +1020,7 @@ TEST(a_reply_brings_no_more_than_its_caller_takes)
                 uint32_t call;
                 CHECK_EQ(wharf_port_new(t, NULL, &port), 0);
                 CHECK_EQ(wharf_right_new(t, port, &right), 0);
-                CHECK_EQ(wharf_call_start(t, right, &MSG(.data = bytes, .len_bytes = 1), 0, &call), 0);
+                CHECK_EQ(wharf_call_start(t, right, &MSG(.data = bytes, .len_bytes = 1), WHARF_NONE, 0, &call), 0);
                 struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
                 CHECK_EQ(wharf_recvmsg(t, port, &m, 0), 0);
                 wharf_release(t, &m);
@@ -1621,7 +1621,7 @@ TEST(a_flood_of_frames_ends_no_call_of_a_holder_late)
                 if (how == 1) { /* a call is outstanding before the flood begins */
                         struct wh_frame f = {.type = WH_FRAME_HELLO};
                         CHECK_EQ(wh_frame_greet(sv[1], &f, &hello), 0);
-                        CHECK_EQ(wharf_call_start(t, right, &m, 0, &call), 0);
+                        CHECK_EQ(wharf_call_start(t, right, &m, WHARF_NONE, 0, &call), 0);
                 }
                 struct wh_frame f = {.type = WH_FRAME_REFUSE, .to = WH_TO_HOLDER, .arg = EDQUOT};
                 CHECK_EQ(wh_frame_send(sv[1], &f, NULL, 0, NULL, false), 0);

@@ -696,7 +696,7 @@ static int call_reply_sizes(void *arg)
                         uint32_t call;
                         struct wharf_msg req = MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT,
                                                    .cap_bytes = len);
-                        CHECK_EQ(wharf_call_start(t, hub, &req, WHARF_FOREVER, &call), 0);
+                        CHECK_EQ(wharf_call_start(t, hub, &req, WHARF_NONE, WHARF_FOREVER, &call), 0);
                         a.cap_bytes = len - 1;
                         CHECK_EQ(wharf_call_finish(t, hub, call, &a, WHARF_FOREVER), -EOVERFLOW);
                         CHECK_EQ(a.len_bytes, len);
@@ -995,7 +995,7 @@ static int call_and_give_up(void *arg)
                 struct wharf_msg req =
                         MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT, .cap_bytes = 8 * MIB);
                 uint32_t call;
-                CHECK_EQ(wharf_call_start(t, hub, &req, WHARF_FOREVER, &call), 0);
+                CHECK_EQ(wharf_call_start(t, hub, &req, WHARF_NONE, WHARF_FOREVER, &call), 0);
                 if (i % 2)
                         stage_await(&g->answered); /* before it is given up, then */
                 size_t before = resident_bytes();
@@ -1058,7 +1058,7 @@ static int call_and_die(void *arg)
         uint64_t ask[2] = {1, MIB};
         struct wharf_msg req = MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT, .cap_bytes = MIB);
         uint32_t call;
-        CHECK_EQ(wharf_call_start(t, hub, &req, WHARF_FOREVER, &call), 0);
+        CHECK_EQ(wharf_call_start(t, hub, &req, WHARF_NONE, WHARF_FOREVER, &call), 0);
         kill(getpid(), SIGKILL);
         return 1;
 }
@@ -1111,7 +1111,7 @@ TEST(a_server_killed_while_it_writes_leaves_an_error_or_a_whole_reply)
                 struct wharf_msg req =
                         MSG(.data = ask, .len_bytes = sizeof ask, .flags = WHARF_REPLY_DIRECT, .cap_bytes = 4 * MIB);
                 uint32_t call;
-                CHECK_EQ(wharf_call_start(t, right, &req, WHARF_FOREVER, &call), 0);
+                CHECK_EQ(wharf_call_start(t, right, &req, WHARF_NONE, WHARF_FOREVER, &call), 0);
                 usleep(i * 250);
                 CHECK_EQ(kill(pid, SIGKILL), 0);
                 a = MSG(.flags = WHARF_RECV_ALLOC);
@@ -1228,7 +1228,7 @@ TEST(direct_replies_that_no_honest_server_gives)
                 struct wharf_msg req = MSG(.data = mine, .len_bytes = 1, .how = WHARF_HOW_INLINE,
                                            .flags = lie ? WHARF_REPLY_DIRECT : 0, .cap_bytes = 4096);
                 uint32_t call;
-                CHECK_EQ(wharf_call_start(h.task, right, &req, 0, &call), 0);
+                CHECK_EQ(wharf_call_start(h.task, right, &req, WHARF_NONE, 0, &call), 0);
                 struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
                 CHECK_EQ(wharf_recvmsg(h.task, h.port, &m, WHARF_FOREVER), 0);
                 wharf_release(h.task, &m);
@@ -1271,7 +1271,7 @@ TEST(direct_takes_two)
         CHECK_EQ(wharf_right_new(t, port, &right), 0);
         uint8_t *bytes = pattern_new(LEN, 1);
         struct wharf_msg req = MSG(.data = bytes, .len_bytes = LEN, .flags = WHARF_REPLY_DIRECT, .cap_bytes = LEN);
-        CHECK_EQ(wharf_call_start(t, right, &req, 0, &call), 0);
+        CHECK_EQ(wharf_call_start(t, right, &req, WHARF_NONE, 0, &call), 0);
         struct wharf_msg m = MSG(.flags = WHARF_RECV_ALLOC);
         CHECK_EQ(wharf_recvmsg(t, port, &m, 0), 0);
         struct wharf_msg reply = MSG(.data = m.data, .len_bytes = LEN, .how = WHARF_HOW_DIRECT);

@@ -578,7 +578,7 @@ static int use_the_parents_task(void *arg)
         CHECK_EQ(wharf_recv(h->task, h->port, &c, 1, NULL, WHARF_FOREVER), -ESTALE);
         CHECK_EQ(wharf_recvmsg(h->task, h->port, &m, WHARF_FOREVER), -ESTALE);
         CHECK_EQ(wharf_call(h->task, 2, "x", 1, &c, 1, WHARF_FOREVER), -ESTALE);
-        CHECK_EQ(wharf_call_start(h->task, 2, &m, 0, &n), -ESTALE);
+        CHECK_EQ(wharf_call_start(h->task, 2, &m, WHARF_NONE, 0, &n), -ESTALE);
         CHECK_EQ(wharf_call_finish(h->task, 2, 1, &m, 0), -ESTALE);
         CHECK_EQ(wharf_call_cancel(h->task, 2, 1), -ESTALE);
         CHECK_EQ(wharf_reply(h->task, 3, "x", 1), -ESTALE);

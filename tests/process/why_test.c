@@ -101,7 +101,7 @@ TEST(waits_and_ends_are_told)
         uint32_t call;
         CHECK_EQ(wharf_recvmsg(task, port, &m, 0), 0);
         FAILS(-EPIPE, "", wharf_reply(task, m.reply, bytes, 1) ?: -EPIPE);
-        CHECK_EQ(wharf_call_start(task, right, &MSG(.data = bytes, .len_bytes = 1), 0, &call), 0);
+        CHECK_EQ(wharf_call_start(task, right, &MSG(.data = bytes, .len_bytes = 1), WHARF_NONE, 0, &call), 0);
         CHECK_EQ(wharf_recvmsg(task, port, &m, 0), 0);
         CHECK_EQ(wharf_drop(task, m.reply), 0);
         FAILS(-ECANCELED, "dropped the request", wharf_call_finish(task, right, call, &m, 0));

@@ -82,7 +82,7 @@ static void messages(wharf_task *t)
                 struct wharf_msg q = MSG(.data = large, .len_bytes = (size_t)i * 1000),
                                  a = MSG(.data = taken, .cap_bytes = 10);
                 uint32_t call;
-                MUST(wharf_call_start(t, right, &q, WHARF_FOREVER, &call) == 0);
+                MUST(wharf_call_start(t, right, &q, WHARF_NONE, WHARF_FOREVER, &call) == 0);
                 receive(t, port, 0);
                 MUST(wharf_call_finish(t, right, call, &a, WHARF_FOREVER) == 0 && a.len_bytes == 3);
         }

@@ -22,7 +22,7 @@ static int call(wharf_task *task, wharf_name right, const void *data, size_t len
         int64_t start_ns = wharf_now_ns();
         if (len >= 64u << 20)
                 progress("sending %s", format_size(len, text));
-        int r = wharf_call_start(task, right, &m, deadline_ns, &call);
+        int r = wharf_call_start(task, right, &m, WHARF_NONE, deadline_ns, &call);
         if (r < 0)
                 return r;
         for (;;) {

@@ -1,6 +1,6 @@
 /*
- * Do two rights lead to the same port? Both owners are asked, each over its own link, and the kernel says which process
- * answered (WHO). An id alone proves nothing: every holder of a right knows it, and can serve a port that claims it, or
+ * Who is the owner of the port that a right leads to, and do two rights lead to the same port? The owners are asked, each over
+ * its own link, and the kernel says which process answered (WHO). An id alone proves nothing: every holder of a right knows it, and can serve a port that claims it, or
  * move one with that id to where the true one is. So which of its ports it is the process that answers says in a number of
  * its own, which no port brings along.
  */
@@ -12,6 +12,9 @@
 #include "wharf/port.h"
 
 #include <errno.h>
+
+static const char not_answered[] = "an owner has not answered yet: it must receive to do so",
+                  nobody_known[] = "the kernel does not say here which process owns a port";
 
 struct answer {
         uint64_t port_id, port;
@@ -102,6 +105,26 @@ static int alive(struct wh_link *l, int64_t deadline_ns)
         return l->out.over ? l->out.over : l->over;
 }
 
+WHARF_API int wharf_right_owner(wharf_task *t, wharf_name right, int64_t deadline_ns, struct wharf_owner *ret)
+{
+        struct answer x = {0};
+        if (!ret)
+                return wh_fail_null("ret");
+        int r = step(t, right, ask, deadline_ns, NULL);
+        if (r == 0)
+                r = step(t, right, await, deadline_ns, &x);
+        if (r == 0)
+                r = step(t, right, alive, 0, NULL);
+        if (r == -EAGAIN || r == -ETIMEDOUT)
+                return wh_fail_plain(r, not_answered);
+        if (r < 0)
+                return wh_fail_at(t, r, right);
+        if (!x.owner.known || x.owner.pid == 0)
+                return wh_fail_plain(-EOPNOTSUPP, nobody_known);
+        *ret = (struct wharf_owner){.pid = x.owner.pid, .uid = x.owner.uid, .gid = x.owner.gid};
+        return 0;
+}
+
 WHARF_API int wharf_right_same(wharf_task *t, wharf_name a, wharf_name b, int64_t deadline_ns)
 {
         struct answer x = {0}, y = {0};
@@ -117,12 +140,12 @@ WHARF_API int wharf_right_same(wharf_task *t, wharf_name a, wharf_name b, int64_
         if (r == 0)
                 r = step(t, b, alive, 0, NULL);
         if (r == -EAGAIN || r == -ETIMEDOUT)
-                return wh_fail_plain(r, "an owner has not answered yet: it must receive to do so");
+                return wh_fail_plain(r, not_answered);
         if (r < 0)
                 return wh_fail_at(t, r, wharf_name_kind(t, a) == WHARF_KIND_SEND ? b : a);
         if (x.port_id != y.port_id || x.port != y.port)
                 return 0;
         if (!x.owner.known || !y.owner.known || x.owner.pid == 0 || y.owner.pid == 0)
-                return wh_fail(-EOPNOTSUPP, "the kernel does not say here which process owns a port");
+                return wh_fail_plain(-EOPNOTSUPP, nobody_known);
         return x.owner.pid == y.owner.pid;
 }
