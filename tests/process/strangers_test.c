@@ -1771,6 +1771,17 @@ struct taker {
         struct rlimit fds; /* what it may have itself */
 };
 
+/* A hub of a task that may have so many descriptors, of which it has its shares; *ret_was is what this process may have. */
+static struct hub hub_of_few(rlim_t fds, struct rlimit *ret_was)
+{
+        struct rlimit l;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, ret_was), 0);
+        l = *ret_was;
+        l.rlim_cur = fds;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
+        return hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+}
+
 static int has_many_lanes(void *arg)
 {
         struct taker *k = arg;
@@ -1803,12 +1814,8 @@ TEST(lanes_of_one_user_leave_descriptors_for_others)
         enum { N = 60, ALL = 256 };
         if (geteuid() != 0)
                 test_skip("another user is needed");
-        struct rlimit was, l;
-        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &was), 0);
-        l = was;
-        l.rlim_cur = ALL;
-        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
-        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS)); /* its shares are of that */
+        struct rlimit was;
+        struct hub h = hub_of_few(ALL, &was);
         struct taker k = {.hub = &h, .ready = stage_new(), .over = stage_new(), .n = N, .fds = was};
         pid_t pid = test_fork(has_many_lanes, &k);
         static char text[40000];
@@ -1867,12 +1874,8 @@ TEST(answers_over_send_once_rights_are_their_givers_to_pay)
         enum { N = 100, ALL = 256, MOST = 72 };
         if (geteuid() != 0)
                 test_skip("another user is needed");
-        struct rlimit was, l;
-        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &was), 0);
-        l = was;
-        l.rlim_cur = ALL;
-        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
-        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS)); /* its shares are of that */
+        struct rlimit was;
+        struct hub h = hub_of_few(ALL, &was);
         struct taker k = {.hub = &h, .ready = stage_new(), .over = stage_new(), .n = N, .fds = was};
         pid_t pid = test_fork(asks_by_once_rights, &k);
         unsigned good = 0, refused = 0;
