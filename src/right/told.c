@@ -2,7 +2,7 @@
  * told - calls whose end is told at a port of the caller's, so that no thread waits for them.
  *
  * Always true, with the link's lock free:
- *   U1  A call that has a notice has not ended. One that ends fires it, in wh_call_end().
+ *   U1  A call that has a notice has not ended. One that ends fires it, in wh_call_end(). Fired before, it says -EAGAIN.
  *   U2  Where there are such calls, and no thread leads (holder.c), what comes for them rings: the link's socket, and that of a
  *       reply that was passed on, are in the epoll of the inbox that the notice goes to, and the lane was announced to be
  *       unwatched after it was last seen empty.
@@ -30,7 +30,7 @@ void wh_told_via(struct wh_link *l, struct wh_call *c, bool add)
         if (!add)
                 wh_os_epoll_del(c->inbox->ep, c->via); /* before it is closed: a copy elsewhere would keep it firing */
         else if (wh_os_epoll_add(c->inbox->ep, c->via, EVENTS, tag_of(l)) < 0)
-                wh_told_fire(l, c); /* it cannot be heard: whoever finishes it waits */
+                wh_told_fire(l, c); /* it cannot be heard, and is told of as -EAGAIN: whoever finishes it waits */
 }
 
 int wh_told_begin(struct wh_link *l, struct wh_call *c, struct wh_notice *n, wharf_name port)
@@ -71,7 +71,7 @@ void wh_told_fire(struct wh_link *l, struct wh_call *c)
         struct wh_notice *n = end(l, c);
         if (!n)
                 return;
-        n->error = c->done ? c->result : 0;
+        n->error = c->done ? c->result : -EAGAIN;
         wh_notice_fire(l->task, n);
 }
 
