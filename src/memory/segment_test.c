@@ -291,8 +291,13 @@ TEST(a_segment_is_sent_as_a_descriptor)
         CHECK_EQ(ftruncate(hole, 1 << 20), 0);
         CHECK_EQ(fallocate(hole, FALLOC_FL_KEEP_SIZE, 1 << 20, 1 << 20), 0); /* as many blocks, all behind its end */
         CHECK_EQ(fcntl(hole, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
-        CHECK_EQ(wharf_segment_from_fd(hole, WHARF_SEGMENT_READ, WHARF_SEGMENT_SEALED, &t), -EPROTO);
-        close(hole);
+        uint64_t there; /* before Linux 6.5, and in the emulator, nobody says */
+        const bool told = wh_os_bytes_there(hole, 1 << 20, &there) == 0;
+        CHECK_EQ(wharf_segment_from_fd(hole, WHARF_SEGMENT_READ, WHARF_SEGMENT_SEALED, &t), told ? -EPROTO : 0);
+        if (told)
+                close(hole);
+        else
+                wharf_segment_close(t);
         CHECK_EQ(wharf_segment_from_fd(sv[0], WHARF_SEGMENT_READ, WHARF_SEGMENT_SEALED, &t), -EPROTO);
         CHECK_EQ(wharf_segment_from_fd(sv[0], WHARF_SEGMENT_READ, 0, &t), -ENODEV);
         CHECK_EQ(wharf_segment_from_fd(-1, WHARF_SEGMENT_READ, 0, &t), -EBADF);
