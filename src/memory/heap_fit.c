@@ -188,9 +188,11 @@ static int bin_remove(struct wharf_heap *h, uint32_t u, uint32_t n)
 static uint32_t bin_find(struct wharf_heap *h, uint32_t n, bool longest)
 {
         if (longest) {
-                for (uint32_t w = HEAP_BINS / 64; w-- > 0;)
-                        if (h->live->bins_used[w])
-                                return w * 64 + wh_log2_floor(h->live->bins_used[w]);
+                for (uint32_t w = HEAP_BINS / 64; w-- > 0;) {
+                        const uint64_t bits = *(volatile const uint64_t *)&h->live->bins_used[w]; /* once (H5) */
+                        if (bits)
+                                return w * 64 + wh_log2_floor(bits);
+                }
                 return HEAP_BINS;
         }
         for (uint32_t w = n / 64; w < HEAP_BINS / 64; w++) {
@@ -486,7 +488,8 @@ static uint32_t fit_rebuild(struct wharf_heap *h, bool trust)
                 else
                         live->used_units += t.value;
         }
-        if (live->rover >= h->head.units || !wh_bitset_has(&h->heads, live->rover))
+        const uint32_t rover = *(volatile const uint32_t *)&live->rover; /* once (H5) */
+        if (rover >= h->head.units || !wh_bitset_has(&h->heads, rover))
                 live->rover = 0;
         return damaged;
 }

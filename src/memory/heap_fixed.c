@@ -117,7 +117,9 @@ static bool fixed_whole(struct wharf_heap *h)
 
 static uint64_t fixed_bytes_max(struct wharf_heap *h)
 {
-        return heap_payload(h, units_of(h, h->by_rank[h->n_tags - 1]));
+        const uint64_t bytes = (uint64_t)units_of(h, h->by_rank[h->n_tags - 1]) << h->head.unit_log2;
+        const uint64_t beside = h->inside_bytes + h->guard_bytes;
+        return bytes > beside ? bytes - beside : 0;
 }
 
 const struct heap_policy wh_heap_fixed = {
