@@ -69,10 +69,15 @@ static const char *command(pid_t pid, char buf[32])
 /* The first wait of that process, and behind the last. */
 static size_t first_of(const struct look *k, pid_t pid)
 {
-        size_t i = 0;
-        while (i < k->n && k->waits[i].pid < pid)
-                i++;
-        return i;
+        size_t from = 0, to = k->n; /* they are in that order */
+        while (from < to) {
+                const size_t mid = from + (to - from) / 2;
+                if (k->waits[mid].pid < pid)
+                        from = mid + 1;
+                else
+                        to = mid;
+        }
+        return from;
 }
 
 static bool is_stuck(const struct look *k, pid_t pid)
@@ -202,14 +207,31 @@ static const char *circle_how(const struct look *k, const struct circle *c)
 
 /* ---- telling ---- */
 
+static int by_id(const void *a, const void *b)
+{
+        const struct wharf_named *x = a, *y = b;
+        return x->id.v < y->id.v ? -1 : x->id.v > y->id.v ? 1 : strcmp(x->name, y->name);
+}
+
+/* The first name of that port, of those that are in the order of by_id(); or NULL. */
+static const char *name_of(wharf_port_id id, const struct wharf_named *named, size_t n_named)
+{
+        size_t from = 0, to = id.v ? n_named : 0;
+        while (from < to) {
+                const size_t mid = from + (to - from) / 2;
+                if (named[mid].id.v < id.v)
+                        from = mid + 1;
+                else
+                        to = mid;
+        }
+        return from < n_named && id.v && named[from].id.v == id.v ? named[from].name : NULL;
+}
+
 static const char *waits_for(const struct wharf_wait *w, const struct wharf_named *named, size_t n_named, char buf[200])
 {
         static const char *const words[] = {"-", "receive on", "send to", "reply from"};
-        const char *name = NULL;
+        const char *name = name_of(w->port, named, n_named);
         char id[24];
-        for (size_t i = 0; i < n_named && !name; i++)
-                if (w->port.v && named[i].id.v == w->port.v)
-                        name = named[i].name;
         snprintf(id, sizeof id, "%016" PRIx64, w->port.v);
         if (w->what == WHARF_WAITS_NOT || w->what > WHARF_WAITS_CALL)
                 return words[0];
@@ -292,11 +314,8 @@ static json_object *json_wait(const struct wharf_wait *w, const struct wharf_nam
         json_object_object_add(o, "waits", json_object_new_string(words[w->what <= WHARF_WAITS_CALL ? w->what : 0]));
         snprintf(id, sizeof id, "%016" PRIx64, w->port.v);
         json_object_object_add(o, "port_id", w->port.v ? json_object_new_string(id) : NULL);
-        json_object *name = NULL;
-        for (size_t i = 0; i < n_named && !name; i++)
-                if (w->port.v && named[i].id.v == w->port.v)
-                        name = json_shown(named[i].name);
-        json_object_object_add(o, "name", name);
+        const char *name = name_of(w->port, named, n_named);
+        json_object_object_add(o, "name", name ? json_shown(name) : NULL);
         json_object_object_add(o, "rendezvous", json_object_new_boolean(!!(w->flags & WHARF_WAIT_RENDEZVOUS)));
         json_object_object_add(o, "from_one", json_object_new_boolean(!!(w->flags & WHARF_WAIT_ONE)));
         for (uint32_t i = 0; i < w->n_whom && i < WHARF_WHOM_MAX; i++)
@@ -356,6 +375,8 @@ static int run_ps(const struct verb *v, wharf_task *task, bool json)
         if (e < 0) {
                 r = verb_error(v, wharf_domain_path(), e);
         } else {
+                if (n_named)
+                        qsort(named, n_named, sizeof *named, by_id);
                 if (json)
                         print_json(&k, named, n_named, &c);
                 else
