@@ -154,15 +154,19 @@ static bool claim_waits(struct wharf_direct *d, uint64_t sender_id)
 int wh_door_take(struct wharf_direct *d, int64_t deadline_ns)
 {
         uint8_t buf[DOOR_BYTES_MAX];
-        struct wharf_item items[WHARF_ITEMS_MAX];
-        struct wharf_msg m = {
-                .size = sizeof m, .data = buf, .cap_bytes = sizeof buf, .items = items, .cap_items = WHARF_ITEMS_MAX};
+        struct wharf_item items[1]; /* what brings more is dropped, and not looked into */
+        struct wharf_msg m = {.size = sizeof m,
+                              .flags = WHARF_RECV_DROP_UNFIT,
+                              .data = buf,
+                              .cap_bytes = sizeof buf,
+                              .items = items,
+                              .cap_items = 1};
         struct wharf_name_event event;
         if (!d->spare && !(d->spare = wh_os_calloc(1, sizeof *d->spare)))
                 return wh_fail(wh_trace(-ENOMEM), NULL);
         int r = wharf_recvmsg(d->task, d->door, &m, deadline_ns);
         if (r < 0)
-                return r;
+                return r == -EOVERFLOW ? 0 : r;
         if (m.notice == WHARF_NOTICE_NO_SENDERS) {
                 struct inlet *in = wh_inlet_of(d, m.about);
                 if (in)

@@ -65,7 +65,7 @@ static struct known *end_untold(struct wharf_direct *d, const char *peer)
 static int recv_from(struct wharf_direct *d, const char *peer, struct wharf_msg *m, int64_t deadline_ns)
 {
         bool looked = false;
-        struct work w = {.deadline_ns = deadline_ns, .left = WORK_MAX};
+        struct work w = {.deadline_ns = deadline_ns, .began_ns = wh_os_now_ns(), .left = WORK_MAX};
         for (;; work_again(&w)) {
                 struct inlet *in = wh_inlet_find(&d->inlets, NULL, peer), *gone = NULL;
                 bool over = w.later && work_ends(&w);
@@ -140,13 +140,17 @@ static bool is_shortage(int r)
         return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS;
 }
 
-/* All that are in the set have ended, and all they sent was received. */
+/* All that are in the set have ended, and all they sent was received. A port may have many links: the next look goes on. */
 static void inlets_end(struct wharf_direct *d, struct work *w)
 {
+        bool first = true;
         wh_list_for_safe (pos, &d->inlets.all) {
                 struct inlet *in = wh_container(pos, struct inlet, e.node);
                 if (!in->in_set)
                         continue;
+                if (!first && work_ends(w))
+                        return;
+                first = false;
                 wh_inlet_end(d, in);
                 work_spend(w, 1);
         }
@@ -218,7 +222,7 @@ static int recv_set(struct wharf_direct *d, struct wharf_msg *m, char *who, stru
 static int recv_anyone(struct wharf_direct *d, struct wharf_msg *m, char *who, int64_t deadline_ns)
 {
         struct pollfd p[2] = {{.events = POLLIN}, {.events = POLLIN}};
-        struct work w = {.deadline_ns = deadline_ns, .left = WORK_MAX};
+        struct work w = {.deadline_ns = deadline_ns, .began_ns = wh_os_now_ns(), .left = WORK_MAX};
         int r = wharf_port_fd(d->task, d->door, &p[0].fd);
         if (r == 0)
                 r = wharf_port_fd(d->task, d->set, &p[1].fd);

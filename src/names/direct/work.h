@@ -16,9 +16,12 @@ enum {
         WORK_MAX = ROUNDS_AT_ONCE * WORK_IN_VAIN,
 };
 
+#define WORK_NS ((int64_t)10 * 1000000)
+
 /* What a receive may still do before it looks at its deadline; if that is 0, before it returns. */
 struct work {
         int64_t deadline_ns;
+        int64_t began_ns; /* of a receive that may not wait, which takes WORK_NS at most */
         unsigned left;
         bool later; /* not the first look of this call, which does a little of everything, however short the deadline is */
 };
@@ -36,7 +39,7 @@ static inline void work_spend(struct work *w, unsigned n)
 /* True when the look has to end here: it has done enough, or the deadline is over. */
 static inline bool work_ends(const struct work *w)
 {
-        return w->left == 0 || (w->deadline_ns && is_over(w->deadline_ns));
+        return w->left == 0 || is_over(w->deadline_ns ? w->deadline_ns : w->began_ns + WORK_NS);
 }
 
 /* Another look begins. Whoever may wait has as much for each; for others that was all. */
