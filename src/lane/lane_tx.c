@@ -352,11 +352,10 @@ bool wh_lane_lent_any(const struct wh_lane_tx *lane)
 
 void wh_lane_unlend(struct wh_lane_tx *lane, uint16_t slot)
 {
-        const bool ours = lane->slot[slot].in_use && !lane->slot[slot].sent;
-        assert(ours || lane->ring.broken);
-        if (!ours)
-                return;
-        slot_idle(lane, slot);
+        if (lane->slot[slot].in_use && !lane->slot[slot].sent)
+                slot_idle(lane, slot);
+        else
+                lane->ring.broken = true; /* the receiver has said two things of it */
 }
 
 struct wh_rec_block wh_lane_block(const struct wh_lane_tx *lane, uint16_t slot, uint64_t len, uint64_t total)

@@ -293,6 +293,19 @@ static int frame_heed(struct wh_link *l, const struct wh_frame *f, const uint8_t
         }
 }
 
+/*
+ * A pair for somebody else is made by who introduces it, in that same call. Another's end is none: it could be that of this very link,
+ * which would wait behind itself for a place.
+ */
+static bool is_made_by(const struct wh_link *l, int sock, const struct wh_cred *cred)
+{
+        struct ucred maker;
+        socklen_t len = sizeof maker;
+        const pid_t by = cred->known ? cred->pid : l->cred.pid;
+        return (!cred->known && !l->cred.known) ||
+               (wh_os_getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &maker, &len) == 0 && maker.pid == by);
+}
+
 int wh_frames_dispatch(struct wh_link *l, const struct wh_frame *f, const uint8_t *data, int *fds,
                        const struct wh_cred *cred, bool *ret_kept)
 {
@@ -317,7 +330,7 @@ int wh_frames_dispatch(struct wh_link *l, const struct wh_frame *f, const uint8_
         case WH_FRAME_RING:
                 return frame_memory(l, f, fds, ret_kept);
         case WH_FRAME_ADOPT:
-                if (!l->owner || f->n_fds != 1)
+                if (!l->owner || f->n_fds != 1 || !is_made_by(l, fds[0], cred))
                         return -EPROTO;
                 *ret_kept = true;
                 return l->end->introduced(l, fds[0], f, cred);

@@ -76,6 +76,16 @@ static inline __attribute__((always_inline)) int tx_sent(struct wh_link *l, stru
 
 /* ---- offers: where the port's capacity is zero, and direct transfers ---- */
 
+/* It counts, also where the receiver has ended since. */
+static int offer_taken(struct wh_link *l)
+{
+        l->out.lane->offered = -1;
+        l->out.offer = 0;
+        l->out.seq++;
+        atomic_store_explicit(&l->out.lane->ring.out->sent_messages, l->out.seq, memory_order_relaxed);
+        return 0;
+}
+
 /*
  * What became of it. The message was published with a claim word that says that it is offered, which the receiver changes
  * when it takes it, or we when we give up. Its block stays ours until it is taken. -EAGAIN for as long as the offer stands;
@@ -87,13 +97,9 @@ static int offer_look(struct wh_link *l, struct wh_outgoing *o)
         const enum wh_claim c = wh_ring_offer_state(&l->out.lane->ring, l->out.offer - 1, &refused);
         if (c == WH_CLAIM_OFFERED)
                 return l->out.over ? l->out.over : l->over ? l->over : -EAGAIN;
+        if (c == WH_CLAIM_TAKEN)
+                return offer_taken(l);
         l->out.lane->offered = -1;
-        if (c == WH_CLAIM_TAKEN) {
-                l->out.offer = 0;
-                l->out.seq++;
-                atomic_store_explicit(&l->out.lane->ring.out->sent_messages, l->out.seq, memory_order_relaxed);
-                return 0;
-        }
         if (c != WH_CLAIM_REFUSED || o->asked != WHARF_HOW_DIRECT) {
                 l->out.lane->ring.broken = true;
                 return wh_link_no_room(l);
@@ -111,7 +117,7 @@ int wh_link_withdraw(struct wh_link *l, struct wh_outgoing *o, int err)
 {
         switch (wh_ring_withdraw(&l->out.lane->ring, l->out.offer - 1)) {
         case WH_CLAIM_TAKEN:
-                return offer_look(l, o);
+                return offer_taken(l); /* the word is not loaded a second time */
         case WH_CLAIM_WITHDRAWN:
                 break;
         default:

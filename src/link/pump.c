@@ -99,7 +99,7 @@ struct spent {
         int64_t cpu_ns;
 };
 
-enum { SLOW_US = 400, SLOW_LOOKS = 64, US_EACH = 4 };
+enum { US_EACH = 4, SLOW_US = US_EACH * WH_COST_FRAME, SLOW_LOOKS = 64 };
 
 static struct spent spending(const struct wh_link *l)
 {
@@ -113,7 +113,7 @@ static bool spend_time(struct wh_link *l, struct spent *s)
                 const int64_t cpu = wh_os_thread_ns();
                 const uint64_t us = (uint64_t)(cpu - s->cpu_ns) / 1000;
                 l->in.slow = us > SLOW_US ? SLOW_LOOKS : l->in.slow - 1;
-                if (us > (uint64_t)US_EACH * WH_COST_FRAME)
+                if (us > SLOW_US)
                         wh_link_spend(l, us / US_EACH);
                 s->cpu_ns = cpu;
         } else if (wh_unlikely((now - s->ticks) / l->task->ticks_per_us > SLOW_US)) {

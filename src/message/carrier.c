@@ -1,6 +1,8 @@
 #include "message/carrier.h"
 #include "message/deliver.h"
 
+#include "link/pump.h"
+#include "message/move.h"
 #include "message/send.h"
 #include "right/right.h"
 #include "port/port.h"
@@ -52,18 +54,34 @@ void wh_carrier_done(wharf_task *t, const struct wharf_msg *m, struct wh_carrier
         wh_os_close_theirs(c->sock); /* with all that lies in it, if nobody took it */
 }
 
-int wh_carrier_unpack(wharf_task *t, int sock, struct wharf_msg *m)
+int wh_carrier_unpack(wharf_task *t, int sock, struct wharf_msg *m, struct wh_link **state)
 {
-        struct wh_link l = wh_single_link(t, sock);
+        if (!*state) {
+                if (!(*state = wh_os_calloc(1, sizeof **state)))
+                        return wh_trace(-ENOMEM);
+                **state = wh_single_link(t, sock);
+                (*state)->answer = true;
+        }
+        struct wh_link *l = *state;
         struct wh_incoming in = {0};
-        l.answer = true;
-        int r = wh_link_next(&l, &in);
-        if (r == 1)
-                r = in.call || in.dropped ? -EPROTO : wh_deliver(t, &l, &in, NULL, m, WHARF_NONE);
-        else if (r == 0 || r == -EPIPE)
-                r = -ENODATA;
-        l.sock = -1;
-        wh_link_done(&l);
+        l->task = t;
+        int r;
+        do { /* a port in it is opened part by part, and nobody else waits here */
+                l->in.budget = WH_BUDGET;
+                r = wh_link_next(l, &in);
+                if (r == 1)
+                        r = in.call || in.dropped ? -EPROTO : wh_deliver(t, l, &in, NULL, m, WHARF_NONE);
+                else if (r == 0 || r == -EPIPE)
+                        r = -ENODATA;
+        } while (r == WH_LINK_LATER);
+        if (wh_shortage(r) || r == -EMFILE || r == -ENFILE) {
+                wh_moving_undo(&l->in.items); /* it may be another task that tries again */
+                return r;
+        }
+        l->sock = -1;
+        wh_link_done(l);
+        free(l);
+        *state = NULL;
         return r;
 }
 

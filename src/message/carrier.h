@@ -21,9 +21,10 @@ int wh_carrier_pack(wharf_task *t, const struct wharf_msg *m, int64_t deadline_n
 /* It was inherited, or (not `sent`) nothing has happened. */
 void wh_carrier_done(wharf_task *t, const struct wharf_msg *m, struct wh_carrier *c, bool sent);
 /*
- * Take the message from an inherited socket. -ENODATA: there is none any more. -EOVERFLOW, -EPROTO ... leave it empty.
+ * Take the message from an inherited socket. -ENODATA: there is none any more. -EOVERFLOW, -EPROTO ... leave it empty. -ENOMEM,
+ * -EMFILE, -ENFILE: there is too little for what is in it; it is in *state then, NULL at first, for the next try.
  */
-int wh_carrier_unpack(wharf_task *t, int sock, struct wharf_msg *m);
+int wh_carrier_unpack(wharf_task *t, int sock, struct wharf_msg *m, struct wh_link **state);
 
 /* A link whose owner's end is given away before there is a port. */
 int wh_carrier_link(wharf_task *t, int *ret_owner, wharf_name *ret_right);

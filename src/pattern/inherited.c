@@ -23,6 +23,7 @@ struct inherited {
 
 static struct wh_lock process_lock; /* `taken` and the inherited of every task of this process */
 static bool taken;                  /* S1 */
+static struct wh_link *half_taken;  /* ... of which there was too little room for the rest */
 
 static void inherited_free(void *p)
 {
@@ -102,7 +103,7 @@ static int inherited_take(wharf_task *t, struct inherited **ret)
                               .cap_bytes = sizeof in->names,
                               .items = in->item,
                               .cap_items = WHARF_ITEMS_MAX};
-        int r = wh_carrier_unpack(t, sock, &m);
+        int r = wh_carrier_unpack(t, sock, &m, &half_taken);
         if (r == -EMFILE || r == -ENFILE || r == -ENOMEM) {
                 free(in);
                 return wh_fail(r, NULL);

@@ -51,7 +51,8 @@ void wh_port_accept(struct wh_inbox *in, wharf_name name, bool reaped)
                 }
                 if (r < 0) {
                         enum wh_refusal which = r == -EDQUOT ? p->links_refused_for : WH_REFUSAL_PLAIN;
-                        wh_frame_refuse(fd, r, which, wh_port_limit(p, r, which));
+                        wh_frame_refusal(fd, r, which,
+                                         wh_port_limit(p, r, which)); /* of a connection nobody makes another pair */
                         wh_os_close_end(fd, WH_END_OURS | WH_END_ACCEPTED);
                         p->refused++;
                         continue;

@@ -225,27 +225,36 @@ static int owner_renew(struct wh_link *l)
         return 0;
 }
 
-/* The holder is who that change says, and its frame is taken; or all is as before. */
+/* Who the holder is, and on whose account. */
+struct holder_is {
+        struct wh_cred cred;
+        struct wharf_sender who;
+        struct wharf_introducer given;
+        uid_t payer;
+};
+
+static struct holder_is holder_now(const struct wh_link *l)
+{
+        return (struct holder_is){l->cred, l->who, l->given, wh_owned(l)->bill.payer};
+}
+
+static void holder_as_before(struct wh_link *l, const struct holder_is *was)
+{
+        l->cred = was->cred;
+        l->who = was->who;
+        l->given = was->given;
+        owner_not_taken(l, was->payer);
+}
+
+/* The holder is who that change says, and its frame is taken. */
 static int change_sender(struct wh_link *l, const struct wh_change *c)
 {
         /* Of unrelated pid and user namespaces the kernel can say neither: then the sender is nobody, and served as
          * such. */
-        const struct wh_cred was = l->cred;
-        const struct wharf_sender who = l->who;
-        const struct wharf_introducer given = l->given;
-        const uid_t payer = wh_owned(l)->bill.payer;
-        l->given = wh_given_fold(given, c->given);
+        l->given = wh_given_fold(l->given, c->given);
         wh_link_identify(l, &c->cred, c->known);
         int refused = wh_port_sender_known(l);
-        if (refused == 0)
-                refused = wh_link_take_frame(l);
-        if (refused < 0) {
-                l->cred = was;
-                l->who = who;
-                l->given = given;
-                owner_not_taken(l, payer);
-        }
-        return refused;
+        return refused == 0 ? wh_link_take_frame(l) : refused;
 }
 
 /* The new pair is greeted and takes the old one's place; under the sending guard. */
@@ -295,6 +304,7 @@ static int owner_change(struct wh_link *l)
         if (wh_os_setsockopt(c->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0 ||
             wh_os_epoll_add(ep, c->sock, EPOLLIN | EPOLLRDHUP | EPOLLET, wh_ep_tag(WH_EP_LINK, id)) < 0)
                 return wh_trace(-ENOMEM);
+        const struct holder_is was = holder_now(l);
         int r = change_sender(l, c);
         if (r == 0) {
                 wh_lock(&l->o.lock);
@@ -302,6 +312,7 @@ static int owner_change(struct wh_link *l)
                 wh_unlock(&l->o.lock);
         }
         if (r < 0) {
+                holder_as_before(l, &was); /* what lies in its lane still is the former one's */
                 wh_os_epoll_del(ep, c->sock);
                 return r;
         }

@@ -91,7 +91,8 @@ static bool give_place(struct wh_link *l)
         o->placeless = true;
         never_had_one(l);
         if (!o->passing) {
-                count_no_more(p, +1);
+                if (!o->directory) /* which never counted */
+                        count_no_more(p, +1);
                 wh_branch_fade(l);
         }
         return true;
@@ -118,7 +119,7 @@ void wh_place_leave(struct wh_link *l)
                 o->waiting_room = false;
                 o->port->n_waiting_room--;
         }
-        if (o->placeless || o->passing)
+        if (o->passing || (o->placeless && !o->directory))
                 count_no_more(o->port, -1);
         if (o->placeless)
                 atomic_fetch_sub_explicit(&l->task->n_placeless, 1, memory_order_relaxed);

@@ -45,8 +45,10 @@ static int port_move(struct wh_port *p, struct wh_inbox *from, struct wh_inbox *
                 return r;
         if (from == &p->own)
                 wh_lingering_move(from, to); /* nobody hears of them where they were */
-        if (from->direct && wh_owned(from->direct)->port == p)
+        if (from->direct && wh_owned(from->direct)->port == p) {
+                wh_link_privatise(from->direct); /* out of the buffer of a receive that ends, or goes on without it */
                 from->direct = NULL;
+        }
         if (from->unfit && wh_owned(from->unfit)->port == p)
                 from->unfit = NULL;
         wh_list_remove(&p->in_inbox);

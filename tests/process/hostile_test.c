@@ -1260,6 +1260,49 @@ TEST(pieces_in_anothers_buffer)
 }
 
 /*
+ * Goal:   a payload that comes into the buffer of a receive leaves it when the port joins a set (under asan).
+ * Method: as pieces_in_anothers_buffer; between the two pieces the port is put into a set, and the waiter has freed its buffer.
+ */
+TEST(pieces_leave_the_buffer_with_their_port)
+{
+        wharf_task *t = task_new();
+        wharf_name port = port_new(t, NULL), right = right_attached(t, port), set;
+        struct one_receive o = {.t = t, .port = port};
+        pthread_t waiter;
+        CHECK_EQ(wharf_set_new(t, &set), 0);
+        CHECK_EQ(pthread_create(&waiter, NULL, receive_large, &o), 0); /* frees its buffer when it returns */
+        usleep(5000);
+        struct wh_link *l = holder(t, right);
+        for (int piece = 0; piece < 2; piece++) {
+                uint16_t slot;
+                void *mem;
+                CHECK_EQ(wh_link_lend(l, 1000, &slot, &mem), 0);
+                memset(mem, 'x', 1000);
+                struct {
+                        struct wh_rec_ext ext;
+                        struct wh_rec_block block;
+                } rec = {.block = wh_lane_block(l->out.lane, slot, 1000, 2000)};
+                wh_lane_slot_sent(l->out.lane, slot);
+                void *at = wh_ring_reserve(&l->out.lane->ring, sizeof rec);
+                memcpy(at, &rec, sizeof rec);
+                wh_ring_publish(&l->out.lane->ring, WH_REC_CHUNK, sizeof rec);
+                if (wh_ring_must_ring(&l->out.lane->ring))
+                        wh_frame_bell(l->sock);
+                if (piece == 0) {
+                        usleep(20000); /* it takes the piece, and sleeps again */
+                        CHECK_EQ(wharf_set_add(t, set, port), 0);
+                        pthread_join(waiter, NULL);
+                        CHECK_EQ(o.r, -ECANCELED);
+                }
+        }
+        l->out.seq++;
+        char buf[2000];
+        CHECK_EQ(wharf_recv(t, set, buf, sizeof buf, NULL, wharf_in_ms(60000)), 2000);
+        CHECK_EQ(buf[0], 'x');
+        wharf_task_close(t);
+}
+
+/*
  * Goal:   rights sent before there is a lane count as unread only until they are read.
  * Method: as many as may be unread at once; the receiver takes them; then more.
  */

@@ -233,7 +233,7 @@ TEST(a_reply_that_is_reflected_is_nobodys_request)
 
 struct binding {
         struct hub hub;
-        struct stage done, seen;
+        struct stage done, seen, turned;
         int pair[2]; /* made by the test, which the stranger is not */
         uint64_t id;
         int way;
@@ -526,18 +526,15 @@ static int points_at_memory(void *arg)
         struct wh_frame f;
         become_stranger();
         memset(secret, 'c', sizeof secret); /* here; at the same address in the server it says something else */
-        int to = raw_connect(s->hub.path), hold = s->pair[0], own = s->pair[1];
+        int hold = s->pair[0];
         if (s->way == 1) { /* the server is made to write into its own pair */
                 const int on = 1;
                 CHECK_EQ(setsockopt(hold, SOL_SOCKET, SO_PASSCRED, &on, sizeof on), 0);
-                raw_adopt(to, own);
                 raw_text(hold, WH_TO_OWNER, 0, 7, "hello");
                 CHECK(raw_await(hold, WH_FRAME_MESSAGE, &f, data));
-                int turn = own;
-                own = hold;
-                hold = turn;
+                hold = s->pair[1];
+                stage_reach(&s->turned);
         }
-        raw_adopt(to, own);
         wharf_task *t;
         wharf_name right;
         CHECK_EQ(wharf_task_open(NULL, &t), 0);
@@ -567,28 +564,42 @@ static int points_at_memory(void *arg)
 TEST(a_pair_of_the_servers_own_making_leads_to_none_of_its_memory)
 {
         for (int way = 0; way < 2; way++) {
-                struct binding s = {.hub = hub_open(NULL), .done = stage_new(), .seen = stage_new(), .way = way};
+                struct binding s = {.hub = hub_open(NULL),
+                                    .done = stage_new(),
+                                    .seen = stage_new(),
+                                    .turned = stage_new(),
+                                    .way = way};
                 char buf[sizeof secret];
                 memset(secret, 's', sizeof secret);
                 s.id = id_of(s.hub.task, s.hub.port);
                 raw_pair(s.pair);
                 pid_t pid = test_fork(points_at_memory, &s);
-                close(s.pair[0]);
+                /* Nobody introduces a pair of another's making. So the server does that itself, as if it had been made to. */
+                const int to = raw_connect(s.hub.path);
+                raw_adopt(to, s.pair[1]);
                 close(s.pair[1]);
-                struct pollfd p = {.fd = s.done.fd[0], .events = POLLIN};
+                struct pollfd p = {.fd = s.done.fd[0], .events = POLLIN},
+                              turned = {.fd = s.turned.fd[0], .events = POLLIN};
                 do {
                         struct wharf_msg m = MSG(.data = buf, .cap_bytes = sizeof buf);
                         int r = wharf_recvmsg(s.hub.task, s.hub.port, &m, wharf_in_ms(20));
                         CHECK(r == 0 || r == -ETIMEDOUT);
-                        if (r < 0)
-                                continue;
-                        CHECK(!memchr(buf, 's', m.len_bytes));
-                        CHECK_NE(m.how, WHARF_HOW_DIRECT);
-                        if (m.reply)
-                                CHECK_EQ(wharf_reply(s.hub.task, m.reply, "sent", 4), 0);
+                        if (r == 0) {
+                                CHECK(!memchr(buf, 's', m.len_bytes));
+                                CHECK_NE(m.how, WHARF_HOW_DIRECT);
+                                if (m.reply)
+                                        CHECK_EQ(wharf_reply(s.hub.task, m.reply, "sent", 4), 0);
+                        }
+                        if (turned.fd >= 0 && poll(&turned, 1, 0) == 1) {
+                                raw_adopt(to, s.pair[0]);
+                                turned.fd = -1;
+                        }
                 } while (poll(&p, 1, 0) == 0);
                 stage_reach(&s.seen);
                 CHECK_EQ(test_wait(pid), 0);
+                close(to);
+                close(s.pair[0]);
+                stage_done(&s.turned);
                 stage_done(&s.done);
                 stage_done(&s.seen);
                 hub_close(&s.hub);
@@ -1005,4 +1016,44 @@ TEST(no_two_senders_have_one_id)
                 last = who.id;
         }
         hub_close(&h);
+}
+
+/*
+ * Goal:   nobody introduces an end that somebody else has made, such as that of its own link: it would wait for a place behind itself.
+ * Method: over a connection, that very connection, and a pair that the server has made.
+ */
+static int introduces_what_it_has(void *arg)
+{
+        struct binding *s = arg;
+        for (int way = 0; way < 2; way++) {
+                static uint8_t data[WH_COLD_MAX + WH_FDS_MAX];
+                struct wh_frame f;
+                int to = raw_connect(s->hub.path);
+                raw_adopt(to, way ? s->pair[1] : to);
+                CHECK(!raw_await(to, WH_FRAME_MESSAGE, &f, data)); /* it ends */
+                close(to);
+        }
+        return 0;
+}
+
+TEST(what_another_has_made_is_not_introduced)
+{
+        struct binding s = {.hub = hub_open(PORT_OPTS(.links_max = 1, .flags = WHARF_PORT_STAYS))};
+        struct wharf_port_stat st = {.size = sizeof st};
+        raw_pair(s.pair);
+        pid_t pid = test_fork(introduces_what_it_has, &s);
+        siginfo_t si = {0};
+        while (si.si_pid == 0) {
+                CHECK_EQ(wharf_recv(s.hub.task, s.hub.port, &(char){0}, 1, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+                CHECK_EQ(waitid(P_PID, (id_t)pid, &si, WEXITED | WNOWAIT | WNOHANG), 0);
+        }
+        CHECK_EQ(test_wait(pid), 0);
+        do {
+                CHECK_EQ(wharf_recv(s.hub.task, s.hub.port, &(char){0}, 1, NULL, wharf_in_ms(10)), -ETIMEDOUT);
+                CHECK_EQ(wharf_port_stat(s.hub.task, s.hub.port, &st), 0);
+        } while (st.senders);
+        CHECK_EQ(st.refused_links, 2);
+        close(s.pair[0]);
+        close(s.pair[1]);
+        hub_close(&s.hub);
 }
