@@ -439,10 +439,11 @@ WHARF_API int wharf_callmsg(wharf_task *task, wharf_name right, struct wharf_msg
  *
  * With a `port` of this task the end of the call is told there, once, by a notice WHARF_NOTICE_REPLY with `about`,
  * `call` and `error`: a reply has come, or none will. Then wharf_call_finish() with deadline 0 gets it, or that error.
- * So whoever serves its own port need never wait in a call. (-EAGAIN alone is no end: a reply that was passed on will
- * come over a socket that the kernel had no memory to watch, so wharf_call_finish() is to be asked again, with a
- * deadline.) Nothing comes of a call that was finished or cancelled before, nor when the right or the port was dropped,
- * or the port moved; such a call is still outstanding. What a notice needs is had before the request goes.
+ * So whoever serves its own port need never wait in a call. With -EAGAIN, -ENOMEM, -ENOBUFS, -EMFILE or -ENFILE it has
+ * not ended: there was too little here to hear of its reply, or to read what had come. wharf_call_finish() is to be
+ * asked again then, with a deadline. Nothing comes of a call that was finished or cancelled before, nor when the right
+ * or the port was dropped, or the port moved; such a call is still outstanding. What a notice needs is had before the
+ * request goes.
  *
  * After -EAGAIN, -ETIMEDOUT, -EOVERFLOW, and where there is too little for what comes with the reply (-ENOMEM,
  * -ENOBUFS, -EMFILE, -ENFILE), the call is still outstanding; any other result ends it. Cancelling forgets the call; a reply

@@ -196,9 +196,9 @@ WHARF_API int wharf_revoke(wharf_task *task, wharf_name port, uint64_t sender_id
  * Errors: -EAGAIN, -ETIMEDOUT   not answered yet
  *         -EPIPE, -EKEYREVOKED  one of them is a dead name
  *         -EOPNOTSUPP           the kernel does not say who answered: the owner is in a pid namespace not seen from
- *                               here
+ *                               here; or no pair of sockets can be made here, so others might answer
  *         -EPERM                no send right (a send-once right has no message to spare)
- *         -ECANCELED, -EBADF, -ENOMEM, -ESTALE
+ *         -ECANCELED, -EBADF, -ENOMEM, -EMFILE, -ENFILE, -ESTALE
  */
 WHARF_API int wharf_right_same(wharf_task *task, wharf_name a, wharf_name b, int64_t deadline_ns);
 
@@ -220,9 +220,10 @@ struct wharf_owner {
  *
  * Errors: -EAGAIN, -ETIMEDOUT   not answered yet
  *         -EPIPE, -EKEYREVOKED  a dead name
- *         -EOPNOTSUPP           the kernel does not say: the owner is in a pid namespace not seen from here
+ *         -EOPNOTSUPP           the kernel does not say: the owner is in a pid namespace not seen from here; or no pair of
+ *                               sockets can be made here, so others might answer
  *         -EPERM                no send right (a send-once right has no message to spare)
- *         -ECANCELED, -EBADF, -ENOMEM, -ESTALE
+ *         -ECANCELED, -EBADF, -ENOMEM, -EMFILE, -ENFILE, -ESTALE
  */
 WHARF_API int wharf_right_owner(wharf_task *task, wharf_name right, int64_t deadline_ns, struct wharf_owner *ret);
 

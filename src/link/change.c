@@ -110,7 +110,7 @@ int wh_change_renewed(struct wh_link *l, const struct wh_frame *f)
         l->in.change = wh_change_said(f);
         l->provisional = !l->kept;
         l->out.detour |= l->kept ? 0 : WH_DETOUR_REBIND;
-        l->in.whose.answered = false; /* by somebody else, then */
+        l->in.whose.answered = l->in.whose.pending = false; /* that was somebody else, then */
         return 0;
 }
 
@@ -224,6 +224,7 @@ static void no_pair(struct wh_link *l, int err)
 {
         if (err != -EMFILE && err != -ENFILE && err != -ENOMEM) {
                 l->provisional = false;
+                l->borrowed = true;
                 l->out.detour &= (uint8_t)~WH_DETOUR_REBIND;
         }
         wh_set_why("sent, but the receiver cannot know who has sent it: no pair of sockets can be made here (%s)",
@@ -275,7 +276,6 @@ int wh_link_rebind(struct wh_link *l)
         if (again) {
                 l->in.old_sock = old;
                 l->in.greeting_awaited = true;
-                l->out.followed++;
         } else {
                 wh_os_close_end(old, WH_END_SHARED); /* whoever gave it to us may have put something there */
         }
@@ -285,7 +285,7 @@ int wh_link_rebind(struct wh_link *l)
                 wh_link_leave_lane(l);
         l->out.detour &=
                 (uint8_t) ~(WH_DETOUR_ABORT | WH_DETOUR_REBIND); /* a change ends a message in pieces as well */
-        l->provisional = false;
+        l->provisional = l->borrowed = false;
         l->in.sock_ready = true;
         return 0;
 }

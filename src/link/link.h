@@ -228,7 +228,6 @@ struct wh_sending {
         uint64_t later_end;    /* where its record ends */
         uint32_t items_unread; /* sent since the receiver was last seen to have all */
         uint32_t renew_seen;   /* of back->renew */
-        uint32_t followed;     /* so often the port has moved, and another pair was made for it */
         int direct_refused;    /* why nothing can be sent directly here, as the receiver said: an errno, or 0 */
         int reply_refused;     /* at the owner: why the reply that is being sent was not written directly */
         int offer_slot;        /* the block of the offer that stands, or -1 */
@@ -312,6 +311,7 @@ struct wh_link {
         bool takes_direct; /* at the owner: payloads may go directly (direct.h) */
         bool movable;      /* it may have to be handed on, with all that it has mapped */
         bool provisional;  /* K5; at the holder */
+        bool borrowed;     /* ... and no pair of its own can be made here */
         bool handed_on;    /* another task has this end now: ours is a copy, and so are those of its items */
         bool came;         /* with a port, and no receive has looked at it yet (move.h, M8): it is hot until then */
         bool connected;    /* it came by accept(), and is still that socket */

@@ -14,6 +14,7 @@
 #include "message/receive.h"
 #include "message/send.h"
 #include "right/calls.h"
+#include "right/held.h"
 #include "right/right.h"
 #include "task/why.h"
 
@@ -122,7 +123,7 @@ static int go_on_later(struct wh_link *l, wharf_name right, int64_t deadline_ns)
                 return -EAGAIN;
         if (deadline_ns != WH_NEVER && wh_os_now_ns() >= deadline_ns)
                 return -ETIMEDOUT;
-        wh_unlock(&l->o.lock); /* for others that use this right */
+        wh_holder_unlock(l); /* for others that use this right */
         wh_lock(&l->o.lock);
         l->in.budget = WH_BUDGET;
         return atomic_load_explicit(&l->o.name, memory_order_relaxed) == right ? 0 : -ECANCELED;
@@ -159,7 +160,7 @@ WHARF_API int wharf_call_finish(wharf_task *t, wharf_name right, uint32_t call, 
                 else
                         wh_fail(r, NULL);
         }
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         return r;
 }
 

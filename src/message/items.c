@@ -64,7 +64,7 @@ static int item_send(wharf_task *t, const struct wharf_msg *m, struct wh_items_o
                 out->o->fd[i] = sock;
                 out->close[i] = true;
         }
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         return r;
 }
 

@@ -165,7 +165,7 @@ static bool gone_clear(wharf_task *t, struct wh_opening *op, uint32_t *budget)
                 wh_unlock(&in->lock);
                 if (more)
                         return true;
-                wh_port_gone(t, op->name);
+                wh_port_gone(t, op->name, false);
                 op->p = NULL;
         }
         for (; *budget && o->n_fds; *budget -= *budget < WH_COST_FRAME ? *budget : WH_COST_FRAME)

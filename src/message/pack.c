@@ -17,6 +17,7 @@
 #include "port/branch.h"
 #include "port/owned.h"
 #include "port/port.h"
+#include "right/held.h"
 #include "task/why.h"
 
 #include <errno.h>
@@ -177,9 +178,12 @@ static int link_pack(const struct wh_link *l, struct packed *k, struct wh_move_l
 static uint32_t introducer_of(const struct wh_port *p, const struct wh_link *l)
 {
         const struct wh_branch *b = wh_owned(l)->branch ? wh_owned(l)->branch->up : NULL;
-        while (b && b->gone)
-                b = b->up;
-        const struct wh_link *by = b ? wh_port_sender(p, b->id) : NULL;
+        const struct wh_link *by = NULL;
+        for (; b && !by; b = b->up) {
+                by = b->gone ? NULL : wh_port_sender(p, b->id);
+                if (by && wh_port_link_stays(by))
+                        by = NULL;
+        }
         return by ? wh_owned(by)->served + 1 : 0;
 }
 
@@ -188,6 +192,8 @@ static int port_pack(struct wh_port *p, struct packed *k)
         size_t n_links = 0, n_bytes = 0;
         wh_list_for (n, &p->links) {
                 struct wh_owned *w = wh_container(n, struct wh_owned, in_port);
+                if (wh_port_link_stays(&w->link))
+                        continue;
                 w->served = (uint32_t)n_links++; /* its index; no turn of the round robin is under way */
                 n_bytes += bytes_of(&w->link);
         }
@@ -201,6 +207,8 @@ static int port_pack(struct wh_port *p, struct packed *k)
         int r = 0;
         wh_list_for (n, &p->links) {
                 struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
+                if (wh_port_link_stays(l))
+                        continue;
                 if (r == 0)
                         r = link_pack(l, k, m);
                 m->introducer = introducer_of(p, l);
@@ -351,7 +359,7 @@ int wh_move_pack(wharf_task *t, wharf_name port, int *ret)
 void wh_move_end(wharf_task *t, wharf_name port, bool sent)
 {
         if (sent)
-                wh_port_gone(t, port);
+                wh_port_gone(t, port, true);
         else
                 wh_port_thaw(t, port);
 }
@@ -370,7 +378,7 @@ int wh_move_check_circle(wharf_task *t, wharf_name right, const struct wharf_msg
                         if (!l->once)
                                 wh_link_greeted(l);
                         to = l->hello.port_id;
-                        wh_unlock(&l->o.lock);
+                        wh_holder_unlock(l);
                 }
                 struct wh_port *p = wh_port_lock(t, m->items[i].name, &r);
                 if (!p)

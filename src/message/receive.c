@@ -369,7 +369,13 @@ static int receive_more(struct wh_inbox *in, struct wharf_msg *m)
                 m->held[0] = WH_HELD_NOTHING;
                 return 1;
         }
-        return in->budget ? look(in, m, &inc, &seen) : 0;
+        if (!in->budget)
+                return 0;
+        const uint32_t flags = m->flags;
+        m->flags &= ~(uint32_t)WHARF_RECV_DROP_UNFIT; /* it stays, for a call that can say whose was dropped */
+        const int r = look(in, m, &inc, &seen);
+        m->flags = flags;
+        return r;
 }
 
 WHARF_API int wharf_recvmany(wharf_task *t, wharf_name name, struct wharf_msg *msgs, unsigned n, int64_t deadline_ns)

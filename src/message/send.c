@@ -60,7 +60,7 @@ WHARF_API int wharf_send(wharf_task *t, wharf_name right, const void *data, size
                 if (r < 0)
                         wh_link_failed(l, r);
         }
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         return r;
 }
 
@@ -151,8 +151,6 @@ static int send_locked(struct wh_link *l, const struct wharf_msg *m, struct wh_o
                 wh_call_unsent(l, call, r);
         else if (call)
                 call->seq = l->out.seq;
-        if (wh_unlikely(call && call->port != WHARF_NONE) && r >= 0)
-                wh_told_arm(l);
         if (wh_unlikely(r < 0))
                 wh_link_failed(l, r);
         *ret_obstacle = obstacle;
@@ -192,7 +190,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         }
         const bool once = l->once;
         r = send_locked(l, m, &o, call, deadline_ns, &obstacle);
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         if (r < 0 && items.n_moves && o.items_gone)
                 r = 0; /* it is on its way, even if the receiver was found to be dying: there must not be two owners */
         wh_items_finish(t, m, &items, r >= 0);
@@ -223,7 +221,7 @@ WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m
                 r = wh_link_send_lent(l, m->id, (uint16_t)m->held[2], m->len_bytes);
                 if (wh_unlikely(r < 0))
                         wh_link_failed(l, r);
-                wh_unlock(&l->o.lock);
+                wh_holder_unlock(l);
                 if (wh_likely(r == 0)) {
                         m->how = WHARF_HOW_SECTION;
                         m->held[0] = WH_HELD_NOTHING;
@@ -263,7 +261,7 @@ static int send_batch(wharf_task *t, wharf_name right, struct wharf_msg *msgs, u
         r = wh_link_send_many(l, b, k);
         if (r < 0)
                 wh_link_failed(l, r);
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         for (int i = 0; i < r; i++)
                 msgs[i].how = msgs[i].len_bytes <= WHARF_INLINE_MAX ? WHARF_HOW_INLINE : WHARF_HOW_SECTION;
         return r;
@@ -350,7 +348,7 @@ WHARF_API int wharf_reserve(wharf_task *t, wharf_name right, size_t len_bytes, s
                 wh_fail_plain(r, "a send-once right has no memory to lend");
         else if (r < 0)
                 wh_link_failed(l, r);
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         if (r < 0)
                 return r;
         m->data = mem;

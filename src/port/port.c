@@ -354,8 +354,6 @@ int wh_port_freeze(wharf_task *t, wharf_name name, int (*detach)(wharf_task *t, 
         p->set_left = set;
         wh_list_for_safe (n, &p->links) {
                 struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
-                if (!l->over && l->in.lane && !wh_lane_rx_whole(l->in.lane))
-                        wh_link_break(l, -EDQUOT); /* its user has its share of what a port keeps to be able to move */
                 if (l->over)
                         wh_port_remove_link(l);
         }
@@ -387,6 +385,12 @@ int wh_port_freeze(wharf_task *t, wharf_name name, int (*detach)(wharf_task *t, 
         return 0;
 }
 
+/* Its user has its share of what a port keeps to be able to move (wh_lane_unkeep()): it ends when the port has moved. */
+bool wh_port_link_stays(const struct wh_link *l)
+{
+        return !l->over && l->in.lane && !wh_lane_rx_whole(l->in.lane);
+}
+
 static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbox *in);
 
 void wh_port_thaw(wharf_task *t, wharf_name name)
@@ -403,12 +407,16 @@ void wh_port_thaw(wharf_task *t, wharf_name name)
         set_rejoin(t, set, name);
 }
 
-void wh_port_gone(wharf_task *t, wharf_name name)
+void wh_port_gone(wharf_task *t, wharf_name name, bool moved)
 {
         struct wh_port *p = (struct wh_port *)wh_table_find(&t->names, name);
         struct wh_inbox *in = port_inbox_lock_any(p, name);
         wh_list_for (n, &p->links) {
                 struct wh_link *l = &wh_container(n, struct wh_owned, in_port)->link;
+                if (moved && wh_port_link_stays(l)) {
+                        wh_link_break(l, -EDQUOT);
+                        continue;
+                }
                 l->handed_on = true;
                 l->came = false;
         }
@@ -434,8 +442,6 @@ static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbo
         struct wh_object *o = &p->o;
         const bool moving = p->closing == WH_PORT_MOVING;
         p->closing = WH_PORT_CLOSING;
-        if (p->watches)
-                p->watches->move(p, name, NULL);
         wh_table_remove(&t->names, o);
         wh_notice_free(t, p->no_senders);
         p->no_senders = NULL;
@@ -456,10 +462,12 @@ static void port_close_locked(struct wh_port *p, wharf_name name, struct wh_inbo
         }
         if (in != &p->own)
                 wh_inbox_wake_all(in); /* its last sender may be gone with it */
-        wh_notices_move(p, name, NULL);
         wh_lock(&t->notices);
-        wh_list_remove(&p->in_ids);
+        wh_list_remove(&p->in_ids); /* where there is an inbox: wh_once_over() takes that of any port here */
         wh_unlock(&t->notices);
+        wh_notices_move(p, name, NULL);
+        if (p->watches) /* last, for nobody begins to watch for it any more: wh_notice_inbox() */
+                p->watches->move(p, name, NULL);
         if (moving)
                 wh_place_freed(p); /* as in wh_port_thaw() */
         wh_unlock(&in->lock);

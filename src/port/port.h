@@ -157,8 +157,10 @@ int wh_port_id_taken(wharf_task *t, wharf_port_id id);
 int wh_port_freeze(wharf_task *t, wharf_name name, int (*detach)(wharf_task *t, const struct wh_port *p),
                    struct wh_port **ret);
 void wh_port_thaw(wharf_task *t, wharf_name name);
-/* It has gone: what is left here goes as well. No sender notices. */
-void wh_port_gone(wharf_task *t, wharf_name name);
+/* Does this link not go along? It ends when the port has moved. */
+bool wh_port_link_stays(const struct wh_link *l);
+/* It has `moved`, or never was this task's: what is left here goes as well. No sender notices but those whose links stay. */
+void wh_port_gone(wharf_task *t, wharf_name name, bool moved);
 /* Serve a link that was set up elsewhere: into the epoll, the lists and the tables. Takes l->sock only on success. */
 int wh_port_take_link(struct wh_port *p, struct wh_link *l, uid_t payer, bool force);
 

@@ -21,8 +21,8 @@ int wh_asked_watch(struct wh_link *l, struct wh_inbox *in)
         for (unsigned i = 0; i < WH_ASKED; i++)
                 if (wh_held(l)->asked[i].inbox == in)
                         events |= EPOLLRDHUP | EPOLLET | (i != WH_ASKED_DEAD || l->kept ? EPOLLIN : 0);
-        wh_list_for (n, &wh_held(l)->calls)
-                if (wh_container(n, struct wh_call, node)->inbox == in)
+        wh_list_for (n, &wh_held(l)->told)
+                if (wh_container(n, struct wh_told, node)->inbox == in)
                         events |= EPOLLRDHUP | EPOLLET | EPOLLIN;
         if (events == 0)
                 return wh_os_epoll_del(in->ep, l->sock);
@@ -79,6 +79,12 @@ static bool kept_is_over(struct wh_link *l, struct wh_inbox *in)
         return l->over;
 }
 
+bool wh_asked_hung_up(const struct wh_link *l)
+{
+        struct pollfd p = {.fd = l->sock, .events = POLLRDHUP};
+        return wh_os_poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
+}
+
 static void watch_event(struct wh_inbox *in, wharf_name name, uint32_t events)
 {
         int err;
@@ -87,12 +93,12 @@ static void watch_event(struct wh_inbox *in, wharf_name name, uint32_t events)
                 return;
         struct wh_asked *dead = &wh_held(l)->asked[WH_ASKED_DEAD];
         const bool hung_up = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR), room = l->out.room_asked;
-        const bool over = dead->inbox == in && (hung_up || (l->kept && kept_is_over(l, in)));
+        const bool over = dead->inbox == in && ((hung_up && wh_asked_hung_up(l)) || (l->kept && kept_is_over(l, in)));
         if (over)
                 wh_asked_fire(l, dead);
         if (room)
                 wh_room_event(l);
-        const bool told = wh_held(l)->n_told;
+        const bool told = wh_is_told(l);
         if (told)
                 wh_told_event(l, hung_up);
         wh_unlock(&l->o.lock);
@@ -130,7 +136,7 @@ static void watch_move(struct wh_object *o, void *arg)
                 }
         }
         l->out.room_asked = wh_room_armed(l);
-        if (atomic_load_explicit(&o->name, memory_order_relaxed) && wh_held(l)->n_told)
+        if (atomic_load_explicit(&o->name, memory_order_relaxed) && wh_is_told(l))
                 wh_told_move(l, target->port, target->to);
         wh_unlock(&o->lock);
 }

@@ -1,5 +1,6 @@
 #include "right/calls.h"
 
+#include "base/cleanup.h"
 #include "base/trace.h"
 #include "link/choose.h"
 #include "os/closer.h"
@@ -20,7 +21,7 @@ void wh_call_end(struct wh_link *l, struct wh_call *c, int result)
         wh_told_via(l, c, false);
         wh_os_close_end(c->via, WH_END_OURS);
         c->via = -1;
-        wh_told_fire(l, c);
+        wh_told_fire(l, c, result);
         wh_holder_turn(l);
 }
 
@@ -29,15 +30,22 @@ int wh_call_link_error(const struct wh_link *l)
         return l->over == -EPIPE ? -ECONNRESET : l->over;
 }
 
-void wh_call_free(struct wh_link *l, struct wh_call *c, bool settled)
+/* Out of the calls, with all that has come of its reply. */
+static void call_leave(struct wh_link *l, struct wh_call *c, bool settled)
 {
         wh_told_forget(l, c);
         wh_list_remove(&c->node);
         wh_window_done(l, c->window, settled);
+        c->window = NULL;
         wh_stash_done(&c->reply);
         wh_stash_done(&c->part);
         wh_items_done(&c->items);
-        wh_os_close_end(c->via, WH_END_OURS);
+        wh_os_close_end(wh_steal_fd(&c->via), WH_END_OURS);
+}
+
+void wh_call_free(struct wh_link *l, struct wh_call *c, bool settled)
+{
+        call_leave(l, c, settled);
         free(c);
 }
 
@@ -74,6 +82,7 @@ int wh_call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *in)
                         return wh_trace(-ENOMEM);
                 if (in->len)
                         wh_shm_copy(own, in->bytes, in->len);
+                wh_link_spend(l, in->len / WH_COST_BYTES);
                 c->reply = (struct wh_stash){.full = true,
                                              .bytes = own,
                                              .len = in->len,
@@ -110,14 +119,20 @@ int wh_call_file(struct wh_link *l, struct wh_incoming *in)
         return r;
 }
 
-bool wh_calls_file(struct wh_link *l)
+int wh_calls_file(struct wh_link *l)
 {
         struct wh_incoming in = {0};
-        do {
-                if (wh_link_next(l, &in) != 1 || wh_call_file(l, &in) < 0)
-                        return true;
-        } while (l->in.budget);
-        return false;
+        while (l->in.budget) {
+                const uint32_t before = l->in.budget;
+                int r = wh_link_next(l, &in);
+                if (r == 1)
+                        r = wh_call_file(l, &in);
+                else if (l->over || (r == 0 && l->in.budget && before - l->in.budget < WH_BUDGET_TURN))
+                        return 0;
+                if (r < 0)
+                        return r;
+        }
+        return WH_LINK_LATER;
 }
 
 bool wh_call_written(struct wh_link *l, uint32_t number, const struct wh_rec_direct *d, bool *ret_given_up)
@@ -172,10 +187,7 @@ int wh_call_announce(struct wh_link *l, struct wh_call *c, int64_t deadline_ns)
 
 void wh_call_unsent(struct wh_link *l, struct wh_call *c, int err)
 {
-        wh_told_forget(l, c);
-        wh_list_remove(&c->node);
-        wh_window_done(l, c->window, err == -EAGAIN || err == -ETIMEDOUT);
-        c->window = NULL;
+        call_leave(l, c, err == -EAGAIN || err == -ETIMEDOUT);
 }
 
 void wh_call_via(struct wh_link *l, uint32_t number, int sock)

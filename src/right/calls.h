@@ -20,7 +20,7 @@ struct wh_call *wh_call_find(struct wh_link *l, uint32_t number);
 int wh_call_add(struct wh_link *l, struct wh_call *c);
 /* Say where its reply may be written, before its request goes. Where that cannot be said, it goes without; 0. */
 int wh_call_announce(struct wh_link *l, struct wh_call *c, int64_t deadline_ns);
-/* The request did not go, for `err`; wh_call_add() is undone. */
+/* The request did not go, for `err`; wh_call_add() is undone, and what came of a reply meanwhile is dropped. */
 void wh_call_unsent(struct wh_link *l, struct wh_call *c, int err);
 /* It is over. `settled`: the other side has answered, or never heard of it. */
 void wh_call_free(struct wh_link *l, struct wh_call *c, bool settled);
@@ -29,10 +29,10 @@ int wh_call_keep(struct wh_link *l, struct wh_call *c, struct wh_incoming *in);
 /* Put the message that is next where it belongs, on behalf of whoever waits for it. -ENOMEM: it stays where it is. */
 int wh_call_file(struct wh_link *l, struct wh_incoming *in);
 /*
- * Put the replies that are there into their calls, for whoever waits for them. False when some were left: the peer is not to
- * keep us here.
+ * Put the replies that are there into their calls, for whoever waits for them. WH_LINK_LATER: some were left, for the peer is not to
+ * keep us here. -ENOMEM, -EMFILE, -ENFILE: there is too little for the next one, which stays where it is.
  */
-bool wh_calls_file(struct wh_link *l);
+int wh_calls_file(struct wh_link *l);
 /* The reply of `c` has come to its user; why was it not written directly, where that was asked for? */
 void wh_call_answered(const struct wh_call *c, uint32_t how, int refused);
 /* What wh_holder_end answers for calls. */

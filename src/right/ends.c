@@ -10,6 +10,7 @@
 #include "os/closer.h"
 #include "os/os.h"
 #include "port/owned.h"
+#include "port/port.h"
 
 #include <errno.h>
 
@@ -113,24 +114,32 @@ static int holder_renew(struct wh_link *l)
         return 0;
 }
 
-/* The death of the pair that is left is nobody's death; but room may be told of there still. */
-static int holder_watch(struct wh_link *l, int sock, bool add)
+/* One that leaves is in no epoll any more: a copy of it elsewhere would keep it firing, with this link's tag. */
+static int watch_in(struct wh_link *l, struct wh_inbox *in, int sock, bool add)
 {
-        struct wh_asked *dead = &wh_held(l)->asked[WH_ASKED_DEAD];
-        struct wh_inbox *in = dead->inbox;
         const int of_link = l->sock;
-        if (wh_held(l)->n_told) {
-                const int r = wh_told_watch(l, sock, add);
-                if (r < 0)
-                        return r;
-        }
         if (!in)
                 return 0;
+        if (!add) {
+                wh_os_epoll_del(in->ep, sock);
+                return 0;
+        }
         l->sock = sock;
-        dead->inbox = add ? in : NULL;
         const int r = wh_asked_watch(l, in);
-        dead->inbox = in;
         l->sock = of_link;
+        return r;
+}
+
+/* The death of the pair that is left is nobody's death, and room is told of by the new one: wh_room_watch(). */
+static int holder_watch(struct wh_link *l, int sock, bool add)
+{
+        struct wh_held *h = wh_held(l);
+        int r = watch_in(l, h->asked[WH_ASKED_DEAD].inbox, sock, add);
+        for (unsigned i = WH_ASKED_DEAD + 1; i < WH_ASKED && !add; i++)
+                watch_in(l, h->asked[i].inbox, sock, false);
+        wh_list_for (n, &h->told)
+                if (r == 0)
+                        r = watch_in(l, wh_container(n, struct wh_told, node)->inbox, sock, add);
         return r;
 }
 

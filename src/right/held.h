@@ -37,7 +37,14 @@ struct wh_call {
         int window_refused;       /* why the request went without */
         struct wh_notice *notice; /* told.c: where its end is to be told; NULL: nowhere, or it was */
         wharf_name port;          /* ... and at which port, */
-        struct wh_inbox *inbox;   /* whose epoll has the link's socket, and `via` */
+        struct wh_told *told;     /* whose inbox watches the link's socket, and `via` */
+};
+
+/* An inbox at which ends of calls over this link are told: its epoll has the link's socket. */
+struct wh_told {
+        struct wh_list node;
+        struct wh_inbox *inbox;
+        uint32_t n; /* calls */
 };
 
 /* What a right was asked to tell (asked.c): that its port died, and of room (room.c). */
@@ -52,7 +59,7 @@ struct wh_held {
         struct wh_link link; /* the first */
         struct wh_list calls;
         uint32_t last_call;
-        uint32_t n_told;       /* calls with a notice */
+        struct wh_list told;   /* struct wh_told; empty: no call has a notice */
         uint32_t waiters;      /* threads that use this link and sleep, */
         uint32_t room_waiters; /* and those of them that wait for room */
         _Atomic uint32_t turn; /* futex: changes whenever a waiter should look again */
@@ -98,6 +105,8 @@ int wh_right_ask(wharf_task *t, uint32_t what, wharf_name right, wharf_name port
 int wh_right_unask(wharf_task *t, uint32_t what, wharf_name right, struct wh_notice **ret);
 /* The link's socket is in the epoll of that inbox for all that is armed there, or not in it; an edge comes again. */
 int wh_asked_watch(struct wh_link *l, struct wh_inbox *in);
+/* Has the link's own pair ended? Others have its tag in an epoll: of replies that were passed on, and of the pair before. */
+bool wh_asked_hung_up(const struct wh_link *l);
 int wh_asked_arm(struct wh_link *l, struct wh_asked *a);
 /* Neither armed nor asked for any more: the notice. */
 struct wh_notice *wh_asked_end(struct wh_link *l, struct wh_asked *a);
@@ -107,22 +116,31 @@ void wh_asked_forget(struct wh_link *l);
 
 /* ---- told.c: calls whose end is told at a port; the link is locked ---- */
 
-/* Before the request goes: `n` is fired when it ends, at that port. 0, or as epoll_ctl(); then nothing is so. */
+static inline bool wh_is_told(const struct wh_link *l)
+{
+        return wh_unlikely(!wh_list_empty(&wh_held(l)->told));
+}
+/* Before the request goes: `n` is fired when it ends, at that port. 0, -ENOMEM, or as epoll_ctl(); then nothing is so. */
 int wh_told_begin(struct wh_link *l, struct wh_call *c, struct wh_notice *n, wharf_name port);
-/* It has ended. */
-void wh_told_fire(struct wh_link *l, struct wh_call *c);
+/* It has ended; or cannot go on being heard of, for `error`. */
+void wh_told_fire(struct wh_link *l, struct wh_call *c, int error);
 /* Nobody is told any more. */
 void wh_told_forget(struct wh_link *l, struct wh_call *c);
 /* Its reply comes by c->via from now on, or no more by that. */
 void wh_told_via(struct wh_link *l, struct wh_call *c, bool add);
 /* The sockets have something; `hung_up`: nothing more comes on one of them. */
 void wh_told_event(struct wh_link *l, bool hung_up);
-/* Nobody reads the link now, so what comes is to ring. */
+/* Nobody reads the link now, so what comes is to ring. Due whenever something was, or may have been, read of it (U2). */
 void wh_told_arm(struct wh_link *l);
+/* Unlock a link that was read. */
+static inline void wh_holder_unlock(struct wh_link *l)
+{
+        if (wh_is_told(l) && !l->in.leader)
+                wh_told_arm(l);
+        wh_unlock(&l->o.lock);
+}
 /* What is told at `port` goes to the inbox `to` now, or nowhere. */
 void wh_told_move(struct wh_link *l, wharf_name port, struct wh_inbox *to);
-/* Another pair: `sock` is watched as the link's is, or no more. */
-int wh_told_watch(struct wh_link *l, int sock, bool add);
 /* Its port may be watched for. Nothing is locked. -EBADF, -EPERM, -ESTALE */
 int wh_told_port(wharf_task *t, wharf_name port);
 

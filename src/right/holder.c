@@ -25,6 +25,7 @@ struct wh_held *wh_held_new(wharf_task *t, int sock)
         struct wh_held *h = wh_held(l);
         h->spin_us = t->spin_us_max;
         wh_list_init(&h->calls);
+        wh_list_init(&h->told);
         return h;
 }
 
@@ -85,7 +86,7 @@ static bool room_soon(struct wh_link *l, const struct wh_room *seen)
 /* What this wait is for is there. Whoever waits for room clears replies away: they are for others, or for later. */
 static bool holder_found(struct wh_link *l, const struct wh_room *seen)
 {
-        if (seen && wh_reply_there(l) && !wh_calls_file(l))
+        if (seen && wh_reply_there(l) && wh_calls_file(l) == WH_LINK_LATER)
                 return true; /* there are more: look again */
         return seen ? room_came(l, seen) : wh_reply_there(l);
 }
@@ -322,7 +323,7 @@ int wh_holder_wait(struct wh_link *l, int64_t deadline_ns, const struct wh_room 
                 wh_ring_want(&l->out.lane->ring, false);
         if (!l->in.leader && h->waiters)
                 wh_holder_turn(l);
-        else if (wh_unlikely(h->n_told))
+        else if (wh_is_told(l))
                 wh_told_arm(l);
         return r;
 }

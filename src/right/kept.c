@@ -1,7 +1,10 @@
 #include "right/kept.h"
 
 #include "base/trace.h"
+#include "link/wire.h"
+#include "os/closer.h"
 #include "os/os.h"
+#include "right/held.h"
 #include "right/right.h"
 #include "port/places.h"
 #include "port/port.h"
@@ -112,15 +115,25 @@ void wh_right_hang_up(wharf_task *t, wharf_name right)
         wh_unlock(&l->o.lock);
 }
 
-uint32_t wh_right_moves(wharf_task *t, wharf_name right)
+int wh_right_bind(wharf_task *t, wharf_name right, int *ret_left)
 {
-        int err;
-        struct wh_link *l = wh_holder_lock(t, right, &err);
+        int r;
+        struct wh_link *l = wh_holder_lock(t, right, &r);
+        *ret_left = -1;
         if (!l)
-                return 0;
-        const uint32_t n = l->out.followed;
-        wh_unlock(&l->o.lock);
-        return n;
+                return wh_fail(r, NULL);
+        l->in.budget = WH_BUDGET;
+        wh_link_heed(l); /* has its port moved? */
+        const int left = l->provisional ? wh_os_dup_above(l->sock, 0) : -1;
+        r = l->provisional && left < 0 ? left : wh_link_rebind(l);
+        if (r == 0 && left >= 0 && !l->provisional && !l->borrowed) {
+                wh_os_fd_private(left);
+                *ret_left = left;
+        } else {
+                wh_os_close_end(left, WH_END_SHARED);
+        }
+        wh_holder_unlock(l);
+        return wh_fail(r, NULL);
 }
 
 enum { SHARE_MIN = 8 }; /* links that a user may always have */

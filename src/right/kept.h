@@ -58,8 +58,12 @@ uint32_t wh_right_unread(wharf_task *task, wharf_name right);
 
 /* Whoever has the other end sees it end; what lies there unread it can read still, and wh_right_unread() tells of. */
 void wh_right_hang_up(wharf_task *task, wharf_name right);
-/* How often its port has moved, and been followed. */
-uint32_t wh_right_moves(wharf_task *task, wharf_name right);
+/*
+ * A right of this task's own making, to a port that somebody else has: it goes over to a pair of its own now, where it would before its
+ * next message, and *ret_left is a copy of its end of the pair before; -1: it has one already, or can have none. What was written there
+ * last has the other end of the new pair. -EAGAIN (not now: it has no room), -EMFILE, -ENOMEM, -EPIPE, -EBADF, -ESTALE
+ */
+int wh_right_bind(wharf_task *task, wharf_name right, int *ret_left);
 
 /*
  * Of the links to `port` there may be `total` in all, of which each user has a share, this task's own too, but always a

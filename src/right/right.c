@@ -61,7 +61,7 @@ void wh_right_greet(wharf_task *t, wharf_name right)
         l->in.budget = WH_BUDGET;
         if (!l->in.leader)
                 wh_link_read(l, WH_UNTIL_GREETED, 0);
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
 }
 
 int wh_right_pair(const struct wh_hello *h, int *ret_owner, int *ret_holder)
@@ -219,7 +219,7 @@ WHARF_API int wharf_right_copy(wharf_task *t, wharf_name right, int64_t deadline
                 return wh_fail_at(t, err, right);
         int r = wh_right_introduce(l, NULL, deadline_ns, &sock);
         const struct wharf_introducer given = l->given;
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         if (r == 0 && (r = wh_right_given(t, sock, true, false, &given, ret)) < 0)
                 wh_os_close_end(sock, WH_END_OURS);
         return wh_fail_at(t, r, right);
@@ -309,7 +309,7 @@ WHARF_API int wharf_right_stat(wharf_task *t, wharf_name right, struct wharf_rig
                 .full = wh_link_full_by(l),
                 .sender_id = wh_held(l)->sender_id,
         };
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         return wh_fail(0, NULL);
 }
 

@@ -94,9 +94,8 @@ void wh_room_watch(struct wh_link *l)
         for (unsigned i = WH_ASKED_POSSIBLE; i < WH_ASKED; i++)
                 if (wh_held(l)->asked[i].inbox)
                         wh_asked_watch(l, wh_held(l)->asked[i].inbox);
-        wh_list_for (n, &wh_held(l)->calls)
-                if (wh_container(n, struct wh_call, node)->inbox)
-                        wh_asked_watch(l, wh_container(n, struct wh_call, node)->inbox);
+        wh_list_for (n, &wh_held(l)->told)
+                wh_asked_watch(l, wh_container(n, struct wh_told, node)->inbox);
 }
 
 /* ---- a message left ---- */

@@ -4,7 +4,9 @@
  * move one with that id to where the true one is. So which of its ports it is the process that answers says in a number of
  * its own, which no port brings along.
  */
+#include "right/held.h"
 #include "right/right.h"
+#include "task/ids.h"
 #include "task/why.h"
 
 #include "base/trace.h"
@@ -35,7 +37,11 @@ static int ask(struct wh_link *l, int64_t deadline_ns)
                 l->out.sock_full = false;
                 int r = l->out.over ? l->out.over : l->over;
                 if (r == 0)
-                        r = wh_link_rebind(l); /* so that its introducer cannot answer */
+                        r = wh_link_rebind(l); /* so that its introducer, or the former owner, cannot answer */
+                if (r == 0 && l->provisional)
+                        r = l->in.leader ? -EAGAIN : wh_trace(-EMFILE);
+                if (r == 0 && l->borrowed)
+                        r = -EOPNOTSUPP;
                 if (r == 0)
                         r = wh_os_setsockopt(l->sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
                 if (r == 0) {
@@ -93,16 +99,40 @@ static int step(wharf_task *t, wharf_name right, int (*fn)(struct wh_link *l, in
         r = fn(l, deadline_ns);
         if (r == 0 && ret)
                 *ret = (struct answer){l->hello.port_id, l->in.whose.port, l->cred};
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         return r;
 }
 
-/* Still alive: then the process that answered has been the owner all the time. */
+/*
+ * Still alive, and nothing has come that says that the port has moved: then the process that answered has been the owner all the
+ * time. -ESTALE: it is to be asked again.
+ */
 static int alive(struct wh_link *l, int64_t deadline_ns)
 {
+        if (!l->in.leader) {
+                l->in.sock_ready = true;
+                wh_link_read(l, WH_UNTIL_EMPTY, 0);
+        }
         wh_link_probe(l, true);
         l->in.whose.pending = false;
-        return l->out.over ? l->out.over : l->over;
+        const int r = l->out.over ? l->out.over : l->over;
+        return r == 0 && !l->in.whose.answered ? -ESTALE : r;
+}
+
+/* Asks each of them until both have answered and are alive. 0, or as wharf_right_same(). */
+static int ask_all(wharf_task *t, const wharf_name *right, unsigned n, int64_t deadline_ns, struct answer *ret)
+{
+        int r;
+        do {
+                r = 0;
+                for (unsigned i = 0; r == 0 && i < n; i++)
+                        r = step(t, right[i], ask, deadline_ns, NULL);
+                for (unsigned i = 0; r == 0 && i < n; i++)
+                        r = step(t, right[i], await, deadline_ns, &ret[i]);
+                for (unsigned i = 0; r == 0 && i < n; i++)
+                        r = step(t, right[i], alive, 0, NULL);
+        } while (r == -ESTALE && deadline_ns && wh_task_ours(t));
+        return r == -ESTALE && wh_task_ours(t) ? -EAGAIN : r;
 }
 
 WHARF_API int wharf_right_owner(wharf_task *t, wharf_name right, int64_t deadline_ns, struct wharf_owner *ret)
@@ -110,42 +140,33 @@ WHARF_API int wharf_right_owner(wharf_task *t, wharf_name right, int64_t deadlin
         struct answer x = {0};
         if (!ret)
                 return wh_fail_null("ret");
-        int r = step(t, right, ask, deadline_ns, NULL);
-        if (r == 0)
-                r = step(t, right, await, deadline_ns, &x);
-        if (r == 0)
-                r = step(t, right, alive, 0, NULL);
+        int r = ask_all(t, &right, 1, deadline_ns, &x);
         if (r == -EAGAIN || r == -ETIMEDOUT)
                 return wh_fail_plain(r, not_answered);
         if (r < 0)
                 return wh_fail_at(t, r, right);
         if (!x.owner.known || x.owner.pid == 0)
                 return wh_fail_plain(-EOPNOTSUPP, nobody_known);
-        *ret = (struct wharf_owner){.pid = x.owner.pid, .uid = x.owner.uid, .gid = x.owner.gid};
+        *ret = (struct wharf_owner){.pid = x.owner.pid,
+                                    .uid = wh_id_known(x.owner.uid) ? x.owner.uid : (uid_t)-1,
+                                    .gid = wh_id_known(x.owner.gid) ? x.owner.gid : (gid_t)-1};
         return 0;
 }
 
 WHARF_API int wharf_right_same(wharf_task *t, wharf_name a, wharf_name b, int64_t deadline_ns)
 {
-        struct answer x = {0}, y = {0};
-        int r = step(t, a, ask, deadline_ns, NULL);
-        if (r == 0 && a != b)
-                r = step(t, b, ask, deadline_ns, NULL);
-        if (r == 0)
-                r = step(t, a, await, deadline_ns, &x);
-        if (r == 0)
-                r = step(t, b, await, deadline_ns, &y);
-        if (r == 0)
-                r = step(t, a, alive, 0, NULL);
-        if (r == 0)
-                r = step(t, b, alive, 0, NULL);
+        struct answer x[2] = {0};
+        const wharf_name right[] = {a, b};
+        int r = ask_all(t, right, a == b ? 1 : 2, deadline_ns, x);
+        if (a == b)
+                x[1] = x[0];
         if (r == -EAGAIN || r == -ETIMEDOUT)
                 return wh_fail_plain(r, not_answered);
         if (r < 0)
                 return wh_fail_at(t, r, wharf_name_kind(t, a) == WHARF_KIND_SEND ? b : a);
-        if (x.port_id != y.port_id || x.port != y.port)
+        if (x[0].port_id != x[1].port_id || x[0].port != x[1].port)
                 return 0;
-        if (!x.owner.known || !y.owner.known || x.owner.pid == 0 || y.owner.pid == 0)
+        if (!x[0].owner.known || !x[1].owner.known || x[0].owner.pid == 0 || x[1].owner.pid == 0)
                 return wh_fail_plain(-EOPNOTSUPP, nobody_known);
-        return x.owner.pid == y.owner.pid;
+        return x[0].owner.pid == x[1].owner.pid;
 }

@@ -42,8 +42,6 @@ void wh_answer_right(struct wh_server *s, wharf_name reply, uid_t uid, struct na
 {
         int r = wh_watches_behind_at(s, e) ? -EAGAIN : wh_users_introduce(s, e, uid);
         if (r < 0) {
-                if (r == -EAGAIN)
-                        e->full = s->pass;
                 wh_answer(s, reply, WH_NAMES_LOOKUP, r);
                 return;
         }

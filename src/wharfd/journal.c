@@ -68,10 +68,10 @@ int wh_journal_grow(struct wh_store *s, uint32_t records)
 
 int wh_journal_hold(struct wh_store *s)
 {
-        int r = s->held ? 0 : wh_notify_send(s->notify, "FDSTORE=1\nFDNAME=" JOURNAL_NAME, &s->fd, 1);
+        int r = s->held ? 0 : wh_store_say(s, "FDSTORE=1\nFDNAME=" JOURNAL_NAME, &s->fd, 1);
         if (r < 0)
                 s->state.error = r;
-        if (r < 0 && r != -ETOOMANYREFS && r != -ETIMEDOUT)
+        if (r < 0 && r != -ETOOMANYREFS && r != -ETIMEDOUT && r != -EAGAIN && r != -ENOBUFS)
                 wh_store_holder_gone(s, r);
         s->held = r == 0;
         return r;

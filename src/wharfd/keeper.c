@@ -163,7 +163,7 @@ static const char *value_of(const char *text, const char *key, char ret[WH_FD_NA
  * Whole entries from the one with that number on, as many as fit into one message (H4). The server looks after each of its
  * batches of requests: a queue has room for what it sends in one.
  */
-static void hand_over(struct keeper *k, uint32_t from, const char *name)
+static void hand_over(struct keeper *k, uint32_t from, unsigned number, const char *name)
 {
         char text[WH_HAND_TEXT_MAX], *at = text + WH_HAND_HEAD_MAX;
         int fds[WH_HAND_FDS], r;
@@ -180,12 +180,12 @@ static void hand_over(struct keeper *k, uint32_t from, const char *name)
                         fds[n++] = h->fd[f];
         }
         size_t body = (size_t)(at - text) - WH_HAND_HEAD_MAX;
-        int head = snprintf(text, WH_HAND_HEAD_MAX, "WHARF_HANDED=%u %u %u %d", i < end ? i : 0, k->deaths, k->fails,
-                            k->fail);
+        int head = snprintf(text, WH_HAND_HEAD_MAX, "WHARF_HANDED=%u %u %u %d %u", i < end ? i : 0, k->deaths, k->fails,
+                            k->fail, number);
         memmove(text + head, text + WH_HAND_HEAD_MAX, body);
         text[(size_t)head + body] = 0;
         if ((r = wh_notify_try(k->sock, text, fds, n)) < 0) { /* ETOOMANYREFS: it asks again, later */
-                snprintf(text, sizeof text, "WHARF_REFUSED=%d", -r);
+                snprintf(text, sizeof text, "WHARF_REFUSED=%d %u", -r, number);
                 wh_notify_try(k->sock, text, NULL, 0);
         }
 }
@@ -204,7 +204,9 @@ static void handle(struct keeper *k, const char *text, const int *fds, unsigned 
                 snprintf(say, sizeof say, "WHARF_UNHELD=%d %s", -r, name);
                 wh_notify_try(k->sock, say, NULL, 0);
         } else if (value_of(text, "WHARF_HAND", value)) {
-                hand_over(k, (uint32_t)strtoul(value, NULL, 10), named ? name : NULL);
+                unsigned from = 0, number = 0;
+                sscanf(value, "%u %u", &from, &number);
+                hand_over(k, from, number, named ? name : NULL);
         } else {
                 if (value_of(text, "READY", value))
                         k->ready = k->served = true;

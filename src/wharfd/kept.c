@@ -61,6 +61,7 @@ static int restore(void *arg, const struct wh_stored *e, uint32_t slot, int sock
         }
         s->n_unkept--;
         wh_server_slot_set(s, &n->slot, slot);
+        wh_users_keep(&s->users, n->uid, wh_store_fds_of(s->store, slot), wh_store_fds_max(s->store), true);
         n->told = true;
         if (s->restore_owed) { /* it comes late: we serve already */
                 wh_watches_tell(s, WHARF_NAME_IS, n);
@@ -69,24 +70,49 @@ static int restore(void *arg, const struct wh_stored *e, uint32_t slot, int sock
         return 0;
 }
 
+/* The holder has not got this. */
+static void unkept(void *arg, uint32_t slot, unsigned fds)
+{
+        struct wh_server *s = arg;
+        uid_t uid;
+        for (size_t i = 0; i < s->n_names; i++)
+                if (s->names[i]->slot == slot) {
+                        wh_server_slot_set(s, &s->names[i]->slot, WH_STORE_NONE);
+                        wh_users_keep_no_more(&s->users, s->names[i]->uid, fds);
+                        return;
+                }
+        if (wh_watch_unkept(s, slot, &uid))
+                wh_users_keep_no_more(&s->users, uid, fds);
+}
+
 void wh_server_restore(struct wh_server *s, struct wh_given *given, unsigned n)
 {
         int r = 0;
+        wh_store_lost_to(s->store, unkept, s);
         for (int i = 0; s->store && (r = wh_store_restore(s->store, given, n, restore, s)) < 0 && i < RESTORES_MAX; i++)
                 wh_os_poll(NULL, 0, wh_os_now_ns() + WH_SHORTAGE_PAUSE_NS);
         s->restore_owed = r < 0; /* then it serves with what it has, and tries again beside that (J5) */
 }
 
-/* The holder has not got this. */
-static void unkept(void *arg, uint32_t slot)
+uint32_t wh_keep(struct wh_server *s, const struct wh_stored *e, int sock, int page)
 {
-        struct wh_server *s = arg;
-        for (size_t i = 0; i < s->n_names; i++)
-                if (s->names[i]->slot == slot) {
-                        wh_server_slot_set(s, &s->names[i]->slot, WH_STORE_NONE);
-                        return;
-                }
-        wh_watch_unkept(s, slot);
+        const unsigned n = page < 0 ? 1 : 2;
+        if (!wh_store_has_room(s->store))
+                return wh_store_put(s->store, e, sock, page); /* which says why it is not kept */
+        const int r = wh_users_keep(&s->users, e->who.uid, n, wh_store_fds_max(s->store), false);
+        if (r < 0)
+                return wh_store_not_kept(s->store, r);
+        const uint32_t slot = wh_store_put(s->store, e, sock, page);
+        if (wh_store_fds_of(s->store, slot) < n)
+                wh_users_keep_no_more(&s->users, e->who.uid, n - wh_store_fds_of(s->store, slot));
+        return slot;
+}
+
+void wh_keep_no_more(struct wh_server *s, uint32_t slot, uid_t uid)
+{
+        s->n_unkept -= slot == WH_STORE_NONE;
+        wh_users_keep_no_more(&s->users, uid, wh_store_fds_of(s->store, slot));
+        wh_store_remove(s->store, slot);
 }
 
 static bool names_keep(struct wh_server *s)
@@ -103,29 +129,30 @@ static bool names_keep(struct wh_server *s)
                         continue;
                 strcpy(st.name, e->name);
                 s->n_unkept--;
-                wh_server_slot_set(s, &e->slot, wh_store_put(s->store, &st, sock, -1));
-                if (e->slot == WH_STORE_NONE)
-                        return false;
+                wh_server_slot_set(s, &e->slot, wh_keep(s, &st, sock, -1));
+                if (e->slot == WH_STORE_NONE && !wh_store_has_room(s->store))
+                        return false; /* otherwise its user has its share, and others may have room */
         }
         return true;
 }
 
 int64_t wh_keep_again(struct wh_server *s, int64_t now)
 {
-        bool put = s->n_unkept && wh_store_has_room(s->store);
-        if (!put && !s->restore_owed)
+        bool put = s->n_unkept && wh_store_has_room(s->store), take = wh_store_takes(s->store);
+        if (!put && !take && !s->restore_owed)
                 return WHARF_FOREVER;
         if (now < s->keep_at_ns)
                 return s->keep_at_ns;
         if (s->restore_owed)
                 s->restore_owed = wh_store_restore(s->store, NULL, 0, restore, s) < 0;
+        take = wh_store_take_again(s->store);
         put = s->n_unkept && wh_store_has_room(s->store) && !(names_keep(s) && wh_watches_keep(s));
-        bool refused = s->restore_owed && wh_store_state(s->store).owed == -ETOOMANYREFS; /* at once, and for now */
-        s->keep_at_ns = now + (refused ? WH_SHORTAGE_PAUSE_NS : KEEP_AGAIN_NS);
-        return put || s->restore_owed ? s->keep_at_ns : WHARF_FOREVER;
+        bool refused = s->restore_owed && wh_store_state(s->store).owed == -ETOOMANYREFS;  /* at once, and for now */
+        s->keep_at_ns = wh_os_now_ns() + (refused ? WH_SHORTAGE_PAUSE_NS : KEEP_AGAIN_NS); /* after what took so long */
+        return put || take || s->restore_owed ? s->keep_at_ns : WHARF_FOREVER;
 }
 
 void wh_kept_hear(struct wh_server *s)
 {
-        wh_store_hear(s->store, unkept, s);
+        wh_store_hear(s->store);
 }

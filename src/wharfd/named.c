@@ -32,8 +32,8 @@ size_t wh_named_find(const struct wh_server *s, const char *name, bool *ret_foun
 
 void wh_named_free(struct wh_server *s, struct named *e)
 {
-        wh_server_slot_gone(s, e->slot);
-        wh_unread_keep(s, WH_LIMIT_NAMES, e->uid, e->right, WHARF_NONE, wh_users_introduce_done(s, e));
+        wh_keep_no_more(s, e->slot, e->uid);
+        wh_unread_keep(s, WH_LIMIT_NAMES, e->uid, e->right, WHARF_NONE, wh_users_introduce_done(s, e), NULL);
         wh_port_status_close(e->page);
         free(e);
 }

@@ -22,12 +22,14 @@ void wh_part_drop(struct part *p)
         p->n_fds = p->n = 0;
 }
 
-/* The lines "DESCRIPTORS NAME" below the first one. What does not agree with what came is no part. */
+/* The lines "DESCRIPTORS NAME" below the first one: 1; 0: of an earlier question. What does not agree with what came is no part. */
 static int part_read(struct wh_store *s, const char *text, struct part *p)
 {
-        unsigned next, deaths, fails, fail, n = 0;
-        if (sscanf(text, "WHARF_HANDED=%u %u %u %u", &next, &deaths, &fails, &fail) != 4)
+        unsigned next, deaths, fails, fail, n = 0, number = s->asked;
+        if (sscanf(text, "WHARF_HANDED=%u %u %u %u %u", &next, &deaths, &fails, &fail, &number) < 4)
                 return wh_trace(-EPROTO);
+        if (number != s->asked)
+                return 0; /* to an earlier question */
         for (const char *line = strchr(text, '\n'); line; line = strchr(line + 1, '\n')) {
                 unsigned of;
                 if (p->n == WH_HAND_FDS || sscanf(line, "\n%u %63[^\n]", &of, p->name[p->n]) != 2 || of < 1 ||
@@ -42,7 +44,7 @@ static int part_read(struct wh_store *s, const char *text, struct part *p)
         s->state.deaths = deaths;
         s->state.fails = fails;
         s->state.fail = fail;
-        return 0;
+        return 1;
 }
 
 static void unheld(struct wh_store *s, const char *text)
@@ -55,9 +57,10 @@ static void unheld(struct wh_store *s, const char *text)
         s->state.error = -(int)err;
         if (!s->j || !wh_entry_of(s, name, &slot) || !s->fds_of[slot])
                 return;
+        const unsigned fds = wh_store_fds_of(s, slot);
         wh_slot_lost(s, slot);
         if (s->lost)
-                s->lost(s->lost_arg, slot);
+                s->lost(s->lost_arg, slot, fds);
 }
 
 int wh_part_hear(struct wh_store *s, struct part *ret)
@@ -76,13 +79,13 @@ int wh_part_hear(struct wh_store *s, struct part *ret)
                 return -EPIPE;
         }
         int out = 0;
-        unsigned err;
+        unsigned err, number = s->asked;
         if (cut)
                 out = -EMFILE; /* J5: the keeper has them still */
         else if (!strncmp(text, "WHARF_HANDED=", 13))
-                out = (out = part_read(s, text, ret)) < 0 ? out : 1;
-        else if (sscanf(text, "WHARF_REFUSED=%u", &err) == 1)
-                out = err && err < 4096 ? -(int)err : -EPROTO;
+                out = part_read(s, text, ret);
+        else if (sscanf(text, "WHARF_REFUSED=%u %u", &err, &number) >= 1)
+                out = number != s->asked ? 0 : err && err < 4096 ? -(int)err : -EPROTO;
         else
                 unheld(s, text);
         if (out != 1)
@@ -93,7 +96,8 @@ int wh_part_hear(struct wh_store *s, struct part *ret)
 int wh_part_ask(struct wh_store *s, uint32_t from, const char *name, struct part *ret)
 {
         char text[WH_FD_NAME_MAX + 40];
-        snprintf(text, sizeof text, "WHARF_HAND=%u%s%s", from, name ? "\nFDNAME=" : "", name ? name : "");
+        snprintf(text, sizeof text, "WHARF_HAND=%u %u%s%s", from, ++s->asked, name ? "\nFDNAME=" : "",
+                 name ? name : "");
         int r = wh_notify_send(s->notify, text, NULL, 0);
         int64_t give_up_ns = wh_os_now_ns() + ANSWER_NS;
         while (r == 0) {

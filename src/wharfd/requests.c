@@ -67,7 +67,7 @@ static int page_open(const struct wharf_msg *m, const struct wh_port_status **re
 {
         *ret = NULL;
         int r = m->n_items == 2 ? wh_port_status_open(m->items[1].fd, ret) : 0;
-        return r == -EPROTONOSUPPORT ? 0 : r;
+        return r == -EPROTONOSUPPORT || r == -ENOMEM ? 0 : r; /* others may have mapped all that can be */
 }
 
 /* Takes the items of the message that it keeps out of it. The user's account has been settled on success. */
@@ -102,7 +102,7 @@ static int named_new(struct wh_server *s, const struct wh_names_request *req, st
         e->uid = m->sender.uid;
         e->known = m->sender.known;
         e->right = m->items[0].name;
-        wh_server_slot_set(s, &e->slot, wh_store_put(s->store, &st, sock, e->page ? m->items[1].fd : -1));
+        wh_server_slot_set(s, &e->slot, wh_keep(s, &st, sock, e->page ? m->items[1].fd : -1));
         m->items[0].kind = 0;
         *ret = e;
         return 0;
@@ -129,7 +129,9 @@ static void do_register(struct wh_server *s, const struct wh_names_request *req,
                 wh_answer(s, m->reply, WH_NAMES_REGISTER, 0);
                 return;
         }
-        int r = e ? -EEXIST : named_new(s, req, m, &e);
+        /* What has not been handed over yet is somebody's, who lives and does not call: it is not free for others. */
+        const bool owed = !e && s->restore_owed && wh_store_owes(s->store, req->name, &req->cookie);
+        int r = e ? -EEXIST : owed ? -ENOBUFS : named_new(s, req, m, &e);
         if (r == 0 && (r = wh_named_insert(s, e)) < 0)
                 wh_named_free(s, e);
         if (wh_answer(s, m->reply, WH_NAMES_REGISTER, r) < 0 && r == 0) {

@@ -36,7 +36,7 @@ static int restore_one(struct wh_store *s, const char *name, int sock, int page,
                 if (!known) { /* J2: left over */
                         char text[WH_FD_NAME_MAX + 40];
                         snprintf(text, sizeof text, "FDSTOREREMOVE=1\nFDNAME=%s", name);
-                        wh_notify(s->notify, text);
+                        wh_store_say(s, text, NULL, 0);
                 }
                 return 0;
         }
@@ -56,29 +56,31 @@ static int restore_one(struct wh_store *s, const char *name, int sock, int page,
 }
 
 /* Both descriptors of an entry, wherever they stand in the list. */
-static void restore_given(struct wh_store *s, struct wh_given *given, unsigned n, take_up fn, void *arg)
+static int restore_given(struct wh_store *s, struct wh_given *given, unsigned n, take_up fn, void *arg)
 {
         struct pair {
                 int sock, page;
         } *of = wh_os_malloc(s->n_records * sizeof *of);
-        for (uint32_t i = 0; of && i < s->n_records; i++)
+        if (!of)
+                return wh_trace(-ENOMEM);
+        for (uint32_t i = 0; i < s->n_records; i++)
                 of[i] = (struct pair){-1, -1};
         for (unsigned i = 0; i < n; i++) {
                 uint32_t slot;
                 uint64_t generation;
                 if (given[i].fd < 0 || !wh_entry_parse(given[i].name, &slot, &generation))
                         continue;
-                if (of && wh_entry_of(s, given[i].name, &slot)) {
+                if (wh_entry_of(s, given[i].name, &slot)) {
                         int *to = is_socket(given[i].fd) ? &of[slot].sock : &of[slot].page;
                         if (*to < 0) {
                                 *to = given[i].fd;
                                 given[i].fd = -1;
                         }
-                } else if (of) {
+                } else {
                         restore_one(s, given[i].name, -1, -1, fn, arg); /* the descriptor is closed with the others */
                 }
         }
-        for (uint32_t i = 0; of && i < s->n_records; i++) {
+        for (uint32_t i = 0; i < s->n_records; i++) {
                 char name[WH_FD_NAME_MAX];
                 snprintf(name, sizeof name, ENTRY_NAME "%x-%llx", i, (unsigned long long)s->j->record[i].generation);
                 if (of[i].sock >= 0 && restore_one(s, name, of[i].sock, of[i].page, fn, arg) == 0)
@@ -89,6 +91,7 @@ static void restore_given(struct wh_store *s, struct wh_given *given, unsigned n
                         s->fds_of[i] = ENTRY_FDS_MAX; /* not now: it is with the service manager, for the next wharfd */
         }
         free(of);
+        return 0;
 }
 
 static int restore_part(struct wh_store *s, struct part *p, take_up fn, void *arg)
@@ -138,7 +141,7 @@ int wh_store_restore(struct wh_store *s, struct wh_given *given, unsigned n, tak
         if (s->state.keeper)
                 r = restore_kept(s, fn, arg);
         else
-                restore_given(s, given, n, fn, arg);
+                r = restore_given(s, given, n, fn, arg);
         s->state.owed = r;
         if (r < 0)
                 return r;

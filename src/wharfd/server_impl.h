@@ -60,6 +60,9 @@ int wh_users_take(struct users *u, uid_t uid, enum wh_limit what, uint32_t total
 /* The same of what costs descriptors: of those that wharfd may have there is a share for each kind. */
 int wh_users_take_fds(struct wh_server *s, uid_t uid, enum wh_limit what);
 void wh_users_give(struct users *u, uid_t uid, enum wh_limit what);
+/* `n` descriptors more that the holder keeps for this user, of `total`; what the last wharfd had kept is granted. 0, -EDQUOT, -ENOMEM */
+int wh_users_keep(struct users *u, uid_t uid, unsigned n, uint64_t total, bool granted);
+void wh_users_keep_no_more(struct users *u, uid_t uid, unsigned n);
 /*
  * One more, who asked as `uid`, is introduced to the owner of `e`, whose end of the pair is on its way until that one reads.
  * -EAGAIN: it has not read so many, `uid` has its share of them, or the owner's user has its share of what wharfd may have on
@@ -157,16 +160,11 @@ struct wh_server {
         size_t room_polls;
 };
 
-/* An entry that has a slot, or none, from now on; and one that is no more. */
+/* An entry that has a slot, or none, from now on. */
 static inline void wh_server_slot_set(struct wh_server *s, uint32_t *slot, uint32_t to)
 {
         *slot = to;
         s->n_unkept += to == WH_STORE_NONE;
-}
-static inline void wh_server_slot_gone(struct wh_server *s, uint32_t slot)
-{
-        s->n_unkept -= slot == WH_STORE_NONE;
-        wh_store_remove(s->store, slot);
 }
 
 /* ---- named.c ---- */
@@ -232,12 +230,22 @@ void wh_part_of_waits(struct wh_server *s, const struct job *j);
 
 /* ---- unread.c ---- */
 
+/* Ends of pairs that were left, while what was sent there has a descriptor and is unread. */
+enum { WH_LEFT_MAX = 9 };
+struct wh_left {
+        unsigned n;
+        int sock[WH_LEFT_MAX];
+};
+/* Lets go of those that were read: how many. */
+unsigned wh_left_look(struct wh_left *l);
+void wh_left_done(struct wh_left *l);
+
 /*
  * A name or a watch is over; takes its rights, and the second is WHARF_NONE where there is none. Its share is given back, with
- * what was `introduced`, when all is read (U1).
+ * what was `introduced`, and what it had `left`, when all is read (U1). `left` is NULL for a name.
  */
 void wh_unread_keep(struct wh_server *s, enum wh_limit what, uid_t uid, wharf_name kept, wharf_name right,
-                    uint32_t introduced);
+                    uint32_t introduced, const struct wh_left *left);
 /* Looks at some of them, at more where somebody is short of something. */
 void wh_unread_look(struct wh_server *s, bool is_short);
 /* Looks at them now and then; when to come back for it. */
@@ -255,6 +263,10 @@ bool wh_tasked_alive(const struct tasked *k);
 
 /* ---- kept.c ---- */
 
+/* Put an entry into the store, as far as its user has a share of what the holder has room for: its slot, or none. */
+uint32_t wh_keep(struct wh_server *s, const struct wh_stored *e, int sock, int page);
+/* The entry of this user that had that slot, or none, is no more. */
+void wh_keep_no_more(struct wh_server *s, uint32_t slot, uid_t uid);
 /* What was not kept, or not handed over, is tried again now and then. When to come back for it. */
 int64_t wh_keep_again(struct wh_server *s, int64_t now);
 /* What the holder of our descriptors says of what it was given. */
@@ -272,8 +284,8 @@ int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cooki
 int wh_watch_restore(struct wh_server *s, const struct wh_stored *e, uint32_t slot, int sock);
 /* What has no slot is put into the store, as long as there is room. False: some could not be. */
 bool wh_watches_keep(struct wh_server *s);
-/* It is kept no more. False: it is none of these. */
-bool wh_watch_unkept(struct wh_server *s, uint32_t slot);
+/* It is kept no more. False: it is none of these; *ret_uid: whose it is. */
+bool wh_watch_unkept(struct wh_server *s, uint32_t slot, uid_t *ret_uid);
 /* -ENOENT */
 int wh_watch_remove(struct wh_server *s, const struct wh_cookie *cookie);
 /* The watcher behind this right is gone. False: it is none. */

@@ -103,11 +103,50 @@ static void entry_text(char *buf, size_t cap, const char *what, uint32_t slot, u
         snprintf(buf, cap, "%s=1\nFDNAME=" ENTRY_NAME "%x-%llx", what, slot, (unsigned long long)generation);
 }
 
+int wh_store_say(struct wh_store *s, const char *text, const int *fds, unsigned n)
+{
+        return s->state.keeper ? wh_notify_send(s->notify, text, fds, n) : wh_notify_try(s->notify, text, fds, n);
+}
+
+void wh_store_lost_to(struct wh_store *s, void (*lost)(void *arg, uint32_t slot, unsigned fds), void *arg)
+{
+        if (s) {
+                s->lost = lost;
+                s->lost_arg = arg;
+        }
+}
+
+uint64_t wh_store_fds_max(const struct wh_store *s)
+{
+        return s ? s->fds_max : 0;
+}
+
+unsigned wh_store_fds_of(const struct wh_store *s, uint32_t slot)
+{
+        return s && slot != WH_STORE_NONE ? s->fds_of[slot] & ~(unsigned)ENTRY_OVER : 0;
+}
+
+bool wh_store_owes(const struct wh_store *s, const char *name, const struct wh_cookie *cookie)
+{
+        for (uint32_t i = 0; s && i < s->n_records; i++) {
+                if (s->fds_of[i]) /* it was taken up, or is of this wharfd */
+                        continue;
+                const struct record *rec = &s->j->record[i];
+                /* [journal] Acquire: as in wh_entry_of(). */
+                if (atomic_load_explicit(&rec->used, memory_order_acquire) && rec->e.kind == WH_STORED_NAME &&
+                    !strncmp(rec->e.name, name, sizeof rec->e.name) && memcmp(&rec->e.cookie, cookie, sizeof *cookie))
+                        return true;
+        }
+        return false;
+}
+
 void wh_slot_lost(struct wh_store *s, uint32_t slot)
 {
+        if (!s->fds_of[slot] && !atomic_load_explicit(&s->j->record[slot].used, memory_order_relaxed))
+                return; /* it is free */
         /* [journal] Release: as in wh_store_put(). */
         atomic_store_explicit(&s->j->record[slot].used, 0, memory_order_release);
-        s->fds -= s->fds_of[slot];
+        s->fds -= wh_store_fds_of(s, slot);
         s->fds_of[slot] = 0;
         wh_slot_free(s, slot);
 }
@@ -117,7 +156,7 @@ bool wh_store_has_room(const struct wh_store *s)
         return s && s->notify >= 0 && s->fds < s->fds_max;
 }
 
-static uint32_t not_kept(struct wh_store *s, int why)
+uint32_t wh_store_not_kept(struct wh_store *s, int why)
 {
         s->state.error = why;
         return WH_STORE_NONE;
@@ -128,14 +167,14 @@ uint32_t wh_store_put(struct wh_store *s, const struct wh_stored *e, int sock, i
         if (!s || s->notify < 0)
                 return WH_STORE_NONE;
         if (!wh_store_has_room(s))
-                return not_kept(s, wh_trace(-EMFILE));
+                return wh_store_not_kept(s, wh_trace(-EMFILE));
         if (s->fds + 2 > s->fds_max / 2)
                 page = -1; /* J6 */
         int r = wh_journal_hold(s);
         if (r == 0 && !s->n_free)
                 r = wh_journal_grow(s, s->n_records * 2);
         if (r < 0)
-                return not_kept(s, r);
+                return wh_store_not_kept(s, r);
         uint32_t slot = s->free_slots[--s->n_free];
         struct record *rec = &s->j->record[slot];
         s->j->generation++; /* J2: before it is used */
@@ -149,13 +188,13 @@ uint32_t wh_store_put(struct wh_store *s, const struct wh_stored *e, int sock, i
         s->fds_of[slot] = page < 0 ? 1 : 2;
         s->fds += s->fds_of[slot];
         entry_text(text, sizeof text, "FDSTORE", slot, rec->generation);
-        r = wh_notify_send(s->notify, text, (int[]){sock, page}, s->fds_of[slot]);
+        r = wh_store_say(s, text, (int[]){sock, page}, s->fds_of[slot]);
         if (r == 0)
                 return slot;
         wh_slot_lost(s, slot);
         if (r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN || r == -ECONNREFUSED)
                 wh_store_holder_gone(s, r);
-        return not_kept(s, r);
+        return wh_store_not_kept(s, r);
 }
 
 void wh_store_remove(struct wh_store *s, uint32_t slot)
@@ -164,9 +203,33 @@ void wh_store_remove(struct wh_store *s, uint32_t slot)
                 return;
         char text[128];
         entry_text(text, sizeof text, "FDSTOREREMOVE", slot, s->j->record[slot].generation);
-        if (s->notify >= 0)
-                wh_notify_send(s->notify, text, NULL, 0);
-        wh_slot_lost(s, slot);
+        const int r = s->notify >= 0 ? wh_store_say(s, text, NULL, 0) : 0;
+        const bool was_over = s->fds_of[slot] & ENTRY_OVER, later = r == -EAGAIN || r == -ENOBUFS;
+        s->n_taking += (uint32_t)later - (uint32_t)was_over;
+        if (!later) {
+                wh_slot_lost(s, slot);
+                return;
+        }
+        /* [journal] Release: as in wh_store_put(). Whoever comes after us knows it for left over (J2). */
+        atomic_store_explicit(&s->j->record[slot].used, 0, memory_order_release);
+        s->fds_of[slot] |= ENTRY_OVER;
+}
+
+bool wh_store_takes(const struct wh_store *s)
+{
+        return s && s->n_taking && s->notify >= 0;
+}
+
+bool wh_store_take_again(struct wh_store *s)
+{
+        for (uint32_t i = 0; s && s->n_taking && i < s->n_records; i++) {
+                if (!(s->fds_of[i] & ENTRY_OVER))
+                        continue;
+                wh_store_remove(s, i);
+                if (s->fds_of[i] & ENTRY_OVER)
+                        return true;
+        }
+        return false;
 }
 
 bool wh_entry_parse(const char *name, uint32_t *ret_slot, uint64_t *ret_generation)
@@ -196,11 +259,9 @@ int wh_store_fd(const struct wh_store *s)
         return s && s->state.keeper ? s->notify : -1;
 }
 
-void wh_store_hear(struct wh_store *s, void (*lost)(void *arg, uint32_t slot), void *arg)
+void wh_store_hear(struct wh_store *s)
 {
         struct part *p = wh_os_calloc(1, sizeof *p);
-        s->lost = lost;
-        s->lost_arg = arg;
         int r = p ? 0 : -ENOMEM;
         while (r >= 0 && s->notify >= 0) {
                 r = wh_part_hear(s, p);
@@ -209,7 +270,6 @@ void wh_store_hear(struct wh_store *s, void (*lost)(void *arg, uint32_t slot), v
                 if (r < 0 && r != -EAGAIN && r != -EPIPE)
                         r = 0;
         }
-        s->lost = NULL;
         free(p);
 }
 

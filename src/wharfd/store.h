@@ -7,11 +7,12 @@
  * LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES of sd_listen_fds(3): a list in one variable, which the kernel allows 128
  * KiB. A keeper has no such limit, since it hands over in parts, on the same socket:
  *
- *      WHARF_HAND=FROM, or with FDNAME=    the server asks: from that place on, or what is held under that name
- *      WHARF_HANDED=NEXT ...               the keeper: a line "DESCRIPTORS NAME" for each entry, and the descriptors;
+ *      WHARF_HAND=FROM N, with FDNAME=     the server asks: from that place on, or what is held under that name. N is
+ *                                          the number of this question
+ *      WHARF_HANDED=NEXT ... N             the keeper: a line "DESCRIPTORS NAME" for each entry, and the descriptors;
  *                                          at NEXT it goes on, and 0 is the end. Also how many servers died, how many
  *                                          could not be started, and why the last of these could not
- *      WHARF_REFUSED=ERRNO                 the keeper: not now
+ *      WHARF_REFUSED=ERRNO N               the keeper: not now
  *      WHARF_UNHELD=ERRNO NAME             the keeper, unasked: this is not held
  *
  * What is not a descriptor (name, owner, greeting ...) is in the journal, a memfd that is held like all others: an
@@ -68,6 +69,19 @@ struct wh_store;
 int wh_store_open(int notify_fd, bool keeper, struct wh_given *given, unsigned n, struct wh_store **ret);
 struct wh_store *wh_store_free(struct wh_store *s);
 
+/* Who is told of each slot that the holder says it has not got, with how many descriptors it was to have; it is free by then. */
+void wh_store_lost_to(struct wh_store *s, void (*lost)(void *arg, uint32_t slot, unsigned fds), void *arg);
+/* How many descriptors the holder may have in all, and how many it has of that slot. */
+uint64_t wh_store_fds_max(const struct wh_store *s);
+unsigned wh_store_fds_of(const struct wh_store *s, uint32_t slot);
+/* Is that name one of those that the last wharfd left, and that were not taken up yet? Then somebody else has it. */
+bool wh_store_owes(const struct wh_store *s, const char *name, const struct wh_cookie *cookie);
+/* Is there something that the holder is to let go of, and could not be told? Tell it again. True: some is left. */
+bool wh_store_takes(const struct wh_store *s);
+bool wh_store_take_again(struct wh_store *s);
+
+/* WH_STORE_NONE: the last one that was not kept was not for this reason. */
+uint32_t wh_store_not_kept(struct wh_store *s, int why);
 /* Put an entry with its socket, and its page or -1. The slot; WH_STORE_NONE where it could not be kept. */
 uint32_t wh_store_put(struct wh_store *s, const struct wh_stored *e, int sock, int page);
 /* Harmless for WH_STORE_NONE, and for a store that is NULL. */
@@ -86,8 +100,8 @@ int wh_store_restore(struct wh_store *s, struct wh_given *given, unsigned n,
 
 /* What a keeper says unasked is to be heard when this is readable; -1: there is nothing to hear. */
 int wh_store_fd(const struct wh_store *s);
-/* Hear it. `lost` is told of each slot that is not held, and is free by then. */
-void wh_store_hear(struct wh_store *s, void (*lost)(void *arg, uint32_t slot), void *arg);
+/* Hear it. */
+void wh_store_hear(struct wh_store *s);
 
 /* How it is with the holder. */
 struct wh_store_state {

@@ -12,7 +12,7 @@
 
 #define JOURNAL_NAME "wharf-journal"
 #define ENTRY_NAME "w" /* SLOT "-" GENERATION; short, for a service manager lists them in one string */
-enum { RECORD_BYTES = 576, ENTRY_FDS_MAX = 2 };
+enum { RECORD_BYTES = 576, ENTRY_FDS_MAX = 2, ENTRY_OVER = 0x80 /* beside, in fds_of: see n_taking */ };
 
 struct record {
         _Atomic uint32_t used; /* stored last: what is below it is whole (J1) */
@@ -46,8 +46,10 @@ struct wh_store {
         uint32_t from; /* where the keeper's handing over goes on */
         bool whole;    /* everything was handed over */
         struct wh_store_state state;
-        void (*lost)(void *arg, uint32_t slot); /* while wh_store_hear() runs */
+        void (*lost)(void *arg, uint32_t slot, unsigned fds); /* is told what is not held */
         void *lost_arg;
+        uint32_t asked;    /* the number of the last question to a keeper */
+        uint32_t n_taking; /* slots that are over, and whose descriptors the holder was not told to let go of yet */
 };
 
 /* One part of what a keeper holds. */
@@ -63,8 +65,10 @@ struct part {
 
 /* Nobody holds anything for us any more (J4). */
 void wh_store_holder_gone(struct wh_store *s, int why);
-/* Its record, and what we count of it, are free. */
+/* Its record, and what we count of it, are free. Harmless where they are. */
 void wh_slot_lost(struct wh_store *s, uint32_t slot);
+/* Say it to the holder. Our own keeper reads, and is waited for; a service manager's queue anybody may fill: not now, then. */
+int wh_store_say(struct wh_store *s, const char *text, const int *fds, unsigned n);
 /* "wSLOT-GENERATION", as entry_text() writes it. */
 bool wh_entry_parse(const char *name, uint32_t *ret_slot, uint64_t *ret_generation);
 /* The slot of a record that is used, and that these descriptors belong to (J2). */
@@ -87,8 +91,8 @@ void wh_slot_free(struct wh_store *s, uint32_t slot);
 /* ---- parts.c ---- */
 
 /*
- * Ask for a part: from that place on, or what is held under that name. An answer to an earlier question may come first:
- * it holds what that one asked for, which does no harm, and goes on where that one would have.
+ * Ask for a part: from that place on, or what is held under that name. Each question has a number, which its answer has too: one to an
+ * earlier question is dropped (the keeper has it all still). A keeper of before that has none.
  */
 int wh_part_ask(struct wh_store *s, uint32_t from, const char *name, struct part *ret);
 /* The same, patiently. */

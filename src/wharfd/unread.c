@@ -6,12 +6,12 @@
  *
  * Always true:
  *   U1  A name that others were introduced to, or a watch, is given back to its user's share when all that went over its rights
- *       was read, or their ports are gone.
- *   U2  Of a watch whose port has moved nobody can say so, since what was said lies in sockets that were left: its user pays for it
- *       as long as the port lives.
+ *       was read, or their ports are gone; and that of each pair that a watch has left (watchers.W6), when all in that was read.
  */
 #include "wharfd/server_impl.h"
 
+#include "link/frame.h"
+#include "os/closer.h"
 #include "os/os.h"
 #include "right/kept.h"
 
@@ -28,8 +28,29 @@ struct unread {
         uid_t uid;
         enum wh_limit what;
         uint32_t introduced; /* charged for it beside: users.c */
-        bool moved;          /* U2 */
+        struct wh_left left;
 };
+
+unsigned wh_left_look(struct wh_left *l)
+{
+        unsigned n = 0;
+        for (unsigned i = 0; i < l->n; i++) {
+                const uint32_t unread = wh_frames_unread(l->sock[i]);
+                if (unread && unread != UINT32_MAX)
+                        l->sock[n++] = l->sock[i];
+                else
+                        wh_os_close_end(l->sock[i], WH_END_SHARED);
+        }
+        const unsigned read = l->n - n;
+        l->n = n;
+        return read;
+}
+
+void wh_left_done(struct wh_left *l)
+{
+        while (l->n)
+                wh_os_close_end(l->sock[--l->n], WH_END_SHARED);
+}
 
 static bool is_unread(struct wh_server *s, wharf_name right)
 {
@@ -37,18 +58,23 @@ static bool is_unread(struct wh_server *s, wharf_name right)
         return n > 0 && n < UINT32_MAX;
 }
 
-static bool may_be_unread(struct wh_server *s, const struct unread *u)
+static bool may_be_unread(struct wh_server *s, struct unread *u)
 {
-        struct wharf_right_stat st = {.size = sizeof st};
-        if (u->moved && wharf_right_stat(s->task, u->right[0], &st) == 0 && !st.dead)
+        for (unsigned n = wh_left_look(&u->left); n > 0; n--)
+                if (u->left.n + n > 1)
+                        wh_users_give(&s->users, u->uid, u->what);
+        if (u->left.n)
                 return true;
         if (u->what == WH_LIMIT_NAMES && !u->introduced)
                 return false; /* nothing that went there had a descriptor */
         return is_unread(s, u->right[0]) || is_unread(s, u->right[1]);
 }
 
-static void over(struct wh_server *s, const struct unread *u)
+static void over(struct wh_server *s, struct unread *u)
 {
+        for (unsigned n = u->left.n; n > 1; n--)
+                wh_users_give(&s->users, u->uid, u->what);
+        wh_left_done(&u->left);
         for (unsigned i = 0; i < 2; i++)
                 if (u->right[i] != WHARF_NONE)
                         wharf_drop(s->task, u->right[i]);
@@ -75,11 +101,11 @@ void wh_unread_look(struct wh_server *s, bool is_short)
 }
 
 void wh_unread_keep(struct wh_server *s, enum wh_limit what, uid_t uid, wharf_name kept, wharf_name right,
-                    uint32_t introduced)
+                    uint32_t introduced, const struct wh_left *left)
 {
-        const bool moved = right != WHARF_NONE && wh_right_moves(s->task, right) > 0;
-        const struct unread u = {
-                .right = {kept, right}, .uid = uid, .what = what, .introduced = introduced, .moved = moved};
+        struct unread u = {.right = {kept, right}, .uid = uid, .what = what, .introduced = introduced};
+        if (left)
+                u.left = *left;
         struct unread *k = !s->ends && may_be_unread(s, &u) ? wh_os_malloc(sizeof *k) : NULL;
         if (!k) {
                 over(s, &u);
@@ -87,8 +113,7 @@ void wh_unread_keep(struct wh_server *s, enum wh_limit what, uid_t uid, wharf_na
         }
         *k = u;
         /* Its watcher, or the owner of the name, sees it end, as if it were closed. */
-        if (!moved)
-                wh_right_hang_up(s->task, kept);
+        wh_right_hang_up(s->task, kept);
         if (right != WHARF_NONE)
                 wh_right_hang_up(s->task, right);
         wh_list_push_back(&s->unread, &k->node);

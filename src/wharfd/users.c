@@ -14,11 +14,12 @@
 
 enum {
         SHARE_MIN = 8,                /* always */
-        INTRODUCTIONS = WH_LIMITS,    /* in the books, beside the limits: those that are unread */
-        INTRODUCTIONS_MAX = 64,       /* ... at one port */
+        INTRODUCTIONS = WH_LIMITS,    /* in the books, beside the limits: those that are unread, */
+        KEPT,                         /* ... and descriptors that are kept for the next wharfd */
+        INTRODUCTIONS_MAX = 64,       /* introductions at one port */
         INTRODUCTIONS_LOOKED_AT = 64, /* names, when a user has its share */
 };
-static_assert(INTRODUCTIONS < (int)WH_SHARES, "each limit has a place in the books, and introductions, too");
+static_assert(KEPT < (int)WH_SHARES, "each limit has a place in the books, and these, too");
 
 int wh_users_take(struct users *u, uid_t uid, enum wh_limit what, uint32_t total)
 {
@@ -32,7 +33,7 @@ int wh_users_take(struct users *u, uid_t uid, enum wh_limit what, uint32_t total
 
 /*
  * What the kinds may have together is more than there is, for most of them are seldom used up. But one user has at most
- * half of each, and that leaves some: a name takes one descriptor, a page one, a watch two, and connections have half
+ * half of each, and that leaves some: a name takes one descriptor, a page one, a watch three, and connections have half
  * of what there is (share_links()). wharfd's own user, whose alone a private domain is, may have all names that fit.
  */
 static uint64_t fds_of(enum wh_limit what, uint64_t all)
@@ -78,6 +79,22 @@ int wh_users_take_fds(struct wh_server *s, uid_t uid, enum wh_limit what)
 void wh_users_give(struct users *u, uid_t uid, enum wh_limit what)
 {
         wh_account_give(&u->accounts, uid, (enum wh_share)what, 1);
+}
+
+int wh_users_keep(struct users *u, uid_t uid, unsigned n, uint64_t total, bool granted)
+{
+        struct wh_accounts *a = &u->accounts;
+        const enum wh_share share = (enum wh_share)KEPT;
+        a->equal = true;
+        a->least[share] = SHARE_MIN;
+        wh_accounts_limit(a, share, total);
+        return wh_account_charge(a, uid, share, n, granted || uid == wh_os_geteuid());
+}
+
+void wh_users_keep_no_more(struct users *u, uid_t uid, unsigned n)
+{
+        if (n)
+                wh_account_give(&u->accounts, uid, (enum wh_share)KEPT, n);
 }
 
 /* What its owner has read is on its way no more. */
@@ -137,14 +154,20 @@ int wh_users_introduce(struct wh_server *s, struct named *e, uid_t uid)
         a->least[share] = SHARE_MIN;
         wh_accounts_limit(a, share, all_fds(s) / 4);
         introduced_settle(s, e, wh_right_unread(s->task, e->right));
-        if (e->introduced >= INTRODUCTIONS_MAX || asker_has_its_share(s, e, uid, own))
+        if (asker_has_its_share(s, e, uid, own))
                 return -EAGAIN;
+        if (e->introduced >= INTRODUCTIONS_MAX) {
+                e->full = s->pass;
+                return -EAGAIN;
+        }
         int r = wh_account_charge(a, e->uid, share, 1, own);
         if (r == -EDQUOT) {
                 wh_unread_look(s, true);
                 introduced_look(s); /* which may find that this owner has read meanwhile */
                 r = wh_account_charge(a, e->uid, share, 1, own);
         }
+        if (r == -EDQUOT)
+                e->full = s->pass;
         if (r < 0)
                 return r == -EDQUOT ? -EAGAIN : r;
         if (!e->askers && !(e->askers = wh_os_calloc(INTRODUCTIONS_MAX, sizeof *e->askers))) {

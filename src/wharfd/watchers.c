@@ -21,12 +21,16 @@
  *       comes, however short it lives (names/direct relies on that). Both are of one process if the kernel said so when they
  *       were asked for; a process that it has not named is like no other. A watch of another process, of whatever user,
  *       holds back nobody's name, since only that process claims which port its right leads to.
+ *   W6  A pair that a watch has left, because the first was its introducer's or its port has moved, has the end of the next one in it.
+ *       Until that is read it is on its way, for wharfd's user: so long the pair's own end stays here, where it can be asked, and
+ *       is paid for as one watch more, all but the first.
  */
 #include "wharfd/server_impl.h"
 
 #include "base/trace.h"
 #include "os/closer.h"
 #include "os/os.h"
+#include "right/kept.h"
 #include "wharf/message.h"
 
 #include <errno.h>
@@ -38,12 +42,11 @@
  * and one that is told as much as EVENT_COST. They go on where they were, the one that was last told behind the others.
  */
 enum { EVENT_COST = 8, TURN_COST = 64 * EVENT_COST };
-enum { MOVES_MAX = 8 }; /* of the port that a watch tells */
-
 struct watch {
         struct wh_list node;
         wharf_name kept;
-        wharf_name right; /* W4; WHARF_NONE until there was room to introduce it */
+        wharf_name right;    /* W4; WHARF_NONE until there was room to introduce it */
+        struct wh_left left; /* W6 */
         struct wh_cookie cookie;
         struct wh_who who;
         struct turn *turn; /* of its user */
@@ -71,8 +74,8 @@ static void watch_free(struct wh_server *s, struct watch *w)
         w->turn->n_watches--;
         s->n_watches--;
         s->n_behind -= w->behind;
-        wh_server_slot_gone(s, w->slot);
-        wh_unread_keep(s, WH_LIMIT_WATCHES, w->who.uid, w->kept, w->right, 0);
+        wh_keep_no_more(s, w->slot, w->who.uid);
+        wh_unread_keep(s, WH_LIMIT_WATCHES, w->who.uid, w->kept, w->right, 0, &w->left);
         free(w);
 }
 
@@ -140,7 +143,7 @@ int wh_watch_add(struct wh_server *s, const char *pattern, const struct wh_cooki
                 return r;
         }
         s->n_unkept--;
-        wh_server_slot_set(s, &w->slot, wh_store_put(s->store, &e, fd, -1));
+        wh_server_slot_set(s, &w->slot, wh_keep(s, &e, fd, -1));
         return 0;
 }
 
@@ -154,20 +157,21 @@ bool wh_watches_keep(struct wh_server *s)
                         continue;
                 strcpy(e.name, w->pattern);
                 s->n_unkept--;
-                wh_server_slot_set(s, &w->slot, wh_store_put(s->store, &e, fd, -1));
-                if (w->slot == WH_STORE_NONE)
+                wh_server_slot_set(s, &w->slot, wh_keep(s, &e, fd, -1));
+                if (w->slot == WH_STORE_NONE && !wh_store_has_room(s->store))
                         return false;
         }
         return true;
 }
 
-bool wh_watch_unkept(struct wh_server *s, uint32_t slot)
+bool wh_watch_unkept(struct wh_server *s, uint32_t slot, uid_t *ret_uid)
 {
         wh_list_for (n, &s->watches) {
                 struct watch *w = wh_container(n, struct watch, node);
                 if (w->slot != slot)
                         continue;
                 wh_server_slot_set(s, &w->slot, WH_STORE_NONE);
+                *ret_uid = w->who.uid;
                 return true;
         }
         return false;
@@ -195,6 +199,7 @@ int wh_watch_restore(struct wh_server *s, const struct wh_stored *e, uint32_t sl
         }
         s->n_unkept--;
         wh_server_slot_set(s, &w->slot, slot);
+        wh_users_keep(&s->users, e->who.uid, wh_store_fds_of(s->store, slot), wh_store_fds_max(s->store), true);
         return 0;
 }
 
@@ -237,6 +242,27 @@ static int send_error(struct wh_server *s, int r)
         return r == -ETIMEDOUT ? -EAGAIN : r;
 }
 
+/* W6: it has a pair of its own, before it is sent on. */
+static int pair_leave(struct wh_server *s, struct watch *w)
+{
+        for (unsigned n = wh_left_look(&w->left); n > 0; n--)
+                if (w->left.n + n > 1) /* the first is paid for with the watch */
+                        wh_users_give(&s->users, w->who.uid, WH_LIMIT_WATCHES);
+        int left = -1;
+        int r = w->left.n == WH_LEFT_MAX ? -EPIPE : wh_right_bind(s->task, w->right, &left);
+        if (r < 0)
+                return send_error(s, r);
+        if (left < 0)
+                return 0;
+        w->left.sock[w->left.n++] = left;
+        if (w->left.n == 1)
+                return 0;
+        r = wh_users_take_fds(s, w->who.uid, WH_LIMIT_WATCHES);
+        if (r < 0) /* it is on its way already: it is paid for, and this watch ends */
+                wh_users_take(&s->users, w->who.uid, WH_LIMIT_WATCHES, WH_USERS_ANY);
+        return r;
+}
+
 /* 0; -EAGAIN: no room, or nothing to make a link of now; otherwise this watch is of no use any more. */
 static int send_event(struct wh_server *s, struct watch *w, enum wharf_name_what what, const struct named *e)
 {
@@ -245,8 +271,9 @@ static int send_event(struct wh_server *s, struct watch *w, enum wharf_name_what
                 if (r < 0)
                         return send_error(s, r);
         }
-        if (wh_right_moves(s->task, w->right) > MOVES_MAX)
-                return -EPIPE; /* each leaves a descriptor where it cannot be seen whether it was read */
+        int r = pair_leave(s, w);
+        if (r < 0)
+                return r;
         struct wharf_name_event ev = {.what = what};
         if (e) {
                 strcpy(ev.name, e->name);

@@ -225,3 +225,19 @@ TEST(many_to_the_dead_and_to_whom_there_is_no_right)
         CHECK_EQ(wharf_sendmany(h.task, right, m, 2, 0), -EPIPE);
         hub_close(&h);
 }
+
+/* What a receive of many drops is said: it stops short before it, and the next call drops it and says whose it was. */
+TEST(what_many_drops_is_told)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        wharf_name right;
+        char room[2][2];
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        CHECK_EQ(wharf_send(h.task, right, "a", 1, 0), 0);
+        CHECK_EQ(wharf_send(h.task, right, "too long", 8, 0), 0);
+        struct wharf_msg in[2] = {MSG(.data = room[0], .cap_bytes = 2, .flags = WHARF_RECV_DROP_UNFIT),
+                                  MSG(.data = room[1], .cap_bytes = 2, .flags = WHARF_RECV_DROP_UNFIT)};
+        CHECK_EQ(wharf_recvmany(h.task, h.port, in, 2, 0), 1);
+        CHECK_EQ(wharf_recvmany(h.task, h.port, in, 2, 0), -EOVERFLOW);
+        hub_close(&h);
+}

@@ -1910,3 +1910,113 @@ TEST(answers_over_send_once_rights_are_their_givers_to_pay)
         stage_done(&k.over);
         hub_close(&h);
 }
+
+/* ---- what comes before its time ---- */
+
+static const struct wh_hello by_hand = {.port_id = 7,
+                                        .payload_bytes_max = 1 << 20,
+                                        .link_mapped_bytes_max = 80 << 20,
+                                        .capacity_records = 1,
+                                        .capacity_bytes = 1 << 20,
+                                        .unread_rights_max = 64};
+
+/*
+ * Goal:   of a request that did not go nothing stays, whatever its owner has said to the call in the meantime.
+ * Method: an owner by hand with a full queue sends, for the number that the next call will have, a socket (VIA).
+ */
+TEST(a_request_that_did_not_go_keeps_nothing_of_an_answer)
+{
+        int sv[2];
+        wharf_task *t;
+        wharf_name right;
+        CHECK_EQ(wharf_task_open(NULL, &t), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        CHECK_EQ(wh_right_from_socket(t, sv[0], false, false, &right), 0);
+        struct wh_frame greet = {.type = WH_FRAME_HELLO, .to = WH_TO_HOLDER};
+        CHECK_EQ(wh_frame_send(sv[1], &greet, &by_hand, sizeof by_hand, NULL, false), 0);
+        CHECK_EQ(wharf_send(t, right, "x", 1, 0), 0); /* the only place */
+        for (uint32_t i = 1; i <= 8; i++) {
+                int pair[2];
+                char c;
+                uint32_t call;
+                CHECK_EQ(wh_os_socketpair(pair), 0);
+                struct wh_frame via = {.type = WH_FRAME_VIA, .to = WH_TO_HOLDER, .n_fds = 1, .call = i};
+                CHECK_EQ(wh_frame_send(sv[1], &via, NULL, 0, &pair[0], false), 0);
+                close(pair[0]);
+                CHECK_EQ(wharf_call_start(t, right, &MSG(), WHARF_NONE, wharf_in_ms(20), &call), -ETIMEDOUT);
+                struct pollfd p = {.fd = pair[1], .events = POLLIN};
+                CHECK_EQ(poll(&p, 1, 1000), 1); /* the task has let go of its end */
+                CHECK_EQ(read(pair[1], &c, 1), 0);
+                close(pair[1]);
+        }
+        wharf_task_close(t);
+        close(sv[1]);
+}
+
+/*
+ * Goal:   nobody who kept an end of the pair that was left can say that the port is dead.
+ * Method: a right by hand, watched at a port where also the end of its first call is told; then the old pair is shut down.
+ */
+TEST(the_death_of_a_pair_that_was_left_is_nobodys_where_a_call_is_told)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        int sv[2], kept;
+        wharf_name right, port;
+        uint32_t call;
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        kept = dup(sv[0]); /* as an introducer would */
+        CHECK_GE(kept, 0);
+        struct wh_frame greet = {.type = WH_FRAME_HELLO, .to = WH_TO_HOLDER};
+        CHECK_EQ(wh_frame_send(sv[1], &greet, &by_hand, sizeof by_hand, NULL, false), 0);
+        CHECK_EQ(wh_right_from_socket(h.task, sv[0], true, false, &right), 0); /* provisional */
+        CHECK_EQ(wharf_watch(h.task, right, port), 0);
+        CHECK_EQ(wharf_call_start(h.task, right, &MSG(), port, 0, &call), 0); /* makes a pair of its own: REBIND */
+        shutdown(kept, SHUT_RDWR);
+        CHECK_EQ(wharf_recvmsg(h.task, port, &MSG(), wharf_in_ms(200)), -ETIMEDOUT);
+        close(kept);
+        close(sv[1]); /* with the REBIND in it; whoever took that out is the owner, and lives */
+        hub_close(&h);
+}
+
+/* An end is not closed at once because its first datagram is harmless: an empty one behind it has descriptors. */
+TEST(an_empty_datagram_behind_another_is_not_overlooked)
+{
+        for (int first = 0; first < 2; first++) { /* so many bytes in the first datagram: 0 and 1 */
+                int sv[2], reader, fd = lingering(&reader);
+                CHECK_EQ(wh_os_socketpair(sv), 0);
+                CHECK_EQ(send(sv[1], "x", (size_t)first, 0), first);
+                send_many(sv[1], "", 0, fd, 1);
+                close(fd);
+                close(sv[1]);
+                const uint32_t before = wh_os_closer_taken();
+                wh_os_close_end(sv[0], WH_END_SHARED);
+                close(reader);
+                CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+                CHECK_EQ(wh_os_closer_taken() - before, 1);
+        }
+}
+
+/* The same, as a stranger does it: any receive that takes no items. */
+TEST(a_right_with_something_in_it_is_dropped_without_waiting)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        wharf_name bad, good;
+        char got[8];
+        int sv[2], reader, fd = lingering(&reader);
+        CHECK_EQ(wharf_right_new(h.task, h.port, &good), 0);
+        CHECK_EQ(wharf_right_new(h.task, h.port, &bad), 0);
+        CHECK_EQ(wh_os_socketpair(sv), 0);
+        CHECK_EQ(send(sv[1], "x", 1, 0), 1);
+        send_many(sv[1], "", 0, fd, 1);
+        struct wh_frame m = {
+                .type = WH_FRAME_MESSAGE, .to = WH_TO_OWNER, .n_fds = 1, .arg = WH_MSG_FIRST | WH_MSG_LAST};
+        CHECK_EQ(wh_frame_send(holder(h.task, bad)->sock, &m, &(uint8_t){WH_ITEM_SEND}, 1, &sv[0], false), 0);
+        close(sv[0]), close(sv[1]), close(fd);
+        CHECK_EQ(wharf_recv(h.task, h.port, got, sizeof got, NULL, 0), 0);
+        CHECK_EQ(wharf_send(h.task, good, "well", 4, 0), 0);
+        receives(h.task, h.port, "well");
+        close(reader);
+        CHECK(wh_os_closer_rest(wharf_in_ms(60000)));
+        hub_close(&h);
+}

@@ -6,6 +6,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sys/resource.h>
 
 enum { LARGE = 300000 };
 
@@ -322,5 +323,81 @@ TEST(where_the_end_of_a_call_cannot_be_told)
         CHECK_EQ(wharf_call_start(h.task, right, &MSG(), 0x7fffffff, 0, &call), -EBADF);
         CHECK_NE(wharf_why()[0], 0);
         CHECK_EQ(wharf_recvmsg(h.task, port, &MSG(), 0), -EAGAIN); /* and no request went */
+        hub_close(&h);
+}
+
+/*
+ * Goal:   a reply that some other use of the right has read is told.
+ * Method: one task. The port has no bound, so that nothing is said of what was taken; the reply is there when something
+ *         else is sent over the same right.
+ */
+TEST(a_reply_that_a_send_has_read_is_told)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS, .capacity_records = WHARF_UNBOUNDED));
+        wharf_name right, port;
+        uint32_t call;
+        char c;
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_right_new(h.task, h.port, &right), 0);
+        CHECK_EQ(wharf_call_start(h.task, right, &MSG(.data = BYTES("q"), .len_bytes = 1), port, 0, &call), 0);
+        struct wharf_msg q = MSG(.data = &c, .cap_bytes = 1);
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &q, 0), 0);
+        CHECK_EQ(wharf_reply(h.task, q.reply, "a", 1), 0);
+        usleep(1000); /* more than the 100 us of wh_link_heed_cold() */
+        CHECK_EQ(wharf_send(h.task, right, "x", 1, 0), 0);
+        struct wharf_msg n = MSG();
+        CHECK_EQ(wharf_recvmsg(h.task, port, &n, wharf_in_ms(2000)), 0);
+        CHECK_EQ(n.notice, WHARF_NOTICE_REPLY);
+        CHECK_EQ(n.call, call);
+        hub_close(&h);
+}
+
+static int answers_with_a_descriptor(void *arg)
+{
+        wharf_name hub, port;
+        wharf_task *t = hub_join(arg, &hub);
+        CHECK_EQ(wharf_port_new(t, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        struct wharf_item mine = {.kind = WHARF_MAKE_SEND, .name = port}, fd = {.kind = WHARF_COPY_FD, .fd = 0};
+        CHECK_EQ(wharf_sendmsg(t, hub, &MSG(.items = &mine, .n_items = 1), WHARF_FOREVER), 0);
+        struct wharf_msg q = MSG();
+        CHECK_EQ(wharf_recvmsg(t, port, &q, WHARF_FOREVER), 0);
+        CHECK_EQ(wharf_replymsg(t, q.reply, &MSG(.items = &fd, .n_items = 1)), 0);
+        CHECK_EQ(wharf_recvmsg(t, port, &q, wharf_in_ms(60000)), 0); /* stays: its death would be told */
+        wharf_task_close(t);
+        return 0;
+}
+
+/*
+ * Goal:   a reply for whose descriptors there is no room is told of as that; it can be had when there is room, and nothing spins.
+ * Method: RLIMIT_NOFILE at what is open, and a reply with a descriptor; then the limit goes up again.
+ */
+TEST(a_reply_that_there_are_no_descriptors_for_is_told_of)
+{
+        struct hub h = hub_open(PORT_OPTS(.flags = WHARF_PORT_STAYS));
+        pid_t pid = test_fork(answers_with_a_descriptor, &h);
+        struct wharf_item got;
+        wharf_name port;
+        uint32_t call;
+        CHECK_EQ(wharf_recvmsg(h.task, h.port, &MSG(.items = &got, .cap_items = 1), WHARF_FOREVER), 0);
+        CHECK_EQ(wharf_port_new(h.task, PORT_OPTS(.flags = WHARF_PORT_STAYS), &port), 0);
+        CHECK_EQ(wharf_call_start(h.task, got.name, &MSG(), port, 0, &call), 0);
+        struct rlimit was, none;
+        CHECK_EQ(getrlimit(RLIMIT_NOFILE, &was), 0);
+        none = was;
+        int first = dup(0);
+        none.rlim_cur = (rlim_t)first;
+        close(first);
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+        struct wharf_msg n = next(h.task, port);
+        CHECK_EQ(n.call, call);
+        CHECK_EQ(n.error, -EMFILE);
+        CHECK_EQ(wharf_recvmsg(h.task, port, &n, wharf_in_ms(50)), -ETIMEDOUT); /* once */
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
+        struct wharf_item fd;
+        CHECK_EQ(wharf_call_finish(h.task, got.name, call, &MSG(.items = &fd, .cap_items = 1), wharf_in_ms(60000)), 0);
+        CHECK_EQ(fd.kind, WHARF_GOT_FD);
+        close(fd.fd);
+        CHECK_EQ(wharf_send(h.task, got.name, "", 0, 0), 0);
+        CHECK_EQ(test_wait(pid), 0);
         hub_close(&h);
 }

@@ -104,7 +104,7 @@ static int door_own(struct wharf_direct *d, wharf_name door)
         r = wh_link_rebind(l);
         if (r == 0 && l->provisional)
                 r = wh_trace(-EMFILE);
-        wh_unlock(&l->o.lock);
+        wh_holder_unlock(l);
         return r;
 }
 
