@@ -269,6 +269,52 @@ static void init_call(void)
         }
 }
 
+/* ---- calls whose end is told at a port: no reply comes unheard ---- */
+
+static void init_told(void)
+{
+        init_call();
+        struct wharf_port_opts o = {.size = sizeof o, .flags = WHARF_PORT_STAYS};
+        must(wharf_port_new(my.task[HOLDER], &o, &my.home), "port");
+}
+
+static void holder_is_told(void)
+{
+        for (uint64_t n = 0; n < my.messages; n++) {
+                uint64_t back = 0;
+                uint32_t call;
+                struct wharf_msg m = {.size = sizeof m, .data = &n, .len_bytes = sizeof n};
+                my.sent++;
+                must(wharf_call_start(my.task[HOLDER], my.right, &m, my.home, WHARF_FOREVER, &call), "start");
+                m = (struct wharf_msg){.size = sizeof m};
+                must(wharf_recvmsg(my.task[HOLDER], my.home, &m, WHARF_FOREVER), "be told");
+                EXPLORE_CHECK(m.notice == WHARF_NOTICE_REPLY && m.call == call && m.error == 0);
+                m = (struct wharf_msg){.size = sizeof m, .data = &back, .cap_bytes = sizeof back};
+                must(wharf_call_finish(my.task[HOLDER], my.right, call, &m, 0), "finish");
+                EXPLORE_CHECK(back == ~n);
+        }
+}
+
+/* ---- many at once: one look for the doorbell, behind the last of them ---- */
+
+static void holder_sends_many(void)
+{
+        uint64_t bytes[3];
+        struct wharf_msg m[3];
+        for (unsigned n = 0; n < my.messages; n++) {
+                bytes[n] = n | ~(uint64_t)n << 32;
+                m[n] = (struct wharf_msg){.size = sizeof m[n], .data = &bytes[n], .len_bytes = sizeof bytes[n]};
+        }
+        my.sent = my.messages;
+        if (wharf_sendmany(my.task[HOLDER], my.right, m, my.messages, WHARF_FOREVER) != (int)my.messages)
+                explore_fail("send: %s", wharf_why());
+}
+
+static void init_many(void)
+{
+        init_with(2, WHARF_PORT_STAYS, 3, 8, true);
+}
+
 /* ---- a port that moves while its sender sends ---- */
 
 static void init_move(void)
@@ -331,6 +377,22 @@ static const struct explore protocols[] = {
          .spurious = 1,
          .share = 30,
          .party = {owner_answers, holder_calls},
+         .check = check},
+        {.name = "told",
+         .init = init_told,
+         .preemptions = 1,
+         .stale = 1,
+         .spurious = 1,
+         .share = 30,
+         .party = {owner_answers, holder_is_told},
+         .check = check},
+        {.name = "many",
+         .init = init_many,
+         .preemptions = 1,
+         .stale = 1,
+         .spurious = 1,
+         .share = 30,
+         .party = {owner, holder_sends_many},
          .check = check},
         {.name = "move",
          .init = init_move,

@@ -17,11 +17,6 @@ enum { ID_ASK = 1, ID_ONCE = 2, MEMORY_BYTES = 5 * 4096, SOME = 6 };
 /* Words of the ledger: what was given out, what came of it, and what its user knows. */
 enum { WORD_GIVEN = 4, WORD_USED = 5, WORD_UNUSED = 6, WORD_SURE = 7 };
 
-static void count(struct proof *p, int w)
-{
-        atomic_fetch_add(&p->ledger->word[w], 1);
-}
-
 /* ---- an owner that gives out rights to be used once, to whoever calls ---- */
 
 static void own(struct proof *p)
@@ -44,19 +39,19 @@ static int own_receive(struct proof *p, int64_t deadline_ns)
                 struct wharf_msg reply = {.size = sizeof reply, .items = &item, .n_items = 1};
                 r = wharf_replymsg(s->task, m.reply, &reply);
                 if (r == 0)
-                        count(p, WORD_GIVEN);
+                        rights_count(p, WORD_GIVEN);
                 else /* the caller is dead, or has not the room; then nothing was made */
                         PROOF_EQ(p, r, -EPIPE);
         } else if (m.notice) {
                 PROOF_EQ(p, m.notice, WHARF_NOTICE_ONCE_UNUSED);
-                count(p, WORD_UNUSED);
+                rights_count(p, WORD_UNUSED);
         } else if (m.id == ID_ONCE) {
                 PROOF_EQ(p, m.len_bytes, 4);
                 PROOF_CHECK(p, !memcmp(bytes, "once", 4));
-                count(p, WORD_USED);
+                rights_count(p, WORD_USED);
         } else {
                 PROOF_EQ(p, bytes[0], PORT_CLEAN);
-                count(p, WORD_CLEAN);
+                rights_count(p, WORD_CLEAN);
         }
         return 0;
 }
@@ -64,23 +59,18 @@ static int own_receive(struct proof *p, int64_t deadline_ns)
 /* Until everybody is gone, and every right to be used once has come to its end. */
 static void own_on(struct proof *p)
 {
-        struct port_state *s = &rights(p)->port;
         for (;;) {
                 bool over = rights_word(p, WORD_OVER);
                 if (own_receive(p, over ? 0 : wharf_in_ms(2)) == 0 || !over)
                         continue;
-                struct wharf_port_stat st = {.size = sizeof st};
-                PROOF_EQ(p, wharf_port_stat(s->task, s->port, &st), 0);
-                PROOF_EQ(p, st.refused_links, 0);
-                if (st.senders == 0)
+                if (rights_alone(p))
                         return;
         }
 }
 
 static void serve_once(struct proof *p)
 {
-        own(p);
-        rights_with(p, &rights(p)->home, port_let_go);
+        rights_own(p, 0);
         own_on(p);
 }
 
@@ -89,12 +79,6 @@ static void audit_once(struct proof *p)
         PROOF_EQ(p, rights_word(p, WORD_USED) + rights_word(p, WORD_UNUSED), rights_word(p, WORD_GIVEN));
         PROOF_CHECK(p, rights_word(p, WORD_USED) >= rights_word(p, WORD_SURE));
         PROOF_CHECK(p, rights_word(p, WORD_CLEAN) >= PORT_N_CLEAN);
-}
-
-static void connect_all(struct proof *p)
-{
-        rights_parted(p);
-        PROOF_CHECK(p, rights_join(p));
 }
 
 static wharf_name ask_for_once(struct proof *p)
@@ -122,24 +106,10 @@ static int hold_once(struct proof *p)
         wharf_name used = ask_for_once(p), dropped = ask_for_once(p);
         ask_for_once(p);
         PROOF_EQ(p, use_once(s->task, used), 0);
-        count(p, WORD_SURE);
+        rights_count(p, WORD_SURE);
         PROOF_EQ(p, wharf_drop(s->task, dropped), 0);
         s->task = wharf_task_close(s->task);
         return 0;
-}
-
-/* Somebody else comes after the dead one, and all is well. */
-static void send_clean(struct proof *p)
-{
-        struct port_state *s = &rights(p)->send;
-        if (rights_word(p, WORD_OVER))
-                return;
-        connect_all(p);
-        for (int i = 0; i < PORT_N_CLEAN; i++)
-                PROOF_EQ(p, wharf_send(s->task, s->right, (uint8_t[4]){PORT_CLEAN}, 4, WHARF_FOREVER), 0);
-        s->task = wharf_task_close(s->task);
-        if (p->outcome != PROOF_PAUSED)
-                rights_word_set(p, WORD_OVER);
 }
 
 /* ---- whoever passes rights on: one to be used once, and a copy of a send right ---- */
@@ -159,7 +129,7 @@ static int pass_on(struct proof *p)
                                      {.kind = WHARF_MOVE_REPLY, .name = ask_for_once(p)}};
         struct wharf_msg m = {.size = sizeof m, .items = items, .n_items = 2};
         PROOF_EQ(p, wharf_sendmsg(s->task, rights(p)->to_home, &m, WHARF_FOREVER), 0);
-        count(p, WORD_SURE); /* whoever gets it uses it */
+        rights_count(p, WORD_SURE); /* whoever gets it uses it */
         items[0].kind = WHARF_MOVE_SEND;
         m.n_items = 1;
         PROOF_EQ(p, wharf_sendmsg(s->task, rights(p)->to_home, &m, WHARF_FOREVER), 0);
@@ -219,8 +189,7 @@ static void own_and_hear(struct proof *p)
 {
         struct port_state *s = &rights(p)->port;
         struct wharf_sender from;
-        own(p);
-        rights_with(p, &rights(p)->home, port_let_go);
+        rights_own(p, 0);
         PROOF_CHECK(p, wharf_recv(s->task, s->port, (uint8_t[8]){0}, 8, &from, WHARF_FOREVER) >= 0);
         revoked_id = from.id;
         for (int i = 0; i < 30; i++)
@@ -273,8 +242,7 @@ static void revoke_all(struct proof *p)
         struct wharf_sender from;
         uint8_t bytes[8];
         unsigned told = 0;
-        own(p);
-        rights_with(p, &rights(p)->home, port_let_go);
+        rights_own(p, 0);
         PROOF_EQ(p, wharf_notify(s->task, WHARF_NOTICE_NO_SENDERS, s->port, WHARF_NONE, 1), 0);
         wharf_name notify;
         PROOF_EQ(p, wharf_task_notify(s->task, &notify), 0);
@@ -285,7 +253,7 @@ static void revoke_all(struct proof *p)
                 ssize_t r = wharf_recv(s->task, s->port, bytes, sizeof bytes, &from, wharf_in_ms(1));
                 idle = over && r < 0;
                 if (r > 0 && bytes[0] == PORT_CLEAN)
-                        count(p, WORD_CLEAN);
+                        rights_count(p, WORD_CLEAN);
                 if (r == 8 && ++n % 16 == 0) {
                         int gone = wharf_revoke(s->task, s->port, from.id, 0);
                         PROOF_CHECK(p, gone == 1 || gone == -ENOENT);
@@ -305,17 +273,12 @@ static int send_until_revoked(struct proof *p)
 {
         struct port_state *s = &rights(p)->send;
         int r;
-        connect_all(p);
+        rights_connect(p);
         while ((r = wharf_send(s->task, s->right, "12345678", 8, wharf_in_ms(1))) == 0 || r == -ETIMEDOUT)
                 ;
         PROOF_EQ(p, r, -EKEYREVOKED);
         s->task = wharf_task_close(s->task);
         return 0;
-}
-
-static void audit_clean(struct proof *p)
-{
-        PROOF_CHECK(p, rights_word(p, WORD_CLEAN) >= PORT_N_CLEAN);
 }
 
 /* ---- memory ---- */
@@ -359,7 +322,7 @@ static int give_memory(struct proof *p, struct port_state *s, int n)
 
 static int give_some_memory(struct proof *p)
 {
-        connect_all(p);
+        rights_connect(p);
         PROOF_EQ(p, give_memory(p, &rights(p)->send, SOME), 0);
         rights(p)->send.task = wharf_task_close(rights(p)->send.task);
         return 0;
@@ -377,7 +340,7 @@ static int take_one(struct proof *p, struct port_state *s, uint8_t number, int64
                 return r;
         if (!m.n_items) {
                 PROOF_EQ(p, bytes[0], PORT_CLEAN);
-                count(p, WORD_CLEAN);
+                rights_count(p, WORD_CLEAN);
                 return 0;
         }
         PROOF_EQ(p, item.kind, WHARF_GOT_MEMORY);
@@ -391,18 +354,14 @@ static void take_memory(struct proof *p)
 {
         struct port_state *s = &rights(p)->port;
         uint8_t number = 1;
-        own(p);
-        rights_with(p, &rights(p)->home, port_let_go);
+        rights_own(p, 0);
         for (;;) {
                 bool over = rights_word(p, WORD_OVER);
                 int r = take_one(p, s, number, over ? 0 : wharf_in_ms(2));
                 number += r == 1;
                 if (r >= 0 || !over)
                         continue;
-                struct wharf_port_stat st = {.size = sizeof st};
-                PROOF_EQ(p, wharf_port_stat(s->task, s->port, &st), 0);
-                PROOF_EQ(p, st.refused_links, 0);
-                if (st.senders == 0)
+                if (rights_alone(p))
                         return;
         }
 }
@@ -410,8 +369,7 @@ static void take_memory(struct proof *p)
 static int take_some_memory(struct proof *p)
 {
         struct port_state *s = &rights(p)->port;
-        own(p);
-        rights_with(p, &rights(p)->home, port_let_go);
+        rights_own(p, 0);
         for (int i = 0; i < SOME; i++)
                 PROOF_EQ(p, take_one(p, s, (uint8_t)(1 + i % 2), WHARF_FOREVER), 1);
         s->task = wharf_task_close(s->task);
@@ -460,7 +418,7 @@ static int receive_directly(struct proof *p, struct port_state *s, int64_t deadl
                 return r;
         if (m.len_bytes == 4) {
                 if (bytes[0] == PORT_CLEAN)
-                        count(p, WORD_CLEAN);
+                        rights_count(p, WORD_CLEAN);
                 return 0;
         }
         PROOF_EQ(p, m.len_bytes, DIRECT_BYTES);
@@ -481,23 +439,19 @@ static void receive_on_directly(struct proof *p)
                 bool over = rights_word(p, WORD_OVER);
                 int r = receive_directly(p, s, over ? 0 : wharf_in_ms(2));
                 PROOF_CHECK(p, r >= 0 || r == -EAGAIN || r == -ETIMEDOUT || r == -ENOTCONN);
-                struct wharf_port_stat st = {.size = sizeof st};
-                PROOF_EQ(p, wharf_port_stat(s->task, s->port, &st), 0);
-                PROOF_EQ(p, st.refused_links, 0);
-                idle = r < 0 && over && st.senders == 0 ? idle + 1 : 0;
+                idle = rights_alone(p) && r < 0 && over ? idle + 1 : 0;
         }
 }
 
 static void receive_all_directly(struct proof *p)
 {
-        own(p);
-        rights_with(p, &rights(p)->home, port_let_go);
+        rights_own(p, 0);
         receive_on_directly(p);
 }
 
 static int give_directly(struct proof *p)
 {
-        connect_all(p);
+        rights_connect(p);
         for (unsigned i = 0; i < SOME; i++)
                 PROOF_EQ(p, send_directly(p, &rights(p)->send, i + 1), 0);
         rights(p)->send.task = wharf_task_close(rights(p)->send.task);
@@ -507,8 +461,7 @@ static int give_directly(struct proof *p)
 static int take_directly(struct proof *p)
 {
         struct port_state *s = &rights(p)->port;
-        own(p);
-        rights_with(p, &rights(p)->home, port_let_go);
+        rights_own(p, 0);
         for (unsigned i = 0; i < SOME; i++)
                 PROOF_EQ(p, receive_directly(p, s, WHARF_FOREVER), 1);
         s->task = wharf_task_close(s->task);
@@ -547,7 +500,7 @@ static int call_directly(struct proof *p, struct port_state *s, unsigned n)
 
 static int call_some_directly(struct proof *p)
 {
-        connect_all(p);
+        rights_connect(p);
         for (unsigned i = 0; i < SOME; i++)
                 PROOF_EQ(p, call_directly(p, &rights(p)->send, i + 1), 0);
         rights(p)->send.task = wharf_task_close(rights(p)->send.task);
@@ -597,7 +550,7 @@ static int send_until_a_lane(struct port_state *s)
 
 static void connect_with_a_lane(struct proof *p)
 {
-        connect_all(p);
+        rights_connect(p);
         PROOF_EQ(p, send_until_a_lane(&rights(p)->send), 0);
 }
 
@@ -611,8 +564,7 @@ static int give_in_pieces(struct proof *p)
 
 static void own_with_a_lane(struct proof *p)
 {
-        own(p);
-        rights_with(p, &rights(p)->home, port_let_go);
+        rights_own(p, 0);
         for (int i = 0; i < UNTIL_A_LANE; i++)
                 PROOF_EQ(p, receive_directly(p, &rights(p)->port, WHARF_FOREVER), 0);
 }
@@ -645,15 +597,9 @@ static int ask_same(struct port_state *s, wharf_name other)
         return r == 1 ? 0 : r;
 }
 
-static void own_a_short_queue(struct proof *p)
-{
-        port_own_of(p, 8);
-}
-
 static void receive_all_of_a_short_queue(struct proof *p)
 {
-        rights_with(p, &rights(p)->port, own_a_short_queue);
-        rights_with(p, &rights(p)->home, port_let_go);
+        rights_own(p, 8);
         receive_on_directly(p);
 }
 
@@ -661,7 +607,7 @@ static int ask_some(struct proof *p)
 {
         struct port_state *s = &rights(p)->send;
         wharf_name other, notify;
-        connect_all(p);
+        rights_connect(p);
         PROOF_EQ(p, wharf_right_copy(s->task, s->right, WHARF_FOREVER, &other), 0);
         PROOF_EQ(p, wharf_port_new(s->task, NULL, &notify), 0);
         for (int i = 0; i < 3; i++) {
@@ -698,83 +644,80 @@ static int start_program(struct proof *p)
 /* Whoever was on the way to the program when its parent died ends by itself, program or not. */
 static void audit_spawned(struct proof *p)
 {
-        audit_clean(p);
+        rights_audit_clean(p);
         for (int i = 0; i < 10000 && waitpid(-1, NULL, WNOHANG) >= 0; i++)
                 usleep(500);
 }
 
-#define RIGHTS_OP                                                                                   \
-        .state_bytes = sizeof(struct rights_state), .setup = rights_setup, .parted = rights_parted, \
-        .teardown = rights_teardown
 static const struct proof_op ops[] = {
         {.name = "once-holder",
-         .start = connect_all,
+         .start = rights_connect,
          .victim = hold_once,
          .partner = serve_once,
-         .rescue = send_clean,
+         .rescue = rights_send_clean,
          .audit = audit_once,
-         RIGHTS_OP},
+         RIGHTS_STATE},
         {.name = "introducer",
          .start = meet,
          .victim = pass_on,
          .partner = serve_both,
-         .rescue = send_clean,
+         .rescue = rights_send_clean,
          .audit = audit_once,
-         RIGHTS_OP},
-        {.name = "revoker", .start = own_and_hear, .victim = take_back, .partner = send_until_told, RIGHTS_OP},
+         RIGHTS_STATE},
+        {.name = "revoker", .start = own_and_hear, .victim = take_back, .partner = send_until_told, RIGHTS_STATE},
         {.name = "revoked",
          .victim = send_until_revoked,
          .partner = revoke_all,
-         .rescue = send_clean,
-         .audit = audit_clean,
-         RIGHTS_OP},
+         .rescue = rights_send_clean,
+         .audit = rights_audit_clean,
+         RIGHTS_STATE},
         {.name = "memory-giver",
          .victim = give_some_memory,
          .partner = take_memory,
-         .rescue = send_clean,
-         .audit = audit_clean,
-         RIGHTS_OP},
-        {.name = "memory-taker", .victim = take_some_memory, .partner = give_until_it_dies, RIGHTS_OP},
+         .rescue = rights_send_clean,
+         .audit = rights_audit_clean,
+         RIGHTS_STATE},
+        {.name = "memory-taker", .victim = take_some_memory, .partner = give_until_it_dies, RIGHTS_STATE},
         {.name = "direct-giver",
          .victim = give_directly,
          .partner = receive_all_directly,
-         .rescue = send_clean,
-         .audit = audit_clean,
-         RIGHTS_OP},
-        {.name = "direct-taker", .victim = take_directly, .partner = give_directly_until_it_dies, RIGHTS_OP},
+         .rescue = rights_send_clean,
+         .audit = rights_audit_clean,
+         RIGHTS_STATE},
+        {.name = "direct-taker", .victim = take_directly, .partner = give_directly_until_it_dies, RIGHTS_STATE},
         {.name = "direct-caller",
          .victim = call_some_directly,
          .partner = receive_all_directly,
-         .rescue = send_clean,
-         .audit = audit_clean,
-         RIGHTS_OP},
-        {.name = "direct-server", .victim = take_directly, .partner = call_directly_until_it_dies, RIGHTS_OP},
+         .rescue = rights_send_clean,
+         .audit = rights_audit_clean,
+         RIGHTS_STATE},
+        {.name = "direct-server", .victim = take_directly, .partner = call_directly_until_it_dies, RIGHTS_STATE},
         {.name = "pieces-giver",
          .start = connect_with_a_lane,
          .victim = give_in_pieces,
          .partner = receive_all_directly,
-         .rescue = send_clean,
-         .audit = audit_clean,
+         .rescue = rights_send_clean,
+         .audit = rights_audit_clean,
          .costs = 2,
-         RIGHTS_OP},
+         RIGHTS_STATE},
         {.name = "pieces-taker",
          .start = own_with_a_lane,
          .victim = take_in_pieces,
          .partner = give_in_pieces_until_it_dies,
-         RIGHTS_OP},
+         RIGHTS_STATE},
         {.name = "asker",
          .victim = ask_some,
          .partner = receive_all_of_a_short_queue,
-         .rescue = send_clean,
-         .audit = audit_clean,
-         RIGHTS_OP},
+         .rescue = rights_send_clean,
+         .audit = rights_audit_clean,
+         RIGHTS_STATE},
         {.name = "spawner",
-         .start = connect_all,
+         .start = rights_connect,
          .victim = start_program,
          .partner = receive_all_directly,
-         .rescue = send_clean,
+         .rescue = rights_send_clean,
          .audit = audit_spawned,
-         RIGHTS_OP},
+         RIGHTS_STATE},
         {0},
 };
 PROOF_KILL("rights", ops)

@@ -70,6 +70,12 @@ static inline void rights_word_set(struct proof *p, int w)
         atomic_store(&p->ledger->word[w], 1);
 }
 
+/* One more in that word. */
+static inline void rights_count(struct proof *p, int w)
+{
+        atomic_fetch_add(&p->ledger->word[w], 1);
+}
+
 /* False: nobody was there. */
 static inline bool rights_join(struct proof *p)
 {
@@ -81,5 +87,54 @@ static inline bool rights_join(struct proof *p)
         p->state = all;
         return there;
 }
+
+/* The owner's part, whose home nobody needs. */
+static inline void rights_own(struct proof *p, uint32_t capacity_records)
+{
+        void *all = p->state;
+        p->state = &rights(p)->port;
+        port_own_of(p, capacity_records);
+        p->state = all;
+        rights_with(p, &rights(p)->home, port_let_go);
+}
+
+/* The sender's part. */
+static inline void rights_connect(struct proof *p)
+{
+        rights_parted(p);
+        PROOF_CHECK(p, rights_join(p));
+}
+
+/* Somebody else comes after the dead one, and all is well. */
+static inline void rights_send_clean(struct proof *p)
+{
+        struct port_state *s = &rights(p)->send;
+        if (rights_word(p, WORD_OVER))
+                return;
+        rights_connect(p);
+        for (int i = 0; i < PORT_N_CLEAN; i++)
+                PROOF_EQ(p, wharf_send(s->task, s->right, (uint8_t[4]){PORT_CLEAN}, 4, WHARF_FOREVER), 0);
+        s->task = wharf_task_close(s->task);
+        if (p->outcome != PROOF_PAUSED)
+                rights_word_set(p, WORD_OVER);
+}
+
+static inline void rights_audit_clean(struct proof *p)
+{
+        PROOF_CHECK(p, rights_word(p, WORD_CLEAN) >= PORT_N_CLEAN);
+}
+
+/* Has everybody left, and was nobody refused? */
+static inline bool rights_alone(struct proof *p)
+{
+        struct wharf_port_stat st = {.size = sizeof st};
+        PROOF_EQ(p, wharf_port_stat(rights(p)->port.task, rights(p)->port.port, &st), 0);
+        PROOF_EQ(p, st.refused_links, 0);
+        return st.senders == 0;
+}
+
+#define RIGHTS_STATE                                                                                \
+        .state_bytes = sizeof(struct rights_state), .setup = rights_setup, .parted = rights_parted, \
+        .teardown = rights_teardown
 
 #endif
