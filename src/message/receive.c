@@ -76,8 +76,8 @@ static int deliver_notice(struct wh_inbox *in, struct wharf_msg *m)
  * The common message, in one piece of code: small, bytes only, from the link that was busy last, in the port's own
  * inbox. 1 delivered; 0 there is none yet; -1 something else, to be done the long way.
  */
-static inline int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes, size_t *ret_len,
-                                struct wh_link **ret_link)
+static inline __attribute__((always_inline)) int receive_plain(struct wh_inbox *in, void *buf, size_t cap_bytes,
+                                                               size_t *ret_len, struct wh_link **ret_link)
 {
         struct wh_rec rec;
         if (wh_unlikely(wh_list_empty(&in->hot) || in->direct || !wh_list_empty(&in->notices) ||
