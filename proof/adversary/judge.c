@@ -152,14 +152,15 @@ static int64_t kept_waiting_ns(int who)
 /*
  * What wharfd was given and goes on keeping: a name or a watch lasts as long as the port that it leads to, whoever asked
  * for it. One that leads to a port of v or r is a link there, and another that events are sent on; each has its socket,
- * and a page comes with a name.
+ * and a page comes with a name. Of each honest task that asks it has a pidfd as well, and an epoll for all.
  */
 static struct stock given_to_wharfd(void)
 {
         enum { ENTRIES_OWN = 1, LINKS_EACH = 2, FDS_EACH = 3 }; /* v's name */
+        enum { PAGES = 4 }; /* v, r and the caller may first ask late; and what watches them */
         const int64_t n = (int64_t)domain_entries() - ENTRIES_OWN;
         const uint64_t given = n > 0 ? (uint64_t)n : 0;
-        return (struct stock){.links = given * LINKS_EACH, .descriptors = given * FDS_EACH};
+        return (struct stock){.links = given * LINKS_EACH, .descriptors = given * FDS_EACH + PAGES};
 }
 
 static void compare(int who, const struct holdings *held)
