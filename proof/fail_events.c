@@ -170,6 +170,60 @@ static void audit_told(struct proof *p)
                 exchange(p);
 }
 
+/* ---- a request goes on, over the same right ---- */
+
+static struct wharf_msg taken;
+
+static void take_request(struct proof *p)
+{
+        PROOF_EQ(p, start(p), 0);
+        PROOF_EQ(p, receive(p, st(p)->port, &taken, wharf_in_ms(5000)), 0);
+}
+
+static void setup_taken_cold(struct proof *p)
+{
+        setup_cold(p);
+        take_request(p); /* for what is kept */
+        PROOF_EQ(p, wharf_forward(st(p)->task, st(p)->right, &taken, 0), 0);
+        PROOF_EQ(p, wharf_reply(st(p)->task, request(p), "back", 4), 0);
+        PROOF_EQ(p, hear(p), 0);
+        finish(p);
+        take_request(p);
+}
+
+static void setup_taken(struct proof *p)
+{
+        setup_warm(p);
+        take_request(p);
+}
+
+static int forward(struct proof *p)
+{
+        return wharf_forward(st(p)->task, st(p)->right, &taken, 0);
+}
+
+static void not_forwarded(struct proof *p)
+{
+        PROOF_EQ(p, wharf_name_kind(st(p)->task, taken.reply), WHARF_KIND_REPLY);
+        PROOF_CHECK(p, taken.len_bytes == 4 && !memcmp(taken.data, "call", 4));
+        none(p, st(p)->port);
+}
+
+/* Whoever cannot be told where its answer comes from loses its link; and then it is told that. */
+static void audit_forwarded(struct proof *p)
+{
+        struct wharf_right_stat rs = {.size = sizeof rs};
+        struct wharf_msg m;
+        PROOF_EQ(p, taken.reply, WHARF_NONE);
+        int r = receive(p, st(p)->port, &m, wharf_in_ms(5000));
+        if (r == 0)
+                r = wharf_reply(st(p)->task, m.reply, "back", 4);
+        PROOF_EQ(p, hear(p), 0);
+        PROOF_EQ(p, wharf_right_stat(st(p)->task, st(p)->right, &rs), 0);
+        PROOF_CHECK(p, (r == 0 && sent == 0) || (p->injected && rs.dead));
+        finish(p);
+}
+
 /* ---- the end of a sender ---- */
 
 static int ask_gone(struct proof *p)
@@ -278,6 +332,20 @@ static const struct proof_op ops[] = {
          .victim = hear,
          .audit = audit_told,
          .keeps_fds = 1,
+         EVENTS_OP},
+        {.name = "forward-cold",
+         .progress = true,
+         .setup = setup_taken_cold,
+         .victim = forward,
+         .unchanged = not_forwarded,
+         .audit = audit_forwarded,
+         EVENTS_OP},
+        {.name = "forward",
+         .progress = true,
+         .setup = setup_taken,
+         .victim = forward,
+         .unchanged = not_forwarded,
+         .audit = audit_forwarded,
          EVENTS_OP},
         {.name = "gone",
          .setup = setup_cold,

@@ -141,6 +141,57 @@ static int exchange_many(struct proof *p)
         return 0;
 }
 
+/* One hop of a request: taken, and sent on, or answered at last. */
+static int hop(struct proof *p, bool last, bool with_fd)
+{
+        uint8_t room[16];
+        struct wharf_item item;
+        struct wharf_msg m = {.size = sizeof m, .data = room, .cap_bytes = sizeof room, .items = &item, .cap_items = 1};
+        int r = wharf_recvmsg(st(p)->task, st(p)->port, &m, 0);
+        proof_next_call();
+        if (r < 0)
+                return r;
+        PROOF_CHECK(p, p->lied || (m.reply && m.n_items == with_fd && !memcmp(room, "call", 4)));
+        if (!last)
+                r = wharf_forward(st(p)->task, st(p)->right, &m, 0);
+        else if (m.reply)
+                r = wharf_reply(st(p)->task, m.reply, "bbbbbbbbbb", 10);
+        proof_next_call();
+        if (!last || r < 0)
+                wharf_drop(st(p)->task, m.reply); /* what went on has none */
+        for (unsigned k = 0; k < m.n_items; k++)
+                if (item.kind == WHARF_GOT_FD)
+                        close(item.fd);
+                else
+                        wharf_drop(st(p)->task, item.name);
+        return r;
+}
+
+/* A request goes on over the same right, and is answered there; now and then it has a descriptor with it. */
+static int forward_all(struct proof *p)
+{
+        for (int i = 0; i < ROUNDS; i++) {
+                uint32_t call;
+                struct wharf_item item = {.kind = WHARF_COPY_FD, .fd = 2};
+                struct wharf_msg m = {.size = sizeof m,
+                                      .data = (char[]){"call"},
+                                      .len_bytes = 4,
+                                      .items = &item,
+                                      .n_items = (uint32_t)i % 2};
+                int r = wharf_call_start(st(p)->task, st(p)->right, &m, at, 0, &call);
+                proof_next_call();
+                if (r < 0)
+                        return r;
+                r = hop(p, false, i % 2);
+                if (r == 0)
+                        r = hop(p, true, i % 2);
+                const int told = hear(p, call, 3);
+                if (r < 0 || told < 0)
+                        return r < 0 ? r : told;
+        }
+        return 0;
+}
+
 /* The owner looks between asking and hearing. Nobody but the kernel says who that is. */
 static int ask_owner(struct proof *p)
 {
@@ -213,6 +264,7 @@ static const struct proof_op ops[] = {
         {.name = "server", .victim = call_all, .liar_writes = memory_of_the_receiver, EVENTS_OP},
         {.name = "many-sent", .victim = exchange_many, .liar_writes = memory_of_the_sender, EVENTS_OP},
         {.name = "many-taken", .victim = exchange_many, .liar_writes = memory_of_the_receiver, EVENTS_OP},
+        {.name = "forwarded", .victim = forward_all, .liar_writes = memory_of_the_sender, EVENTS_OP},
         {.name = "owner", .victim = ask_owner, .liar_writes = memory_of_the_receiver, EVENTS_OP},
         {0},
 };

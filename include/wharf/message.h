@@ -476,6 +476,25 @@ WHARF_API int wharf_call_cancel(wharf_task *task, wharf_name right, uint32_t cal
 WHARF_API int wharf_reply(wharf_task *task, wharf_name reply, const void *data, size_t len_bytes);
 WHARF_API int wharf_replymsg(wharf_task *task, wharf_name reply, struct wharf_msg *msg);
 
+/*
+ * Send a message on that was received, with all that it brought: its payload, its id, its rights, memories and descriptors, which are
+ * moved; and where the sender waits for an answer, the right to answer: whoever receives it finds that in `reply`, and what
+ * it says goes to the first sender, not through this task. So a request can be handed to somebody who knows better, as with
+ * Send/Receive/Reply. A payload that came in a memory of its own (`how` WHARF_HOW_MEMORY, received with WHARF_RECV_ALLOC or
+ * WHARF_RECV_IN_PLACE, more than 1 MiB) goes by reference; any other is copied once. What was written to `data` since it was received
+ * may go on, or not.
+ *
+ * The receiver is told this task as the sender: who sent it first is for this task to know, and to say in a message of its own.
+ *
+ * @right  a send right; or, for a message that nobody waits for an answer to, a send-once right, which is consumed.
+ * @msg    as wharf_recvmsg() has left it. On success it is empty, and nothing is owed for it any more: no wharf_release(). After a
+ *         failure it is as before.
+ *
+ * Waits for room as wharf_sendmsg() does. Errors: as wharf_sendmsg(); -EINVAL (a notice, an item that no message brings, or more
+ * than WHARF_ITEMS_MAX with the right to answer), -EPERM (a request over a send-once right)
+ */
+WHARF_API int wharf_forward(wharf_task *task, wharf_name right, struct wharf_msg *msg, int64_t deadline_ns);
+
 WHARF_END
 
 #endif

@@ -11,7 +11,7 @@ enum { LATER_FRAME, LATER_LANE, LATER_MOVE, LATER_NAMES, LATER_PAGE, LATER_STATU
 extern unsigned wh_later[LATER_VERSIONS]; /* 0 or 1 */
 
 #define WH_LATER_BYTES 24
-#define WH_FRAME_VERSION (2u + wh_later[LATER_FRAME])
+#define WH_FRAME_VERSION (3u + wh_later[LATER_FRAME])
 #define WH_LANE_VERSION (3u + wh_later[LATER_LANE])
 #define MOVE_VERSION (3u + wh_later[LATER_MOVE])
 #define WH_NAMES_VERSION (3u + wh_later[LATER_NAMES])

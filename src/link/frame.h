@@ -21,7 +21,7 @@
 
 #define WH_FRAME_MAGIC 0x46485257u
 #ifndef WH_FRAME_VERSION /* proof/matrix/later.h */
-#define WH_FRAME_VERSION 2u
+#define WH_FRAME_VERSION 3u
 #endif
 
 /*
@@ -94,6 +94,11 @@ enum {
         WH_CHANGE_AWAITED = 4,  /* of a REBIND: I go over when that has come */
 };
 
+/*
+ * `call` of a request that was passed on as a whole: the right to answer it is the first of its items, and not this link's. Calls that
+ * are answered on the link have smaller numbers.
+ */
+#define WH_CALL_CARRIED UINT32_MAX
 /* ADOPT, of a directory: `id` is the user that has asked, where mine is `call`. */
 enum { WH_ADOPT_ASKED = 1 };
 

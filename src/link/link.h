@@ -391,6 +391,7 @@ struct wh_outgoing {
         uint8_t kind[WHARF_ITEMS_MAX + 2];
         int fd[WHARF_ITEMS_MAX + 2];
         int slot;        /* a lent block that holds the payload already, or -1 */
+        int memory;      /* a sealed memory that is the payload, borrowed, or -1 */
         int dropped;     /* not 0: this is no message but the end of `call`, for this errno */
         bool items_gone; /* with the message; whatever is reported then, they are not the sender's any more */
         bool whole;      /* it must not be in parts, which would wait for the receiver */
@@ -433,7 +434,7 @@ static inline void wh_outgoing_init(struct wh_outgoing *o, const void *data, uin
         o->id = o->call = 0;
         o->asked = o->how = WHARF_HOW_AUTO;
         o->n_items = 0;
-        o->slot = -1;
+        o->slot = o->memory = -1;
         o->dropped = 0;
         o->items_sent = o->started = o->items_gone = o->whole = o->kept = o->forbidden = false;
         o->done = 0;

@@ -20,7 +20,11 @@ int wh_payload_memory(struct wh_link *l, struct wh_outgoing *o, uint32_t *ret_la
         int r = l->end->sends(l, WH_SHARE_REPLIES, o->len);
         if (r < 0)
                 return r;
-        r = wh_payload_of(o->data, o->len, &o->fd[o->n_items]);
+        int *fd = &o->fd[o->n_items];
+        if (o->memory >= 0)
+                r = (*fd = wh_os_dup_above(o->memory, 0)) < 0 ? *fd : 0;
+        else
+                r = wh_payload_of(o->data, o->len, fd);
         if (r < 0) {
                 l->end->unsent(l, WH_SHARE_REPLIES, o->len);
                 if (wh_forbidden(r))
@@ -33,7 +37,10 @@ int wh_payload_memory(struct wh_link *l, struct wh_outgoing *o, uint32_t *ret_la
 
 int wh_payload_sent(struct wh_link *l, struct wh_outgoing *o, int r, uint32_t *ret_lacks)
 {
-        wh_os_close(o->fd[o->n_items]);
+        if (o->memory >= 0)
+                wh_os_close_theirs(o->fd[o->n_items]); /* somebody else's making */
+        else
+                wh_os_close(o->fd[o->n_items]);
         if (r < 0)
                 l->end->unsent(l, WH_SHARE_REPLIES, o->len);
         if (r == -ETOOMANYREFS && l->owner && o->n_items == 0) /* a reply that fails is lost; others wait */

@@ -92,12 +92,18 @@ static void undeliver_payload(const struct wh_incoming *in, struct wh_stash *s, 
         m->data = data;
 }
 
+/* The right to answer it is the first of its items (WH_CALL_CARRIED). Of a reply nothing is asked. */
+static bool is_carried(const struct wh_incoming *in, wharf_name holder)
+{
+        return wh_unlikely(in->call == WH_CALL_CARRIED) && !holder;
+}
+
 /* The message is taken and nobody gets it. m->reply is to be dropped, once the inbox is not locked. 0, or as
  * wh_deliver(). */
 static int drop_message(wharf_task *t, struct wh_link *l, struct wh_incoming *in, struct wharf_msg *m)
 {
         wharf_name reply = WHARF_NONE;
-        int r = in->call ? wh_reply_new(t, l, in->call, &reply) : 0;
+        int r = in->call && !is_carried(in, WHARF_NONE) ? wh_reply_new(t, l, in->call, &reply) : 0;
         if (r < 0)
                 return r;
         if (in->how & WH_HOW_OFFERED && !wh_link_claim(l, in)) {
@@ -118,7 +124,7 @@ static int does_not_fit(wharf_task *t, struct wh_link *l, struct wh_incoming *in
         if (r != 0)
                 return r;
         m->len_bytes = in->len;
-        m->n_items = in->n_items;
+        m->n_items = in->n_items - (!reply && is_carried(in, WHARF_NONE) && in->n_items);
         if (!reply)
                 m->id = in->id;
         return -EOVERFLOW;
@@ -131,18 +137,22 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, const s
         struct wh_stash *stash = kept ? kept->stash : &l->in.stash;
         struct wh_items *items = kept ? kept->items : &l->in.items;
         bool whole = m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC), offered = in->how & WH_HOW_OFFERED;
-        const unsigned n_items = m->flags & WHARF_RECV_NO_ITEMS ? 0 : in->n_items;
+        const bool carried = is_carried(in, holder);
+        if (wh_unlikely(carried && (in->n_items == 0 || items->kind[0] != WH_ITEM_REPLY)))
+                return wh_trace(-EPROTO);
+        const unsigned n_shown = m->flags & WHARF_RECV_NO_ITEMS ? 0 : in->n_items - carried;
+        const unsigned n_items = n_shown + carried;
         if (wh_unlikely(offered && !wh_link_still_offered(l, in))) {
                 wh_link_skip(l, in);
                 return 1;
         }
-        if (wh_unlikely((!whole && in->len > m->cap_bytes) || n_items > m->cap_items))
+        if (wh_unlikely((!whole && in->len > m->cap_bytes) || n_shown > m->cap_items))
                 return does_not_fit(t, l, in, m, holder);
         wharf_name reply = WHARF_NONE;
         int r = wh_unlikely(n_items) ? wh_items_open(t, l, items, n_items) : 0;
         if (wh_unlikely(r < 0))
                 return r;
-        if (wh_unlikely(in->call && !holder) && (r = wh_reply_new(t, l, in->call, &reply)) < 0) {
+        if (wh_unlikely(in->call && !holder && !carried) && (r = wh_reply_new(t, l, in->call, &reply)) < 0) {
                 wh_moving_undo(items);
                 return r;
         }
@@ -150,7 +160,8 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, const s
         bool held = false;
         void *data = m->data;
         r = deliver_payload(l, in, stash, m, holder, &held);
-        if (wh_unlikely(r == 0 && n_items) && (r = wh_items_accept(t, l, items, n_items, offered ? got : m->items)) < 0)
+        struct wharf_item *to = offered || carried ? got : m->items;
+        if (wh_unlikely(r == 0 && n_items) && (r = wh_items_accept(t, l, items, n_items, to)) < 0)
                 undeliver_payload(in, stash, m, data);
         if (wh_unlikely(r == 0 && offered && !wh_link_claim(l, in))) {
                 /* It was withdrawn, and all that is in it is its sender's: nothing of it was made ours yet. */
@@ -160,17 +171,19 @@ int wh_deliver(wharf_task *t, struct wh_link *l, struct wh_incoming *in, const s
                 r = 1;
         }
         if (wh_unlikely(r == 0 && n_items))
-                wh_items_take(t, items, offered ? got : m->items, n_items);
+                wh_items_take(t, items, to, n_items);
         if (wh_unlikely(r != 0)) {
                 wh_moving_undo(items);
                 if (reply)
                         wh_reply_forget(t, reply);
                 return r;
         }
-        if (wh_unlikely(offered && n_items))
-                memcpy(m->items, got, n_items * sizeof *got);
+        if (wh_unlikely(to == got && n_shown))
+                memcpy(m->items, got + carried, n_shown * sizeof *got);
+        if (wh_unlikely(carried))
+                reply = got[0].name;
         m->len_bytes = in->len;
-        m->n_items = n_items;
+        m->n_items = n_shown;
         m->id = in->id;
         m->how = in->how & (uint8_t)~WH_HOW_OFFERED;
         m->reply = reply;

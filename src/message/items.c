@@ -363,11 +363,13 @@ void wh_items_unaccept(wharf_task *t, const struct wharf_item *got, unsigned n)
 
 void wh_items_take(wharf_task *t, struct wh_items *from, const struct wharf_item *got, unsigned n)
 {
-        for (unsigned i = 0; i < n; i++)
+        for (unsigned i = 0; i < n; i++) {
                 if (from->kind[i] == WH_ITEM_RECEIVE)
                         wh_move_start(t, got[i].name, from->fd[i]);
+                from->fd[i] = -1;
+        }
         wh_moving_done(from);
-        from->n = 0;
+        wh_items_done(from); /* those behind them */
 }
 
 void wh_items_drop(wharf_task *t, const struct wharf_item *items, unsigned n)

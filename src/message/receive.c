@@ -355,7 +355,7 @@ WHARF_API int wharf_recvmsg(wharf_task *t, wharf_name name, struct wharf_msg *m,
 static int receive_more(struct wh_inbox *in, struct wharf_msg *m)
 {
         struct wh_incoming inc;
-        struct wh_link *l;
+        struct wh_link *l = NULL;
         bool seen = true;
         if (!m->from && !(m->flags & (WHARF_RECV_IN_PLACE | WHARF_RECV_ALLOC)) &&
             receive_plain(in, m->data, m->cap_bytes, &m->len_bytes, &l) == 1) {

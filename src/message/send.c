@@ -157,16 +157,24 @@ static int send_locked(struct wh_link *l, const struct wharf_msg *m, struct wh_o
         return r;
 }
 
-int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns)
+/* What a message has of that which went on (wh_send_on()). */
+struct went_on {
+        int memory;
+        bool carried;
+};
+
+static int send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call,
+                        const struct went_on *on, int64_t deadline_ns)
 {
-        int err, obstacle, r = wh_message_check(m);
+        int err, obstacle = 0, r = wh_message_check(m);
         if (r < 0)
                 return r;
         struct wh_object *named = wh_table_find(&t->names, right);
         if (wh_unlikely(call) && m->flags & WHARF_SEND_LATER)
                 return wh_fail(-EINVAL, "a call is not left to be sent later");
         if (wh_unlikely(named && named->kind == WHARF_KIND_REPLY && wh_task_ours(t)))
-                return call ? wh_fail(-EPERM, "a send-once right takes no calls") : wharf_replymsg(t, right, m);
+                return call || on->carried ? wh_fail(-EPERM, "a send-once right takes no calls")
+                                           : wharf_replymsg(t, right, m);
         if (wh_unlikely(call) && (r = right_stays(m, right)) < 0)
                 return r;
         struct wh_outgoing o;
@@ -179,6 +187,11 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
         else if ((r = wh_move_check_circle(t, right, m)) < 0 ||
                  (r = wh_items_prepare(t, m, &o, &items, right, deadline_ns)) < 0)
                 return r;
+        o.memory = on->memory;
+        if (o.memory >= 0)
+                o.asked = WHARF_HOW_MEMORY;
+        if (on->carried)
+                o.call = WH_CALL_CARRIED;
         /* A receive right is never in a message that can be given up after its first piece. */
         if (items.n_moves && o.slot < 0 && o.len > WHARF_INLINE_MAX && o.asked != WHARF_HOW_SECTION)
                 o.asked = WHARF_HOW_MEMORY;
@@ -189,7 +202,7 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 return wh_fail_at(t, err, right);
         }
         const bool once = l->once;
-        r = send_locked(l, m, &o, call, deadline_ns, &obstacle);
+        r = once && on->carried ? -EPERM : send_locked(l, m, &o, call, deadline_ns, &obstacle);
         wh_holder_unlock(l);
         if (r < 0 && items.n_moves && o.items_gone)
                 r = 0; /* it is on its way, even if the receiver was found to be dying: there must not be two owners */
@@ -206,6 +219,21 @@ int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct
                 m->data = NULL;
         }
         return call ? (int)call->number : r;
+}
+
+int wh_send_message(wharf_task *t, wharf_name right, struct wharf_msg *m, struct wh_call *call, int64_t deadline_ns)
+{
+        return send_message(t, right, m, call, &(struct went_on){.memory = -1}, deadline_ns);
+}
+
+int wh_send_on(wharf_task *t, wharf_name right, struct wharf_msg *m, int memory, bool carried, int64_t deadline_ns)
+{
+        const struct went_on on = {memory, carried};
+        int r = send_message(t, right, m, NULL, &on, deadline_ns);
+        if (r != -EOPNOTSUPP || memory < 0)
+                return r;
+        const struct went_on copied = {-1, carried}; /* as any payload goes, where memory does not */
+        return send_message(t, right, m, NULL, &copied, deadline_ns);
 }
 
 WHARF_API int wharf_sendmsg(wharf_task *t, wharf_name right, struct wharf_msg *m, int64_t deadline_ns)
