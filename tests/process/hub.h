@@ -162,12 +162,17 @@ static inline bool running(pid_t pid)
         return waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid == 0;
 }
 
+/* Some ends and descriptors are closed by a thread of the library's own (os/closer.h): now they are, and who has the other can see it. */
+static inline void closes_rest(void)
+{
+        if (wh_os_closer_rest)
+                CHECK(wh_os_closer_rest(INT64_MAX));
+}
+
 static inline unsigned count_fds(void)
 {
         unsigned n = 0;
-        /* Some are closed by a thread of the library's own (os/closer.h). */
-        if (wh_os_closer_rest)
-                CHECK(wh_os_closer_rest(INT64_MAX));
+        closes_rest();
         for (int fd = 0; fd < 2048; fd++)
                 n += fcntl(fd, F_GETFD) >= 0;
         return n;

@@ -337,6 +337,8 @@ TEST(rights_come_back_with_a_withdrawn_message)
                 CHECK_EQ(wharf_recv(h.task, h.port, &c, 1, NULL, 0), -EAGAIN); /* passes over it, and its rights */
                 CHECK_EQ(wharf_recv(h.task, mine, &c, 1, NULL, 0), -EAGAIN);
         }
+        closes_rest();
+        CHECK_EQ(wharf_recv(h.task, mine, &(char){0}, 1, NULL, 0), -EAGAIN); /* which sees them gone */
         CHECK_EQ(wharf_port_stat(h.task, mine, &st), 0);
         CHECK_EQ(st.senders, 2);
         CHECK_LE(count_fds(), fds + 2); /* the lane's own are closed; what the two ports keep may have grown */

@@ -163,6 +163,7 @@ TEST(all_or_nothing)
         /* What the failed attempts introduced is gone; the port forgets it as soon as it looks. */
         CHECK_EQ(wharf_send(h.task, moving, "x", 1, WHARF_FOREVER), 0);
         char c;
+        closes_rest();
         CHECK_EQ(wharf_recv(h.task, port, &c, 1, NULL, 0), 1);
         CHECK_EQ(wharf_recv(h.task, port, &c, 1, NULL, 0), -EAGAIN);
         struct wharf_port_stat st = {.size = sizeof st};
