@@ -1271,7 +1271,11 @@ TEST(pieces_leave_the_buffer_with_their_port)
         pthread_t waiter;
         CHECK_EQ(wharf_set_new(t, &set), 0);
         CHECK_EQ(pthread_create(&waiter, NULL, receive_large, &o), 0); /* frees its buffer when it returns */
-        usleep(5000);
+        struct wharf_port_stat st = {.size = sizeof st};
+        do {
+                usleep(1000);
+                CHECK_EQ(wharf_port_stat(t, port, &st), 0);
+        } while (!st.receivers_waiting);
         struct wh_link *l = holder(t, right);
         for (int piece = 0; piece < 2; piece++) {
                 uint16_t slot;
