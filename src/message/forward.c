@@ -11,7 +11,6 @@
 #include "task/why.h"
 
 #include <errno.h>
-#include <string.h>
 
 /* How what came goes on; 0: it did not come in a message. */
 static uint32_t moved(uint32_t got)

@@ -131,8 +131,10 @@ static int ask_all(wharf_task *t, const wharf_name *right, unsigned n, int64_t d
                         r = step(t, right[i], await, deadline_ns, &ret[i]);
                 for (unsigned i = 0; r == 0 && i < n; i++)
                         r = step(t, right[i], alive, 0, NULL);
-        } while (r == -ESTALE && deadline_ns && wh_task_ours(t));
-        return r == -ESTALE && wh_task_ours(t) ? -EAGAIN : r;
+        } while (r == -ESTALE && wh_task_ours(t) && (deadline_ns == WH_NEVER || wh_os_now_ns() < deadline_ns));
+        if (r != -ESTALE || !wh_task_ours(t))
+                return r;
+        return deadline_ns ? -ETIMEDOUT : -EAGAIN; /* however fast it moves, and answers */
 }
 
 WHARF_API int wharf_right_owner(wharf_task *t, wharf_name right, int64_t deadline_ns, struct wharf_owner *ret)

@@ -140,8 +140,10 @@ int wh_store_restore(struct wh_store *s, struct wh_given *given, unsigned n, tak
         int r = 0;
         if (s->state.keeper)
                 r = restore_kept(s, fn, arg);
-        else
+        else if (given)
                 r = restore_given(s, given, n, fn, arg);
+        else
+                return 0; /* tried again: what was given is closed by now, and with the service manager, for the next wharfd */
         s->state.owed = r;
         if (r < 0)
                 return r;

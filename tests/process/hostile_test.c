@@ -1208,6 +1208,23 @@ static void *receive_large(void *arg)
         return NULL;
 }
 
+/* One of two pieces of 1000 bytes of a message, published and not rung for. */
+static void publish_half(struct wh_link *l)
+{
+        uint16_t slot;
+        void *mem;
+        CHECK_EQ(wh_link_lend(l, 1000, &slot, &mem), 0);
+        memset(mem, 'x', 1000);
+        struct {
+                struct wh_rec_ext ext;
+                struct wh_rec_block block;
+        } rec = {.block = wh_lane_block(l->out.lane, slot, 1000, 2000)};
+        wh_lane_slot_sent(l->out.lane, slot);
+        void *at = wh_ring_reserve(&l->out.lane->ring, sizeof rec);
+        memcpy(at, &rec, sizeof rec);
+        wh_ring_publish(&l->out.lane->ring, WH_REC_CHUNK, sizeof rec);
+}
+
 TEST(pieces_in_anothers_buffer)
 {
         wharf_task *t = task_new();
@@ -1218,20 +1235,9 @@ TEST(pieces_in_anothers_buffer)
         usleep(5000);
         struct wh_link *l = holder(t, right);
         for (int piece = 0; piece < 2; piece++) {
-                uint16_t slot;
-                void *mem;
-                CHECK_EQ(wh_link_lend(l, 1000, &slot, &mem), 0);
-                memset(mem, 'x', 1000);
-                struct {
-                        struct wh_rec_ext ext;
-                        struct wh_rec_block block;
-                } rec = {.block = wh_lane_block(l->out.lane, slot, 1000, 2000)};
-                wh_lane_slot_sent(l->out.lane, slot);
                 if (piece == 1)
                         atomic_store((_Atomic uint32_t *)(uintptr_t)&l->out.lane->ring.back->want, 0);
-                void *at = wh_ring_reserve(&l->out.lane->ring, sizeof rec);
-                memcpy(at, &rec, sizeof rec);
-                wh_ring_publish(&l->out.lane->ring, WH_REC_CHUNK, sizeof rec);
+                publish_half(l);
                 if (piece == 0) {
                         if (wh_ring_must_ring(&l->out.lane->ring))
                                 wh_frame_bell(l->sock);
@@ -1278,18 +1284,7 @@ TEST(pieces_leave_the_buffer_with_their_port)
         } while (!st.receivers_waiting);
         struct wh_link *l = holder(t, right);
         for (int piece = 0; piece < 2; piece++) {
-                uint16_t slot;
-                void *mem;
-                CHECK_EQ(wh_link_lend(l, 1000, &slot, &mem), 0);
-                memset(mem, 'x', 1000);
-                struct {
-                        struct wh_rec_ext ext;
-                        struct wh_rec_block block;
-                } rec = {.block = wh_lane_block(l->out.lane, slot, 1000, 2000)};
-                wh_lane_slot_sent(l->out.lane, slot);
-                void *at = wh_ring_reserve(&l->out.lane->ring, sizeof rec);
-                memcpy(at, &rec, sizeof rec);
-                wh_ring_publish(&l->out.lane->ring, WH_REC_CHUNK, sizeof rec);
+                publish_half(l);
                 if (wh_ring_must_ring(&l->out.lane->ring))
                         wh_frame_bell(l->sock);
                 if (piece == 0) {
